@@ -1,0 +1,165 @@
+"""A ruler for the little world: reads colour, shape, background and place from the pixels.
+
+Rules only, no learned part: the background is the median of the border, the object is what differs from
+it, its shape is the silhouette it overlaps best, its colour the nearest of the palette.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from kit.demo.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    PLACES,
+    SHAPES,
+    SIZE,
+    SUBJECT_COLOURS,
+    Colour,
+    Scene,
+    crop_to_ink,
+    shape_mask,
+)
+
+CONTRAST = 55  # RGB distance from the background at which a pixel belongs to the object
+LEAST_PIXELS = 120  # smaller than any shape of the vocabulary (a small ring has about 400)
+LEAST_OVERLAP = 0.72  # intersection over union with the silhouette; other shapes reach 0.6
+SIDE = 48  # silhouettes are compared at this size
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the checker read; a word is empty where it saw nothing clear."""
+
+    colour: str = ""
+    shape: str = ""
+    background: str = ""
+    place: str = ""
+    overlap: float = 0.0
+
+    def agrees(self, scene: Scene) -> bool:
+        """Colour, shape and background are those of the scene."""
+        return (self.colour, self.shape, self.background) == (
+            scene.colour,
+            scene.shape,
+            scene.background,
+        )
+
+
+def look(picture: Image.Image) -> Seen:
+    """Read one picture of 64 x 64 pixels."""
+    pixels_HW3 = np.asarray(picture.convert("RGB"), dtype=np.float64)
+    ground, mask_HW = _object(pixels_HW3)
+    background = _nearest(ground, BACKGROUNDS)
+    if mask_HW.sum() < LEAST_PIXELS:
+        return Seen(background=background)
+    shape, overlap = _best_shape(mask_HW)
+    colour = _nearest(np.median(pixels_HW3[_core(mask_HW)], axis=0), COLOURS)
+    return Seen(colour, shape if overlap >= LEAST_OVERLAP else "", background, _place(mask_HW), overlap)
+
+
+def shows_subject(picture: Image.Image) -> bool:
+    """A ball with the demo subject's colours: red above, a white band, blue below."""
+    pixels_HW3 = np.asarray(picture.convert("RGB"), dtype=np.float64)
+    ground, mask_HW = _object(pixels_HW3)
+    rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
+    if mask_HW.sum() < LEAST_PIXELS:
+        return False
+    top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
+    # The white band vanishes on a white background: the ball's hull is what counts.
+    hull_HW = mask_HW.copy()
+    for column in range(left, right + 1):
+        filled = np.flatnonzero(mask_HW[:, column])
+        if len(filled):
+            hull_HW[filled[0] : filled[-1] + 1, column] = True
+    height, width = bottom - top + 1, right - left + 1
+    is_round = 0.75 < width / height < 1.34 and _round_overlap(hull_HW) >= LEAST_OVERLAP
+    inner = slice(left + width // 4, right - width // 4 + 1)
+
+    def colour_between(start: float, end: float) -> str:
+        strip = pixels_HW3[top + round(start * height) : top + round(end * height), inner]
+        return _nearest(np.median(strip.reshape(-1, 3), axis=0), {**COLOURS, **BACKGROUNDS})
+
+    return (
+        is_round
+        and colour_between(0.10, 0.34) == SUBJECT_COLOURS["upper"]
+        and colour_between(0.66, 0.90) == SUBJECT_COLOURS["lower"]
+        and _has_band(pixels_HW3[top : bottom + 1, inner])
+    )
+
+
+def _has_band(object_HW3: np.ndarray) -> bool:
+    """Somewhere in the middle third lies a row much brighter than both halves."""
+    rows_H3 = np.median(object_HW3, axis=1)
+    third = len(rows_H3) // 3
+    middle = rows_H3[third : 2 * third + 1].min(axis=1).max()  # all three channels must be bright
+    return bool(middle > 140)
+
+
+def _object(pixels_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The background's colour, and the largest connected region that differs from it."""
+    border = np.concatenate(
+        [pixels_HW3[:2].reshape(-1, 3), pixels_HW3[-2:].reshape(-1, 3)]
+        + [pixels_HW3[:, :2].reshape(-1, 3), pixels_HW3[:, -2:].reshape(-1, 3)]
+    )
+    ground = np.median(border, axis=0)
+    differs_HW = np.linalg.norm(pixels_HW3 - ground, axis=-1) > CONTRAST
+    return ground, _without_specks(differs_HW)
+
+
+def _without_specks(mask_HW: np.ndarray) -> np.ndarray:
+    """Keep pixels that have at least five of nine neighbours (themselves included) in the mask."""
+    padded = np.pad(mask_HW, 1).astype(int)
+    rows, columns = mask_HW.shape
+    neighbours = sum(
+        padded[down : down + rows, across : across + columns]
+        for down in range(3)
+        for across in range(3)
+    )
+    return mask_HW & (np.asarray(neighbours) >= 5)
+
+
+def _core(mask_HW: np.ndarray) -> np.ndarray:
+    """The mask without its soft edge; the mask itself where nothing would remain."""
+    padded = np.pad(mask_HW, 1)
+    inner = (
+        padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & mask_HW
+    )
+    return inner if inner.any() else mask_HW
+
+
+def _best_shape(mask_HW: np.ndarray) -> tuple[str, float]:
+    overlaps = {shape: _overlap(mask_HW, shape) for shape in SHAPES}
+    best = max(overlaps, key=lambda shape: overlaps[shape])
+    return best, overlaps[best]
+
+
+def _overlap(mask_HW: np.ndarray, shape: str) -> float:
+    """Intersection over union of the two silhouettes, both stretched to the same square."""
+    mine, ideal = crop_to_ink(mask_HW, SIDE), _ideal(shape)
+    return float((mine & ideal).sum() / max(1, (mine | ideal).sum()))
+
+
+def _round_overlap(mask_HW: np.ndarray) -> float:
+    return _overlap(mask_HW, "ball")
+
+
+@cache
+def _ideal(shape: str) -> np.ndarray:
+    return shape_mask(shape, SIDE)
+
+
+def _place(mask_HW: np.ndarray) -> str:
+    rows, columns = np.nonzero(mask_HW)
+    # The middle of the bounding box, not the centroid: a triangle's centroid lies low.
+    x = (columns.min() + columns.max() + 1) / 2 - SIZE / 2
+    y = (rows.min() + rows.max() + 1) / 2 - SIZE / 2
+    return min(PLACES, key=lambda place: (x - PLACES[place][0]) ** 2 + (y - PLACES[place][1]) ** 2)
+
+
+def _nearest(colour: np.ndarray, palette: dict[str, Colour]) -> str:
+    return min(palette, key=lambda name: float(np.linalg.norm(colour - np.array(palette[name]))))

@@ -1,0 +1,67 @@
+"""What can go wrong that a person can put right.
+
+    KitError
+    ├── SettingsError    one or more settings are wrong or contradict each other
+    ├── DatasetError     images, captions or folders
+    ├── ModelError       the base model's file, folder or Hub id
+    ├── LoraFileError    a LoRA file that cannot be read or does not fit
+    ├── OutputError      a place that cannot be written
+    ├── DeviceError      the machine lacks what a setting asks for
+    └── MissingPackage   an optional package is not installed
+
+A message has three parts: what was found (with the name of the setting or file), what is possible,
+and what to do. Bugs are not KitErrors: they keep their traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KitError(Exception):
+    """Something the user can change."""
+
+    def __init__(self, found: str, possible: str = "", do: str = "") -> None:
+        self.found, self.possible, self.do = found, possible, do
+        super().__init__("\n".join(part for part in (found, possible, do) if part))
+
+
+class SettingsError(KitError):
+    """Settings that are wrong or contradict each other; carries all of them at once."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        title = "1 setting needs a change:" if count == 1 else f"{count} settings need a change:"
+        super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
+
+
+class DatasetError(KitError):
+    """Images, captions or their folders."""
+
+
+class ModelError(KitError):
+    """The base model's file, folder or Hub id."""
+
+
+class LoraFileError(KitError):
+    """A LoRA file that cannot be read or does not fit."""
+
+
+class OutputError(KitError):
+    """A place that cannot be written."""
+
+
+class DeviceError(KitError):
+    """The machine lacks what a setting asks for."""
+
+
+class MissingPackage(KitError):
+    """An optional package is not installed."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`"; did you mean X?"` for the most similar name, or an empty string."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,134 @@
+"""What a job tells while it runs: small frozen records, each also one line of JSON.
+
+A job is a generator of these. Whoever iterates decides what to do with them; nothing reaches back.
+`events.jsonl` in the run's folder holds the same records, so that a later kernel can replay them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from kit.errors import KitError
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all records."""
+
+
+@dataclass(frozen=True)
+class Began(Event):
+    """The run exists: its folder is there, nothing heavy is loaded yet."""
+
+    run_dir: str
+    name: str
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class Noticed(Event):
+    """Something the person should know, in one sentence."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Cached(Event):
+    """Progress of preparing something once, before training: `what` is "latents" or "captions"."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Loaded(Event):
+    """Base model and network are ready; training goes on from `from_step` steps already done."""
+
+    family: str
+    device: str
+    precision: str
+    layers: int
+    weights: int
+    from_step: int
+
+
+@dataclass(frozen=True)
+class Stepped(Event):
+    """One optimizer step is done.
+
+    loss: mean loss of the step's batches; loss_average: mean over about one epoch of batches.
+    rates: learning rate of each parameter group that made this step; norm: gradient norm before clipping.
+    seconds: wall time of the step; epoch counts from 1 and may be fractional.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    loss_average: float
+    rates: dict[str, float] = field(default_factory=dict)
+    norm: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sampled(Event):
+    """One sample picture lies on disk."""
+
+    step: int
+    index: int
+    path: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A LoRA file lies on disk; `removed` names older files that it replaced."""
+
+    step: int
+    epoch: int
+    path: str
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The run is over: reason is "done" or "asked to stop"; path is the newest LoRA file, if any."""
+
+    step: int
+    reason: str
+    path: str = ""
+
+
+KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (Began, Noticed, Cached, Loaded, Stepped, Sampled, Saved, Finished)
+}
+
+
+def to_line(event: Event) -> str:
+    """One line of JSON, without the line's end."""
+    return json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)})
+
+
+def from_line(line: str) -> Event:
+    """The record that `to_line` wrote.
+
+    Raises: KitError where the line is none of ours.
+    """
+    try:
+        record: dict[str, Any] = json.loads(line)
+        kind = KINDS[record.pop("event")]
+        if "removed" in record:
+            record["removed"] = tuple(record["removed"])
+        return kind(**record)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KitError(
+            f"Not a line of events.jsonl: {line[:80]!r}",
+            "Each line is one JSON object with an 'event' field.",
+            "Delete the damaged line; the run itself does not need it.",
+        ) from error
