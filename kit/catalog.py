@@ -1,0 +1,153 @@
+"""The menus: optimizers, schedules, LoRA types, samplers. Rows of data, without torch.
+
+A row says where the code is, what it needs, and which settings it uses; so `if name == ...` stands nowhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from kit.errors import MissingPackage
+
+
+@dataclass(frozen=True)
+class Family:
+    """A base-model family."""
+
+    label: str
+    code: str  # "module:name"
+    size_multiple: int  # bucket sides must be a multiple of it
+    native_size: int  # the side that the family was trained at
+    base_version: str  # ss_base_model_version
+    architecture: str  # modelspec.architecture, without /lora
+    implementation: str  # modelspec.implementation
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer and how its class is called."""
+
+    code: str
+    needs: str = ""  # the package to install
+    fallback: str = ""  # the row that takes over where this one cannot run
+    defaults: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    own_rate: bool = False  # chooses its own rate while relative_step is on
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule and the settings that it reads."""
+
+    code: str
+    warms_up: bool = True
+    uses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A LoRA type and the settings that it reads."""
+
+    code: str
+    network_module: str  # ss_network_module
+    adapts_convolutions: bool
+    uses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler of diffusers, with what its constructor is told."""
+
+    code: str
+    options: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+_SGM = "https://github.com/Stability-AI/generative-models"
+
+FAMILIES: dict[str, Family] = {
+    "sd1": Family(
+        "Stable Diffusion 1.x", "kit.families.sd:StableDiffusion1", 64, 512,
+        "sd_v1", "stable-diffusion-v1", "diffusers",
+    ),
+    "sd2": Family(
+        "Stable Diffusion 2.x", "kit.families.sd:StableDiffusion2", 64, 512,
+        "sd_v2", "stable-diffusion-v2-512", "diffusers",
+    ),
+    "sdxl": Family(
+        "Stable Diffusion XL", "kit.families.sdxl:StableDiffusionXL", 32, 1024,
+        "sdxl_base_v1-0", "stable-diffusion-xl-v1-base", _SGM,
+    ),
+}  # fmt: skip
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "AdamW": Optimizer("torch.optim:AdamW"),
+    "AdamW8bit": Optimizer("bitsandbytes.optim:AdamW8bit", needs="bitsandbytes", fallback="AdamW"),
+    "Adafactor": Optimizer(
+        "transformers.optimization:Adafactor",
+        defaults=MappingProxyType({"relative_step": True}),
+        own_rate=True,
+    ),
+}
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": Schedule("kit.optim:constant", warms_up=False),
+    "constant_with_warmup": Schedule("kit.optim:constant"),
+    "linear": Schedule("kit.optim:linear"),
+    "cosine": Schedule("kit.optim:cosine"),
+    "cosine_with_restarts": Schedule(
+        "kit.optim:cosine_with_restarts", uses=("lr_scheduler_num_cycles",)
+    ),
+    "polynomial": Schedule("kit.optim:polynomial", uses=("lr_scheduler_power",)),
+}
+
+_LORA_SETTINGS = (
+    "network_dim", "network_alpha", "network_dropout", "rank_dropout", "module_dropout",
+    "scale_weight_norms", "network_weights", "dim_from_weights",
+)  # fmt: skip
+
+KINDS: dict[str, Kind] = {
+    "Standard": Kind("kit.adapters.lora:Lora", "networks.lora", False, _LORA_SETTINGS),
+    "Kohya LoCon": Kind(
+        "kit.adapters.lora:Lora", "networks.lora", True, (*_LORA_SETTINGS, "conv_dim", "conv_alpha")
+    ),
+}
+
+
+def _sampler(name: str, **options: Any) -> Sampler:
+    return Sampler(f"diffusers:{name}", MappingProxyType(options))
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "ddim": _sampler("DDIMScheduler", clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+    "pndm": _sampler("PNDMScheduler", skip_prk_steps=True, steps_offset=1),
+    "lms": _sampler("LMSDiscreteScheduler"),
+    "euler": _sampler("EulerDiscreteScheduler", steps_offset=1),
+    "euler_a": _sampler("EulerAncestralDiscreteScheduler", steps_offset=1),
+    "heun": _sampler("HeunDiscreteScheduler", steps_offset=1),
+    "dpm_2": _sampler("KDPM2DiscreteScheduler", steps_offset=1),
+    "dpm_2_a": _sampler("KDPM2AncestralDiscreteScheduler", steps_offset=1),
+    "dpmsolver": _sampler("DPMSolverMultistepScheduler", algorithm_type="dpmsolver",
+                          final_sigmas_type="sigma_min"),
+    "dpmsolver++": _sampler("DPMSolverMultistepScheduler", algorithm_type="dpmsolver++"),
+    "dpmsingle": _sampler("DPMSolverSinglestepScheduler", lower_order_final=True),
+}  # fmt: skip
+SAMPLERS |= {f"k_{name}": SAMPLERS[name] for name in ("lms", "euler", "euler_a", "dpm_2", "dpm_2_a")}
+
+CAPTION_EXTENSIONS = (".txt", ".caption", ".cap")
+
+
+def load(code: str, needs: str = "") -> Any:
+    """Import what a row names as "module:name".
+
+    Raises: MissingPackage where the row's package is not installed.
+    """
+    module, _, name = code.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise MissingPackage(
+            f"The package {needs or module.split('.')[0]} is not installed or does not load: {error}",
+            do=f"Install it with: pip install {needs or module.split('.')[0]}",
+        ) from error

@@ -1,0 +1,1 @@
+"""Images and captions: found, measured, sorted into buckets and batches. Without torch."""

@@ -1,0 +1,99 @@
+"""Which images at step n: a function of the seed and the number, not of how one got there.
+
+Each bucket's images (times their repeats) are shuffled and cut into batches, then all batches are
+shuffled. The order of an epoch depends on (seed, epoch) alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from kit.addresses import random_at
+from kit.dataset.buckets import Size
+
+
+@dataclass(frozen=True)
+class Use:
+    """One image in one batch: `image` is its index, `turn` numbers its uses within the epoch."""
+
+    image: int
+    turn: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The images of every bucket with their repeats: what an epoch is made of.
+
+    buckets: bucket size to (image index, uses per epoch), in order; spare: bucket size to image indices
+    that take turns with the regularisation images of that bucket from epoch to epoch.
+    """
+
+    buckets: tuple[tuple[Size, tuple[tuple[int, int], ...]], ...]
+    batch_size: int
+    seed: int
+    rotating: tuple[tuple[Size, tuple[int, ...]], ...] = ()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Each bucket rounds up: its last batch may be short."""
+        return sum(
+            math.ceil(sum(count for _, count in images) / self.batch_size)
+            for _, images in self.buckets
+        )
+
+
+def batch_at(layout: Layout, micro_step: int) -> tuple[Size, tuple[Use, ...]]:
+    """Bucket and images of the micro-step (a batch counted from 0 over the whole run)."""
+    epoch, place = divmod(micro_step, layout.batches_per_epoch)
+    return _epoch(layout, epoch)[place]
+
+
+@lru_cache(maxsize=4)
+def _epoch(layout: Layout, epoch: int) -> tuple[tuple[Size, tuple[Use, ...]], ...]:
+    """All batches of an epoch, in order."""
+    rotating = dict(layout.rotating)
+    batches: list[tuple[Size, tuple[Use, ...]]] = []
+    for size, images in layout.buckets:
+        uses = [
+            Use(_stand_in(image, rotating.get(size, ()), epoch), turn)
+            for image, count in images
+            for turn in range(count)
+        ]
+        order = random_at(layout.seed, "order", epoch, *size).permutation(len(uses))
+        shuffled = [uses[i] for i in order]
+        batches += [
+            (size, tuple(shuffled[start : start + layout.batch_size]))
+            for start in range(0, len(shuffled), layout.batch_size)
+        ]
+    order = random_at(layout.seed, "batches", epoch).permutation(len(batches))
+    return tuple(batches[i] for i in order)
+
+
+def _stand_in(image: int, pool: tuple[int, ...], epoch: int) -> int:
+    """Which image of the pool serves in this one's place in this epoch."""
+    if image not in pool:
+        return image
+    serving = len(pool)
+    return pool[(pool.index(image) + epoch) % serving]
+
+
+def balanced_repeats(repeats: Sequence[int], total: int) -> list[int]:
+    """How often each regularisation image is used per epoch, so that they reach `total` together.
+
+    The first pass adds each image's own repeats in order, further passes add one each, until the sum
+    reaches the total; the last pass may end in the middle (sd-scripts, trainer behaviour 1.3).
+    """
+    uses = [0] * len(repeats)
+    reached, first_pass = 0, True
+    while reached < total and repeats:
+        for i, own in enumerate(repeats):
+            added = own if first_pass else 1
+            uses[i] += added
+            reached += added
+            if reached >= total:
+                break
+        first_pass = False
+    return uses

@@ -1,0 +1,282 @@
+"""Folders to images: what is there, how large, with which caption and how often.
+
+A folder named `<repeats>_<word>` holds images that are seen that often per epoch; the word is the caption
+of images without a caption file. Everything is sorted by name, so that the same folders give the same
+run on every machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from kit.catalog import CAPTION_EXTENSIONS
+from kit.errors import DatasetError
+
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+CONCEPT = re.compile(r"^(\d+)_(.*)$", re.DOTALL)
+EXIF_ORIENTATION = 0x0112
+TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
+
+
+@dataclass(frozen=True)
+class TrainImage:
+    """One picture on disk."""
+
+    path: Path
+    width: int  # as seen, after the EXIF orientation
+    height: int
+    caption: str
+    folder: str  # the folder's name, e.g. "10_cat"
+    repeats: int
+    is_reg: bool = False
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the folders hold."""
+
+    images: tuple[TrainImage, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+@dataclass
+class _Findings:
+    """Collected while scanning, told together at the end."""
+
+    images: list[TrainImage] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    without_caption: list[str] = field(default_factory=list)
+    other_extension: dict[str, int] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+
+def scan(
+    train_data_dir: str,
+    reg_data_dir: str = "",
+    *,
+    caption_extension: str = ".txt",
+    dataset_repeats: int | None = None,
+) -> Scan:
+    """Find every image of the training folder and of the regularisation folder.
+
+    Raises: DatasetError where a folder is missing, holds no image, or holds them one level too high.
+    """
+    extension = caption_extension or ".caption"
+    findings = _Findings()
+    root = _existing(train_data_dir, "train_data_dir")
+    _collect(root, findings, extension, "train_data_dir", dataset_repeats, is_reg=False)
+    if reg_data_dir:
+        reg_root = _existing(reg_data_dir, "reg_data_dir")
+        _collect(reg_root, findings, extension, "reg_data_dir", dataset_repeats, is_reg=True)
+    return Scan(tuple(findings.images), tuple(_told(findings, extension)))
+
+
+def _existing(path: str, setting: str) -> Path:
+    if not path.strip():
+        raise DatasetError(
+            f"{setting} is blank.",
+            "It is the folder that holds folders named <repeats>_<word>, e.g. images/10_cat/001.png.",
+            f"Set {setting} to that folder.",
+        )
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        kind = "is a file, not a folder" if folder.exists() else "does not exist"
+        near = _nearest_parent(folder)
+        raise DatasetError(
+            f"{setting} = {path} {kind}.",
+            f"The nearest folder that is there: {near}." if near else "",
+            f"Set {setting} to the folder that holds your <repeats>_<word> folders.",
+        )
+    return folder
+
+
+def _nearest_parent(folder: Path) -> str:
+    for parent in folder.parents:
+        if parent.is_dir():
+            return str(parent)
+    return ""
+
+
+def _collect(
+    root: Path,
+    findings: _Findings,
+    extension: str,
+    setting: str,
+    dataset_repeats: int | None,
+    *,
+    is_reg: bool,
+) -> None:
+    before = len(findings.images)
+    concepts = list(_concepts(root, findings))
+    loose = _image_files(root)
+    if dataset_repeats and loose:
+        # A flat folder has no word; an image without caption file is then trained without words.
+        concepts.insert(0, (root, dataset_repeats, ""))
+    elif concepts and loose:
+        findings.notices.append(
+            f"{len(loose)} images lie directly in {setting} = {root} and are not used; move them into a "
+            "<repeats>_<word> folder, or set dataset_repeats to use them too"
+        )
+    for folder, repeats, word in concepts:
+        files = _image_files(folder)
+        if not files:
+            findings.notices.append(f"{folder.name} holds no images and is skipped")
+        for path in files:
+            _add(path, findings, extension, folder.name, repeats, word, is_reg=is_reg)
+    if len(findings.images) == before:
+        raise _nothing_found(root, setting, loose, findings)
+
+
+def _concepts(root: Path, findings: _Findings) -> Iterator[tuple[Path, int, str]]:
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        match = CONCEPT.match(folder.name)
+        if match and int(match[1]) >= 1:
+            yield folder, int(match[1]), match[2]
+        elif not folder.name.startswith(".") and _image_files(folder):
+            findings.notices.append(
+                f"{folder.name} is skipped: its name does not begin with a number of repeats, such as "
+                f"10_{folder.name}"
+            )
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in ENDINGS and path.is_file() and not path.name.startswith("._")
+    )
+
+
+def _add(
+    path: Path,
+    findings: _Findings,
+    extension: str,
+    folder: str,
+    repeats: int,
+    word: str,
+    *,
+    is_reg: bool,
+) -> None:
+    size = measure(path)
+    if isinstance(size, str):
+        findings.broken.append(f"{path.name} ({size})")
+        return
+    caption, found = _caption(path, extension)
+    if caption is None:
+        caption = word
+        findings.without_caption.append(path.name)
+    elif found != extension:
+        findings.other_extension[found] = findings.other_extension.get(found, 0) + 1
+    findings.images.append(TrainImage(path, *size, caption, folder, repeats, is_reg))
+
+
+def measure(path: Path) -> tuple[int, int] | str:
+    """Width and height as seen, or, in words, why the file cannot be used."""
+    stat = path.stat()
+    return _measured(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=100_000)
+def _measured(path: Path, _changed: int, size: int) -> tuple[int, int] | str:
+    """Kept per path, time and size: the plan is drawn again at every key stroke of the form."""
+    if size == 0:
+        return "empty file"
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            kind = image.format or ""
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        return "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
+    if not _is_whole(path, kind, size):
+        return "cut off before its end"
+    return (height, width) if orientation in TURNED else (width, height)
+
+
+def _is_whole(path: Path, kind: str, size: int) -> bool:
+    """The file carries its format's end mark; reading all pixels would take minutes on large sets."""
+    with path.open("rb") as file:
+        if kind == "WEBP":
+            head = file.read(8)
+            return size >= int.from_bytes(head[4:8], "little") + 8
+        file.seek(max(0, size - 64 * 1024))
+        tail = file.read()
+    # Cameras and editors append data after the end mark, hence a search and not a comparison.
+    return {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind, b"") in tail
+
+
+def _caption(path: Path, extension: str) -> tuple[str | None, str]:
+    """The first line of the caption file, and the extension under which it was found."""
+    for ending in dict.fromkeys((extension, *CAPTION_EXTENSIONS)):
+        file = path.with_suffix(ending)
+        if file.is_file():
+            try:
+                lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
+            except UnicodeDecodeError as error:
+                raise DatasetError(
+                    f"The caption file {file} is not UTF-8 text ({error.reason} at byte {error.start}).",
+                    do="Save it as UTF-8 in your editor.",
+                ) from error
+            return (lines[0].strip() if lines else ""), ending
+    return None, ""
+
+
+def _told(findings: _Findings, extension: str) -> Iterator[str]:
+    yield from findings.notices
+    if findings.broken:
+        yield f"{_counted(findings.broken, 'broken image')} skipped: {_listed(findings.broken)}"
+    for ending, count in findings.other_extension.items():
+        yield f"{count} captions are read from {ending} files, as there are none with {extension}"
+    if findings.without_caption:
+        names = _listed(findings.without_caption)
+        count = len(findings.without_caption)
+        whole = "no image has a caption file" if count == len(findings.images) else (
+            f"{_counted(findings.without_caption, 'image')} without a caption file"
+        )
+        yield f"{whole}; the folder's word is the caption: {names}"
+    empty = [image.path.name for image in findings.images if not image.caption]
+    if empty:
+        yield f"{_counted(empty, 'image')} trained without any words: {_listed(empty)}"
+
+
+def _counted(names: list[str], noun: str) -> str:
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _nothing_found(
+    root: Path, setting: str, loose: list[Path], findings: _Findings
+) -> DatasetError:
+    possible = f"Images lie in folders named <repeats>_<word>, e.g. {root / '10_cat' / '001.png'}."
+    if findings.broken:
+        return DatasetError(
+            f"No usable image under {setting} = {root}: {_listed(findings.broken)}.",
+            "PNG, JPEG, WebP and BMP files can be read.",
+            "Replace the broken files.",
+        )
+    if loose:
+        return DatasetError(
+            f"No <repeats>_<word> folder under {setting} = {root}, but {len(loose)} images directly in it.",
+            possible,
+            f"Move them into a folder such as {root / '10_cat'}, or set dataset_repeats = 10 to use the flat "
+            "folder as it is.",
+        )
+    if CONCEPT.match(root.name) is None and findings.notices:
+        return DatasetError(
+            f"No images under {setting} = {root} in folders with a number of repeats.",
+            possible,
+            "; ".join(findings.notices),
+        )
+    return DatasetError(
+        f"No images under {setting} = {root}.", possible, "Put PNG, JPEG, WebP or BMP files there."
+    )

@@ -1,0 +1,95 @@
+"""Base models, frozen: each turns pixels and words into a guess about noise.
+
+Everything that differs between Stable Diffusion 1.x, 2.x and XL lies in that family's file; no other
+file of the house asks which family it has.
+
+Shapes: B batch, 3 colours, H W picture, C latent channels, h w latent height and width, N tokens
+of a caption, K windows of 77 tokens, D features, P pooled features, 6 the numbers of a size condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Prediction(StrEnum):
+    """What the U-Net was taught to guess; the values are diffusers' names."""
+
+    EPSILON = "epsilon"
+    V = "v_prediction"
+
+
+@dataclass(frozen=True)
+class Words:
+    """Captions as the U-Net reads them: states of every token, and SDXL's pooled vector."""
+
+    hidden_BND: Tensor
+    pooled_BP: Tensor | None = None
+
+    def to(self, device: torch.device) -> Words:
+        """The same words on another device."""
+        pooled_BP = None if self.pooled_BP is None else self.pooled_BP.to(device)
+        return Words(self.hidden_BND.to(device), pooled_BP)
+
+
+Tokens = tuple[Tensor, ...]  # one tensor of token ids per text encoder, each of shape B K 77
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place where an adapter may sit."""
+
+    name: str  # the kohya module name, e.g. lora_unet_mid_block_attentions_0_proj_in
+    module: nn.Linear | nn.Conv2d
+    part: str  # "unet", "te" or, for SDXL, "te1" and "te2"
+    in_transformer: bool  # False: inside a ResNet, down- or up-sampler (the reference's conv extension)
+
+    @property
+    def is_conv3x3(self) -> bool:
+        """A convolution that looks at neighbours; it takes conv_dim instead of network_dim."""
+        return isinstance(self.module, nn.Conv2d) and self.module.kernel_size != (1, 1)
+
+
+class Family(Protocol):
+    """A base model, frozen."""
+
+    key: str  # "sd1", "sd2" or "sdxl"
+    label: str  # "Stable Diffusion 1.x"
+    predicts: Prediction
+    zero_terminal_snr: bool  # the model was trained with betas rescaled to end in pure noise
+    latent_scale: float  # latents are multiplied by it: 0.18215 or 0.13025
+    unet: nn.Module
+    vae: nn.Module
+    text_encoders: Sequence[nn.Module]
+
+    def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels in [-1, 1] to the latent distribution's mean and logvar, unscaled, each B C h w."""
+        ...
+
+    def decode_latents(self, latents_BChw: Tensor) -> Tensor:
+        """Scaled latents to pixels in [-1, 1], shape B 3 H W, float32 on the CPU."""
+        ...
+
+    def tokenize(self, captions: Sequence[str], *, max_token_length: int) -> Tokens:
+        """Captions to ids in K = max_token_length / 75 windows (75, 150 or 225 tokens)."""
+        ...
+
+    def encode_tokens(self, tokens: Tokens, *, clip_skip: int) -> Words:
+        """Ids to what the U-Net reads; differentiable, so that text encoders can learn."""
+        ...
+
+    def predict(
+        self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None
+    ) -> Tensor:
+        """The U-Net's guess, shape B C h w. sizes_B6 is SDXL's (original, crop, target) in h, w."""
+        ...
+
+    def layers(self) -> Iterator[Layer]:
+        """Every place of text encoders and U-Net where an adapter may sit, in kohya's order."""
+        ...

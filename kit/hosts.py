@@ -1,0 +1,77 @@
+"""Where the kit runs: Colab, Kaggle, Runpod, VS Code or a plain machine, and where files live there.
+
+Only signs that a host sets for itself count. That /content or /workspace exists says nothing: many
+container images have such folders.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+HostName: TypeAlias = Literal["colab", "kaggle", "runpod", "vscode", "plain"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A kind of machine and its usual places.
+
+    data_folder: where training images are looked for first; output_folder: where runs go by default.
+    persistent: what lies in output_folder is still there when the session is over.
+    """
+
+    name: HostName
+    data_folder: Path
+    output_folder: Path
+    persistent: bool
+
+
+def host(
+    *,
+    environment: Mapping[str, str] | None = None,
+    modules: Container[str] | None = None,
+    is_mounted: Callable[[Path], bool] = os.path.ismount,
+) -> Host:
+    """The machine this process runs on; the arguments stand in for the real one in tests.
+
+    Kaggle is asked first because its images may carry google.colab. VS Code is asked last: connected to a
+    rented machine it is only the window, and the machine decides where files live.
+    """
+    environment = os.environ if environment is None else environment
+    modules = sys.modules if modules is None else modules
+    if _has_any(environment, "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_URL_BASE"):
+        return _kaggle(environment)
+    if _has_any(environment, "COLAB_RELEASE_TAG", "COLAB_GPU") or "google.colab" in modules:
+        return _colab(is_mounted)
+    if _has_any(environment, "RUNPOD_POD_ID"):
+        return _runpod(is_mounted)
+    here = Path()
+    is_vscode = _has_any(environment, "VSCODE_PID", "VSCODE_CWD")
+    return Host("vscode" if is_vscode else "plain", here, here / "output", persistent=True)
+
+
+def _has_any(environment: Mapping[str, str], *names: str) -> bool:
+    return any(environment.get(name) for name in names)
+
+
+def _kaggle(environment: Mapping[str, str]) -> Host:
+    # A session that a person edits in loses /kaggle/working; "Save & Run All" keeps it as the output.
+    is_batch = environment.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
+    return Host("kaggle", Path("/kaggle/input"), Path("/kaggle/working"), persistent=is_batch)
+
+
+def _colab(is_mounted: Callable[[Path], bool]) -> Host:
+    drive = Path("/content/drive")
+    if is_mounted(drive):
+        return Host("colab", Path("/content"), drive / "MyDrive" / "loras", persistent=True)
+    return Host("colab", Path("/content"), Path("/content/output"), persistent=False)
+
+
+def _runpod(is_mounted: Callable[[Path], bool]) -> Host:
+    # A pod may be rented without a volume; then /workspace is an ordinary folder of the container.
+    workspace = Path("/workspace")
+    return Host("runpod", workspace, workspace / "output", persistent=is_mounted(workspace))

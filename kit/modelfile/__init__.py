@@ -1,0 +1,14 @@
+"""Base-model files: where they lie, what they are, and whether that agrees with what was claimed.
+
+    locate("owner/name")  ->  Path          a file or folder here, fetched from the Hub when need be
+    detect(path)          ->  ModelFile     family and prediction, from names alone; no weights are read
+    check_claims(...)     ->  notices       v2, v_parameterization and sdxl against the file
+
+torch is imported only to look into a .ckpt.
+"""
+
+from kit.modelfile.claims import check_claims, decide_prediction
+from kit.modelfile.detecting import ModelFile, detect
+from kit.modelfile.locating import locate, locate_vae
+
+__all__ = ["ModelFile", "check_claims", "decide_prediction", "detect", "locate", "locate_vae"]

@@ -1,0 +1,149 @@
+"""From what the user typed to a file or folder on this machine, through the Hugging Face Hub if need be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kit.errors import ModelError
+from kit.modelfile.headers import SUFFIXES
+from kit.modelfile.parts import wanted_files
+
+_URL = re.compile(r"https?://(?:huggingface\.co|hf\.co)/(.+?)/?(?:\?.*)?")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
+_FILE_IN_REPO = re.compile(rf"({_REPO.pattern})/(?:(?:blob|resolve)/main/)?(.+)")
+
+
+def locate(name_or_path: str) -> Path:
+    """The base model's file or folder: a path as it is, a Hub id ("owner/name") as its cached copy.
+
+    "owner/name/file.safetensors" names one file of a repository. What is in the Hub's cache is not
+    fetched again, and with HF_HUB_OFFLINE=1 nothing is fetched at all.
+
+    Raises: ModelError where there is neither such a path nor such a repository.
+    """
+    return _locate(name_or_path, setting="pretrained_model_name_or_path", index="model_index.json")
+
+
+def locate_vae(name_or_path: str) -> Path:
+    """The same for a separate VAE: a file, a diffusers folder, or a Hub id of either sort.
+
+    Raises: ModelError where there is neither such a path nor such a repository.
+    """
+    return _locate(name_or_path, setting="vae", index="config.json")
+
+
+def _locate(name_or_path: str, *, setting: str, index: str) -> Path:
+    name = name_or_path.strip().strip("\"'")
+    if not name:
+        raise ModelError(
+            f"{setting} is empty.",
+            "It takes a file, a diffusers folder or a Hub id such as owner/name.",
+            "Choose a model.",
+        )
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.absolute()
+    url = _URL.fullmatch(name)
+    on_hub = url[1] if url else name
+    if _REPO.fullmatch(on_hub) and not on_hub.lower().endswith(SUFFIXES):
+        return _fetch_repository(on_hub, setting=setting, index=index)
+    in_repo = _FILE_IN_REPO.fullmatch(on_hub)
+    if in_repo and in_repo[2].lower().endswith(SUFFIXES):
+        return _fetch_file(in_repo[1], in_repo[2], setting=setting)
+    raise ModelError(
+        f"{setting} = {name_or_path}: there is no such file or folder{_looked_in(path)}, and it is no "
+        "Hub id either.",
+        "A Hub id is owner/name, or owner/name/file.safetensors for one of its files.",
+        _nearest_parent(path),
+    )
+
+
+def _fetch_repository(repo: str, *, setting: str, index: str) -> Path:
+    from huggingface_hub import snapshot_download  # late: it takes a second to import
+
+    try:
+        listing = snapshot_download(repo, dry_run=True)
+    except OSError as error:  # offline, unreachable, or not allowed: the cache may still have it
+        return _cached_repository(repo, setting=setting, index=index, cause=error.__cause__ or error)
+    files = [file.filename for file in listing]
+    if index not in files and not any(file.endswith("/config.json") for file in files):
+        single = [file for file in files if file.lower().endswith(SUFFIXES)]
+        raise ModelError(
+            f"{setting} = {repo}: the repository is no diffusers model; it has no {index}.",
+            f"It holds {', '.join(single[:8]) or 'no weights'}.",
+            f"Name the file, e.g. {repo}/{single[0]}." if single else "Choose another repository.",
+        )
+    try:
+        return Path(snapshot_download(repo, allow_patterns=wanted_files(files)))
+    except OSError as error:
+        raise _unreachable(repo, setting, error) from error
+
+
+def _cached_repository(repo: str, *, setting: str, index: str, cause: BaseException) -> Path:
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in (index, "unet/config.json", "vae/config.json"):
+        cached = try_to_load_from_cache(repo, name)
+        if isinstance(cached, str):
+            return Path(cached).parents[name.count("/")]
+    raise _unreachable(repo, setting, cause) from cause
+
+
+def _fetch_file(repo: str, file: str, *, setting: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, file))
+    except OSError as error:
+        raise _unreachable(f"{repo}/{file}", setting, error.__cause__ or error) from error
+
+
+def _unreachable(name: str, setting: str, cause: BaseException) -> ModelError:
+    """Why the Hub did not give it."""
+    from huggingface_hub import errors
+
+    found = f"{setting} = {name}: there is no such file or folder on this machine, and "
+    if isinstance(cause, errors.GatedRepoError):
+        return ModelError(
+            f"{found}the Hub asks for permission.",
+            "The model's authors want its terms accepted.",
+            f"Accept them at https://huggingface.co/{name}, then log in or set HF_TOKEN.",
+        )
+    if isinstance(cause, errors.RepositoryNotFoundError):
+        return ModelError(
+            f"{found}no such repository on the Hub, or a private one.",
+            "",
+            "Check the spelling; for a private repository log in or set HF_TOKEN.",
+        )
+    if isinstance(cause, errors.EntryNotFoundError) and not isinstance(cause, FileNotFoundError):
+        return ModelError(f"{found}no such file in that repository on the Hub.", "", "Check the file's name.")
+    if _is_offline():
+        return ModelError(
+            f"{found}it is not in the Hub's cache.",
+            "HF_HUB_OFFLINE is set, so nothing is downloaded.",
+            "Check the spelling, unset HF_HUB_OFFLINE, or give a file that is here.",
+        )
+    return ModelError(
+        f"{found}the Hub could not be reached: {(str(cause).splitlines() or [''])[0]}",
+        "",
+        "Check the connection and the spelling, or give a file that is here.",
+    )
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _looked_in(path: Path) -> str:
+    return "" if path.is_absolute() else f" in {Path.cwd()}"
+
+
+def _nearest_parent(path: Path) -> str:
+    """Where the path stops being right, for a person who mistyped one part of it."""
+    for parent in path.absolute().parents:
+        if parent.is_dir():
+            return f"Check the spelling; {parent} exists, {path.absolute().relative_to(parent)} in it does not."
+    return "Check the spelling."

@@ -1,0 +1,333 @@
+"""Settings and folders to a plan: every derived number, before anything heavy is loaded.
+
+The plan is what the person reads and what the run obeys; both are the same value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kit import catalog
+from kit.dataset.batches import Layout, balanced_repeats
+from kit.dataset.buckets import BucketRule, Fit, Size, bucket_sizes, fit
+from kit.dataset.images import TrainImage, scan
+from kit.errors import DatasetError, SettingsError
+from kit.runs import Run, choose_run
+from kit.settings import Settings
+from kit.settings.checks import caches_latents, notices, problems
+from kit.settings.prompts import Prompt, parse_prompts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will happen. Steps are optimizer updates, batches are what the device sees at once."""
+
+    settings: Settings  # with the seed that was drawn, if it was blank
+    images: tuple[TrainImage, ...]
+    fits: tuple[Fit, ...]  # one per image
+    layout: Layout
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+    prompts: tuple[Prompt, ...]
+    run: Run
+    notices: tuple[str, ...]
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, drawn if it was blank."""
+        return self.layout.seed
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one epoch over all buckets."""
+        return self.layout.batches_per_epoch
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are begun; the last may be cut short by max_train_steps."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    @cached_property
+    def buckets(self) -> dict[Size, int]:
+        """Images times repeats in every bucket, regularisation included."""
+        return {size: sum(count for _, count in images) for size, images in self.layout.buckets}
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, from 1, that a finished step (from 1) belongs to."""
+        return math.ceil(step / self.steps_per_epoch)
+
+    def ends_epoch(self, step: int) -> bool:
+        """The step is the last of its epoch."""
+        return step % self.steps_per_epoch == 0
+
+    def window(self, step: int) -> range:
+        """The micro-steps (batches over the whole run, from 0) that make up a step (from 1)."""
+        gathered = self.settings.basic.gradient_accumulation_steps
+        epoch, place = divmod(step - 1, self.steps_per_epoch)
+        first = epoch * self.batches_per_epoch + place * gathered
+        return range(first, min(first + gathered, (epoch + 1) * self.batches_per_epoch))
+
+    def save_due(self, step: int) -> str:
+        """"epoch" or "step" where a LoRA file is due after this step, otherwise an empty string.
+
+        The end of the run is not counted: its file is the final one.
+        """
+        saving = self.settings.saving
+        if step >= self.total_steps:
+            return ""
+        if self.ends_epoch(step) and _every(self.epoch_of(step), saving.save_every_n_epochs):
+            return "epoch"
+        return "step" if _every(step, saving.save_every_n_steps) else ""
+
+    def sample_due(self, step: int) -> bool:
+        """Sample pictures are due after this step (0: before the first)."""
+        samples = self.settings.samples
+        if not self.prompts:
+            return False
+        if step == 0:
+            return samples.sample_at_first
+        if samples.sample_every_n_epochs:
+            return self.ends_epoch(step) and _every(
+                self.epoch_of(step), samples.sample_every_n_epochs
+            )
+        return _every(step, samples.sample_every_n_steps)
+
+    def lines(self) -> Iterator[str]:
+        """The plan in words, a sentence a line."""
+        training = [image for image in self.images if not image.is_reg]
+        reg = len(self.images) - len(training)
+        basic = self.settings.basic
+        in_all = sum(image.repeats for image in training)
+        yield f"{len(training)} images, with repeats {in_all}" + (
+            f", and {reg} regularisation images, balanced to {in_all}" if reg else ""
+        )
+        yield f"{len(self.buckets)} buckets: " + ", ".join(
+            f"{width}x{height} ({count})" for (width, height), count in self.buckets.items()
+        )
+        gathered = basic.gradient_accumulation_steps
+        per_step = f" / {gathered} gathered" if gathered > 1 else ""
+        yield (
+            f"{sum(self.buckets.values())} images an epoch / batch {basic.train_batch_size} = "
+            f"{self.batches_per_epoch} batches{per_step} = {self.steps_per_epoch} steps an epoch"
+        )
+        yield f"{self.epochs} epochs, {self.total_steps} steps in all, warm-up {self.warmup_steps} steps"
+        yield f"seed {self.seed}, LoRA {self.run.file('')}"
+        if self.run.resumes:
+            yield f"goes on at step {self.run.from_step} of {self.total_steps}"
+
+    def __str__(self) -> str:
+        """The plan in words, notices marked with an exclamation mark."""
+        return "\n".join([*self.lines(), *(f"! {notice}" for notice in self.notices)])
+
+    def to_json(self) -> str:
+        """The plan's numbers, for programs."""
+        numbers = {
+            "images": sum(not image.is_reg for image in self.images),
+            "reg_images": sum(image.is_reg for image in self.images),
+            "buckets": {f"{w}x{h}": count for (w, h), count in self.buckets.items()},
+            "batches_per_epoch": self.batches_per_epoch,
+            "steps_per_epoch": self.steps_per_epoch,
+            "epochs": self.epochs,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+            "seed": self.seed,
+            "output": str(self.run.file("")),
+            "from_step": self.run.from_step,
+            "saves": [step for step in range(1, self.total_steps) if self.save_due(step)],
+            "samples": [step for step in range(self.total_steps + 1) if self.sample_due(step)],
+            "notices": list(self.notices),
+        }
+        return json.dumps(numbers, indent=2)
+
+
+def plan(settings: Settings) -> Plan:
+    """Decide everything that follows from the settings and the folders.
+
+    Raises: SettingsError with all contradictions at once; DatasetError for folders and images.
+    """
+    found = problems(settings)
+    if found:
+        raise SettingsError(found)
+    dataset = scan(
+        settings.folders.train_data_dir,
+        settings.folders.reg_data_dir,
+        caption_extension=settings.images.caption_extension,
+        dataset_repeats=settings.images.dataset_repeats,
+    )
+    prompts = parse_prompts(settings.samples.sample_prompts)
+    run = choose_run(
+        settings.folders.output_dir,
+        settings.folders.output_name,
+        ending=settings.saving.save_model_as,
+        fingerprint=_fingerprint(settings, dataset.images),
+    )
+    seed = settings.basic.seed or run.seed or secrets.randbelow(2**32 - 1) + 1
+    settings = settings.replace(seed=seed, output_name=run.name)
+    fits = fit_all(dataset.images, bucket_rule(settings))
+    layout = lay_out(
+        dataset.images, fits, batch_size=settings.basic.train_batch_size, seed=seed
+    )
+    per_epoch = math.ceil(layout.batches_per_epoch / settings.basic.gradient_accumulation_steps)
+    total = total_steps(settings, per_epoch)
+    return Plan(
+        settings=settings,
+        images=dataset.images,
+        fits=fits,
+        layout=layout,
+        steps_per_epoch=per_epoch,
+        total_steps=total,
+        warmup_steps=warmup_steps(settings, total),
+        prompts=prompts,
+        run=run,
+        notices=(*dataset.notices, *notices(settings), *_noticed(settings, dataset.images, fits, run)),
+    )
+
+
+def total_steps(settings: Settings, steps_per_epoch: int) -> int:
+    """Max train epoch before Max train steps before Epoch."""
+    basic = settings.basic
+    if basic.max_train_epochs:
+        return basic.max_train_epochs * steps_per_epoch
+    return basic.max_train_steps or basic.epoch * steps_per_epoch
+
+
+def warmup_steps(settings: Settings, total: int) -> int:
+    """The steps given, or the share of the total, rounded down; 0 where the schedule does not warm up."""
+    basic = settings.basic
+    if not catalog.SCHEDULES[basic.lr_scheduler].warms_up:
+        return 0
+    return min(total, basic.lr_warmup_steps or int(basic.lr_warmup / 100 * total))
+
+
+def bucket_rule(settings: Settings) -> BucketRule:
+    """The rule that the settings describe."""
+    images = settings.images
+    return BucketRule(
+        resolution=images.size,
+        shortest=images.min_bucket_reso,
+        longest=images.max_bucket_reso,
+        step=images.bucket_reso_steps,
+        no_upscale=images.bucket_no_upscale,
+        enabled=images.enable_bucket,
+    )
+
+
+def fit_all(images: tuple[TrainImage, ...], rule: BucketRule) -> tuple[Fit, ...]:
+    """The bucket of every image.
+
+    Raises: DatasetError naming every image that is too small.
+    """
+    if rule.enabled and not rule.no_upscale:
+        bucket_sizes(rule)  # tells contradicting bounds before any image is blamed
+    fits, small = [], []
+    for image in images:
+        try:
+            fits.append(fit((image.width, image.height), rule))
+        except DatasetError:
+            small.append(f"{image.path.name} ({image.width} x {image.height})")
+    if small:
+        raise DatasetError(
+            f"Smaller than one bucket step of {rule.step} pixels: {', '.join(small[:5])}"
+            + (f" and {len(small) - 5} more." if len(small) > 5 else "."),
+            "With bucket_no_upscale on, images keep their size.",
+            "Turn bucket_no_upscale off, lower bucket_reso_steps, or remove these images.",
+        )
+    return tuple(fits)
+
+
+def lay_out(
+    images: tuple[TrainImage, ...], fits: tuple[Fit, ...], *, batch_size: int, seed: int
+) -> Layout:
+    """Images to buckets, regularisation images balanced with the training images."""
+    uses = [0 if image.is_reg else image.repeats for image in images]
+    reg = [i for i, image in enumerate(images) if image.is_reg]
+    for i, count in zip(
+        reg, balanced_repeats([images[i].repeats for i in reg], sum(uses)), strict=True
+    ):
+        uses[i] = count
+    members: dict[Size, list[tuple[int, int]]] = {}
+    for i, place in enumerate(fits):
+        if uses[i]:
+            members.setdefault(place.bucket, []).append((i, uses[i]))
+    # Regularisation images beyond the balance take turns with their bucket's others, epoch by epoch.
+    idle = {fits[i].bucket for i in reg if not uses[i]} & set(members)
+    rotating = tuple(
+        (size, tuple(i for i in reg if fits[i].bucket == size)) for size in sorted(idle)
+    )
+    buckets = tuple((size, tuple(members[size])) for size in sorted(members))
+    return Layout(buckets, batch_size, seed, rotating)
+
+
+def _every(count: int, interval: int | None) -> bool:
+    return bool(interval) and count % int(interval or 1) == 0
+
+
+def _noticed(
+    settings: Settings, images: tuple[TrainImage, ...], fits: tuple[Fit, ...], run: Run
+) -> Iterator[str]:
+    if not settings.model.pretrained_model_name_or_path:
+        yield "pretrained_model_name_or_path is blank: choose a base model before training"
+    if run.renamed_from:
+        yield (
+            f"{run.renamed_from} is already there and is not overwritten: this run is named {run.name}"
+        )
+    strongly_cut = [
+        image.path.name
+        for image, place in zip(images, fits, strict=True)
+        if _cut_share(place) > 0.25
+    ]
+    if strongly_cut:
+        more = f" and {len(strongly_cut) - 5} more" if len(strongly_cut) > 5 else ""
+        yield f"more than a quarter is cut away from {', '.join(strongly_cut[:5])}{more}"
+    if not caches_latents(settings) and settings.memory.vae_batch_size != 1:
+        yield "vae_batch_size has no effect: latents are not cached"
+    yield from _rate_notices(settings)
+    step = settings.images.bucket_reso_steps
+    if settings.images.enable_bucket and step % 8:
+        raise SettingsError(
+            [f"[images] bucket_reso_steps: {step} is no multiple of 8; 64 or 32 (SDXL) is usual"]
+        )
+    per_bucket = Counter(place.bucket for place in fits)
+    lonely = sum(1 for count in per_bucket.values() if count == 1)
+    if settings.basic.train_batch_size > 1 and lonely > len(per_bucket) / 2 > 1:
+        yield (
+            f"{lonely} of {len(per_bucket)} buckets hold a single image, so their batches repeat it; fewer "
+            "buckets (a larger bucket_reso_steps) mix more"
+        )
+
+
+def _rate_notices(settings: Settings) -> Iterator[str]:
+    basic = settings.basic
+    if basic.unet_lr is not None and basic.text_encoder_lr is not None:
+        if "learning_rate" in settings.changed():
+            yield "learning_rate has no effect: unet_lr and text_encoder_lr are both set; blank them to use it"
+
+
+def _cut_share(place: Fit) -> float:
+    (width, height), (kept_width, kept_height) = place.resized, place.bucket
+    return 1 - kept_width * kept_height / (width * height)
+
+
+def _fingerprint(settings: Settings, images: tuple[TrainImage, ...]) -> str:
+    """What must be equal for a run to go on: all settings but its name and place, and the images.
+
+    Captions and picture files are told by size and time; a changed one begins a new run.
+    """
+    asked = settings.flat()
+    for name in ("output_dir", "output_name"):
+        asked.pop(name)
+    pictures = [
+        (str(i.path.resolve()), i.caption, i.repeats, i.is_reg, i.path.stat().st_size, i.path.stat().st_mtime_ns)
+        for i in images
+    ]
+    text = json.dumps([asked, pictures], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

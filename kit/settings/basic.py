@@ -1,0 +1,124 @@
+"""How long and how fast the LoRA learns."""
+
+from __future__ import annotations
+
+from kit import catalog
+from kit.settings.setting import Section, setting
+
+
+class Basic(Section, box="Parameters / Basic"):
+    """How long and how fast the LoRA learns."""
+
+    train_batch_size: int = setting(
+        1,
+        "Train batch size",
+        "Images per batch. Larger batches use the GPU better and need more memory, and mean "
+        "fewer updates per epoch.",
+        between=(1, 1024),
+        unit="images",
+    )
+    epoch: int = setting(
+        1,
+        "Epoch",
+        "How often all images (times their repeats) are seen. This drives the length of the training, unless "
+        "Max train steps or Max train epoch is set.",
+        between=(1, 100_000),
+    )
+    max_train_epochs: int | None = setting(
+        None,
+        "Max train epoch",
+        "Overrides Epoch and Max train steps when set. Blank: not used.",
+        between=(1, 100_000),
+    )
+    max_train_steps: int | None = setting(
+        None,
+        "Max train steps",
+        "Ends the training at exactly this many steps, whatever Epoch says. Blank or 0: Epoch decides.",
+        between=(0, 10_000_000),
+        unit="steps",
+    )
+    gradient_accumulation_steps: int = setting(
+        1,
+        "Gradient accumulate steps",
+        "Batches gathered before one update: acts like a batch that many times larger, in the memory of "
+        "one. An epoch's last, shorter group still makes a step.",
+        between=(1, 1024),
+        box="Parameters / Advanced",
+    )
+    seed: int | None = setting(
+        None,
+        "Seed",
+        "Same seed and same settings, same LoRA. Blank or 0: drawn at the start, and told.",
+        between=(0, 2**32 - 1),
+    )
+    learning_rate: float = setting(
+        1e-4,
+        "Learning rate",
+        "The rate of every part whose own rate is blank.",
+        between=(0, 100),
+    )
+    unet_lr: float | None = setting(
+        1e-4,
+        "Unet learning rate",
+        "The U-Net's rate. Blank: Learning rate. 0: the U-Net does not learn.",
+        between=(0, 100),
+    )
+    text_encoder_lr: float | None = setting(
+        5e-5,
+        "Text Encoder learning rate",
+        "The text encoder's rate, usually half of the U-Net's or less. Blank: Learning rate. 0: it does "
+        "not learn.",
+        between=(0, 100),
+    )
+    lr_scheduler: str = setting(
+        "cosine",
+        "LR Scheduler",
+        "How the rate changes over the run.",
+        choices=tuple(catalog.SCHEDULES),
+    )
+    lr_warmup: float = setting(
+        10,
+        "LR warmup (% of total steps)",
+        "The rate climbs from 0 during this share of the steps. Applies to every scheduler but constant.",
+        between=(0, 100),
+        unit="%",
+    )
+    lr_warmup_steps: int | None = setting(
+        None,
+        "LR warmup steps",
+        "A number of steps instead of the percentage. Blank: the percentage counts.",
+        between=(0, 10_000_000),
+        unit="steps",
+    )
+    lr_scheduler_num_cycles: int | None = setting(
+        None,
+        "LR # cycles",
+        "How often cosine_with_restarts starts again. Blank: 1.",
+        between=(1, 1000),
+    )
+    lr_scheduler_power: float | None = setting(
+        None,
+        "LR power",
+        "The exponent of polynomial: 1 falls in a straight line, higher falls faster at first. Blank: 1.",
+        between=(0.01, 100),
+    )
+    optimizer_type: str = setting(
+        "AdamW8bit",
+        "Optimizer",
+        "AdamW8bit keeps its state in 8 bits and needs bitsandbytes; where that cannot run, AdamW takes over "
+        "and the run says so. Adafactor chooses its own rate unless relative_step=False is given.",
+        choices=tuple(catalog.OPTIMIZERS),
+        gui="optimizer",
+    )
+    optimizer_args: str = setting(
+        "",
+        "Optimizer extra arguments",
+        "name=value pairs separated by spaces, e.g. weight_decay=0.1 betas=0.9,0.99",
+    )
+    max_grad_norm: float = setting(
+        1.0,
+        "Max grad norm",
+        "Gradients longer than this are shortened to it. 0: off.",
+        between=(0, 1e6),
+        box="Parameters / Advanced",
+    )

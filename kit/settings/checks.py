@@ -1,0 +1,235 @@
+"""Rules between settings: what contradicts is refused, what has no effect is told.
+
+Each rule is a function of all settings that yields sentences. `problems` stop the run before anything
+is loaded, all at once; `notices` go into the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kit import catalog
+from kit.errors import SettingsError
+from kit.settings import Settings, declarations
+from kit.settings.optimizer_args import parse_optimizer_args
+from kit.settings.prompts import parse_prompts
+
+Rule = Callable[[Settings], Iterator[str]]
+
+
+def problems(settings: Settings) -> list[str]:
+    """Everything that must be changed before training."""
+    return [text for rule in PROBLEMS for text in rule(settings)]
+
+
+def notices(settings: Settings) -> list[str]:
+    """Everything that is accepted but has no effect, or another one than it seems."""
+    return [text for rule in NOTICES for text in rule(settings)]
+
+
+def rates(settings: Settings) -> tuple[float, float]:
+    """The effective (U-Net, text encoder) rates: blank is Learning rate, 0 is frozen."""
+    basic = settings.basic
+    unet = basic.learning_rate if basic.unet_lr is None else basic.unet_lr
+    text = basic.learning_rate if basic.text_encoder_lr is None else basic.text_encoder_lr
+    return unet, text
+
+
+def caches_latents(settings: Settings) -> bool:
+    """Latents are cached, in memory or on disk."""
+    return settings.memory.cache_latents or settings.memory.cache_latents_to_disk
+
+
+def caches_words(settings: Settings) -> bool:
+    """Text-encoder outputs are cached, in memory or on disk."""
+    memory = settings.memory
+    return memory.cache_text_encoder_outputs or memory.cache_text_encoder_outputs_to_disk
+
+
+def _nothing_learns(settings: Settings) -> Iterator[str]:
+    if rates(settings) == (0, 0):
+        yield (
+            "[basic] unet_lr and text_encoder_lr: both are 0, so nothing would learn; set one of them, "
+            "or leave one blank to use learning_rate"
+        )
+
+
+def _random_crop_with_cache(settings: Settings) -> Iterator[str]:
+    if settings.images.random_crop and caches_latents(settings):
+        yield (
+            "[images] random_crop: a cached latent is always cut at the same place; turn cache_latents and "
+            "cache_latents_to_disk off, or random_crop"
+        )
+
+
+def _cached_words_with_learning_encoder(settings: Settings) -> Iterator[str]:
+    if caches_words(settings) and rates(settings)[1] > 0:
+        yield (
+            "[memory] cache_text_encoder_outputs: the outputs of an encoder that learns cannot be cached; set "
+            "text_encoder_lr = 0, or turn the cache off"
+        )
+
+
+def _dim_from_weights_without_file(settings: Settings) -> Iterator[str]:
+    if settings.network.dim_from_weights and not settings.network.network_weights:
+        yield (
+            "[network] dim_from_weights: there is no file to take them from; set network_weights, or "
+            "turn it off"
+        )
+
+
+def _bucket_bounds(settings: Settings) -> Iterator[str]:
+    images = settings.images
+    if not images.enable_bucket or images.bucket_no_upscale:
+        return
+    step = images.bucket_reso_steps
+    low = images.min_bucket_reso // step * step
+    high = -(-images.max_bucket_reso // step) * step
+    width, height = images.size
+    if min(width, height) < low:
+        yield (
+            f"[images] min_bucket_reso: {low} is more than the shorter side of resolution = {images.resolution}; "
+            "lower it"
+        )
+    if max(width, height) > high:
+        yield (
+            f"[images] max_bucket_reso: {high} is less than the longer side of resolution = {images.resolution}; "
+            "raise it"
+        )
+
+
+def _optimizer_args(settings: Settings) -> Iterator[str]:
+    try:
+        parse_optimizer_args(settings.basic.optimizer_args)
+    except ValueError as error:
+        yield f"[basic] optimizer_args: {error}"
+
+
+def _prompts(settings: Settings) -> Iterator[str]:
+    try:
+        parse_prompts(settings.samples.sample_prompts)
+    except SettingsError as error:
+        yield from error.problems
+
+
+def _samples_without_prompts(settings: Settings) -> Iterator[str]:
+    samples = settings.samples
+    asked = samples.sample_at_first or samples.sample_every_n_steps or samples.sample_every_n_epochs
+    if asked and not samples.sample_prompts.strip():
+        yield "[samples] sample_prompts: samples are asked for, but there is no prompt; write one per line"
+
+
+def _warmup_of_constant(settings: Settings) -> Iterator[str]:
+    basic = settings.basic
+    if not catalog.SCHEDULES[basic.lr_scheduler].warms_up and (
+        basic.lr_warmup_steps or basic.lr_warmup
+    ):
+        yield (
+            f"lr_warmup has no effect: lr_scheduler = {basic.lr_scheduler} does not warm up "
+            "(constant_with_warmup does)"
+        )
+
+
+def _unused_schedule_settings(settings: Settings) -> Iterator[str]:
+    used = catalog.SCHEDULES[settings.basic.lr_scheduler].uses
+    for name in ("lr_scheduler_num_cycles", "lr_scheduler_power"):
+        if getattr(settings.basic, name) is not None and name not in used:
+            yield f"{name} has no effect: lr_scheduler = {settings.basic.lr_scheduler} does not use it"
+
+
+def _unused_network_settings(settings: Settings) -> Iterator[str]:
+    kind = catalog.KINDS[settings.network.LoRA_type]
+    for name in ("conv_dim", "conv_alpha"):
+        changed = getattr(settings.network, name) != declarations()[name].default
+        if changed and name not in kind.uses:
+            yield f"{name} has no effect: LoRA_type = {settings.network.LoRA_type} adapts no 3x3 convolutions"
+    if settings.network.dim_from_weights:
+        yield "network_dim and network_alpha have no effect: dim_from_weights takes them from the file"
+
+
+def _strong_alpha(settings: Settings) -> Iterator[str]:
+    network = settings.network
+    if network.network_alpha > network.network_dim and not network.dim_from_weights:
+        strength = network.network_alpha / network.network_dim
+        yield (
+            f"network_alpha = {network.network_alpha:g} is more than network_dim = {network.network_dim}: the LoRA "
+            f"is applied at {strength:g} times its weights, and learns that much faster"
+        )
+
+
+def _own_rate(settings: Settings) -> Iterator[str]:
+    basic = settings.basic
+    row = catalog.OPTIMIZERS[basic.optimizer_type]
+    if not row.own_rate:
+        return
+    try:
+        given = parse_optimizer_args(basic.optimizer_args)
+    except ValueError:
+        return
+    if given.get("relative_step", True):
+        yield (
+            f"{basic.optimizer_type} chooses its own rate: learning_rate, unet_lr, text_encoder_lr (except 0), "
+            "lr_scheduler and lr_warmup have no effect; with relative_step=False in optimizer_args "
+            "they have"
+        )
+
+
+def _bucket_sizes_unused(settings: Settings) -> Iterator[str]:
+    images = settings.images
+    changed = settings.changed()
+    bounds = [name for name in ("min_bucket_reso", "max_bucket_reso") if name in changed]
+    if not images.enable_bucket:
+        for name in (*bounds, "bucket_reso_steps"):
+            if name in changed:
+                yield f"{name} has no effect: enable_bucket is off"
+    elif images.bucket_no_upscale:
+        for name in bounds:
+            yield f"{name} has no effect: bucket_no_upscale takes buckets from the images' own sizes"
+
+
+def _sample_steps_unused(settings: Settings) -> Iterator[str]:
+    samples = settings.samples
+    if samples.sample_every_n_steps and samples.sample_every_n_epochs:
+        yield "sample_every_n_steps has no effect: sample_every_n_epochs is set"
+
+
+def _two_lengths(settings: Settings) -> Iterator[str]:
+    basic = settings.basic
+    if basic.max_train_epochs:
+        if basic.max_train_steps:
+            yield "max_train_steps has no effect: max_train_epochs is set"
+        if basic.epoch != declarations()["epoch"].default:
+            yield "epoch has no effect: max_train_epochs is set"
+    elif basic.max_train_steps and basic.epoch != declarations()["epoch"].default:
+        yield "epoch has no effect: max_train_steps is set"
+
+
+def _pickle_without_metadata(settings: Settings) -> Iterator[str]:
+    if settings.saving.save_model_as != "safetensors":
+        yield (
+            f"save_model_as = {settings.saving.save_model_as} keeps no metadata (no comment, no settings), and "
+            "some programs refuse it; safetensors is the safe choice"
+        )
+
+
+PROBLEMS: tuple[Rule, ...] = (
+    _nothing_learns,
+    _random_crop_with_cache,
+    _cached_words_with_learning_encoder,
+    _dim_from_weights_without_file,
+    _bucket_bounds,
+    _optimizer_args,
+    _prompts,
+    _samples_without_prompts,
+)
+NOTICES: tuple[Rule, ...] = (
+    _warmup_of_constant,
+    _unused_schedule_settings,
+    _unused_network_settings,
+    _strong_alpha,
+    _own_rate,
+    _bucket_sizes_unused,
+    _sample_steps_unused,
+    _two_lengths,
+    _pickle_without_metadata,
+)

@@ -1,0 +1,79 @@
+"""Precision, caches and what else trades memory for time."""
+
+from __future__ import annotations
+
+from kit.settings.setting import Section, setting
+
+
+class Memory(Section, box="Parameters / Advanced"):
+    """Precision, caches and what else trades memory for time."""
+
+    mixed_precision: str = setting(
+        "fp16",
+        "Mixed precision",
+        "fp16 on most GPUs, bf16 on RTX 30 and newer (a T4 has none), no on a CPU. The LoRA's own weights "
+        "stay in 32 bits.",
+        choices=("no", "fp16", "bf16"),
+        box="Parameters / Basic",
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Gradient checkpointing",
+        "Recomputes instead of remembering: about a third less speed for much less memory.",
+        source="https://arxiv.org/abs/1604.06174",
+    )
+    cache_latents: bool = setting(
+        True,
+        "Cache latents",
+        "Encode every image once and keep the result. Not together with Random crop.",
+        box="Parameters / Basic",
+    )
+    cache_latents_to_disk: bool = setting(
+        False,
+        "Cache latents to disk",
+        "Keep encoded images in the folder '.kit_cache' beside the image folder, for the next run too. A changed "
+        "image, size or VAE is encoded anew.",
+        box="Parameters / Basic",
+    )
+    vae_batch_size: int = setting(
+        1,
+        "VAE batch size",
+        "Images that the VAE encodes at once while caching.",
+        between=(1, 256),
+        unit="images",
+    )
+    no_half_vae: bool = setting(
+        False,
+        "No half VAE",
+        "Run the VAE in 32 bits. SDXL's own VAE overflows in fp16; there it is on by itself.",
+        gui="sdxl_no_half_vae",
+    )
+    cache_text_encoder_outputs: bool = setting(
+        False,
+        "Cache text encoder outputs",
+        "Encode every caption once and move the text encoders off the GPU. Needs a text encoder learning "
+        "rate of 0.",
+        gui="sdxl_cache_text_encoder_outputs",
+    )
+    cache_text_encoder_outputs_to_disk: bool = setting(
+        False,
+        "Cache text encoder outputs to disk",
+        "Keep encoded captions in '.kit_cache' beside the image folder. A changed caption or model is "
+        "encoded anew.",
+        gui=None,
+    )
+    clip_skip: int = setting(
+        1,
+        "Clip skip",
+        "Which of the text encoder's last layers is read: 1 the last, 2 the one before (many anime models). "
+        "SDXL ignores it.",
+        between=(1, 12),
+        families=("sd1", "sd2"),
+    )
+    max_token_length: int = setting(
+        75,
+        "Max Token Length",
+        "Longer captions are cut: 75, 150 or 225 tokens.",
+        choices=(75, 150, 225),
+        unit="tokens",
+    )

@@ -1,0 +1,40 @@
+"""`weight_decay=0.1 betas=0.9,0.99`: a forgiving reader of an optimizer's extra arguments."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)\s*=\s*")
+
+
+def parse_optimizer_args(text: str) -> dict[str, Any]:
+    """Names and values; spaces, commas and quotes around pairs do not matter.
+
+    Raises: ValueError naming the part that is no name=value.
+    """
+    cleaned = text.strip().replace('"', "").replace("'", "")
+    if not cleaned:
+        return {}
+    matches = list(ASSIGNMENT.finditer(cleaned))
+    if not matches or cleaned[: matches[0].start()].strip(" ,;"):
+        raise ValueError(f"{text!r} is no name=value; write e.g. weight_decay=0.1 betas=0.9,0.99")
+    ends = [match.start() for match in matches[1:]] + [len(cleaned)]
+    values: dict[str, Any] = {}
+    for match, end in zip(matches, ends, strict=True):
+        raw = cleaned[match.end() : end].strip(" ,;")
+        if not raw:
+            raise ValueError(f"{match[1]} has no value; write {match[1]}=...")
+        values[match[1]] = _value(raw)
+    return values
+
+
+def _value(raw: str) -> Any:
+    """A Python literal; a word stays text."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(raw.lower(), raw))
+    except (ValueError, SyntaxError):
+        if any(mark in raw for mark in "()[]{} "):
+            raise ValueError(f"{raw!r} cannot be read; write numbers, True, False or 0.9,0.99") from None
+        return raw
