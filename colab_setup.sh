@@ -131,7 +131,7 @@ pip_install() {
 explain_pip() {
     local log=$1
     printf '\n' >&2
-    grep -v '^WARNING: Location' "$log" | tail -n 12 | cut -c -300 >&2
+    grep -v '^WARNING' "$log" | tail -n 12 | cut -c -300 >&2
     if grep -qiE 'no space left|errno 28|disk quota' "$log"; then
         fail "the disk is full." \
             "Free some space where $root lies, and in ${TMPDIR:-/tmp}; \`python3 -m pip cache purge\` helps." \
@@ -234,8 +234,12 @@ ensure_own() {
     python="$venv/bin/python"
     if is_fresh "$venv" "$key"; then return; fi
     say "Setting LoRA Kit up in $venv"
-    # An environment that was broken off, or whose Python is gone, is made anew.
-    if ! "$python" -m pip --version >/dev/null 2>&1; then make_venv; fi
+    # One whose Python is gone is of no use to anybody; one without pip (broken off, or made by uv) is.
+    if ! "$python" -c '' 2>/dev/null; then
+        make_venv
+    elif ! "$python" -m pip --version >/dev/null 2>&1; then
+        "$python" -m ensurepip >/dev/null 2>&1 || fail "$venv has no pip." "Delete that folder and run this again."
+    fi
     install_torch
     install_kit torch
     finish "$venv" "$key"

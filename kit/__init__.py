@@ -12,8 +12,9 @@ By hand, the same in four steps, each a value to look at before going on:
     for event in kit.train(plan):                       the work, told as it happens
         print(event)
 
-`kit.watch("cat.run")` shows a run that another process started or that has ended; `python -m kit --help`
-lists the same as commands. Names below load on first use, so `import kit` takes a blink.
+`kit.watch("cat.run")` shows a run that another process started or that has ended;
+`python -m kit --help` lists the same as commands. The names below load on first use, so that
+`import kit` takes no more than a blink.
 """
 
 from __future__ import annotations

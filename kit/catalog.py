@@ -18,12 +18,12 @@ class Family:
     """A base-model family."""
 
     label: str
-    code: str  # "module:name"
     size_multiple: int  # bucket sides must be a multiple of it
     native_size: int  # the side that the family was trained at
     base_version: str  # ss_base_model_version
     architecture: str  # modelspec.architecture, without /lora
     implementation: str  # modelspec.implementation
+    half_vae_overflows: bool = False  # its own VAE gives infinities in fp16
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,17 @@ _SGM = "https://github.com/Stability-AI/generative-models"
 
 FAMILIES: dict[str, Family] = {
     "sd1": Family(
-        "Stable Diffusion 1.x", "kit.families.sd:StableDiffusion1", 64, 512,
+        "Stable Diffusion 1.x", 64, 512,
         "sd_v1", "stable-diffusion-v1", "diffusers",
     ),
     "sd2": Family(
-        "Stable Diffusion 2.x", "kit.families.sd:StableDiffusion2", 64, 512,
+        "Stable Diffusion 2.x", 64, 512,
         "sd_v2", "stable-diffusion-v2-512", "diffusers",
     ),
     "sdxl": Family(
-        "Stable Diffusion XL", "kit.families.sdxl:StableDiffusionXL", 32, 1024,
+        "Stable Diffusion XL", 32, 1024,
         "sdxl_base_v1-0", "stable-diffusion-xl-v1-base", _SGM,
+        half_vae_overflows=True,
     ),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@
     ├── LoraFileError    a LoRA file that cannot be read or does not fit
     ├── OutputError      a place that cannot be written
     ├── DeviceError      the machine lacks what a setting asks for
+    ├── Diverged         the loss is no longer a finite number
     └── MissingPackage   an optional package is not installed
 
 A message has three parts: what was found (with the name of the setting or file), what is possible,
@@ -55,6 +56,10 @@ class OutputError(KitError):
 
 class DeviceError(KitError):
     """The machine lacks what a setting asks for."""
+
+
+class Diverged(KitError):
+    """The loss is no longer a finite number."""
 
 
 class MissingPackage(KitError):

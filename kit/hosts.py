@@ -1,4 +1,4 @@
-"""Where the kit runs: Colab, Kaggle, Runpod, VS Code or a plain machine, and where files live there.
+"""Where the kit runs (Colab, Kaggle, Runpod, VS Code, a plain machine), and where files live there.
 
 Only signs that a host sets for itself count. That /content or /workspace exists says nothing: many
 container images have such folders.
@@ -20,7 +20,8 @@ HostName: TypeAlias = Literal["colab", "kaggle", "runpod", "vscode", "plain"]
 class Host:
     """A kind of machine and its usual places.
 
-    data_folder: where training images are looked for first; output_folder: where runs go by default.
+    data_folder: where training images are looked for first.
+    output_folder: where runs go by default.
     persistent: what lies in output_folder is still there when the session is over.
     """
 
@@ -34,12 +35,12 @@ def host(
     *,
     environment: Mapping[str, str] | None = None,
     modules: Container[str] | None = None,
-    is_mounted: Callable[[Path], bool] = os.path.ismount,
+    is_mounted: Callable[[Path], bool] = Path.is_mount,
 ) -> Host:
     """The machine this process runs on; the arguments stand in for the real one in tests.
 
-    Kaggle is asked first because its images may carry google.colab. VS Code is asked last: connected to a
-    rented machine it is only the window, and the machine decides where files live.
+    Kaggle is asked first because its images may carry google.colab. VS Code is asked last:
+    connected to a rented machine it is only the window, and the machine decides where files live.
     """
     environment = os.environ if environment is None else environment
     modules = sys.modules if modules is None else modules
@@ -59,7 +60,7 @@ def _has_any(environment: Mapping[str, str], *names: str) -> bool:
 
 
 def _kaggle(environment: Mapping[str, str]) -> Host:
-    # A session that a person edits in loses /kaggle/working; "Save & Run All" keeps it as the output.
+    # A session that a person edits in loses /kaggle/working; "Save & Run All" keeps it.
     is_batch = environment.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
     return Host("kaggle", Path("/kaggle/input"), Path("/kaggle/working"), persistent=is_batch)
 

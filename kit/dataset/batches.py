@@ -27,8 +27,9 @@ class Use:
 class Layout:
     """The images of every bucket with their repeats: what an epoch is made of.
 
-    buckets: bucket size to (image index, uses per epoch), in order; spare: bucket size to image indices
-    that take turns with the regularisation images of that bucket from epoch to epoch.
+    buckets: bucket size to (image index, uses per epoch), in order.
+    rotating: bucket size to the regularisation images that take turns there from epoch to epoch,
+    because an epoch does not need all of them.
     """
 
     buckets: tuple[tuple[Size, tuple[tuple[int, int], ...]], ...]
@@ -57,8 +58,9 @@ def _epoch(layout: Layout, epoch: int) -> tuple[tuple[Size, tuple[Use, ...]], ..
     rotating = dict(layout.rotating)
     batches: list[tuple[Size, tuple[Use, ...]]] = []
     for size, images in layout.buckets:
+        stand_ins = _stand_ins(images, rotating.get(size, ()), epoch)
         uses = [
-            Use(_stand_in(image, rotating.get(size, ()), epoch), turn)
+            Use(stand_ins.get(image, image), turn)
             for image, count in images
             for turn in range(count)
         ]
@@ -72,12 +74,14 @@ def _epoch(layout: Layout, epoch: int) -> tuple[tuple[Size, tuple[Use, ...]], ..
     return tuple(batches[i] for i in order)
 
 
-def _stand_in(image: int, pool: tuple[int, ...], epoch: int) -> int:
-    """Which image of the pool serves in this one's place in this epoch."""
-    if image not in pool:
-        return image
-    serving = len(pool)
-    return pool[(pool.index(image) + epoch) % serving]
+def _stand_ins(
+    images: tuple[tuple[int, int], ...], pool: tuple[int, ...], epoch: int
+) -> dict[int, int]:
+    """Which image of the pool serves in whose place in this epoch: each epoch takes the next ones."""
+    place_of = {image: place for place, image in enumerate(pool)}
+    serving = [image for image, _ in images if image in place_of]
+    shift = epoch * len(serving)
+    return {image: pool[(place_of[image] + shift) % len(pool)] for image in serving}
 
 
 def balanced_repeats(repeats: Sequence[int], total: int) -> list[int]:

@@ -41,11 +41,11 @@ class Fit:
 
 
 def adjusted_bounds(rule: BucketRule) -> Size:
-    """Shortest side down, longest side up to a multiple of the step.
+    """Shortest side down (to one step at least), longest side up to a multiple of the step.
 
     Raises: SettingsError where the resolution then lies outside.
     """
-    low = rule.shortest // rule.step * rule.step
+    low = max(rule.step, rule.shortest // rule.step * rule.step)
     high = -(-rule.longest // rule.step) * rule.step
     shown = ",".join(map(str, rule.resolution))
     if min(rule.resolution) < low:

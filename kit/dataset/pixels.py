@@ -61,7 +61,7 @@ def prepared(image: Image.Image, place: Fit, offset: Size, *, flipped: bool = Fa
     pixels_HW3 = scaled(np.asarray(image), place.resized)
     (left, top), (width, height) = offset, place.bucket
     cut_HW3 = pixels_HW3[top : top + height, left : left + width]
-    return np.ascontiguousarray(cut_HW3[:, ::-1] if flipped else cut_HW3)
+    return np.array(cut_HW3[:, ::-1] if flipped else cut_HW3)  # our own, writable
 
 
 def scaled(pixels_HW3: np.ndarray, size: Size) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Base models, frozen: each turns pixels and words into a guess about noise.
 
-Everything that differs between Stable Diffusion 1.x, 2.x and XL lies in that family's file; no other
-file of the house asks which family it has.
+Everything that differs between Stable Diffusion 1.x, 2.x and XL lies in that family's file; no
+other file of the house asks which family it has.
 
 Shapes: B batch, 3 colours, H W picture, C latent channels, h w latent height and width, N tokens
-of a caption, K windows of 77 tokens, D features, P pooled features, 6 the numbers of a size condition.
+of a caption, K windows of 77 tokens, D features, P pooled features, 6 numbers of a size condition.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 
 class Prediction(StrEnum):
@@ -48,7 +52,9 @@ class Layer:
     name: str  # the kohya module name, e.g. lora_unet_mid_block_attentions_0_proj_in
     module: nn.Linear | nn.Conv2d
     part: str  # "unet", "te" or, for SDXL, "te1" and "te2"
-    in_transformer: bool  # False: inside a ResNet, down- or up-sampler (the reference's conv extension)
+    in_transformer: (
+        bool  # False: inside a ResNet, down- or up-sampler (the reference's conv extension)
+    )
 
     @property
     def is_conv3x3(self) -> bool:
@@ -64,12 +70,12 @@ class Family(Protocol):
     predicts: Prediction
     zero_terminal_snr: bool  # the model was trained with betas rescaled to end in pure noise
     latent_scale: float  # latents are multiplied by it: 0.18215 or 0.13025
-    unet: nn.Module
-    vae: nn.Module
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
     text_encoders: Sequence[nn.Module]
 
     def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels in [-1, 1] to the latent distribution's mean and logvar, unscaled, each B C h w."""
+        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled, float32, each B C h w."""
         ...
 
     def decode_latents(self, latents_BChw: Tensor) -> Tensor:
@@ -91,5 +97,8 @@ class Family(Protocol):
         ...
 
     def layers(self) -> Iterator[Layer]:
-        """Every place of text encoders and U-Net where an adapter may sit, in kohya's order."""
+        """Every place of text encoders and U-Net where an adapter may sit, in kohya's order.
+
+        Asked before adapters are attached: it knows no adapter from a layer.
+        """
         ...

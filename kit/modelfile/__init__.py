@@ -1,7 +1,7 @@
 """Base-model files: where they lie, what they are, and whether that agrees with what was claimed.
 
     locate("owner/name")  ->  Path          a file or folder here, fetched from the Hub when need be
-    detect(path)          ->  ModelFile     family and prediction, from names alone; no weights are read
+    detect(path)          ->  ModelFile     family and prediction, from names alone
     check_claims(...)     ->  notices       v2, v_parameterization and sdxl against the file
 
 torch is imported only to look into a .ckpt.

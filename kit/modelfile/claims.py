@@ -1,9 +1,9 @@
-"""What the user says about the base model (v2, v_parameterization, sdxl) against what it says itself."""
+"""What the user says about the base model against what it says itself."""
 
 from __future__ import annotations
 
 from kit.errors import ModelError
-from kit.modelfile.detecting import EPSILON, V, ModelFile
+from kit.modelfile.detecting import EPSILON, ModelFile, V
 
 
 def check_claims(
@@ -32,7 +32,7 @@ def check_claims(
 
 
 def decide_prediction(file: ModelFile, *, v_parameterization: bool | None) -> str:
-    """"epsilon" or "v_prediction": the claim where there is one, else the file, else epsilon."""
+    """What is predicted, in diffusers' words: as claimed, else as the file says, else epsilon."""
     if v_parameterization is not None:
         return V if v_parameterization else EPSILON
     return file.predicts or EPSILON
@@ -52,13 +52,13 @@ def _notices(file: ModelFile, v_parameterization: bool | None) -> tuple[str, ...
         )
     if v_parameterization and file.predicts is None and file.family != "sd2":
         return (
-            f"v_parameterization is on, but {file.path.name} does not say that it predicts v, as few "
-            f"{file.label} models do. With an ordinary model the LoRA learns noise.",
+            f"v_parameterization is on, but {file.path.name} does not say that it predicts v, as "
+            f"few {file.label} models do. With an ordinary model the LoRA learns noise.",
         )
     if v_parameterization and file.predicts == EPSILON:
         return (
-            f"v_parameterization is on, but {file.path.name} says that it predicts epsilon; the setting "
-            "counts. With an ordinary model the LoRA learns noise.",
+            f"v_parameterization is on, but {file.path.name} says that it predicts epsilon; the "
+            "setting counts. With an ordinary model the LoRA learns noise.",
         )
     return ()
 

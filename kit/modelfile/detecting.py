@@ -13,17 +13,29 @@ from kit.modelfile.headers import SUFFIXES, Header, read_header
 from kit.modelfile.parts import choose_weights
 
 EPSILON, V = "epsilon", "v_prediction"
-FAMILIES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
+FAMILIES = {
+    "sd1": "Stable Diffusion 1.x",
+    "sd2": "Stable Diffusion 2.x",
+    "sdxl": "Stable Diffusion XL",
+}
 _POSSIBLE = "LoRA Kit trains Stable Diffusion 1.x, 2.x and XL."
 _AS_WEIGHTS = "Put it into network_weights, and a base model into pretrained_model_name_or_path."
 
 # Found in a tensor's name -> what the file is, what to do. The first that fits counts.
 _OTHERS: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (("lora_down", "lora_up", "lora_A.", "lora_B.", "lora.down.", "lora.up."), "a LoRA", _AS_WEIGHTS),
+    (
+        ("lora_down", "lora_up", "lora_A.", "lora_B.", "lora.down.", "lora.up."),
+        "a LoRA",
+        _AS_WEIGHTS,
+    ),
     ((".hada_", ".lokr_", ".oft_", ".on_input", ".dora_scale"), "a LyCORIS file", _AS_WEIGHTS),
     (("control_model.", "controlnet_"), "a ControlNet", "Choose the base model it was made for."),
     (("joint_blocks.",), "a Stable Diffusion 3 model", "Choose another base model."),
-    (("double_blocks.", "single_transformer_blocks."), "a Flux model", "Choose another base model."),
+    (
+        ("double_blocks.", "single_transformer_blocks."),
+        "a Flux model",
+        "Choose another base model.",
+    ),
     (("emb_params", "string_to_param"), "a textual inversion", "Choose a base model."),
 )
 # Looked for only where there is no U-Net of a single-file model.
@@ -114,7 +126,9 @@ def _family_of_names(path: Path, names: Iterable[str]) -> str:
     if "refiner" in found:
         raise _wrong(path, "the SDXL refiner", "Choose the SDXL base model.")
     raise _wrong(
-        path, "a model without text encoder", "Choose a version of the model that holds all its parts."
+        path,
+        "a model without text encoder",
+        "Choose a version of the model that holds all its parts.",
     )
 
 
@@ -182,12 +196,16 @@ def _no_diffusers_folder(folder: Path, index: Mapping[str, Any] | None) -> Model
     if index is not None:
         pipeline = index.get("_class_name", "unknown")
         if pipeline.startswith("StableDiffusion") and "3" not in pipeline:
-            return ModelError(f"{folder} is incomplete; it lacks unet/.", "", "Fetch the model again.")
+            return ModelError(
+                f"{folder} is incomplete; it lacks unet/.", "", "Fetch the model again."
+            )
         return _wrong(folder, f"a model for diffusers' {pipeline}", "Choose another base model.")
     if "adapter_config.json" in names or any("lora_weights" in name for name in names):
         return _wrong(folder, "a LoRA", _AS_WEIGHTS)
     single = [name for name in names if name.endswith(SUFFIXES)]
-    hint = f"Name the file itself, e.g. {folder / single[0]}." if single else "Choose another folder."
+    hint = (
+        f"Name the file itself, e.g. {folder / single[0]}." if single else "Choose another folder."
+    )
     return ModelError(
         f"{folder} is not a diffusers model: there is no unet/config.json in it.",
         "A base model is a diffusers folder, a .safetensors or a .ckpt.",
@@ -216,7 +234,9 @@ def _refuse(
 
 def _refuse_channels(path: Path, channels: int) -> None:
     if channels != 4:
-        what = _CHANNELS.get(channels, f"a model whose U-Net reads {channels} channels instead of 4")
+        what = _CHANNELS.get(
+            channels, f"a model whose U-Net reads {channels} channels instead of 4"
+        )
         raise _wrong(path, what, "Choose the plain text-to-image model.")
 
 

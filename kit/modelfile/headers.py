@@ -28,7 +28,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """Names and shapes of a .safetensors or torch file.
 
-    Raises: ModelError where it is cut short, not a file of weights, or a pickle that could run code.
+    Raises: ModelError where it is cut short, no file of weights, or a pickle that could run code.
     """
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
@@ -76,25 +76,27 @@ def _read_pickle(path: Path) -> Header:
             mmap=zipfile.is_zipfile(path),  # files of torch < 1.6 are no zip and cannot be mapped
         )
     except UnpicklingError as error:
+        if "Unsupported" not in str(error):
+            raise _unreadable(path, error) from error
         raise ModelError(
-            f"{path} holds more than weights: {_first_line(error)}",
+            f"{path} holds more than weights.",
             "A pickle can run any code when opened, so only plain weights are read from it.",
             "Use the model's .safetensors version, or convert it with a tool you trust.",
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise ModelError(
-            f"{path} cannot be read: {_first_line(error)}",
-            "A download that broke off looks like this.",
-            "Fetch the file again.",
-        ) from error
+        raise _unreadable(path, error) from error
     while isinstance(contents, dict) and isinstance(contents.get("state_dict"), dict):
         contents = contents["state_dict"]
     tensors = contents.items() if isinstance(contents, dict) else ()
     return Header({k: tuple(v.shape) for k, v in tensors if isinstance(v, torch.Tensor)})
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path} is damaged, or no file of weights ({type(error).__name__}).",
+        "A download that broke off looks like this.",
+        "Fetch the file again.",
+    )
 
 
 def _cut_short(path: Path, size: int, promised: int | None = None) -> ModelError:
@@ -112,7 +114,10 @@ def _not_safetensors(path: Path, start: bytes) -> ModelError:
     if stripped.startswith(b"version https://git-lfs"):
         seems, do = "a git-lfs pointer", "Run `git lfs pull`, or download the file itself."
     elif stripped.startswith(b"<"):
-        seems, do = "a web page", "Download from the file's own link; log in where the page asks for it."
+        seems, do = (
+            "a web page",
+            "Download from the file's own link; log in where the page asks for it.",
+        )
     elif start.startswith(b"PK"):
         seems, do = "a torch file (.ckpt)", "Rename it to end in .ckpt."
     elif not start:

@@ -1,4 +1,4 @@
-"""From what the user typed to a file or folder on this machine, through the Hugging Face Hub if need be."""
+"""From what the user typed to a file or folder here, through the Hugging Face Hub if need be."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _locate(name_or_path: str, *, setting: str, index: str) -> Path:
     if in_repo and in_repo[2].lower().endswith(SUFFIXES):
         return _fetch_file(in_repo[1], in_repo[2], setting=setting)
     raise ModelError(
-        f"{setting} = {name_or_path}: there is no such file or folder{_looked_in(path)}, and it is no "
-        "Hub id either.",
+        f"{setting} = {name_or_path}: there is no such file or folder{_looked_in(path)}, and it is "
+        "no Hub id either.",
         "A Hub id is owner/name, or owner/name/file.safetensors for one of its files.",
         _nearest_parent(path),
     )
@@ -65,7 +65,9 @@ def _fetch_repository(repo: str, *, setting: str, index: str) -> Path:
     try:
         listing = snapshot_download(repo, dry_run=True)
     except OSError as error:  # offline, unreachable, or not allowed: the cache may still have it
-        return _cached_repository(repo, setting=setting, index=index, cause=error.__cause__ or error)
+        return _cached_repository(
+            repo, setting=setting, index=index, cause=error.__cause__ or error
+        )
     files = [file.filename for file in listing]
     if index not in files and not any(file.endswith("/config.json") for file in files):
         single = [file for file in files if file.lower().endswith(SUFFIXES)]
@@ -117,7 +119,9 @@ def _unreachable(name: str, setting: str, cause: BaseException) -> ModelError:
             "Check the spelling; for a private repository log in or set HF_TOKEN.",
         )
     if isinstance(cause, errors.EntryNotFoundError) and not isinstance(cause, FileNotFoundError):
-        return ModelError(f"{found}no such file in that repository on the Hub.", "", "Check the file's name.")
+        return ModelError(
+            f"{found}no such file in that repository on the Hub.", "", "Check the file's name."
+        )
     if _is_offline():
         return ModelError(
             f"{found}it is not in the Hub's cache.",
@@ -145,5 +149,6 @@ def _nearest_parent(path: Path) -> str:
     """Where the path stops being right, for a person who mistyped one part of it."""
     for parent in path.absolute().parents:
         if parent.is_dir():
-            return f"Check the spelling; {parent} exists, {path.absolute().relative_to(parent)} in it does not."
+            lost = path.absolute().relative_to(parent)
+            return f"Check the spelling; {parent} exists, {lost} in it does not."
     return "Check the spelling."

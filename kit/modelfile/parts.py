@@ -40,7 +40,11 @@ def choose_weights(names: Iterable[str]) -> Weights | None:
         whole = [name for name in chosen if name not in shards and not name.endswith(".json")]
         if whole:
             return Weights((whole[0],), suffix, variant)
-        if shards and len(shards) == int(shards[0].split("-of-")[1][:5]) and len(chosen) > len(shards):
+        if (
+            shards
+            and len(shards) == int(shards[0].split("-of-")[1][:5])
+            and len(chosen) > len(shards)
+        ):
             return Weights(tuple(chosen), suffix, variant)  # the shards and their index
     return None
 

@@ -77,7 +77,7 @@ class Basic(Section, box="Parameters / Basic"):
         choices=tuple(catalog.SCHEDULES),
     )
     lr_warmup: float = setting(
-        10,
+        10.0,
         "LR warmup (% of total steps)",
         "The rate climbs from 0 during this share of the steps. Applies to every scheduler but constant.",
         between=(0, 100),

@@ -83,7 +83,7 @@ def _bucket_bounds(settings: Settings) -> Iterator[str]:
     if not images.enable_bucket or images.bucket_no_upscale:
         return
     step = images.bucket_reso_steps
-    low = images.min_bucket_reso // step * step
+    low = max(step, images.min_bucket_reso // step * step)
     high = -(-images.max_bucket_reso // step) * step
     width, height = images.size
     if min(width, height) < low:

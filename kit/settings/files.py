@@ -50,6 +50,8 @@ def _add(table: Any, declared: Declared, value: Any, *, with_help: bool) -> None
             table.add(tomlkit.comment(line))
     if value is not None:
         table.add(declared.name, value)
+    elif declared.default is not None:
+        table.add(declared.name, "")  # left out, it would be read as its default
     elif with_help:
         table.add(tomlkit.comment(f"{declared.name} = (blank)"))
     if with_help:

@@ -15,7 +15,7 @@ OPTION = re.compile(r"\s--(?=[a-zA-Z])")
 
 @dataclass(frozen=True)
 class Prompt:
-    """One picture to draw. None: the family's own size, or a seed drawn from the run's."""
+    """One picture to draw. None: the size trained at, or a seed drawn from the run's."""
 
     text: str
     negative: str = ""

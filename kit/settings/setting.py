@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -73,7 +74,7 @@ def setting(
     gui: the GUI's JSON key where it differs from the name, None where the GUI has no such field;
     box: the place in the form, where it differs from the section's.
     """
-    extra = {
+    extra: dict[str, Any] = {
         "between": between,
         "choices": choices,
         "kind": kind,
@@ -109,6 +110,8 @@ class Section(BaseModel):
         declared = cls.declared(str(info.field_name))
         if isinstance(value, str) and value.strip() in ("", "None") and declared.optional:
             return None
+        if isinstance(value, PurePath) and declared.type in ("path", "text", "str"):
+            return str(value)
         if isinstance(value, bool) and declared.type in ("int", "float"):
             raise ValueError(f"{value} is not {declared.possible}")
         return value
@@ -124,7 +127,7 @@ class Section(BaseModel):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{value} is not {declared.possible}")
         if declared.between and not declared.between[0] <= value <= declared.between[1]:
-            raise ValueError(f"{value:g} is outside of what is possible: {declared.possible}")
+            raise ValueError(f"{value} is outside of what is possible: {declared.possible}")
         return value
 
     @classmethod

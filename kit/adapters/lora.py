@@ -1,0 +1,152 @@
+"""LoRA on linear layers and convolutions, with kohya's meaning of alpha and of the dropouts.
+
+Shapes: B batch, O outputs, I inputs, R rank, K kernel side, ... whatever lies between.
+Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685; on convolutions, LoCon in
+https://github.com/KohakuBlueleaf/LyCORIS (idea), with the 3x3 kernel in the down part.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kit.addresses import seed_at
+
+
+def lora_delta(up: Tensor, down: Tensor, scale: float) -> Tensor:
+    """The learned change of a weight: scale * up @ down (Hu et al. 2021, eq. 3).
+
+    up: O R, or O R 1 1; down: R I, or R I K K. Returns O I, or O I K K.
+    """
+    change = up.flatten(1) @ down.flatten(1) * scale
+    return change.reshape(up.shape[0], *down.shape[1:])
+
+
+class Lora(nn.Module):
+    """The change of one layer: down to rank R, up again, scaled by alpha / R.
+
+    Weights are float32 whatever the layer's precision. The up part starts as zeros, so an untrained
+    adapter changes nothing.
+    """
+
+    alpha: Tensor
+
+    def __init__(
+        self,
+        layer: nn.Linear | nn.Conv2d,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        rank_dropout: float = 0.0,
+        module_dropout: float = 0.0,
+    ) -> None:
+        """alpha 0 means alpha = rank; the dropouts act while training only."""
+        super().__init__()
+        self.rank, self.dropout = rank, dropout
+        self.rank_dropout, self.module_dropout = rank_dropout, module_dropout
+        self.multiplier = 1.0
+        alpha = alpha or float(rank)
+        self.scale = alpha / rank
+        self.register_buffer("alpha", torch.tensor(float(alpha)))
+        self.lora_down: nn.Linear | nn.Conv2d
+        self.lora_up: nn.Linear | nn.Conv2d
+        if isinstance(layer, nn.Conv2d):
+            kernel = (layer.kernel_size[0], layer.kernel_size[1])
+            self.lora_down = nn.Conv2d(
+                layer.in_channels,
+                rank,
+                kernel,
+                (layer.stride[0], layer.stride[1]),
+                layer.padding,
+                (layer.dilation[0], layer.dilation[1]),
+                bias=False,
+            )
+            self.lora_up = nn.Conv2d(rank, layer.out_channels, 1, bias=False)
+        else:
+            self.lora_down = nn.Linear(layer.in_features, rank, bias=False)
+            self.lora_up = nn.Linear(rank, layer.out_features, bias=False)
+        nn.init.zeros_(self.lora_up.weight)
+        self.to(torch.float32)
+
+    @property
+    def draws(self) -> bool:
+        """The forward pass draws random numbers while training."""
+        return bool(self.dropout or self.rank_dropout or self.module_dropout)
+
+    def start(self, *address: int | str) -> None:
+        """Draw the down part for this address: uniform within 1 / sqrt(inputs), as the reference.
+
+        That is Kaiming's uniform rule with a = sqrt(5) (He et al. 2015), torch's own for linear layers.
+        """
+        weight = self.lora_down.weight
+        bound = 1 / math.sqrt(weight[0].numel())
+        generator = torch.Generator().manual_seed(seed_at(*address))
+        draws = torch.rand(weight.shape, generator=generator) * 2 - 1
+        with torch.no_grad():
+            weight.copy_(draws * bound)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The change of the layer's output."""
+        if not torch.is_autocast_enabled(inputs.device.type):
+            inputs = inputs.to(self.lora_down.weight.dtype)
+        hidden, scale = self.lora_down(inputs), self.scale
+        if self.training and self.dropout:
+            hidden = functional.dropout(hidden, self.dropout)
+        if self.training and self.rank_dropout:
+            hidden = hidden * self._kept_ranks(hidden)
+            scale /= 1 - self.rank_dropout  # what remains is strengthened, so the mean stays
+        change: Tensor = self.lora_up(hidden) * (scale * self.multiplier)
+        return change
+
+    def _kept_ranks(self, hidden: Tensor) -> Tensor:
+        """Zeros and ones per sample and rank, in a shape that multiplies `hidden`."""
+        kept_BR = torch.rand(hidden.shape[0], self.rank, device=hidden.device) > self.rank_dropout
+        between = (1,) * (hidden.dim() - 2)
+        shape = (-1, self.rank, 1, 1) if hidden.dim() == 4 else (-1, *between, self.rank)
+        return kept_BR.to(hidden.dtype).reshape(shape)
+
+    def add_to(self, _layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        """The layer's forward hook: its output with the change added."""
+        if self.multiplier == 0 or (
+            self.training and self.module_dropout and torch.rand(()).item() < self.module_dropout
+        ):
+            return output
+        return output + self(inputs[0]).to(output.dtype)
+
+    def delta(self) -> Tensor:
+        """The change of the layer's weight at multiplier 1, float32, in the weight's shape."""
+        return lora_delta(self.lora_up.weight.float(), self.lora_down.weight.float(), self.scale)
+
+    @torch.no_grad()
+    def limit_norm(self, longest: float) -> tuple[float, bool]:
+        """Scale both parts so that the change is no longer than `longest` (Frobenius).
+
+        Returns the norm afterwards and whether it was scaled. Source: max-norm regularisation,
+        https://github.com/kohya-ss/sd-scripts/pull/545 (behaviour).
+        """
+        length = max(self.delta().norm().item(), longest / 2)
+        ratio = min(length, longest) / length
+        if ratio != 1:
+            self.lora_up.weight.mul_(ratio**0.5)
+            self.lora_down.weight.mul_(ratio**0.5)
+        return length * ratio, ratio != 1
+
+    @torch.no_grad()
+    def take(self, up: Tensor, down: Tensor, alpha: float) -> None:
+        """Start from a file's weights, so that the layer changes as it did there.
+
+        The file's strength is folded into the up part, because this adapter keeps its own alpha.
+        Raises: ValueError where the shapes differ.
+        """
+        own = self.lora_up.weight, self.lora_down.weight
+        if down.shape[0] != self.rank:
+            raise ValueError(f"rank {down.shape[0]} in the file, {self.rank} here")
+        if up.numel() != own[0].numel() or down.numel() != own[1].numel():
+            raise ValueError(f"shapes {tuple(up.shape)} x {tuple(down.shape)} do not fit the layer")
+        own[1].copy_(down.reshape(own[1].shape))
+        own[0].copy_(up.reshape(own[0].shape).float() * (alpha / self.rank / self.scale))

@@ -1,0 +1,231 @@
+"""All adapters of a run: where they sit, what they learn from, how they are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from kit import catalog
+from kit.adapters.lora import Lora
+from kit.errors import LoraFileError
+from kit.families import Family, Layer
+from kit.settings import Network as NetworkSettings
+
+
+@dataclass(frozen=True)
+class Size:
+    """Rank and alpha of one adapter."""
+
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Weights that share a learning rate; `name` is what loggers show."""
+
+    name: str
+    rate: float
+    weights: tuple[Parameter, ...]
+
+
+class Network(nn.Module):
+    """Adapters by their kohya names, hooked to the layers that they change."""
+
+    def __init__(self, adapters: dict[str, Lora], layers: dict[str, Layer]) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict(adapters)
+        self._layers = layers
+        self._hooks = [
+            layers[name].module.register_forward_hook(adapter.add_to)
+            for name, adapter in adapters.items()
+        ]
+
+    def named(self) -> Iterator[tuple[str, Lora]]:
+        """Every adapter with its kohya name."""
+        for name, adapter in self.adapters.items():
+            assert isinstance(adapter, Lora)
+            yield name, adapter
+
+    @property
+    def count(self) -> int:
+        """Weights that are saved, alphas left out."""
+        return sum(weight.numel() for weight in self.parameters())
+
+    @property
+    def draws(self) -> bool:
+        """Some adapter draws random numbers while training."""
+        return any(adapter.draws for _, adapter in self.named())
+
+    def groups(self, unet_rate: float, text_rate: float) -> tuple[Group, ...]:
+        """Text encoders first, then the U-Net; a part with rate 0 is frozen and in no group."""
+        rates = {"textencoder": text_rate, "unet": unet_rate}
+        members: dict[str, list[Parameter]] = {name: [] for name in rates}
+        for name, adapter in self.named():
+            group = "unet" if self._layers[name].part == "unet" else "textencoder"
+            members[group] += adapter.parameters()
+            adapter.requires_grad_(rates[group] > 0)
+        return tuple(
+            Group(name, rates[name], tuple(weights))
+            for name, weights in members.items()
+            if weights and rates[name] > 0
+        )
+
+    def detach_hooks(self) -> None:
+        """Leave the base model as it was."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """No dropouts inside the block, for sample pictures."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+
+    def set_multiplier(self, multiplier: float) -> None:
+        """How strongly the LoRA acts: 1 as trained, 0 not at all."""
+        for _, adapter in self.named():
+            adapter.multiplier = multiplier
+
+    def limit_norms(self, longest: float) -> int:
+        """Scale back every change that is longer; returns how many were."""
+        return sum(adapter.limit_norm(longest)[1] for _, adapter in self.named())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a LoRA file holds: `<name>.alpha`, `.lora_down.weight`, `.lora_up.weight`."""
+        return {
+            f"{name}.{key}": tensor.detach()
+            for name, adapter in self.named()
+            for key, tensor in adapter.state_dict().items()
+        }
+
+
+def attach(
+    settings: NetworkSettings,
+    family: Family,
+    *,
+    learns: frozenset[str],
+    seed: int,
+    start: dict[str, Tensor] | None = None,
+) -> Network:
+    """Put an adapter beside every layer that the LoRA type adapts.
+
+    learns: the parts that have a learning rate, of "unet", "te", "te1", "te2"; start: the tensors of
+    network_weights. A part that does not learn but lies in that file is kept, frozen.
+
+    Raises: LoraFileError where the file does not fit.
+    """
+    files = _by_module(start or {})
+    sizes = {
+        layer.name: size
+        for layer in family.layers()
+        if (layer.part in learns or layer.name in files)
+        and (size := _size_of(settings, layer, files)) is not None
+    }
+    layers = {layer.name: layer for layer in family.layers() if layer.name in sizes}
+    network = Network({name: _made(settings, layers[name], sizes[name]) for name in sizes}, layers)
+    for name, adapter in network.named():
+        adapter.start(seed, "lora", name)
+    if start:
+        _start_from(network, files, settings)
+    return network
+
+
+def parts_of(family: Family) -> frozenset[str]:
+    """The parts that the family's layers belong to."""
+    return frozenset(layer.part for layer in family.layers())
+
+
+def _made(settings: NetworkSettings, layer: Layer, size: Size) -> Lora:
+    kind = catalog.load(catalog.KINDS[settings.LoRA_type].code)
+    adapter: Lora = kind(
+        layer.module,
+        rank=size.rank,
+        alpha=size.alpha,
+        dropout=settings.network_dropout,
+        rank_dropout=settings.rank_dropout,
+        module_dropout=settings.module_dropout,
+    )
+    return adapter.to(layer.module.weight.device)
+
+
+def _size_of(settings: NetworkSettings, layer: Layer, files: dict[str, _Entry]) -> Size | None:
+    """Rank and alpha for a layer; None where it gets no adapter."""
+    if settings.dim_from_weights:
+        entry = files.get(layer.name)
+        return Size(entry.rank, entry.alpha) if entry else None
+    convolutions = catalog.KINDS[settings.LoRA_type].adapts_convolutions
+    if not layer.in_transformer and not convolutions:
+        return None
+    if layer.is_conv3x3:
+        return Size(settings.conv_dim or settings.network_dim, settings.conv_alpha)
+    return Size(settings.network_dim, settings.network_alpha)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One module of a LoRA file."""
+
+    up: Tensor
+    down: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+
+def _by_module(tensors: dict[str, Tensor]) -> dict[str, _Entry]:
+    """A LoRA file's modules by name; a missing alpha means alpha = rank."""
+    names = dict.fromkeys(key.split(".")[0] for key in tensors)
+    entries = {}
+    for name in names:
+        up, down = tensors.get(f"{name}.lora_up.weight"), tensors.get(f"{name}.lora_down.weight")
+        if up is None or down is None:
+            raise LoraFileError(
+                f"network_weights: the module {name} has no lora_up and lora_down.",
+                "Files of the types Standard and Kohya LoCon can be continued.",
+                "Choose a file that was trained with one of them.",
+            )
+        alpha = tensors.get(f"{name}.alpha")
+        entries[name] = _Entry(up, down, float(alpha) if alpha is not None else float(down.shape[0]))
+    return entries
+
+
+def _start_from(network: Network, files: dict[str, _Entry], settings: NetworkSettings) -> None:
+    own = dict(network.named())
+    if unknown := [name for name in files if name not in own]:
+        raise LoraFileError(
+            f"network_weights holds {len(unknown)} modules that LoRA_type = {settings.LoRA_type} has no place "
+            f"for on this base model, e.g. {unknown[0]}.",
+            "A file fits the family and the LoRA type it was trained with.",
+            "Choose Kohya LoCon for a file with convolutions, or a base model of the file's family.",
+        )
+    misfits = []
+    for name, entry in files.items():
+        try:
+            own[name].take(entry.up.float(), entry.down.float(), entry.alpha)
+        except ValueError as error:
+            misfits.append(f"{name}: {error}")
+    if misfits:
+        raise LoraFileError(
+            f"network_weights does not fit: {misfits[0]}"
+            + (f", and {len(misfits) - 1} more." if len(misfits) > 1 else "."),
+            "Rank and layers must be those of the file.",
+            "Turn dim_from_weights on, or set network_dim (and conv_dim) to the file's rank.",
+        )
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights lie."""
+    return next(module.parameters()).device

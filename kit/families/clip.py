@@ -1,0 +1,148 @@
+"""CLIP's words: captions to token ids, ids to hidden states.
+
+Shapes: B batch, K windows of 77 tokens, D features, P pooled features, N = 2 + 75 K tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ftfy
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from kit.errors import SettingsError
+
+WINDOW = 77  # tokens that CLIP reads at once: BOS, 75 of the caption, EOS
+CONTENT = 75
+VOCABULARY = 49_408
+END = "<|endoftext|>"
+_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Splits captions and fills windows; `pad` is the id after the caption's end."""
+
+    inner: CLIPTokenizer
+    pad: int
+
+    def windows(self, captions: Sequence[str], *, max_token_length: int) -> Tensor:
+        """Ids of shape B K 77, K = max_token_length / 75; what is longer is cut off.
+
+        Follows the reference id by id. Where the pad token is no EOS (SD 2.x, SDXL's second encoder),
+        its windows of long captions obey two more rules; only SD 2.x's "!" (id 0) can trip on them.
+        """
+        count = max(1, max_token_length // CONTENT)
+        if max_token_length > 0 and max_token_length % CONTENT:
+            raise SettingsError(
+                [f"max_token_length = {max_token_length}: it must be 75, 150 or 225"]
+            )
+        return torch.tensor([self._windows(caption, count) for caption in captions])
+
+    def _windows(self, caption: str, count: int) -> list[list[int]]:
+        bos, eos = self.inner.bos_token_id, self.inner.eos_token_id
+        room = count * CONTENT
+        text = ftfy.fix_text(caption)
+        inner = self.inner(text, add_special_tokens=False, truncation=True, max_length=room)
+        ids = [*inner.input_ids, eos]
+        ids += [self.pad] * (room + 1 - len(ids))
+        if count == 1:
+            return [[bos, *ids]]
+        windows = []
+        for start in range(0, room, CONTENT):
+            content, last = ids[start : start + CONTENT], ids[-1]
+            if self.pad != eos and content[-1] not in (eos, self.pad):
+                last = eos
+            if self.pad != eos and content[0] == self.pad:
+                content = [eos, *content[1:]]
+            windows.append([bos, *content, last])
+        return windows
+
+
+@functools.cache
+def packaged_tokenizer(pad: str = END, *, splits_pad: bool = False) -> Tokenizer:
+    """OpenAI CLIP's tokenizer, built from the packaged merges.
+
+    splits_pad: the pad token is cut out of captions wherever it occurs, as SD 2.x's tokenizer does.
+    """
+    merges = gzip.decompress(_MERGES.read_bytes()).decode("utf-8").split("\n")[:-1]
+    vocabulary = _vocabulary(merges)
+    inner = CLIPTokenizer(
+        vocab=vocabulary,
+        merges=[tuple(merge.split()) for merge in merges],
+        model_max_length=WINDOW,
+        pad_token=pad if splits_pad else END,
+    )
+    return Tokenizer(inner, vocabulary[pad])
+
+
+def _vocabulary(merges: Sequence[str]) -> dict[str, int]:
+    """Byte stand-ins, the same at a word's end, one token per merge, and the two marks."""
+    letters = _byte_letters()
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    tokens += [merge.replace(" ", "") for merge in merges]
+    return {token: number for number, token in enumerate([*tokens, "<|startoftext|>", END])}
+
+
+def _byte_letters() -> list[str]:
+    """Printable stand-ins for the 256 bytes (Radford et al. 2019), in CLIP's order."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [*map(chr, printable), *(chr(256 + n) for n in range(256 - len(printable)))]
+
+
+def clip_hidden_states(text_encoder: nn.Module, ids_BKN: Tensor, *, skip: int) -> Tensor:
+    """States after the last layer but `skip` - 1, with the final norm; shape B N D.
+
+    skip: 1 or less is the last layer, 2 the one before it (NovelAI's "clip skip").
+    """
+    output = _run(text_encoder, ids_BKN, all_layers=skip > 1)
+    if skip <= 1:
+        return _join(output.last_hidden_state, ids_BKN)
+    deepest = len(output.hidden_states)
+    if skip > deepest:
+        raise SettingsError([f"clip_skip = {skip}: this text encoder allows 1 to {deepest}"])
+    inner = getattr(
+        text_encoder, "text_model", text_encoder
+    )  # a level that transformers 5.6 dropped
+    return _join(inner.final_layer_norm(output.hidden_states[-skip]), ids_BKN)
+
+
+def clip_penultimate(text_encoder: nn.Module, ids_BKN: Tensor) -> Tensor:
+    """States of the last layer but one, without the final norm, as SDXL reads; shape B N D."""
+    return _join(_run(text_encoder, ids_BKN, all_layers=True).hidden_states[-2], ids_BKN)
+
+
+def clip_penultimate_and_pooled(
+    text_encoder: nn.Module, ids_BKN: Tensor, *, eos: int
+) -> tuple[Tensor, Tensor]:
+    """The same, and the first window's projected state at its first EOS, shape B P.
+
+    The position is looked up by the tokenizer's own EOS id: transformers takes the largest id where
+    a model's settings say eos_token_id = 2, as SDXL's do, which fails once tokens are added.
+    """
+    output = _run(text_encoder, ids_BKN, all_layers=True)
+    last_BND = output.last_hidden_state.unflatten(0, ids_BKN.shape[:2])[:, 0]
+    ends_B = (ids_BKN[:, 0].to(last_BND.device) == eos).int().argmax(dim=1)
+    rows_B = torch.arange(len(ends_B), device=last_BND.device)
+    pooled_BP = text_encoder.text_projection(last_BND[rows_B, ends_B])  # type: ignore[operator]
+    return _join(output.hidden_states[-2], ids_BKN), pooled_BP
+
+
+def _run(text_encoder: nn.Module, ids_BKN: Tensor, *, all_layers: bool) -> Any:
+    """All windows in one batch."""
+    device = next(text_encoder.parameters()).device
+    return text_encoder(ids_BKN.flatten(0, 1).to(device), output_hidden_states=all_layers)
+
+
+def _join(states_XND: Tensor, ids_BKN: Tensor) -> Tensor:
+    """Windows side by side: the first BOS, the 75 inner states of each, and the very last."""
+    states_BKND = states_XND.unflatten(0, ids_BKN.shape[:2])
+    inner_BND = states_BKND[:, :, 1:-1].flatten(1, 2)
+    return torch.cat([states_BKND[:, 0, :1], inner_BND, states_BKND[:, -1, -1:]], dim=1)

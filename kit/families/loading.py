@@ -1,0 +1,268 @@
+"""Base models into memory: frozen, in the asked precision, from a folder or a single file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import diffusers
+import safetensors.torch
+import torch
+import transformers
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from kit.errors import ModelError
+from kit.families import Family, Prediction, clip
+from kit.families.clip_weights import read_text_encoder
+from kit.families.sd import StableDiffusion
+from kit.families.sdxl import StableDiffusionXL
+from kit.modelfile import ModelFile, locate_vae
+from kit.modelfile.parts import choose_weights
+
+CONFIGS = Path(__file__).with_name("configs")
+_TEXT_ENCODERS: dict[str, tuple[tuple[str, type[Any], str], ...]] = {
+    # family: part of a diffusers folder, class, prefix in a single file
+    "sd1": (("text_encoder", CLIPTextModel, "cond_stage_model.transformer."),),
+    "sd2": (("text_encoder", CLIPTextModel, "cond_stage_model.model."),),
+    "sdxl": (
+        ("text_encoder", CLIPTextModel, "conditioner.embedders.0.transformer."),
+        ("text_encoder_2", CLIPTextModelWithProjection, "conditioner.embedders.1.model."),
+    ),
+}
+
+
+def load_family(
+    file: ModelFile,
+    *,
+    predicts: Prediction,
+    device: torch.device,
+    dtype: torch.dtype,
+    vae_dtype: torch.dtype,
+    vae: str = "",
+) -> Family:
+    """The base model, frozen, on its device; `vae` names a separate VAE that replaces its own.
+
+    Raises: ModelError where weights are missing, damaged or of another shape.
+    """
+    separate = locate_vae(vae) if vae else None
+    if separate is None and not file.has_vae:
+        raise ModelError(
+            f"{file.path} holds no VAE.",
+            "Some models leave it out because it is the same for all of their family.",
+            "Name one in the vae setting, or choose a version of the model that holds it.",
+        )
+    read = _read_folder if file.is_folder else _read_file
+    with _quiet(), _readable(file.path):
+        unet, own_vae, encoders = read(
+            file, dtype=dtype, vae_dtype=vae_dtype, with_vae=separate is None
+        )
+    if separate:
+        with _quiet(), _readable(separate):
+            own_vae = _read_separate_vae(separate, file, vae_dtype)
+    for module in (unet, own_vae, *encoders):
+        _check_complete(module, file.path)
+        module.requires_grad_(False).eval().to(device)
+    return _assemble(file, predicts, unet, own_vae, encoders)
+
+
+def _assemble(
+    file: ModelFile,
+    predicts: Prediction,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    encoders: list[Any],
+) -> Family:
+    zero_snr = file.zero_terminal_snr
+    if file.family == "sdxl":
+        first = _tokenizer(file, "tokenizer", encoders[0], pad=clip.END)
+        second = _tokenizer(file, "tokenizer_2", encoders[1], pad="!")
+        return StableDiffusionXL(predicts, zero_snr, unet, vae, *encoders, first, second)
+    sd2 = file.family == "sd2"
+    tokenizer = _tokenizer(
+        file, "tokenizer", encoders[0], pad="!" if sd2 else clip.END, splits_pad=sd2
+    )
+    return StableDiffusion(file.family, predicts, zero_snr, unet, vae, encoders[0], tokenizer)
+
+
+def _tokenizer(
+    file: ModelFile, part: str, text_encoder: Any, *, pad: str, splits_pad: bool = False
+) -> clip.Tokenizer:
+    """CLIP's own tokenizer, unless the text encoder knows other tokens than CLIP's."""
+    if text_encoder.config.vocab_size == clip.VOCABULARY:
+        return clip.packaged_tokenizer(pad, splits_pad=splits_pad)
+    folder = file.path / part
+    if not (file.is_folder and folder.is_dir()):
+        raise ModelError(
+            f"{file.path} knows {text_encoder.config.vocab_size} tokens, but has no {part}/.",
+            f"Without a tokenizer of its own, a model must use CLIP's {clip.VOCABULARY} tokens.",
+            f"Put the model's {part} folder beside its other parts.",
+        )
+    with _quiet(), _readable(folder):
+        inner = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    return clip.Tokenizer(inner, inner.pad_token_id)
+
+
+def _read_folder(
+    file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool
+) -> tuple[UNet2DConditionModel, AutoencoderKL | None, list[Any]]:
+    unet = _read_part(UNet2DConditionModel, file.path / "unet", torch_dtype=dtype)
+    vae = _read_part(AutoencoderKL, file.path / "vae", torch_dtype=vae_dtype) if with_vae else None
+    encoders = [
+        _read_part(kind, file.path / part, dtype=dtype)
+        for part, kind, _ in _TEXT_ENCODERS[file.family]
+    ]
+    return unet, vae, encoders
+
+
+def _read_part(kind: Any, folder: Path, **precision: torch.dtype) -> Any:
+    """One part of a diffusers folder; fp16 or pickled weights where there are no others."""
+    weights = choose_weights(file.name for file in folder.iterdir())
+    assert weights is not None, f"{folder} was checked by detect()"
+    module, found = kind.from_pretrained(
+        folder,
+        variant=weights.variant,
+        use_safetensors=weights.is_safetensors,
+        local_files_only=True,
+        output_loading_info=True,
+        **precision,
+    )
+    missing = sorted(name for name in found["missing_keys"] if "position_ids" not in name)
+    if missing:
+        raise _unfit(folder, f"{len(missing)} weights are missing, such as {missing[0]}")
+    return module
+
+
+def _read_file(
+    file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool
+) -> tuple[UNet2DConditionModel, AutoencoderKL | None, list[Any]]:
+    weights, configs = _open(file.path), config_folder(file.family)
+    unet = _read_converted(UNet2DConditionModel, weights, configs / "unet", dtype)
+    vae = _read_converted(AutoencoderKL, weights, configs / "vae", vae_dtype) if with_vae else None
+    encoders: list[Any] = [
+        read_text_encoder(kind, config=configs / part, weights=weights, prefix=prefix, dtype=dtype)
+        for part, kind, prefix in _TEXT_ENCODERS[file.family]
+    ]
+    return unet, vae, encoders
+
+
+def config_folder(family: str) -> Path:
+    """The packaged settings of a single file's parts, which the file itself does not hold."""
+    return CONFIGS / family
+
+
+def _open(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, mapped from disk rather than read where the format allows."""
+    if path.suffix.lower() == ".safetensors":
+        return safetensors.torch.load_file(path)
+    mapped = zipfile.is_zipfile(path)  # files of torch < 1.6 are no zip and cannot be mapped
+    contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    while isinstance(contents.get("state_dict"), dict):
+        contents = contents["state_dict"]
+    return {name: tensor for name, tensor in contents.items() if isinstance(tensor, Tensor)}
+
+
+def _read_converted(
+    kind: Any, weights: Mapping[str, Tensor], config: Path, dtype: torch.dtype
+) -> Any:
+    """A part out of a single file, renamed by diffusers."""
+    return kind.from_single_file(
+        dict(weights),  # a copy: diffusers takes the names it has read out of it
+        config=str(config),
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
+
+
+def _read_separate_vae(path: Path, file: ModelFile, dtype: torch.dtype) -> AutoencoderKL:
+    """A VAE from a folder (itself or its part `vae`), or from a file in either layout.
+
+    Raises: ModelError where its latents are scaled otherwise than the model's own.
+    """
+    base = file.path / "vae" if file.is_folder else config_folder(file.family) / "vae"
+    if path.is_file():
+        return _read_converted(AutoencoderKL, _open(path), base, dtype)
+    folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
+    if not (folder / "config.json").is_file() or not choose_weights(
+        f.name for f in folder.iterdir()
+    ):
+        raise ModelError(
+            f"vae = {path} is no diffusers VAE: it lacks config.json or weights.",
+            "A VAE is a folder of both, a .safetensors or a .pt file.",
+            "Choose another folder or file.",
+        )
+    expected, said = _scaling(base), _scaling(folder)
+    if said is not None and said != expected:
+        raise ModelError(
+            f"vae = {path} scales its latents by {said}, the base model by {expected}.",
+            "0.18215 belongs to Stable Diffusion 1.x and 2.x, 0.13025 to XL.",
+            "Choose a VAE of the base model's family.",
+        )
+    read: AutoencoderKL = _read_part(AutoencoderKL, folder, torch_dtype=dtype)
+    read.register_to_config(scaling_factor=expected)
+    return read
+
+
+def _scaling(folder: Path) -> float | None:
+    """The factor a VAE's settings name; None in old ones that leave it to their model."""
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return settings.get("scaling_factor")
+
+
+def _check_complete(module: nn.Module, path: Path) -> None:
+    empty = [name for name, weight in module.named_parameters() if weight.is_meta]
+    if empty:
+        raise _unfit(path, f"{len(empty)} weights are missing, such as {empty[0]}")
+
+
+def _unfit(path: Path, why: str) -> ModelError:
+    return ModelError(
+        f"{path} does not fit its family: {why}.",
+        "A file that is damaged, or a model with fewer layers than usual, looks like this.",
+        "Fetch the model again, or choose another.",
+    )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what the libraries raise about a bad file into a ModelError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        SafetensorError,
+        UnpicklingError,
+    ) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _unfit(path, said) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the libraries' load reports and bars; they cry wolf, and we check for ourselves."""
+    loggers = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [logger.get_verbosity() for logger in loggers]
+    bars = [logger.is_progress_bar_enabled() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+        logger.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, level, bar in zip(loggers, levels, bars, strict=True):
+            logger.set_verbosity(level)
+            if bar:
+                logger.enable_progress_bar()

@@ -1,0 +1,84 @@
+"""Module paths of diffusers and transformers -> kohya's names, which all readers of LoRAs know.
+
+Stable Diffusion 1.x and 2.x keep diffusers' layout (down_blocks, mid_block, up_blocks). SDXL uses
+the layout of Stability's own code, sgm (input_blocks, middle_block, output_blocks).
+"""
+
+from __future__ import annotations
+
+import re
+
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_OUTSIDE_BLOCKS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_BLOCK = re.compile(
+    r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
+)
+_SECTIONS = ("input_blocks", "middle_block", "output_blocks")
+
+
+def text_encoder_name(path: str, part: str) -> str:
+    """The name of a text encoder's layer; part is "te", "te1" or "te2".
+
+    transformers 5.6 dropped the level `text_model` from CLIPTextModel; the names keep it.
+    """
+    return f"lora_{part}_text_model_{path.removeprefix('text_model.').replace('.', '_')}"
+
+
+def unet_name(path: str) -> str:
+    """The name of a U-Net layer of Stable Diffusion 1.x and 2.x."""
+    return f"lora_unet_{path.replace('.', '_')}"
+
+
+def sgm_unet_name(path: str, *, layers_per_block: int) -> str:
+    """The name of a U-Net layer of SDXL; path is diffusers'."""
+    return unet_name(sgm_path(path, layers_per_block=layers_per_block))
+
+
+def sgm_path(path: str, *, layers_per_block: int) -> str:
+    """A diffusers U-Net path in Stability's layout.
+
+    There, every pair of ResNet and attention is one numbered block, counted through all levels; a
+    level ends with its down-sampler as a block of its own, or with its up-sampler as a third part
+    of the last block (SDXL's levels that go up all have attention).
+    """
+    if path in _OUTSIDE_BLOCKS:
+        return _OUTSIDE_BLOCKS[path]
+    parts = _BLOCK.fullmatch(path)
+    assert parts, f"{path} is no path of an SDXL U-Net"
+    side, kind, tail = parts[1], parts[3], parts[5]
+    level, index = int(parts[2] or 0), int(parts[4])
+    if kind == "resnets":
+        tail = _RESNET[tail]
+    if kind == "downsamplers":
+        return f"input_blocks.{(layers_per_block + 1) * (level + 1)}.0.op"
+    if kind == "upsamplers":
+        return f"output_blocks.{(layers_per_block + 1) * level + layers_per_block}.2.{tail}"
+    if side is None:
+        return f"middle_block.{2 * index if kind == 'resnets' else 1}.{tail}"
+    place = 0 if kind == "resnets" else 1
+    if side == "down":
+        return f"input_blocks.{(layers_per_block + 1) * level + index + 1}.{place}.{tail}"
+    return f"output_blocks.{(layers_per_block + 1) * level + index}.{place}.{tail}"
+
+
+def sgm_position(path: str) -> tuple[int, int, int]:
+    """Where a path in Stability's layout stands in the U-Net: input, middle, output."""
+    section, first, second = path.split(".")[:3]
+    if section == "middle_block":
+        return 1, int(first), 0
+    return _SECTIONS.index(section), int(first), int(second)

@@ -1,0 +1,79 @@
+"""Stable Diffusion 1.x and 2.x: one text encoder, one U-Net, diffusers' layer names.
+
+The two differ in their text encoder (CLIP ViT-L; OpenCLIP ViT-H without its last layer), in their
+pad token, and in what they may predict. Shapes: see `kit.families`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from kit.families import Layer, Prediction, Tokens, Words, layers, pixels
+from kit.families.clip import Tokenizer, clip_hidden_states
+from kit.families.names import unet_name
+
+LABELS = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x"}
+
+
+@dataclass(eq=False)
+class StableDiffusion:
+    """A frozen Stable Diffusion 1.x or 2.x."""
+
+    key: str
+    predicts: Prediction
+    zero_terminal_snr: bool
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: Tokenizer
+    label: str = field(init=False)
+    latent_scale: float = field(init=False)
+    text_encoders: Sequence[nn.Module] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive what the protocol asks for."""
+        self.label = LABELS[self.key]
+        self.latent_scale = self.vae.config.scaling_factor
+        self.text_encoders = (self.text_encoder,)
+
+    def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled."""
+        return pixels.encode_pixels(self.vae, pixels_B3HW)
+
+    def decode_latents(self, latents_BChw: Tensor) -> Tensor:
+        """Scaled latents to pixels in [-1, 1] on the CPU."""
+        return pixels.decode_latents(self.vae, latents_BChw, scale=self.latent_scale)
+
+    def tokenize(self, captions: Sequence[str], *, max_token_length: int) -> Tokens:
+        """Captions to ids, on the CPU."""
+        return (self.tokenizer.windows(captions, max_token_length=max_token_length),)
+
+    def encode_tokens(self, tokens: Tokens, *, clip_skip: int) -> Words:
+        """Ids to hidden states with the final norm.
+
+        SD 2.x's encoder comes without the layer that its own convention skips: 1 is right for it.
+        """
+        return Words(clip_hidden_states(self.text_encoder, tokens[0], skip=clip_skip))
+
+    def predict(
+        self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None
+    ) -> Tensor:
+        """The U-Net's guess; sizes are not read."""
+        weight = self.unet.conv_in.weight  # never adapted, so its type is the frozen U-Net's own
+        return self.unet(
+            noisy_BChw.to(weight.device, weight.dtype),
+            t_B.to(weight.device),
+            words.hidden_BND.to(weight.device, weight.dtype),
+        ).sample
+
+    def layers(self) -> Iterator[Layer]:
+        """Text encoder, then U-Net in diffusers' order: down, up, mid."""
+        yield from layers.text_encoder_layers(self.text_encoder, "te")
+        for path, module, in_transformer in layers.unet_layers(self.unet):
+            yield Layer(unet_name(path), module, "unet", in_transformer)

@@ -1,0 +1,98 @@
+"""Stable Diffusion XL: two text encoders, size conditions, and Stability's own layer names.
+
+Shapes: see `kit.families`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from kit.families import Layer, Prediction, Tokens, Words, layers, pixels
+from kit.families.clip import Tokenizer, clip_penultimate, clip_penultimate_and_pooled
+from kit.families.names import sgm_path, sgm_position, unet_name
+
+
+@dataclass(eq=False)
+class StableDiffusionXL:
+    """A frozen Stable Diffusion XL."""
+
+    predicts: Prediction
+    zero_terminal_snr: bool
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    text_encoder_2: CLIPTextModelWithProjection
+    tokenizer: Tokenizer
+    tokenizer_2: Tokenizer
+    key: str = field(init=False, default="sdxl")
+    label: str = field(init=False, default="Stable Diffusion XL")
+    latent_scale: float = field(init=False)
+    text_encoders: Sequence[nn.Module] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive what the protocol asks for."""
+        self.latent_scale = self.vae.config.scaling_factor
+        self.text_encoders = (self.text_encoder, self.text_encoder_2)
+
+    def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled."""
+        return pixels.encode_pixels(self.vae, pixels_B3HW)
+
+    def decode_latents(self, latents_BChw: Tensor) -> Tensor:
+        """Scaled latents to pixels in [-1, 1] on the CPU."""
+        return pixels.decode_latents(self.vae, latents_BChw, scale=self.latent_scale)
+
+    def tokenize(self, captions: Sequence[str], *, max_token_length: int) -> Tokens:
+        """Captions to each encoder's ids, on the CPU; the encoders differ in their pad token."""
+        return (
+            self.tokenizer.windows(captions, max_token_length=max_token_length),
+            self.tokenizer_2.windows(captions, max_token_length=max_token_length),
+        )
+
+    def encode_tokens(self, tokens: Tokens, *, clip_skip: int) -> Words:
+        """Ids to both encoders' penultimate states side by side, and the second's pooled vector.
+
+        SDXL was trained on these layers alone, so clip_skip is not read.
+        """
+        first_BND = clip_penultimate(self.text_encoder, tokens[0])
+        eos = self.tokenizer_2.inner.eos_token_id
+        second_BND, pooled_BP = clip_penultimate_and_pooled(self.text_encoder_2, tokens[1], eos=eos)
+        return Words(torch.cat([first_BND, second_BND], dim=-1), pooled_BP)
+
+    def predict(
+        self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None
+    ) -> Tensor:
+        """The U-Net's guess, given the sizes; diffusers turns them into waves as sgm does."""
+        assert words.pooled_BP is not None and sizes_B6 is not None, (
+            "SDXL needs pooled words and sizes"
+        )
+        weight = self.unet.conv_in.weight  # never adapted, so its type is the frozen U-Net's own
+        conditions = {
+            "text_embeds": words.pooled_BP.to(weight.device, weight.dtype),
+            "time_ids": sizes_B6.to(weight.device, torch.float32),  # bf16 cannot hold 1023
+        }
+        return self.unet(
+            noisy_BChw.to(weight.device, weight.dtype),
+            t_B.to(weight.device),
+            words.hidden_BND.to(weight.device, weight.dtype),
+            added_cond_kwargs=conditions,
+        ).sample
+
+    def layers(self) -> Iterator[Layer]:
+        """Both text encoders, then the U-Net in sgm's order: input, middle, output."""
+        yield from layers.text_encoder_layers(self.text_encoder, "te1")
+        yield from layers.text_encoder_layers(self.text_encoder_2, "te2")
+        per_block = self.unet.config.layers_per_block
+        found = [
+            (sgm_path(path, layers_per_block=per_block), module, in_transformer)
+            for path, module, in_transformer in layers.unet_layers(self.unet)
+        ]
+        for path, module, in_transformer in sorted(found, key=lambda item: sgm_position(item[0])):
+            yield Layer(unet_name(path), module, "unet", in_transformer)

@@ -1,0 +1,312 @@
+"""What a LoRA file says about how it was made, in the words of kohya's sd-scripts.
+
+The WebUI, ComfyUI and many tools read it, so keys and spelling are theirs: everything is text as
+Python's str() writes it (None, True, 1e-05, (512, 512)). Of a path only the last part is told.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import kit
+from kit import catalog
+from kit.dataset.images import TrainImage
+from kit.planning import Plan
+from kit.settings import Network, Settings, declarations
+from kit.settings.checks import caches_latents
+from kit.settings.optimizer_args import parse_optimizer_args
+
+MAKER = f"lora-kit/{kit.__version__}"
+V_PREDICTION = "v_prediction"
+V_VERSIONS = {"sd1": "sd_v1_v", "sd2": "sd_v2_v"}  # instead of the catalog's, where v is predicted
+V_ARCHITECTURES = {"sd2": "stable-diffusion-v2-768-v"}
+PROMPT_FILE = re.compile(r"[^\n]*\.txt\s*", re.IGNORECASE)
+SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret)$")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?:/[\w.-]+)*")
+LOCAL = re.compile(r"[~./\\]|[A-Za-z]:[/\\]|.*\\")  # begins like a path, or is one of Windows
+
+# What the reference can do and we cannot yet, with the values that mean "off" there.
+_NONE = """ss_adaptive_noise_scale ss_face_crop_aug_range ss_ip_noise_gamma ss_max_validation_steps
+    ss_multires_noise_iterations ss_resize_interpolation ss_validate_every_n_epochs
+    ss_validate_every_n_steps ss_validation_seed"""
+_FALSE = """ss_color_aug ss_debiased_estimation ss_fp8_base ss_fp8_base_unet ss_full_fp16
+    ss_ip_noise_gamma_random_strength ss_lowram
+    ss_noise_offset_random_strength ss_shuffle_caption"""
+OFF: dict[str, Any] = {
+    **dict.fromkeys(_NONE.split(), None),
+    **dict.fromkeys(_FALSE.split(), False),
+    "ss_caption_dropout_every_n_epochs": 0,
+    "ss_caption_dropout_rate": 0.0,
+    "ss_caption_tag_dropout_rate": 0.0,
+    "ss_huber_c": 0.1,
+    "ss_huber_scale": 1.0,
+    "ss_huber_schedule": "snr",
+    "ss_keep_tokens": 0,
+    "ss_loss_type": "l2",
+    "ss_multires_noise_discount": 0.3,
+    "ss_num_validation_images": 0,
+    "ss_validation_split": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """The base model or a separate VAE, for whoever wants to know what the LoRA was trained on."""
+
+    name: str  # as in the settings: a path, of which only the end is told, or a Hub id
+    legacy_hash: str  # as kit.lora_file.model_hashes has them; "" where there is none
+    sha256: str
+    predicts: str = "epsilon"  # or "v_prediction"
+    zero_terminal_snr: bool = False
+
+
+def training_metadata(
+    plan: Plan,
+    *,
+    family: str,
+    base: BaseFacts,
+    vae: BaseFacts | None,
+    optimizer: str,
+    started_at: float,
+    finished_at: float,
+    session_id: int,
+    step: int,
+    epoch: int,
+) -> dict[str, str]:
+    """Everything that a file saved after this step says, but for the hashes, which write_lora adds.
+
+    family: the catalog's key; optimizer: as "torch.optim.adamw.AdamW(weight_decay=0.1)"; times in
+    seconds since 1970; epoch: from 1, also in files of a step (the reference counts these from 0).
+    """
+    metadata: dict[str, Any] = {
+        "ss_session_id": session_id,
+        "ss_training_started_at": started_at,
+        "ss_training_finished_at": finished_at,
+        "ss_output_name": plan.run.name,
+        "ss_training_comment": plan.settings.folders.training_comment or None,
+        "ss_sd_scripts_commit_hash": MAKER,
+        "ss_steps": step,
+        "ss_epoch": epoch,
+        "ss_optimizer": optimizer,
+        **_base(family, base, vae),
+        **_lengths(plan),
+        **_rates(plan),
+        **_network(plan.settings.network),
+        **_choices(plan.settings, family),
+        **_dataset(plan),
+        **OFF,
+        **_modelspec(plan, family, base, finished_at),
+        "lorakit_settings": json.dumps(public_settings(plan.settings), separators=(",", ":")),
+    }
+    # A file name that is no proper text would otherwise end the run at its first save.
+    return {key: str(value).encode(errors="replace").decode() for key, value in metadata.items()}
+
+
+def public_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that differ from their defaults, without secrets and without private paths."""
+    public: dict[str, Any] = {}
+    for name, value in settings.changed().items():
+        declared = declarations()[name]
+        if SECRET.search(name):
+            continue
+        if value and declared.type == "path":
+            value = public_name(value) if declared.section == "model" else _last_part(value)
+        elif declared.type == "text" and PROMPT_FILE.fullmatch(value):
+            value = _last_part(value)
+        public[name] = value
+    return public
+
+
+def public_name(name: str) -> str:
+    """What may be told of a model's place: a Hub id whole, of a path or address its end."""
+    name = name.strip().strip("\"'")
+    on_web = re.match(r"https?://([^/?#]*)/?([^?#]*)", name)  # what follows a ? may be a token
+    if on_web:
+        return on_web[2] if on_web[1] in ("huggingface.co", "hf.co") else _last_part(on_web[2])
+    is_id = HUB_ID.fullmatch(name) and not LOCAL.match(name) and not Path(name).exists()
+    return name if is_id else _last_part(name)
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]", path.strip().rstrip("/\\"))[-1]
+
+
+def _base(family: str, base: BaseFacts, vae: BaseFacts | None) -> dict[str, Any]:
+    row = catalog.FAMILIES[family]
+    predicts_v = base.predicts == V_PREDICTION
+    version = V_VERSIONS.get(family, row.base_version) if predicts_v else row.base_version
+    facts: dict[str, Any] = {
+        "ss_base_model_version": version,
+        "ss_v2": row.base_version.startswith("sd_v2"),
+        "ss_zero_terminal_snr": base.zero_terminal_snr,
+    }
+    for part, model in (("sd_model", base), ("vae", vae)):
+        if model is None:
+            continue
+        facts[f"ss_{part}_name"] = public_name(model.name)
+        if model.sha256:
+            facts[f"ss_{part}_hash"] = model.legacy_hash
+            facts[f"ss_new_{part}_hash"] = model.sha256
+    return facts
+
+
+def _lengths(plan: Plan) -> dict[str, Any]:
+    basic = plan.settings.basic
+    return {
+        "ss_num_train_images": sum(image.repeats for image in plan.images if not image.is_reg),
+        "ss_num_reg_images": sum(image.repeats for image in plan.images if image.is_reg),
+        "ss_num_batches_per_epoch": plan.batches_per_epoch,
+        "ss_num_epochs": plan.epochs,
+        "ss_max_train_steps": plan.total_steps,
+        "ss_batch_size_per_device": basic.train_batch_size,
+        "ss_total_batch_size": basic.train_batch_size * basic.gradient_accumulation_steps,
+        "ss_gradient_accumulation_steps": basic.gradient_accumulation_steps,
+        "ss_seed": plan.seed,
+    }
+
+
+def _rates(plan: Plan) -> dict[str, Any]:
+    """An optimizer that chooses its own rate knows of the given ones only what is frozen."""
+    basic = plan.settings.basic
+    own = catalog.OPTIMIZERS[basic.optimizer_type].own_rate
+    own = own and parse_optimizer_args(basic.optimizer_args).get("relative_step", True)
+    unet, text = (None if own and rate else rate for rate in (basic.unet_lr, basic.text_encoder_lr))
+    return {
+        "ss_learning_rate": basic.learning_rate,
+        "ss_unet_lr": unet,
+        "ss_text_encoder_lr": text,
+        "ss_lr_scheduler": f"adafactor:{basic.learning_rate}" if own else basic.lr_scheduler,
+        "ss_lr_warmup_steps": plan.warmup_steps,
+        "ss_max_grad_norm": basic.max_grad_norm,
+    }
+
+
+def _network(network: Network) -> dict[str, Any]:
+    """Rank and alpha that come from a file may differ by layer: "Dynamic", as kohya's tools say."""
+    kind, dynamic = catalog.KINDS[network.LoRA_type], network.dim_from_weights
+    alpha = network.network_alpha or float(network.network_dim)
+    facts: dict[str, Any] = {
+        "ss_network_module": kind.network_module,
+        "ss_network_dim": "Dynamic" if dynamic else network.network_dim,
+        "ss_network_alpha": "Dynamic" if dynamic else alpha,
+        "ss_network_dropout": network.network_dropout or None,
+        "ss_scale_weight_norms": network.scale_weight_norms or None,
+    }
+    args: dict[str, float] = {}
+    if "conv_dim" in kind.uses and not dynamic:
+        conv_dim = network.conv_dim or network.network_dim
+        args |= {"conv_dim": conv_dim, "conv_alpha": network.conv_alpha or conv_dim}
+    dropouts = {"rank_dropout": network.rank_dropout, "module_dropout": network.module_dropout}
+    args |= {name: share for name, share in dropouts.items() if share}
+    if args:
+        written: dict[str, Any] = {name: f"{value:.9g}" for name, value in args.items()}
+        written["dropout"] = network.network_dropout or None
+        facts["ss_network_args"] = json.dumps(written)
+    return facts
+
+
+def _choices(settings: Settings, family: str) -> dict[str, Any]:
+    memory, noise = settings.memory, settings.noise
+    return {
+        "ss_mixed_precision": memory.mixed_precision,
+        "ss_gradient_checkpointing": memory.gradient_checkpointing,
+        "ss_cache_latents": caches_latents(settings),
+        "ss_clip_skip": _clip_skip(settings, family),
+        "ss_max_token_length": settings.changed().get("max_token_length"),
+        "ss_min_snr_gamma": noise.min_snr_gamma or None,
+        "ss_noise_offset": noise.noise_offset or None,
+        "ss_prior_loss_weight": noise.prior_loss_weight,
+    }
+
+
+def _clip_skip(settings: Settings, family: str) -> int | None:
+    """None where it is 1, and for a family that ignores it."""
+    applies = family in declarations()["clip_skip"].families
+    return settings.changed().get("clip_skip") if applies else None
+
+
+def _dataset(plan: Plan) -> dict[str, Any]:
+    images = plan.settings.images
+    step, enabled = images.bucket_reso_steps, images.enable_bucket
+    low, high = images.min_bucket_reso // step * step, -(-images.max_bucket_reso // step) * step
+    return {
+        "ss_resolution": images.size,
+        "ss_enable_bucket": enabled,
+        "ss_bucket_no_upscale": enabled and images.bucket_no_upscale,
+        "ss_min_bucket_reso": low if enabled else None,
+        "ss_max_bucket_reso": high if enabled else None,
+        "ss_flip_aug": images.flip_aug,
+        "ss_random_crop": images.random_crop,
+        "ss_dataset_dirs": json.dumps(_folders(plan.images, is_reg=False)),
+        "ss_reg_dataset_dirs": json.dumps(_folders(plan.images, is_reg=True)),
+        "ss_tag_frequency": json.dumps(_tags(plan.images)),
+        "ss_bucket_info": json.dumps(_bucket_info(plan) if enabled else None),
+    }
+
+
+def _folders(images: tuple[TrainImage, ...], *, is_reg: bool) -> dict[str, Any]:
+    folders: dict[str, dict[str, int]] = {}
+    for image in images:
+        if image.is_reg == is_reg:
+            told = folders.setdefault(image.folder, {"n_repeats": image.repeats, "img_count": 0})
+            told["img_count"] += 1
+    return folders
+
+
+def _tags(images: tuple[TrainImage, ...]) -> dict[str, Counter[str]]:
+    """How often each part of a caption stands in a folder's captions, repeats not counted."""
+    folders: dict[str, Counter[str]] = {}
+    for image in images:
+        parts = (part.strip().lower() for part in image.caption.split(","))
+        folders.setdefault(image.folder, Counter()).update(part for part in parts if part)
+    return folders
+
+
+def _bucket_info(plan: Plan) -> dict[str, Any]:
+    """The buckets in use, and by how much their proportions miss those of their images."""
+    used = {i for _, members in plan.layout.buckets for i, _ in members}
+    errors = [
+        abs(plan.fits[i].bucket[0] / plan.fits[i].bucket[1] - image.width / image.height)
+        for i, image in enumerate(plan.images)
+        if i in used
+    ]
+    buckets = {
+        str(i): {"resolution": size, "count": count}
+        for i, (size, count) in enumerate(plan.buckets.items())
+    }
+    return {"buckets": buckets, "mean_img_ar_error": float(np.mean(errors))}
+
+
+def _modelspec(plan: Plan, family: str, base: BaseFacts, finished_at: float) -> dict[str, Any]:
+    """Entries of https://github.com/Stability-AI/ModelSpec."""
+    row, told = catalog.FAMILIES[family], plan.settings.metadata
+    predicts_v = base.predicts == V_PREDICTION
+    architecture = V_ARCHITECTURES.get(family, row.architecture) if predicts_v else row.architecture
+    width, height = plan.settings.images.size
+    optional = {
+        "author": told.metadata_author,
+        "description": told.metadata_description,
+        "license": told.metadata_license,
+        "tags": told.metadata_tags,
+        "encoder_layer": _clip_skip(plan.settings, family),
+    }
+    entries = {
+        "sai_model_spec": "1.0.1",
+        "architecture": f"{architecture}/lora",
+        "implementation": row.implementation,
+        "implementation_version": MAKER,
+        "title": told.metadata_title or plan.run.name,
+        "resolution": f"{width}x{height}",
+        "date": datetime.fromtimestamp(finished_at).isoformat(timespec="seconds"),
+        "prediction_type": "v" if predicts_v else "epsilon",
+        **{name: value for name, value in optional.items() if value},
+    }
+    return {f"modelspec.{name}": value for name, value in entries.items()}

@@ -1,0 +1,167 @@
+"""Sample pictures: the live network draws, from the same seed the same picture.
+
+Nothing here touches the training: random numbers come from the prompt's own generator, and dropouts rest.
+
+Shapes: B batch (2 with guidance), C latent channels, h w latent height and width.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kit import catalog
+from kit.adapters.network import Network, device_of
+from kit.addresses import seed_at
+from kit.diffusion import BETA_END, BETA_START, TIMESTEPS
+from kit.events import Event, Sampled
+from kit.families import Family, Words
+from kit.planning import Plan
+from kit.runs import write_atomically
+from kit.settings.prompts import Prompt
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Artist:
+    """Draws pictures with a family and whatever is attached to it."""
+
+    family: Family
+    sampler: str
+    max_token_length: int
+    clip_skip: int
+    autocast: Autocast
+
+    @torch.no_grad()
+    def draw(self, prompt: Prompt, *, size: tuple[int, int], seed: int) -> Image.Image:
+        """One picture of `size` (width, height). Guidance above 1 also reads the negative prompt."""
+        return self.draw_many([prompt], size=size, seeds=[seed])[0]
+
+    @torch.no_grad()
+    def draw_many(
+        self, prompts: list[Prompt], *, size: tuple[int, int], seeds: list[int]
+    ) -> list[Image.Image]:
+        """Pictures of one size, steps and scale, together in one batch."""
+        first = prompts[0]
+        scheduler = make_scheduler(self.sampler, self.family)
+        device = device_of(self.family.unet)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        factor = 2 ** (len(self.family.vae.config.block_out_channels) - 1)
+        channels = self.family.vae.config.latent_channels
+        shape = (channels, size[1] // factor, size[0] // factor)
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        words, sizes_B6 = self._read(prompts, size)
+        scheduler.set_timesteps(first.steps, device=device)
+        latents_BChw = noise.to(device) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            guess = self._guess(scheduler, latents_BChw, t, words, sizes_B6, first.scale)
+            latents_BChw = scheduler.step(
+                guess, t, latents_BChw, **_randomness(scheduler, generators)
+            ).prev_sample
+        return [_picture(pixels) for pixels in self.family.decode_latents(latents_BChw)]
+
+    def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> tuple[Words, Tensor]:
+        """The words of all negative prompts, then of all prompts; without guidance only the latter."""
+        texts = [prompt.text for prompt in prompts]
+        if prompts[0].scale > 1:
+            texts = [prompt.negative for prompt in prompts] + texts
+        tokens = self.family.tokenize(texts, max_token_length=self.max_token_length)
+        with self.autocast():
+            words = self.family.encode_tokens(tokens, clip_skip=self.clip_skip)
+        width, height = size
+        sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(texts))
+        return words.to(device_of(self.family.unet)), sizes
+
+    def _guess(
+        self,
+        scheduler: Any,
+        latents_BChw: Tensor,
+        t: Tensor,
+        words: Words,
+        sizes_B6: Tensor,
+        scale: float,
+    ) -> Tensor:
+        """The guided guess (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598, eq. 6)."""
+        doubled = torch.cat([latents_BChw] * 2) if scale > 1 else latents_BChw
+        scaled = scheduler.scale_model_input(doubled, t)
+        with self.autocast():
+            guess = self.family.predict(scaled, t.expand(len(scaled)), words, sizes_B6).float()
+        if scale <= 1:
+            return guess
+        without, with_words = guess.chunk(2)
+        return without + scale * (with_words - without)
+
+
+def make_scheduler(sampler: str, family: Family) -> Any:
+    """The sampler of diffusers, told how this family was trained."""
+    row = catalog.SAMPLERS[sampler]
+    options: dict[str, Any] = {
+        "num_train_timesteps": TIMESTEPS,
+        "beta_start": BETA_START,
+        "beta_end": BETA_END,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": family.predicts.value,
+        **row.options,
+    }
+    kind = catalog.load(row.code)
+    if family.zero_terminal_snr:
+        options |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        known = inspect.signature(kind.__init__).parameters
+        options = {name: value for name, value in options.items() if name in known}
+    return kind(**options)
+
+
+def draw_samples(
+    plan: Plan, artist: Artist, network: Network, step: int
+) -> Generator[Event, None, None]:
+    """Draw every prompt of the plan and write the pictures."""
+    with network.resting():
+        for index, prompt in enumerate(plan.prompts):
+            seed = seed_of(plan, prompt, index)
+            picture = artist.draw(prompt, size=size_of(plan, prompt), seed=seed)
+            path = _path(plan, step, index, prompt)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda part, picture=picture: picture.save(part, "PNG"))  # type: ignore[misc]
+            yield Sampled(step, index, str(path), prompt.text, seed)
+
+
+def seed_of(plan: Plan, prompt: Prompt, index: int) -> int:
+    """The prompt's own seed, or one of the run's that stays the same over all steps."""
+    return prompt.seed if prompt.seed is not None else seed_at(plan.seed, "sample", index) % 2**32
+
+
+def size_of(plan: Plan, prompt: Prompt) -> tuple[int, int]:
+    """The prompt's size; where it says none, the size trained at."""
+    width, height = plan.settings.images.size
+    return prompt.width or width // 8 * 8, prompt.height or height // 8 * 8
+
+
+def _path(plan: Plan, step: int, index: int, prompt: Prompt) -> Path:
+    """As kohya: name, epoch or step, prompt, time, and the seed where the prompt has one."""
+    by_epoch = step == 0 or bool(plan.settings.samples.sample_every_n_epochs)
+    when = f"e{plan.epoch_of(step):06d}" if by_epoch else f"{step:06d}"
+    seed = "" if prompt.seed is None else f"_{prompt.seed}"
+    stamp = time.strftime("%Y%m%d%H%M%S")
+    return plan.run.sample_dir / f"{plan.run.name}_{when}_{index:02d}_{stamp}{seed}.png"
+
+
+def _randomness(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:
+    """The generators, for samplers that draw while they step."""
+    takes = "generator" in inspect.signature(scheduler.step).parameters
+    return {"generator": generators} if takes else {}
+
+
+def _picture(pixels_3HW: Tensor) -> Image.Image:
+    bytes_HW3 = ((pixels_3HW / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    return Image.fromarray(bytes_HW3.numpy().astype(np.uint8))

@@ -1,0 +1,87 @@
+"""Training: a plan in, events out. The loop is this page.
+
+    for event in train(plan):
+        print(event)
+
+Leaving early is safe: the state of the last whole step is kept, and the same settings go on from there
+with the same data, to the same weights as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+from kit import runs
+from kit.checkpoint import step_suffix
+from kit.events import Began, Event, Finished, Noticed, Stepped
+from kit.optim import rates_of
+from kit.planning import Plan
+from kit.sampling import draw_samples
+from kit.stopping import Stop, interrupt_asks
+from kit.workshop import prepare
+
+
+def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
+    """Train one LoRA, telling what happens as it happens.
+
+    The run is over when the iteration is. `stop` is a wish that is read between two steps; Ctrl-C and
+    the notebook's stop sign are such a wish too.
+
+    Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says what
+    to change.
+    """
+    stop = stop or Stop()
+    runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
+    yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
+    for text in plan.notices:
+        yield Noticed(text)
+
+    with interrupt_asks(stop):
+        shop = yield from prepare(plan)  # model, caches, network, optimizer, and the state to go on from
+        step = done = shop.checkpoint.kept_step
+        try:
+            if step == 0 and plan.sample_due(0):
+                yield from draw_samples(plan, shop.artist, shop.network, 0)
+
+            for step in range(done + 1, plan.total_steps + 1):
+                began, rates = time.monotonic(), rates_of(shop.learning)
+                window = plan.window(step)
+                losses, norm = shop.learn(
+                    shop.feed.window(step), count=plan.settings.basic.gradient_accumulation_steps
+                )
+                shop.losses.add(losses)
+                done = step
+                yield Stepped(
+                    step=step,
+                    epoch=(window.stop) / plan.batches_per_epoch,
+                    loss=sum(losses) / len(losses),
+                    loss_average=shop.losses.average,
+                    rates=rates,
+                    norm=norm,
+                    seconds=time.monotonic() - began,
+                )
+                if plan.sample_due(step):
+                    yield from draw_samples(plan, shop.artist, shop.network, step)
+                if saved := shop.checkpoint.save_due(step):
+                    shop.checkpoint.keep(step)
+                    yield saved
+                if stop.asked:
+                    break
+                shop.checkpoint.keep_if_cheap(step)
+
+            if done < plan.total_steps:
+                shop.checkpoint.keep(done)
+                saved = shop.checkpoint.save(done, step_suffix(done))
+                yield saved
+                yield Finished(done, "asked to stop", saved.path)
+                return
+            saved = shop.checkpoint.save(done, "")
+            shop.checkpoint.finish(done)
+            yield saved
+            yield Finished(done, "done", saved.path)
+        except GeneratorExit:  # whoever iterated has left: a whole step lies behind us
+            shop.checkpoint.keep(done)
+            raise
+        finally:
+            shop.network.detach_hooks()

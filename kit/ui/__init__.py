@@ -1,0 +1,7 @@
+"""The notebook's face: the form, the dashboard, quiet errors. It knows plans and events, not the training."""
+
+from kit.ui.dashboard import Dashboard
+from kit.ui.form import Form
+from kit.ui.running import listeners, run, show, watch
+
+__all__ = ["Dashboard", "Form", "listeners", "run", "show", "watch"]

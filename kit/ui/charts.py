@@ -1,0 +1,141 @@
+"""Curves as SVG text: no library, right in light and dark because lines take the text's own colour.
+
+A long run is drawn from at most BUCKETS groups of neighbouring steps: the least and the greatest loss of
+each, so that no spike is lost, and the mean for the smooth line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+BUCKETS = 300  # two faint points each: 600
+WIDTH, HEIGHT = 760, 220
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 30
+ACCENT = "#2f7ae5"
+CLIPPED_FROM = 50  # points; below, every loss is inside the picture
+
+Floats = NDArray[np.float64]
+
+
+def loss_chart(steps: Sequence[int], losses: Sequence[float]) -> str:
+    """The loss of each step, faint, and its smooth course.
+
+    Losses that are not finite are left out. An empty string before the first step.
+    """
+    at, values = _finite(steps, losses)
+    if not len(at):
+        return ""
+    x_low, x_high = at[0], max(at[-1], at[0] + 1)
+    y_ticks = nice_ticks(*_shown_range(values), count=4)
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+    faint, smooth = _curves(at, values)
+    # A frame for the curves alone: they are stretched into it by numbers, not by a transform, to stay crisp.
+    scale_x = (WIDTH - LEFT - RIGHT) / (x_high - x_low)
+    scale_y = (HEIGHT - TOP - BOTTOM) / (y_high - y_low)
+
+    def place(points: Floats) -> str:
+        clipped = np.clip(points[:, 1], y_low, y_high)
+        return " ".join(
+            f"{LEFT + (x - x_low) * scale_x:.1f},{TOP + (y_high - y) * scale_y:.1f}"
+            for x, y in zip(points[:, 0], clipped, strict=True)
+        )
+
+    parts = [_horizontal(y, TOP + (y_high - y) * scale_y) for y in y_ticks]
+    parts += [
+        _vertical(x, LEFT + (x - x_low) * scale_x)
+        for x in nice_ticks(x_low, x_high, count=6, whole=True)
+        if x_low <= x <= x_high
+    ]
+    parts += [_line(place(faint), "currentColor", 1.0, 0.3), _line(place(smooth), ACCENT, 2.0, 1.0)]
+    if len(at) == 1:
+        x, y = place(smooth).split(",")
+        parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{ACCENT}"/>')
+    label = f"Loss, {values[-1]:.4g} at step {at[-1]:.0f}, smoothed {smooth[-1, 1]:.4g}"
+    return _svg(parts, label)
+
+
+def nice_ticks(low: float, high: float, *, count: int, whole: bool = False) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`, about `count` steps apart."""
+    rough = max((high - low) / count, 1e-12)
+    power = 10.0 ** math.floor(math.log10(rough))
+    gap = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    gap = max(1.0, gap) if whole else gap
+    first, last = math.floor(low / gap + 1e-9), math.ceil(high / gap - 1e-9)
+    return [round(i * gap, 12) for i in range(first, max(last, first + 1) + 1)]
+
+
+def smoothed(values: Sequence[float] | Floats, *, span: float) -> Floats:
+    """A moving average in which a value counts less the longer ago it is; unbiased from the first on."""
+    keep = 1 - 2 / (span + 1)
+    total = weight = 0.0
+    result = np.empty(len(values))
+    for i, value in enumerate(values):
+        total, weight = keep * total + value, keep * weight + 1
+        result[i] = total / weight
+    return result
+
+
+def _finite(steps: Sequence[int], losses: Sequence[float]) -> tuple[Floats, Floats]:
+    at, values = np.asarray(steps, dtype=float), np.asarray(losses, dtype=float)
+    is_finite = np.isfinite(values)
+    return at[is_finite], values[is_finite]
+
+
+def _shown_range(values: Floats) -> tuple[float, float]:
+    """A few outliers do not flatten the curve; they are drawn at the picture's edge."""
+    low, high = float(values.min()), float(values.max())
+    if len(values) >= CLIPPED_FROM:
+        low, high = (float(bound) for bound in np.percentile(values, (1, 99)))
+    if high - low <= 1e-9 * max(1.0, abs(high)):
+        return low - 0.05 * max(abs(low), 1e-3), high + 0.05 * max(abs(high), 1e-3)
+    return low, high
+
+
+def _curves(at: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """The faint and the smooth curve as points, shape (points, 2)."""
+    if len(at) <= 2 * BUCKETS:
+        faint, x, means = np.stack([at, values], axis=1), at, values
+    else:
+        starts = np.linspace(0, len(at), BUCKETS, endpoint=False).astype(int)
+        counts = np.diff([*starts, len(at)])
+        x = np.add.reduceat(at, starts) / counts
+        means = np.add.reduceat(values, starts) / counts
+        ends = [np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)]
+        faint = np.stack([np.repeat(x, 2), np.stack(ends, axis=1).ravel()], axis=1)
+    span = max(5.0, len(means) / 15)
+    return faint, np.stack([x, smoothed(means, span=span)], axis=1)
+
+
+def _horizontal(value: float, y: float) -> str:
+    return (
+        f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="currentColor" stroke-opacity=".15"/>'
+        f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>'
+    )
+
+
+def _vertical(value: float, x: float) -> str:
+    foot = HEIGHT - BOTTOM
+    return (
+        f'<path d="M{x:.1f} {foot}v4" stroke="currentColor" stroke-opacity=".5"/>'
+        f'<text x="{x:.1f}" y="{foot + 18}" text-anchor="middle">{value:.0f}</text>'
+    )
+
+
+def _line(points: str, colour: str, width: float, opacity: float) -> str:
+    return (
+        f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}" '
+        f'stroke-opacity="{opacity}" stroke-linejoin="round"/>'
+    )
+
+
+def _svg(parts: list[str], label: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{label}"><g font-family="sans-serif" font-size="11" fill="currentColor">'
+        + "".join(parts)
+        + "</g></svg>"
+    )

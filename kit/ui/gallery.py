@@ -1,0 +1,166 @@
+"""Sample pictures: a row for each prompt, a column for each step, the base model's picture at the left."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ipywidgets as widgets
+from PIL import Image
+
+from kit.events import Sampled
+from kit.ui.look import block, escaped
+
+STEPS_SHOWN = 4  # the newest, besides step 0
+PROMPTS_SHOWN = 8
+SIDE = 320  # longest side of a thumbnail, in pixels
+CELL = 170  # widest a picture is shown, in pixels
+
+Samples = Mapping[int, Mapping[int, Sampled]]  # by step, then by prompt
+
+
+def shown_steps(samples: Samples) -> list[int]:
+    """Step 0 if there is one, and the newest few."""
+    after = sorted(step for step in samples if step > 0)[-STEPS_SHOWN:]
+    return [*([0] if 0 in samples else []), *after]
+
+
+def shown_prompts(samples: Samples) -> list[int]:
+    """The first few prompts, by their place in the list."""
+    return sorted({index for row in samples.values() for index in row})[:PROMPTS_SHOWN]
+
+
+def thumbnail(path: Path) -> bytes | None:
+    """A small JPEG of the picture, or None where it cannot be read (any more)."""
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB")
+    except (OSError, ValueError):
+        return None
+    small.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def locate(path: str, run_dir: Path | None) -> Path:
+    """Where a sample lies now: a run's folder may have moved, e.g. with a Drive mounted elsewhere."""
+    told = Path(path)
+    if run_dir is None or told.exists():
+        return told
+    return run_dir.parent / "sample" / told.name
+
+
+class Gallery:
+    """The pictures as widgets; a picture once shown is not sent again."""
+
+    def __init__(self) -> None:
+        self.root = widgets.VBox([], layout=widgets.Layout(width="100%"))
+        self._cells: dict[str, widgets.VBox] = {}
+        self._rows: dict[int, tuple[widgets.HTML, widgets.GridBox]] = {}
+
+    def update(self, samples: Samples, run_dir: Path | None = None) -> None:
+        """Show the newest pictures; old ones make room."""
+        steps = shown_steps(samples)
+        wanted: set[str] = set()
+        rows: list[widgets.Widget] = []
+        for index in shown_prompts(samples):
+            found = [samples[step][index] for step in steps if index in samples[step]]
+            if not found:
+                continue
+            wanted |= {sample.path for sample in found}
+            title, grid = self._row(index)
+            title.value = f"<div class='kit-prompt'>{escaped(found[-1].prompt)}</div>"
+            grid.layout.grid_template_columns = f"repeat({len(steps)}, minmax(0, {CELL}px))"
+            grid.children = [self._cell(sample, run_dir) for sample in found]
+            rows += [title, grid]
+        self.root.children = rows
+        for path in set(self._cells) - wanted:
+            _close(self._cells.pop(path))
+
+    @property
+    def pictures(self) -> dict[str, bytes]:
+        """What is shown: JPEG bytes by the sample's path."""
+        return {
+            path: bytes(cell.children[0].value)
+            for path, cell in self._cells.items()
+            if isinstance(cell.children[0], widgets.Image)
+        }
+
+    def _row(self, index: int) -> tuple[widgets.HTML, widgets.GridBox]:
+        if index not in self._rows:
+            layout = widgets.Layout(grid_gap="4px 8px", width="100%")
+            self._rows[index] = block(), widgets.GridBox([], layout=layout)
+        return self._rows[index]
+
+    def _cell(self, sample: Sampled, run_dir: Path | None) -> widgets.VBox:
+        if sample.path not in self._cells:
+            data = thumbnail(locate(sample.path, run_dir))
+            picture = (
+                widgets.Image(value=data, format="jpeg", layout=widgets.Layout(width="100%"))
+                if data
+                else block("<div class='kit-quiet'>not found</div>")
+            )
+            caption = block(f"<div class='kit-quiet'>{_step_words(sample.step)}</div>")
+            self._cells[sample.path] = widgets.VBox([picture, caption])
+        return self._cells[sample.path]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run leaves behind; as a cell's last line it is a picture that stays in the saved notebook."""
+
+    path: str
+    samples: Samples
+    run_dir: Path | None = None
+
+    def __repr__(self) -> str:
+        return self.path or "no LoRA file yet"
+
+    def _repr_html_(self) -> str:
+        steps = shown_steps(self.samples)
+        rows = "".join(self._row(index, steps) for index in shown_prompts(self.samples))
+        size = _megabytes(Path(self.path)) if self.path else ""
+        return (
+            f"<div style='font-size:13px'><b>{escaped(self!r)}</b> {size}</div>"
+            f"<table style='border-collapse:collapse;font-size:12px;text-align:left'>{rows}</table>"
+        )
+
+    def _row(self, index: int, steps: Sequence[int]) -> str:
+        found = [self.samples[step].get(index) for step in steps]
+        cells = "".join(self._cell(sample) for sample in found)
+        prompt = next((sample.prompt for sample in reversed(found) if sample), "")
+        title = f"<td colspan='{len(steps)}' style='text-align:left'>{escaped(prompt)}</td>"
+        return f"<tr>{title}</tr><tr>{cells}</tr>"
+
+    def _cell(self, sample: Sampled | None) -> str:
+        data = thumbnail(locate(sample.path, self.run_dir)) if sample else None
+        if sample is None or data is None:
+            return "<td></td>"
+        words = _step_words(sample.step)
+        source = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+        alt = escaped(f"{sample.prompt}, {words}")
+        return (
+            f"<td style='text-align:left;vertical-align:top'>"
+            f"<img src='{source}' alt='{alt}' style='max-width:{CELL}px'><br>{words}</td>"
+        )
+
+
+def _step_words(step: int) -> str:
+    return f"step {step}" if step else "before training"
+
+
+def _megabytes(path: Path) -> str:
+    try:
+        return f"({path.stat().st_size / 1e6:.1f} MB)"
+    except OSError:
+        return "(no longer there)"
+
+
+def _close(box: widgets.Box) -> None:
+    for child in box.children:
+        child.close()
+    box.close()

@@ -1,0 +1,112 @@
+"""What a run has told so far, gathered from its events: numbers, samples, files. No widget in here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from kit.events import (
+    Began,
+    Cached,
+    Event,
+    Finished,
+    Loaded,
+    Noticed,
+    Sampled,
+    Saved,
+    Stepped,
+)
+
+State: TypeAlias = Literal["starting", "preparing", "training", "done", "stopped", "failed"]
+SPEED_OVER = 20  # steps that the speed is averaged over
+NOTICES_KEPT = 20
+
+
+@dataclass
+class History:
+    """A run's past; `add` is the only thing that changes it."""
+
+    name: str = ""
+    total_steps: int = 0
+    state: State = "starting"
+    base: str = ""  # family, device and precision
+    preparing: Cached | None = None
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    last: Stepped | None = None
+    samples: dict[int, dict[int, Sampled]] = field(default_factory=dict)  # step, then prompt
+    saved: list[Saved] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    path: str = ""  # the final LoRA file
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=SPEED_OVER))
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return self.steps[-1] if self.steps else 0
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Over the last steps; 0 before the first."""
+        return sum(self.recent) / len(self.recent) if self.recent else 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """At the present speed; drawing samples and saving come on top."""
+        return max(0, self.total_steps - self.step) * self.seconds_per_step
+
+    @property
+    def newest_file(self) -> str:
+        """The final LoRA file, or the newest one before."""
+        return self.path or (self.saved[-1].path if self.saved else "")
+
+    def add_all(self, events: Iterable[Event]) -> None:
+        """Take in many events."""
+        for event in events:
+            self.add(event)
+
+    def add(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case Began():
+                self.name, self.total_steps = event.name, event.total_steps
+                self.state, self.path = "starting", ""
+            case Noticed():
+                self._notice(event.text)
+            case Cached():
+                self.state, self.preparing = "preparing", event
+            case Loaded():
+                self._go_on_from(event.from_step)
+                self.base = ", ".join(filter(None, (event.family, event.device, event.precision)))
+            case Stepped():
+                self.state, self.preparing, self.last = "training", None, event
+                self.steps.append(event.step)
+                self.losses.append(event.loss)
+                self.recent.append(event.seconds)
+            case Sampled():
+                self.samples.setdefault(event.step, {})[event.index] = event
+            case Saved():
+                self._save(event)
+            case Finished():
+                self.state = "done" if event.reason == "done" else "stopped"
+                self.preparing, self.path = None, event.path
+
+    def _go_on_from(self, step: int) -> None:
+        """Forget what came after the step that a resumed run goes on from: it is lived anew."""
+        self.state, self.preparing = "training", None
+        kept = sum(past <= step for past in self.steps)
+        del self.steps[kept:], self.losses[kept:]
+        self.samples = {at: row for at, row in self.samples.items() if at <= step}
+        self.saved = [file for file in self.saved if file.step <= step]
+
+    def _save(self, event: Saved) -> None:
+        gone = {Path(path).name for path in (*event.removed, event.path)}
+        self.saved = [file for file in self.saved if Path(file.path).name not in gone]
+        self.saved.append(event)
+
+    def _notice(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices = [*self.notices, text][-NOTICES_KEPT:]

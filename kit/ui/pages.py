@@ -1,0 +1,93 @@
+"""Where each setting's row stands: tabs from the declarations' boxes, a grid for each section in a tab.
+
+A box is "Tab" or "Tab / Inner tab". A section that gives a page more than one row gets a heading, which is
+its own docstring; a page of one section needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ipywidgets as widgets
+
+from kit.settings import Section, Settings
+from kit.ui.look import block, escaped, grid
+from kit.ui.widgets import Field
+
+BESIDE = " / "
+ALERT = " (!)"
+
+
+class Pages:
+    """All rows in their tabs, with a mark on each tab that holds a problem."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        self._bars: list[tuple[widgets.Tab, list[str], list[str]]] = []  # tabs, titles, boxes
+        boxes: dict[str, list[Field]] = {}
+        for field in fields.values():
+            boxes.setdefault(field.declared.box, []).append(field)
+        self.root = self._tabs(boxes, "")
+
+    def mark(self, boxes: set[str]) -> None:
+        """Put the mark on the tabs of these boxes, and on no other."""
+        for tabs, titles, paths in self._bars:
+            for i, (title, path) in enumerate(zip(titles, paths, strict=True)):
+                is_marked = any(box == path or box.startswith(path + BESIDE) for box in boxes)
+                text = title + ALERT if is_marked else title
+                if tabs.get_title(i) != text:
+                    tabs.set_title(i, text)
+
+    def _tabs(self, boxes: Mapping[str, list[Field]], above: str) -> widgets.Tab:
+        inner: dict[str, dict[str, list[Field]]] = {}
+        for box, fields in boxes.items():
+            inner.setdefault(box.partition(BESIDE)[0], {})[box.partition(BESIDE)[2]] = fields
+        titles = list(inner)
+        paths = [above + title for title in titles]
+        pages = [
+            _page(parts[""]) if list(parts) == [""] else self._tabs(parts, path + BESIDE)
+            for path, parts in zip(paths, inner.values(), strict=True)
+        ]
+        tabs = widgets.Tab(children=pages)
+        for i, title in enumerate(titles):
+            tabs.set_title(i, title)  # `titles=` is known to ipywidgets 8 only
+        self._bars.append((tabs, titles, paths))
+        return tabs
+
+
+def _page(fields: list[Field]) -> widgets.VBox:
+    sections: dict[str, list[Field]] = {}
+    for field in fields:
+        sections.setdefault(field.declared.section, []).append(field)
+    groups: list[tuple[str, list[Field]]] = []
+    for section, members in sections.items():
+        if len(members) == 1 and groups:
+            groups[-1][1].extend(members)
+        else:
+            groups.append((section, list(members)))
+    children: list[widgets.Widget] = []
+    for section, members in groups:
+        if len(groups) > 1:
+            children.append(block(f"<div class='kit-head'>{escaped(heading(section))}</div>"))
+        children += _group(members)
+    page = widgets.VBox(children, layout=widgets.Layout(width="100%"))
+    page.add_class("kit-page")
+    return page
+
+
+def heading(section: str) -> str:
+    """A section's docstring without its full stop."""
+    kind = Settings.model_fields[section].annotation
+    assert isinstance(kind, type) and issubclass(kind, Section)
+    return (kind.__doc__ or section).strip().splitlines()[0].removesuffix(".")
+
+
+def _group(fields: list[Field]) -> list[widgets.Widget]:
+    """Boxes to tick stand in a grid of their own: between text fields they look ragged."""
+    ticks = [f.row for f in fields if isinstance(f.control, widgets.Checkbox)]
+    others = [f.row for f in fields if not isinstance(f.control, widgets.Checkbox)]
+    grids = []
+    if others:
+        grids.append(grid(others, column=220))
+    if ticks:
+        grids.append(grid(ticks, column=260))
+    return grids

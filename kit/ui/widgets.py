@@ -1,0 +1,134 @@
+"""A declared setting and its widget: label, "?" with the help, control, and what is wrong, as one row.
+
+Nothing here knows a setting by name: kind, choices, range and help come from the declaration. Whether a
+value is right is not decided here either, but by the settings themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets as widgets
+
+from kit.settings import Declared
+from kit.ui.look import escaped
+
+NUMBERS = ("int", "float")
+FROM_FILE = "from the file"
+# A dropdown cannot hold None: in ipywidgets it means that nothing is chosen.
+MAYBE: Mapping[str, bool | None] = {FROM_FILE: None, "yes": True, "no": False}
+EXPONENT = re.compile(r"e([+-])0*(\d)")
+
+
+def as_text(value: object) -> str:
+    """A value as a person would type it: 5e-05 is 5e-5, 1.0 is 1, None is blank."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        text = EXPONENT.sub(r"e\1\2", repr(value)).replace("e+", "e")
+        return text.removesuffix(".0")
+    return str(value)
+
+
+def make_control(declared: Declared, value: Any) -> widgets.Widget:
+    """The control for a setting's kind, holding a value.
+
+    Numbers are text fields: a number field hides what was typed, knows no blank and rounds 1e-4 away.
+    """
+    full = widgets.Layout(width="100%", min_width="0")
+    if declared.type == "bool" and not declared.optional:
+        layout = widgets.Layout(width="auto")
+        return widgets.Checkbox(bool(value), description=declared.label, indent=False, layout=layout)
+    if declared.type == "bool":
+        return widgets.Dropdown(options=list(MAYBE), value=_word(value), layout=full)
+    if declared.type == "choice":
+        return widgets.Dropdown(options=declared.choices, value=value, layout=full)
+    if declared.type == "text":
+        tall = widgets.Layout(width="100%", height="110px")
+        return widgets.Textarea(as_text(value), continuous_update=False, layout=tall)
+    return widgets.Text(as_text(value), continuous_update=False, layout=full)
+
+
+class Field:
+    """One setting's row in the form."""
+
+    def __init__(self, declared: Declared, value: Any, on_change: Callable[[], None]) -> None:
+        self.declared = declared
+        self.problem = ""
+        self.idle = ""
+        self.control = make_control(declared, value)
+        width = "auto" if isinstance(self.control, widgets.Checkbox) else "100%"
+        self._head = widgets.HTML(self._label(), layout=widgets.Layout(width=width))
+        self.row = self._laid_out()
+        self.control.observe(lambda _: on_change(), names="value")
+
+    @property
+    def value(self) -> Any:
+        """What stands in the control; numbers as they were typed, for the settings to read."""
+        value = self.control.value
+        if self.declared.type == "bool" and self.declared.optional:
+            return MAYBE[value]
+        if self.declared.type == "path":
+            return value.strip()
+        return value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        if self.declared.type == "bool":
+            self.control.value = _word(value) if self.declared.optional else bool(value)
+        elif self.declared.type == "choice":
+            self.control.value = value
+        else:
+            self.control.value = as_text(value)
+
+    def mark(self, *, problem: str = "", idle: str = "") -> None:
+        """Show what is wrong with the value, or why it has no effect now; blank texts clear it."""
+        if (problem, idle) == (self.problem, self.idle):
+            return
+        self.problem, self.idle = problem, idle
+        self._head.value = self._label()
+        _toggle(self.row, "kit-bad", on=bool(problem))
+        _toggle(self.row, "kit-idle", on=bool(idle) and not problem)
+        # What is wrong must stay open to be put right, even where it has no effect.
+        self.control.disabled = bool(idle) and not problem
+
+    def _laid_out(self) -> widgets.Box:
+        layout = widgets.Layout(width="100%", min_width="0")
+        if isinstance(self.control, widgets.Checkbox):
+            row = widgets.HBox([self.control, self._head], layout=layout)
+            row.add_class("kit-check")
+        else:
+            row = widgets.VBox([self._head, self.control], layout=layout)
+        row.add_class("kit-field")
+        row.add_class(f"kit-f-{self.declared.name}")
+        if self.declared.type in ("path", "text"):
+            row.add_class("kit-full" if self.declared.type == "text" else "kit-wide")
+        return row
+
+    def _label(self) -> str:
+        declared = self.declared
+        name = "" if _is_box(declared) else f"<span>{escaped(declared.label)}</span>"
+        unit = f"<em>{escaped(declared.unit)}</em>" if declared.unit else ""
+        idle = f"No effect now: {self.idle}.\n\n" if self.idle else ""
+        hint = f"{idle}{declared.help}\n\n{declared.name}: {declared.possible}"
+        problem = f"<div class='kit-problem'>{escaped(self.problem)}</div>" if self.problem else ""
+        return (
+            f"<div class='kit-label'>{name}{unit}<i title=\"{escaped(hint)}\">?</i></div>{problem}"
+        )
+
+
+def _is_box(declared: Declared) -> bool:
+    return declared.type == "bool" and not declared.optional
+
+
+def _word(value: bool | None) -> str:
+    return next(word for word, meaning in MAYBE.items() if meaning is value)
+
+
+def _toggle(widget: widgets.DOMWidget, css: str, *, on: bool) -> None:
+    if on:
+        widget.add_class(css)
+    else:
+        widget.remove_class(css)

@@ -1,0 +1,354 @@
+"""Everything a run works with, made ready from its plan: model, caches, network, optimizer, state.
+
+Shapes: B batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from kit import catalog, diffusion, lora_file
+from kit.adapters.network import Network, attach, device_of, parts_of
+from kit.addresses import seed_at
+from kit.caching import (
+    CaptionReader,
+    Encoder,
+    Latents,
+    LiveLatents,
+    WordsCache,
+    cache_latents,
+    cache_words,
+)
+from kit.checkpoint import Checkpoint, Losses
+from kit.devices import (
+    DTYPES,
+    check_precision,
+    choose_device,
+    describe,
+    free_memory,
+    make_accelerator,
+)
+from kit.errors import Diverged, ModelError
+from kit.events import Event, Loaded, Noticed
+from kit.families import Family, Prediction
+from kit.families.loading import load_family
+from kit.feeding import Batch, Feed
+from kit.metadata import BaseFacts, training_metadata
+from kit.modelfile import ModelFile, check_claims, decide_prediction, detect, locate
+from kit.optim import Learning, Shape, make_learning
+from kit.planning import Plan
+from kit.sampling import Artist
+from kit.settings import Settings
+from kit.settings.checks import caches_latents, caches_words, rates
+
+
+@dataclass
+class Workshop:
+    """One run's machinery. `learn` is the product's one training step; everything else serves it."""
+
+    plan: Plan
+    accelerator: Accelerator
+    family: Family
+    network: Network
+    learning: Learning
+    feed: Feed
+    artist: Artist
+    losses: Losses
+    checkpoint: Checkpoint
+    snr_T: Tensor
+
+    def learn(self, batches: Iterable[Batch], *, count: int) -> tuple[list[float], float]:
+        """One optimizer step from `count` batches: their losses, and the gradient's norm.
+
+        Raises: Diverged where a loss is not finite; the weights are then those of the step before.
+        """
+        losses = []
+        for batch in batches:
+            with self._dice(batch.number):
+                loss = self.loss(batch)
+                losses.append(loss.item())
+                if not torch.isfinite(loss):
+                    raise _diverged(self.plan.settings)
+                self.accelerator.backward(loss / count)
+        norm = self._clip()
+        optimizer = self.learning.optimizer
+        optimizer.step()
+        if not getattr(optimizer, "step_was_skipped", False):  # fp16: the scaler met an overflow
+            self.learning.schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        if longest := self.plan.settings.network.scale_weight_norms:
+            self.network.limit_norms(longest)
+        return losses, norm
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The denoising loss of a batch: mean over its images of weighted mean squared errors.
+
+        Source: Ho et al. 2020, eq. 14; the per-image weights are those of `kit.diffusion`.
+        """
+        device, gamma = self.accelerator.device, self.plan.settings.noise.min_snr_gamma
+        latents, noise = batch.latents_BChw.to(device), batch.noise_BChw.to(device)
+        t_B = batch.t_B.to(device)
+        noisy = diffusion.add_noise(latents, noise, t_B)
+        with self.accelerator.autocast():
+            words = batch.words.to(device) if batch.words else self._encode(batch)
+            guess = self.family.predict(noisy, t_B, words, batch.sizes_B6)
+        goal = diffusion.target(latents, noise, t_B, self.family.predicts)
+        loss_B = (guess.float() - goal.float()).square().mean((1, 2, 3))
+        loss_B = loss_B * batch.weight_B.to(device)
+        if gamma:
+            snr_B = self.snr_T.to(device)[t_B]
+            loss_B = loss_B * diffusion.min_snr_weight(
+                snr_B, gamma, predicts=self.family.predicts
+            )
+        return loss_B.mean()
+
+    def _encode(self, batch: Batch) -> Any:
+        assert batch.tokens is not None
+        return self.family.encode_tokens(
+            batch.tokens, clip_skip=self.plan.settings.memory.clip_skip
+        )
+
+    def _clip(self) -> float:
+        """Shorten the gradient to max_grad_norm and return its length before; 0 does not shorten."""
+        weights = [p for g in self.learning.optimizer.param_groups for p in g["params"]]
+        longest = self.plan.settings.basic.max_grad_norm or float("inf")
+        norm = self.accelerator.clip_grad_norm_(weights, longest)
+        length = float(norm) if norm is not None else 0.0
+        return length if math.isfinite(length) else 0.0  # fp16: the scaler skips this step
+
+    def _dice(self, number: int) -> AbstractContextManager[None]:
+        """For networks with dropouts: random numbers that belong to this micro-step alone."""
+        if not self.network.draws:
+            return nullcontext()
+        return _dice_at(self.accelerator.device, seed_at(self.plan.seed, "dropout", number))
+
+
+class _dice_at(AbstractContextManager[None]):
+    """Torch's own generators start from a seed inside the block, and go on as before after it."""
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        devices = [device] if device.type == "cuda" else []
+        self._fork = torch.random.fork_rng(devices=devices)
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)
+
+
+def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
+    """Load, cache, attach, restore.
+
+    Raises: ModelError, DatasetError, DeviceError, LoraFileError; each says what to change.
+    """
+    settings, began = plan.settings, time.time()
+    device = choose_device()
+    check_precision(device, settings.memory.mixed_precision)
+    file, notices = find_model(settings)
+    for text in notices:
+        yield Noticed(text)
+    accelerator = make_accelerator(device, settings.memory.mixed_precision)
+    family = _load(settings, file, device)
+    latents = yield from _latents(plan, family)
+    words = yield from _words(plan, family, accelerator)
+    network = _attached(plan, family)
+    _checkpoint_gradients(settings, family)
+    learning = _learning(plan, network, device)
+    for text in learning.notices:
+        yield Noticed(text)
+    losses = Losses(plan.batches_per_epoch)
+    checkpoint = Checkpoint(
+        plan,
+        network,
+        learning,
+        losses,
+        scaler=accelerator.scaler,
+        write_file=_file_writer(plan, network, learning, file, began),
+    )
+    step = checkpoint.resume()
+    learning.optimizer = accelerator.prepare_optimizer(learning.optimizer)
+    yield Loaded(
+        family.label,
+        describe(device),
+        settings.memory.mixed_precision,
+        len(network.adapters),
+        network.count,
+        step,
+    )
+    memory = settings.memory
+    return Workshop(
+        plan=plan,
+        accelerator=accelerator,
+        family=family,
+        network=network.train(),
+        learning=learning,
+        feed=Feed(plan, family, latents, words),
+        artist=Artist(
+            family,
+            settings.samples.sample_sampler,
+            memory.max_token_length,
+            memory.clip_skip,
+            accelerator.autocast,
+        ),
+        losses=losses,
+        checkpoint=checkpoint,
+        snr_T=diffusion.snr(diffusion.alphas_cumprod()),
+    )
+
+
+def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
+    """The base model's file or folder, and what the person should know about it.
+
+    Raises: ModelError where there is none, or it contradicts the settings.
+    """
+    model = settings.model
+    if not model.pretrained_model_name_or_path.strip():
+        raise ModelError(
+            "pretrained_model_name_or_path is blank.",
+            "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
+            "Set it to the base model that the LoRA is for.",
+        )
+    file = detect(locate(model.pretrained_model_name_or_path))
+    notices = check_claims(
+        file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
+    )
+    return file, notices
+
+
+def _load(settings: Settings, file: ModelFile, device: torch.device) -> Family:
+    dtype = DTYPES[settings.memory.mixed_precision]
+    overflows = dtype is torch.float16 and catalog.FAMILIES[file.family].half_vae_overflows
+    whole = settings.memory.no_half_vae or (overflows and not settings.model.vae)
+    return load_family(
+        file,
+        predicts=Prediction(decide_prediction(file, v_parameterization=settings.model.v_parameterization)),
+        device=device,
+        dtype=dtype,
+        vae_dtype=torch.float32 if whole else dtype,
+        vae=settings.model.vae,
+    )
+
+
+def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
+    """Cached latents, after which the VAE leaves the device; or live ones."""
+    encoder = Encoder(plan, family)
+    if not caches_latents(plan.settings):
+        return LiveLatents(encoder)
+    latents = yield from cache_latents(plan, encoder)
+    family.vae.to("cpu")
+    free_memory()
+    return latents
+
+
+def _words(
+    plan: Plan, family: Family, accelerator: Accelerator
+) -> Generator[Event, None, WordsCache | None]:
+    """Cached captions, after which the text encoders leave the device; or none."""
+    if not caches_words(plan.settings):
+        return None
+    words = yield from cache_words(plan, CaptionReader(plan, family), accelerator.autocast)
+    for encoder in family.text_encoders:
+        encoder.to("cpu").float()  # half precision is slow or missing on CPUs
+    free_memory()
+    return words
+
+
+def _attached(plan: Plan, family: Family) -> Network:
+    settings = plan.settings.network
+    unet_rate, text_rate = rates(plan.settings)
+    learns = frozenset(
+        part for part in parts_of(family) if (unet_rate if part == "unet" else text_rate) > 0
+    )
+    start = None
+    if settings.network_weights:
+        start = lora_file.read_lora(Path(settings.network_weights).expanduser()).tensors
+    return attach(settings, family, learns=learns, seed=plan.seed, start=start)
+
+
+def _checkpoint_gradients(settings: Settings, family: Family) -> None:
+    if not settings.memory.gradient_checkpointing:
+        return
+    unet: Any = family.unet
+    unet.enable_gradient_checkpointing()
+    unet.train()  # diffusers and transformers recompute in training mode only; they hold no dropouts
+    if rates(settings)[1] > 0:
+        for encoder in family.text_encoders:
+            _recompute(encoder)
+
+
+def _recompute(encoder: nn.Module) -> None:
+    text: Any = encoder
+    text.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    text.train()
+
+
+def _learning(plan: Plan, network: Network, device: torch.device) -> Learning:
+    basic = plan.settings.basic
+    return make_learning(
+        network.groups(*rates(plan.settings)),
+        optimizer_type=basic.optimizer_type,
+        optimizer_args=basic.optimizer_args,
+        lr_scheduler=basic.lr_scheduler,
+        shape=Shape(
+            total=plan.total_steps,
+            warmup=plan.warmup_steps,
+            cycles=basic.lr_scheduler_num_cycles or 1,
+            power=basic.lr_scheduler_power or 1.0,
+        ),
+        device=device,
+    )
+
+
+def _file_writer(
+    plan: Plan, network: Network, learning: Learning, file: ModelFile, began: float
+) -> Callable[[Path, int, int], None]:
+    """What writes the network as a LoRA file with its metadata."""
+    settings, session = plan.settings, seed_at(plan.run.fingerprint, began.hex()) % 2**32
+    base = _facts(file.path, decide_prediction(file, v_parameterization=settings.model.v_parameterization))
+    vae = _facts(Path(settings.model.vae), "") if settings.model.vae else None
+    described = learning.described
+
+    def write(path: Path, step: int, epoch: int) -> None:
+        metadata = training_metadata(
+            plan,
+            family=file.family,
+            base=base,
+            vae=vae,
+            optimizer=described,
+            started_at=began,
+            finished_at=time.time(),
+            session_id=session,
+            step=step,
+            epoch=epoch,
+        )
+        tensors = lora_file.cast(network.tensors(), settings.saving.save_precision)
+        lora_file.write_lora(path, tensors, metadata, save_as=settings.saving.save_model_as)
+
+    return write
+
+
+def _facts(path: Path, predicts: str) -> BaseFacts:
+    legacy, whole = lora_file.model_hashes(path)
+    return BaseFacts(path.name, legacy, whole, predicts)
+
+
+def _diverged(settings: Settings) -> Diverged:
+    return Diverged(
+        "The loss is no longer a finite number: this run is over.",
+        "The state of the last whole step is kept, and every file written so far is sound.",
+        f"Lower learning_rate (U-Net {rates(settings)[0]:g}, text encoder {rates(settings)[1]:g}), or use "
+        "mixed_precision = bf16 or no.",
+    )

@@ -1,0 +1,55 @@
+import os
+import socket
+import tempfile
+
+import pytest
+
+# Set before anything reads them. Nothing heavy is imported here, so that tests without torch
+# start at once.
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+}
+# Toy models are so small that more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+HERE = {"127.0.0.1", "::1", "localhost"}
+
+
+def pytest_configure(config):
+    """The tests neither see nor fill the caches of the person who runs them."""
+    folder = tempfile.TemporaryDirectory(prefix="lora-kit-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    os.environ["HF_HOME"] = f"{folder.name}/huggingface"
+    os.environ["MPLCONFIGDIR"] = f"{folder.name}/matplotlib"
+    os.environ["IPYTHONDIR"] = f"{folder.name}/ipython"
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """Refuse connections to other machines; kernels talk to this one, and are let through."""
+    connect = socket.socket.connect
+
+    def connect_here(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in HERE:
+            raise PermissionError(f"Tests work without a network; this one tries {address[0]}.")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_here)
+        yield
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
