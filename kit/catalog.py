@@ -142,13 +142,16 @@ CAPTION_EXTENSIONS = (".txt", ".caption", ".cap")
 def load(code: str, needs: str = "") -> Any:
     """Import what a row names as "module:name".
 
-    Raises: MissingPackage where the row's package is not installed.
+    Raises: MissingPackage where a package that it needs is not installed.
     """
     module, _, name = code.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
+        package = needs or (error.name or module).partition(".")[0]
+        if package == __package__:
+            raise  # a mistake of ours: nothing that could be installed would cure it
         raise MissingPackage(
-            f"The package {needs or module.split('.')[0]} is not installed or does not load: {error}",
-            do=f"Install it with: pip install {needs or module.split('.')[0]}",
+            f"The package {package} is not installed or does not load: {error}",
+            do=f"Install it with: pip install {package}",
         ) from error

@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from kit.errors import LoraFileError, ModelError, OutputError
-from kit.modelfile.headers import PICKLES
-from kit.modelfile.headers import read_header as read_any_header
+from kit.modelfile import headers
 from kit.runs import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PRECISIONS = {"float": "float32", "fp16": "float16", "bf16": "bfloat16"}
-LEGACY_WINDOW = 0x100000, 0x10000  # start and length of the bytes behind the short, old hash
+LEGACY_WINDOW = slice(0x100000, 0x110000)  # the bytes behind the short, old hash
 FOLDER, MISSING = "IsADirectory", "NOFILE"  # the reference's words in place of a hash
 
 # How tensors' names end, in the words of kohya, LyCORIS, PEFT and diffusers; "" goes with any.
@@ -140,12 +141,11 @@ def read_lora(path: Path) -> LoraFile:
 
     Raises: LoraFileError where it is missing, cut short, or something else than a LoRA.
     """
-    if path.suffix.lower() in PICKLES:
+    if path.suffix.lower() in headers.PICKLES:
         tensors = _read_pickle(_existing(path))
         refuse_others(path, tensors)
         return LoraFile(tensors, {})
     header = read_header(path)
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -160,7 +160,7 @@ def read_header(path: Path) -> Header:
     Raises: LoraFileError where it is missing, cut short, or something else than a LoRA.
     """
     try:
-        read_any_header(_existing(path))  # says in words what is wrong with the file
+        headers.read_header(_existing(path))  # says in words what is wrong with the file
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
             table: dict[str, Any] = json.loads(file.read(start - 8))
@@ -205,8 +205,8 @@ def model_hashes(path: Path) -> tuple[str, str]:
     try:
         with path.open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(LEGACY_WINDOW[0])
-            return _short(file.read(LEGACY_WINDOW[1])), whole
+            file.seek(LEGACY_WINDOW.start)
+            return _short(file.read(LEGACY_WINDOW.stop - LEGACY_WINDOW.start)), whole
     except OSError:
         return MISSING, MISSING
 
@@ -245,12 +245,11 @@ def _safetensors(
     from safetensors.torch import save
 
     data = save(tensors, {k: v for k, v in metadata.items() if k.startswith("ss_")})
-    begin, length = LEGACY_WINDOW
     start = 8 + int.from_bytes(data[:8], "little")
     values = memoryview(data)[start:]
     hashes = {
         "sshs_model_hash": hashlib.sha256(values).hexdigest(),
-        "sshs_legacy_hash": _short(data[begin : begin + length]),
+        "sshs_legacy_hash": _short(data[LEGACY_WINDOW]),
     }
     table = json.loads(data[8:start]) | {"__metadata__": {**metadata, **hashes}}
     header = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
@@ -272,13 +271,15 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError as error:  # its own words advise to run what the file says
         raise LoraFileError(
-            f"{path} holds more than weights, or is no torch file: {_first_line(error)}",
+            f"{path} holds more than weights, or is no torch file.",
             "A pickle can run any code when opened, so only plain weights are read from it.",
             "Use the .safetensors version of the file.",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (
+        Exception
+    ) as error:  # broken pickles raise ten kinds of errors, AssertionError among them
         raise _unreadable(path, error) from error
     while isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
@@ -295,12 +296,9 @@ def _existing(path: Path) -> Path:
 
 
 def _unreadable(path: Path, error: BaseException) -> LoraFileError:
+    detail = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
     return LoraFileError(
-        f"{path} cannot be read: {_first_line(error)}",
+        f"{path} cannot be read ({detail}).",
         "A download or copy that broke off looks like this.",
         "Fetch or copy the file again.",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

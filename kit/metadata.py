@@ -28,10 +28,9 @@ MAKER = f"lora-kit/{kit.__version__}"
 V_PREDICTION = "v_prediction"
 V_VERSIONS = {"sd1": "sd_v1_v", "sd2": "sd_v2_v"}  # instead of the catalog's, where v is predicted
 V_ARCHITECTURES = {"sd2": "stable-diffusion-v2-768-v"}
-PROMPT_FILE = re.compile(r"[^\n]*\.txt\s*", re.IGNORECASE)
+PROMPT_FILE = re.compile(r"[^\n]*\.txt", re.IGNORECASE)
 SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret)$")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?:/[\w.-]+)*")
-LOCAL = re.compile(r"[~./\\]|[A-Za-z]:[/\\]|.*\\")  # begins like a path, or is one of Windows
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)+")
 
 # What the reference can do and we cannot yet, with the values that mean "off" there.
 _NONE = """ss_adaptive_noise_scale ss_face_crop_aug_range ss_ip_noise_gamma ss_max_validation_steps
@@ -43,18 +42,11 @@ _FALSE = """ss_color_aug ss_debiased_estimation ss_fp8_base ss_fp8_base_unet ss_
 OFF: dict[str, Any] = {
     **dict.fromkeys(_NONE.split(), None),
     **dict.fromkeys(_FALSE.split(), False),
-    "ss_caption_dropout_every_n_epochs": 0,
-    "ss_caption_dropout_rate": 0.0,
-    "ss_caption_tag_dropout_rate": 0.0,
-    "ss_huber_c": 0.1,
-    "ss_huber_scale": 1.0,
-    "ss_huber_schedule": "snr",
-    "ss_keep_tokens": 0,
-    "ss_loss_type": "l2",
+    "ss_caption_dropout_every_n_epochs": 0, "ss_keep_tokens": 0, "ss_num_validation_images": 0,
+    "ss_caption_dropout_rate": 0.0, "ss_caption_tag_dropout_rate": 0.0, "ss_validation_split": 0.0,
+    "ss_huber_c": 0.1, "ss_huber_scale": 1.0, "ss_huber_schedule": "snr", "ss_loss_type": "l2",
     "ss_multires_noise_discount": 0.3,
-    "ss_num_validation_images": 0,
-    "ss_validation_split": 0.0,
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,7 +111,7 @@ def public_settings(settings: Settings) -> dict[str, Any]:
             continue
         if value and declared.type == "path":
             value = public_name(value) if declared.section == "model" else _last_part(value)
-        elif declared.type == "text" and PROMPT_FILE.fullmatch(value):
+        elif declared.type == "text" and PROMPT_FILE.fullmatch(value.strip()):
             value = _last_part(value)
         public[name] = value
     return public
@@ -131,7 +123,7 @@ def public_name(name: str) -> str:
     on_web = re.match(r"https?://([^/?#]*)/?([^?#]*)", name)  # what follows a ? may be a token
     if on_web:
         return on_web[2] if on_web[1] in ("huggingface.co", "hf.co") else _last_part(on_web[2])
-    is_id = HUB_ID.fullmatch(name) and not LOCAL.match(name) and not Path(name).exists()
+    is_id = HUB_ID.fullmatch(name) and not Path(name).exists()
     return name if is_id else _last_part(name)
 
 

@@ -106,20 +106,27 @@ class Plan:
         training = [image for image in self.images if not image.is_reg]
         reg = len(self.images) - len(training)
         basic = self.settings.basic
+        uses = sum(self.buckets.values())
         in_all = sum(image.repeats for image in training)
-        yield f"{len(training)} images, with repeats {in_all}" + (
-            f", and {reg} regularisation images, balanced to {in_all}" if reg else ""
+        yield f"{_counted(len(training), 'image')}, with repeats {in_all}" + (
+            f", and {_counted(reg, 'regularisation image')}, balanced to {uses - in_all}"
+            if reg
+            else ""
         )
-        yield f"{len(self.buckets)} buckets: " + ", ".join(
+        yield f"{_counted(len(self.buckets), 'bucket')}: " + ", ".join(
             f"{width}x{height} ({count})" for (width, height), count in self.buckets.items()
         )
         gathered = basic.gradient_accumulation_steps
         per_step = f" / {gathered} gathered" if gathered > 1 else ""
         yield (
-            f"{sum(self.buckets.values())} images an epoch / batch {basic.train_batch_size} = "
-            f"{self.batches_per_epoch} batches{per_step} = {self.steps_per_epoch} steps an epoch"
+            f"{_counted(uses, 'image')} an epoch / batch {basic.train_batch_size} = "
+            f"{_counted(self.batches_per_epoch, 'batch', 'batches')}{per_step} = "
+            f"{_counted(self.steps_per_epoch, 'step')} an epoch"
         )
-        yield f"{self.epochs} epochs, {self.total_steps} steps in all, warm-up {self.warmup_steps} steps"
+        yield (
+            f"{_counted(self.epochs, 'epoch')}, {_counted(self.total_steps, 'step')} in all, "
+            f"warm-up {_counted(self.warmup_steps, 'step')}"
+        )
         yield f"seed {self.seed}, LoRA {self.run.file('')}"
         if self.run.resumes:
             yield f"goes on at step {self.run.from_step} of {self.total_steps}"
@@ -169,6 +176,7 @@ def plan(settings: Settings) -> Plan:
         settings.folders.output_name,
         ending=settings.saving.save_model_as,
         fingerprint=_fingerprint(settings, dataset.images),
+        seed=settings.basic.seed or 0,
     )
     seed = settings.basic.seed or run.seed or secrets.randbelow(2**32 - 1) + 1
     settings = settings.replace(seed=seed, output_name=run.name)
@@ -205,7 +213,9 @@ def warmup_steps(settings: Settings, total: int) -> int:
     basic = settings.basic
     if not catalog.SCHEDULES[basic.lr_scheduler].warms_up:
         return 0
-    return min(total, basic.lr_warmup_steps or int(basic.lr_warmup / 100 * total))
+    if basic.lr_warmup_steps is not None:
+        return min(total, basic.lr_warmup_steps)
+    return int(total * basic.lr_warmup / 100)  # in this order 29 % of 100 is 29, not 28.999
 
 
 def bucket_rule(settings: Settings) -> BucketRule:
@@ -267,6 +277,10 @@ def lay_out(
     return Layout(buckets, batch_size, seed, rotating)
 
 
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def _every(count: int, interval: int | None) -> bool:
     return bool(interval) and count % int(interval or 1) == 0
 
@@ -291,11 +305,6 @@ def _noticed(
     if not caches_latents(settings) and settings.memory.vae_batch_size != 1:
         yield "vae_batch_size has no effect: latents are not cached"
     yield from _rate_notices(settings)
-    step = settings.images.bucket_reso_steps
-    if settings.images.enable_bucket and step % 8:
-        raise SettingsError(
-            [f"[images] bucket_reso_steps: {step} is no multiple of 8; 64 or 32 (SDXL) is usual"]
-        )
     per_bucket = Counter(place.bucket for place in fits)
     lonely = sum(1 for count in per_bucket.values() if count == 1)
     if settings.basic.train_batch_size > 1 and lonely > len(per_bucket) / 2 > 1:
@@ -320,10 +329,11 @@ def _cut_share(place: Fit) -> float:
 def _fingerprint(settings: Settings, images: tuple[TrainImage, ...]) -> str:
     """What must be equal for a run to go on: all settings but its name and place, and the images.
 
+    The seed is left to the run's record, which knows the one that was drawn for a blank.
     Captions and picture files are told by size and time; a changed one begins a new run.
     """
     asked = settings.flat()
-    for name in ("output_dir", "output_name"):
+    for name in ("output_dir", "output_name", "seed"):
         asked.pop(name)
     pictures = [
         (str(i.path.resolve()), i.caption, i.repeats, i.is_reg, i.path.stat().st_size, i.path.stat().st_mtime_ns)

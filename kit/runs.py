@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,22 @@ class RunRecord:
     finished: bool = False
 
 
-def choose_run(output_dir: str, name: str, *, ending: str, fingerprint: str) -> Run:
-    """The unfinished run of the same settings, or a new one under a name that is still free."""
+def choose_run(
+    output_dir: str, name: str, *, ending: str, fingerprint: str, seed: int = 0
+) -> Run:
+    """The unfinished run of the same settings, or a new one under a name that is still free.
+
+    seed: the one that was asked for; 0 goes on with whatever was drawn.
+    """
     folder = Path(output_dir).expanduser()
     candidate, number = name, 1
     while True:
         run = Run(folder, candidate, ending, fingerprint, renamed_from="" if number == 1 else name)
         record = read_record(run.dir)
-        if record and record.fingerprint == fingerprint and not record.finished:
-            return Run(**{**_fields(run), "seed": record.seed, "from_step": record.step})
-        if record is None and not run.file("").exists() and not run.dir.exists():
+        if record and not record.finished and record.fingerprint == fingerprint:
+            if seed in (0, record.seed):
+                return replace(run, seed=record.seed, from_step=record.step)
+        if not run.dir.exists() and not _has_files(run):
             return run
         number += 1
         candidate = f"{name}-{number}"
@@ -123,5 +130,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def _fields(run: Run) -> dict[str, Any]:
-    return {name: getattr(run, name) for name in run.__dataclass_fields__}
+def _has_files(run: Run) -> bool:
+    """A LoRA file of that name lies there, of the end of a run or from along its way."""
+    if run.file("").exists():
+        return True
+    named = re.compile(rf"{re.escape(run.name)}-(\d{{6}}|step\d{{8}})\.{re.escape(run.ending)}")
+    return any(named.fullmatch(path.name) for path in _listed(run.output_dir))
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []

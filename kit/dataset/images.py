@@ -22,6 +22,7 @@ ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 CONCEPT = re.compile(r"^(\d+)_(.*)$", re.DOTALL)
 EXIF_ORIENTATION = 0x0112
 TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
+MOST_REPEATS = 100_000  # more is a date or another number that was not meant as repeats
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _concepts(root: Path, findings: _Findings) -> Iterator[tuple[Path, int, str]
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         match = CONCEPT.match(folder.name)
         if match and int(match[1]) >= 1:
-            yield folder, int(match[1]), match[2]
+            yield folder, _believable(int(match[1]), folder), match[2]
         elif not folder.name.startswith(".") and _image_files(folder):
             findings.notices.append(
                 f"{folder.name} is skipped: its name does not begin with a number of repeats, such as "
@@ -145,11 +146,22 @@ def _concepts(root: Path, findings: _Findings) -> Iterator[tuple[Path, int, str]
             )
 
 
+def _believable(repeats: int, folder: Path) -> int:
+    if repeats <= MOST_REPEATS:
+        return repeats
+    raise DatasetError(
+        f"The images of {folder} would be repeated {repeats} times.",
+        f"The number before the first underscore is the repeats, from 1 to {MOST_REPEATS}.",
+        f"Rename the folder, for example to 10_{folder.name}.",
+    )
+
+
 def _image_files(folder: Path) -> list[Path]:
+    """Its images by name; names with a dot in front are hidden, such as macOS's "._" files."""
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in ENDINGS and path.is_file() and not path.name.startswith("._")
+        if path.suffix.lower() in ENDINGS and path.is_file() and not path.name.startswith(".")
     )
 
 
@@ -192,8 +204,10 @@ def _measured(path: Path, _changed: int, size: int) -> tuple[int, int] | str:
             width, height = image.size
             kind = image.format or ""
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        return "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
+    except UnidentifiedImageError:
+        return "not a picture"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return str(error)
     if not _is_whole(path, kind, size):
         return "cut off before its end"
     return (height, width) if orientation in TURNED else (width, height)
@@ -207,8 +221,18 @@ def _is_whole(path: Path, kind: str, size: int) -> bool:
             return size >= int.from_bytes(head[4:8], "little") + 8
         file.seek(max(0, size - 64 * 1024))
         tail = file.read()
-    # Cameras and editors append data after the end mark, hence a search and not a comparison.
-    return {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind, b"") in tail
+    # Cameras and editors append data after the end mark, hence a search and not a comparison. Phones
+    # append whole videos; only then are the pixels read.
+    return {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind, b"") in tail or _can_be_decoded(path)
+
+
+def _can_be_decoded(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _caption(path: Path, extension: str) -> tuple[str | None, str]:
@@ -264,6 +288,18 @@ def _nothing_found(
             "PNG, JPEG, WebP and BMP files can be read.",
             "Replace the broken files.",
         )
+    if loose and CONCEPT.match(root.name):
+        return DatasetError(
+            f"{setting} = {root} is itself a <repeats>_<word> folder, one level too deep.",
+            f"{setting} is the folder that holds such folders.",
+            f"Set {setting} to {root.parent}.",
+        )
+    if inner := _with_concepts_inside(root):
+        return DatasetError(
+            f"No <repeats>_<word> folder under {setting} = {root}, but in its folder {inner.name}.",
+            possible,
+            f"Set {setting} to {inner}.",
+        )
     if loose:
         return DatasetError(
             f"No <repeats>_<word> folder under {setting} = {root}, but {len(loose)} images directly in it.",
@@ -280,3 +316,12 @@ def _nothing_found(
     return DatasetError(
         f"No images under {setting} = {root}.", possible, "Put PNG, JPEG, WebP or BMP files there."
     )
+
+
+def _with_concepts_inside(root: Path) -> Path | None:
+    """The folder that was probably meant where the one above it was given."""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        inside = (path for path in folder.iterdir() if path.is_dir() and CONCEPT.match(path.name))
+        if any(_image_files(path) for path in inside):
+            return folder
+    return None

@@ -8,13 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from kit.addresses import random_at
 from kit.dataset.buckets import Fit, Size
+from kit.dataset.images import EXIF_ORIENTATION
 from kit.errors import DatasetError
 
 WHITE = (255, 255, 255)
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_upright(path: Path) -> Image.Image:
@@ -24,13 +34,23 @@ def open_upright(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as file:
-            return _on_white(ImageOps.exif_transpose(file))
-    except (OSError, SyntaxError, ValueError) as error:
+            # Not ImageOps.exif_transpose: it also rewrites the EXIF data, and stumbles over damaged ones.
+            turn = UPRIGHT.get(file.getexif().get(EXIF_ORIENTATION, 1))
+            image = _in_bytes(file)
+            return _on_white(image if turn is None else image.transpose(turn))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(
             f"The image {path} cannot be read: {error}",
             "PNG, JPEG, WebP and BMP files can be read.",
             "Save it again with a picture editor, or move it out of the folder.",
         ) from error
+
+
+def _in_bytes(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 bits; Pillow's own conversion cuts all but the darkest 1/256 to white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) // 257).astype(np.uint8))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -81,15 +101,18 @@ def scaled(pixels_HW3: np.ndarray, size: Size) -> np.ndarray:
 
 def area_scaled(pixels_HW3: np.ndarray, size: Size) -> np.ndarray:
     """Each new pixel is the mean of the area it covers, with fractions at the borders."""
-    # Whole sums are exact in 64-bit integers; the first axis shrinks the picture for the second.
+    # Whole sums of bytes are exact in 32 bits for sides up to 16 million pixels; the first axis
+    # shrinks the picture for the second.
     rows = _area_means(pixels_HW3, size[1])
-    return np.rint(_area_means(rows.swapaxes(0, 1), size[0]).swapaxes(0, 1)).astype(np.uint8)
+    means_HW3 = _area_means(rows.swapaxes(0, 1), size[0]).swapaxes(0, 1)
+    levels_HW3: np.ndarray = np.rint(means_HW3).astype(np.uint8)
+    return levels_HW3
 
 
 def _area_means(values: np.ndarray, count: int) -> np.ndarray:
     """Means over `count` equal, possibly fractional stretches of the first axis."""
     length = len(values)
-    kind = np.int64 if values.dtype == np.uint8 else np.float64
+    kind = np.uint32 if values.dtype == np.uint8 else np.float64
     sums = np.zeros((length + 1, *values.shape[1:]), dtype=kind)
     np.cumsum(values, axis=0, dtype=kind, out=sums[1:])
     edges = np.arange(count + 1) * (length / count)

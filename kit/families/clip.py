@@ -36,7 +36,7 @@ class Tokenizer:
     def windows(self, captions: Sequence[str], *, max_token_length: int) -> Tensor:
         """Ids of shape B K 77, K = max_token_length / 75; what is longer is cut off.
 
-        Follows the reference id by id. Where the pad token is no EOS (SD 2.x, SDXL's second encoder),
+        Follows the reference id by id. Where the pad token is no EOS (SD 2.x, SDXL's second one),
         its windows of long captions obey two more rules; only SD 2.x's "!" (id 0) can trip on them.
         """
         count = max(1, max_token_length // CONTENT)
@@ -108,9 +108,8 @@ def clip_hidden_states(text_encoder: nn.Module, ids_BKN: Tensor, *, skip: int) -
     deepest = len(output.hidden_states)
     if skip > deepest:
         raise SettingsError([f"clip_skip = {skip}: this text encoder allows 1 to {deepest}"])
-    inner = getattr(
-        text_encoder, "text_model", text_encoder
-    )  # a level that transformers 5.6 dropped
+    # `text_model` is a level that transformers 5.6 dropped from CLIPTextModel.
+    inner: Any = getattr(text_encoder, "text_model", text_encoder)
     return _join(inner.final_layer_norm(output.hidden_states[-skip]), ids_BKN)
 
 

@@ -50,9 +50,8 @@ def read_text_encoder(
     with init_empty_weights(include_buffers=False):
         model = kind(CLIPTextConfig.from_pretrained(config))
     wanted = model.state_dict()
-    nested = any(
-        name.startswith("text_model.") for name in wanted
-    )  # not so in a CLIPTextModel since 5.6
+    # Only CLIPTextModelWithProjection still has the level `text_model` since transformers 5.6.
+    nested = any(name.startswith("text_model.") for name in wanted)
     own = {
         name.removeprefix(prefix): tensor
         for name, tensor in weights.items()

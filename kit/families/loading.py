@@ -85,7 +85,9 @@ def _assemble(
     if file.family == "sdxl":
         first = _tokenizer(file, "tokenizer", encoders[0], pad=clip.END)
         second = _tokenizer(file, "tokenizer_2", encoders[1], pad="!")
-        return StableDiffusionXL(predicts, zero_snr, unet, vae, *encoders, first, second)
+        return StableDiffusionXL(
+            predicts, zero_snr, unet, vae, encoders[0], encoders[1], first, second
+        )
     sd2 = file.family == "sd2"
     tokenizer = _tokenizer(
         file, "tokenizer", encoders[0], pad="!" if sd2 else clip.END, splits_pad=sd2

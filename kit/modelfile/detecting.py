@@ -100,7 +100,7 @@ def _detect_file(path: Path) -> ModelFile:
     if first is None:
         _refuse(path, names, _LONE_PARTS)
         raise _wrong(path, "none of the models known here", "Choose another file.")
-    _refuse_channels(path, first[1])
+    _refuse_channels(path, first[1] if len(first) > 1 else 0)
     return ModelFile(
         path=path,
         is_folder=False,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import field_validator
+
 from kit import catalog
 from kit.settings.setting import Section, setting
 
@@ -113,7 +117,8 @@ class Basic(Section, box="Parameters / Basic"):
     optimizer_args: str = setting(
         "",
         "Optimizer extra arguments",
-        "name=value pairs separated by spaces, e.g. weight_decay=0.1 betas=0.9,0.99",
+        "Written as name=value, separated by spaces. Example: weight_decay=0.1 betas=0.9,0.99 for "
+        "AdamW.",
     )
     max_grad_norm: float = setting(
         1.0,
@@ -122,3 +127,19 @@ class Basic(Section, box="Parameters / Basic"):
         between=(0, 1e6),
         box="Parameters / Advanced",
     )
+
+    @field_validator("optimizer_args", mode="before")
+    @classmethod
+    def _as_one_text(cls, value: Any) -> Any:
+        """sd-scripts' files hold a list of name=value."""
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            return " ".join(value)
+        return value
+
+    @field_validator("text_encoder_lr", mode="before")
+    @classmethod
+    def _as_one_rate(cls, value: Any) -> Any:
+        """sd-scripts' files may hold a list, one rate for each text encoder."""
+        if isinstance(value, list) and value and value.count(value[0]) == len(value):
+            return value[0]
+        return value

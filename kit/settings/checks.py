@@ -98,6 +98,19 @@ def _bucket_bounds(settings: Settings) -> Iterator[str]:
         )
 
 
+def _sides_in_latents(settings: Settings) -> Iterator[str]:
+    images = settings.images
+    step = images.bucket_reso_steps
+    if images.enable_bucket and step % 8:
+        yield f"[images] bucket_reso_steps: {step} is no multiple of 8; 64, or 32 for SDXL, is usual"
+    if not images.enable_bucket and any(side % 8 for side in images.size):
+        width, height = (side // 8 * 8 for side in images.size)
+        yield (
+            f"[images] resolution: {images.resolution} is not in multiples of 8, which it must be "
+            f"without buckets; write {width},{height}, or turn enable_bucket on"
+        )
+
+
 def _optimizer_args(settings: Settings) -> Iterator[str]:
     try:
         parse_optimizer_args(settings.basic.optimizer_args)
@@ -193,6 +206,16 @@ def _sample_steps_unused(settings: Settings) -> Iterator[str]:
         yield "sample_every_n_steps has no effect: sample_every_n_epochs is set"
 
 
+def _prompts_never_drawn(settings: Settings) -> Iterator[str]:
+    samples = settings.samples
+    asked = samples.sample_at_first or samples.sample_every_n_steps or samples.sample_every_n_epochs
+    if samples.sample_prompts.strip() and not asked:
+        yield (
+            "sample_prompts has no effect: set sample_every_n_epochs or sample_every_n_steps to "
+            "draw them"
+        )
+
+
 def _two_lengths(settings: Settings) -> Iterator[str]:
     basic = settings.basic
     if basic.max_train_epochs:
@@ -218,6 +241,7 @@ PROBLEMS: tuple[Rule, ...] = (
     _cached_words_with_learning_encoder,
     _dim_from_weights_without_file,
     _bucket_bounds,
+    _sides_in_latents,
     _optimizer_args,
     _prompts,
     _samples_without_prompts,
@@ -230,6 +254,7 @@ NOTICES: tuple[Rule, ...] = (
     _own_rate,
     _bucket_sizes_unused,
     _sample_steps_unused,
+    _prompts_never_drawn,
     _two_lengths,
     _pickle_without_metadata,
 )

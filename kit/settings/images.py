@@ -108,4 +108,7 @@ class Images(Section, box="Parameters / Basic"):
     @field_validator("caption_extension")
     @classmethod
     def _with_a_dot(cls, value: str) -> str:
+        value = value.strip()
+        if set(value) & set("/\\") or value.endswith("."):
+            raise ValueError(f"{value!r} is no file extension; write one such as .txt")
         return value if not value or value.startswith(".") else f".{value}"

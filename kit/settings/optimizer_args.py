@@ -26,6 +26,8 @@ def parse_optimizer_args(text: str) -> dict[str, Any]:
         raw = cleaned[match.end() : end].strip(" ,;")
         if not raw:
             raise ValueError(f"{match[1]} has no value; write {match[1]}=...")
+        if match[1] in values:
+            raise ValueError(f"{match[1]} is given twice; keep one of them")
         values[match[1]] = _value(raw)
     return values
 
@@ -34,7 +36,7 @@ def _value(raw: str) -> Any:
     """A Python literal; a word stays text."""
     try:
         return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(raw.lower(), raw))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         if any(mark in raw for mark in "()[]{} "):
             raise ValueError(f"{raw!r} cannot be read; write numbers, True, False or 0.9,0.99") from None
         return raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,18 +27,25 @@ class Prompt:
     steps: int = 30
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
 OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "n": ("negative", str, "text"),
     "w": ("width", int, "a whole number of pixels"),
     "h": ("height", int, "a whole number of pixels"),
     "d": ("seed", int, "a whole number"),
-    "l": ("scale", float, "a number"),
+    "l": ("scale", _finite, "a number"),
     "s": ("steps", int, "a whole number"),
 }
 
 
-def prompt_lines(sample_prompts: str) -> list[str]:
-    """The lines of the field: its own text, or those of the file that it names.
+def prompt_lines(sample_prompts: str) -> dict[int, str]:
+    """The lines that are prompts by their number, from 1, in the field or in the file it names.
 
     Raises: SettingsError where it names a file that is not there.
     """
@@ -49,8 +57,8 @@ def prompt_lines(sample_prompts: str) -> list[str]:
             raise SettingsError(
                 [f"[samples] sample_prompts: {text} cannot be read ({error}); give a .txt file or prompts"]
             ) from error
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    lines = enumerate((line.strip() for line in text.splitlines()), start=1)
+    return {number: line for number, line in lines if line and not line.startswith("#")}
 
 
 def parse_prompts(sample_prompts: str) -> tuple[Prompt, ...]:
@@ -59,7 +67,7 @@ def parse_prompts(sample_prompts: str) -> tuple[Prompt, ...]:
     Raises: SettingsError with every line that cannot be read.
     """
     prompts, problems = [], []
-    for number, line in enumerate(prompt_lines(sample_prompts), start=1):
+    for number, line in prompt_lines(sample_prompts).items():
         try:
             prompts.append(parse_prompt(line))
         except ValueError as error:

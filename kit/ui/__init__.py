@@ -1,4 +1,4 @@
-"""The notebook's face: the form, the dashboard, quiet errors. It knows plans and events, not the training."""
+"""The notebook's face: form, dashboard, quiet errors. It knows plans and events, no training."""
 
 from kit.ui.dashboard import Dashboard
 from kit.ui.form import Form

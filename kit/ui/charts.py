@@ -1,24 +1,32 @@
 """Curves as SVG text: no library, right in light and dark because lines take the text's own colour.
 
-A long run is drawn from at most BUCKETS groups of neighbouring steps: the least and the greatest loss of
-each, so that no spike is lost, and the mean for the smooth line.
+A long run is drawn from BUCKETS groups of neighbouring steps: a band from the least to the greatest
+loss of each, so that no spike is lost, and their means for the smooth line.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-BUCKETS = 300  # two faint points each: 600
+BUCKETS = 300  # two points of the band each: 600
 WIDTH, HEIGHT = 760, 220
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 58, 24, 12, 30
 ACCENT = "#2f7ae5"
 CLIPPED_FROM = 50  # points; below, every loss is inside the picture
 
 Floats = NDArray[np.float64]
+
+
+class _Groups(NamedTuple):
+    at: Floats  # mean step
+    low: Floats
+    mean: Floats
+    high: Floats
 
 
 def loss_chart(steps: Sequence[int], losses: Sequence[float]) -> str:
@@ -32,16 +40,15 @@ def loss_chart(steps: Sequence[int], losses: Sequence[float]) -> str:
     x_low, x_high = at[0], max(at[-1], at[0] + 1)
     y_ticks = nice_ticks(*_shown_range(values), count=4)
     y_low, y_high = y_ticks[0], y_ticks[-1]
-    faint, smooth = _curves(at, values)
-    # A frame for the curves alone: they are stretched into it by numbers, not by a transform, to stay crisp.
+    groups = _grouped(at, values)
+    smooth = smoothed(groups.mean, span=max(15, len(groups.at) / 12))
     scale_x = (WIDTH - LEFT - RIGHT) / (x_high - x_low)
     scale_y = (HEIGHT - TOP - BOTTOM) / (y_high - y_low)
 
-    def place(points: Floats) -> str:
-        clipped = np.clip(points[:, 1], y_low, y_high)
+    def place(xs: Floats, ys: Floats) -> str:
         return " ".join(
             f"{LEFT + (x - x_low) * scale_x:.1f},{TOP + (y_high - y) * scale_y:.1f}"
-            for x, y in zip(points[:, 0], clipped, strict=True)
+            for x, y in zip(xs, np.clip(ys, y_low, y_high), strict=True)
         )
 
     parts = [_horizontal(y, TOP + (y_high - y) * scale_y) for y in y_ticks]
@@ -50,11 +57,16 @@ def loss_chart(steps: Sequence[int], losses: Sequence[float]) -> str:
         for x in nice_ticks(x_low, x_high, count=6, whole=True)
         if x_low <= x <= x_high
     ]
-    parts += [_line(place(faint), "currentColor", 1.0, 0.3), _line(place(smooth), ACCENT, 2.0, 1.0)]
+    if len(groups.at) < len(at):
+        edge = f"{place(groups.at, groups.high)} {place(groups.at[::-1], groups.low[::-1])}"
+        parts.append(f'<polygon points="{edge}" fill="currentColor" fill-opacity="0.18"/>')
+    else:
+        parts.append(_line(place(at, values), "currentColor", width=1, opacity=0.35))
+    parts.append(_line(place(groups.at, smooth), ACCENT, width=2, opacity=1))
     if len(at) == 1:
-        x, y = place(smooth).split(",")
+        x, y = place(at, values).split(",")
         parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{ACCENT}"/>')
-    label = f"Loss, {values[-1]:.4g} at step {at[-1]:.0f}, smoothed {smooth[-1, 1]:.4g}"
+    label = f"Loss, {values[-1]:.4g} at step {at[-1]:.0f}, smoothed {smooth[-1]:.4g}"
     return _svg(parts, label)
 
 
@@ -69,7 +81,7 @@ def nice_ticks(low: float, high: float, *, count: int, whole: bool = False) -> l
 
 
 def smoothed(values: Sequence[float] | Floats, *, span: float) -> Floats:
-    """A moving average in which a value counts less the longer ago it is; unbiased from the first on."""
+    """A moving average over about `span` values, each counting less than the next; never biased."""
     keep = 1 - 2 / (span + 1)
     total = weight = 0.0
     result = np.empty(len(values))
@@ -95,19 +107,18 @@ def _shown_range(values: Floats) -> tuple[float, float]:
     return low, high
 
 
-def _curves(at: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """The faint and the smooth curve as points, shape (points, 2)."""
+def _grouped(at: Floats, values: Floats) -> _Groups:
+    """Neighbouring steps together in BUCKETS groups, where that saves points."""
     if len(at) <= 2 * BUCKETS:
-        faint, x, means = np.stack([at, values], axis=1), at, values
-    else:
-        starts = np.linspace(0, len(at), BUCKETS, endpoint=False).astype(int)
-        counts = np.diff([*starts, len(at)])
-        x = np.add.reduceat(at, starts) / counts
-        means = np.add.reduceat(values, starts) / counts
-        ends = [np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)]
-        faint = np.stack([np.repeat(x, 2), np.stack(ends, axis=1).ravel()], axis=1)
-    span = max(5.0, len(means) / 15)
-    return faint, np.stack([x, smoothed(means, span=span)], axis=1)
+        return _Groups(at, values, values, values)
+    starts = np.linspace(0, len(at), BUCKETS, endpoint=False).astype(int)
+    counts = np.diff([*starts, len(at)])
+    return _Groups(
+        at=np.add.reduceat(at, starts) / counts,
+        low=np.minimum.reduceat(values, starts),
+        mean=np.add.reduceat(values, starts) / counts,
+        high=np.maximum.reduceat(values, starts),
+    )
 
 
 def _horizontal(value: float, y: float) -> str:
@@ -125,7 +136,7 @@ def _vertical(value: float, x: float) -> str:
     )
 
 
-def _line(points: str, colour: str, width: float, opacity: float) -> str:
+def _line(points: str, colour: str, *, width: float, opacity: float) -> str:
     return (
         f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}" '
         f'stroke-opacity="{opacity}" stroke-linejoin="round"/>'
@@ -136,6 +147,7 @@ def _svg(parts: list[str], label: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{label}"><g font-family="sans-serif" font-size="11" fill="currentColor">'
+        f'<text x="{WIDTH - RIGHT}" y="{TOP + 14}" text-anchor="end" opacity=".6">loss</text>'
         + "".join(parts)
         + "</g></svg>"
     )

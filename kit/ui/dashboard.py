@@ -16,8 +16,8 @@ from typing import Self
 
 import ipywidgets as widgets
 
-from kit.errors import OutputError
-from kit.events import Event, Finished
+from kit.errors import KitError, OutputError
+from kit.events import Event, Finished, Noticed
 from kit.planning import Plan
 from kit.sinks import read_events
 from kit.ui.charts import loss_chart
@@ -47,7 +47,7 @@ class Dashboard(Shown):
         self.run_dir: Path | None = None
         self._clock = clock
         self._drawn_at = float("-inf")
-        self._drawn: dict[str, object] = {}
+        self._pictures_drawn = 0
         self.title = block()
         self.bar = widgets.FloatProgress(
             min=0, max=1, layout=widgets.Layout(width="100%", height="14px")
@@ -110,9 +110,8 @@ class Dashboard(Shown):
         self.numbers.value = _numbers(past)
         self.chart.value = loss_chart(past.steps, past.losses)
         self.notes.value = _notes(past)
-        pictures = {(step, index): s.path for step, row in past.samples.items() for index, s in row.items()}
-        if pictures != self._drawn:
-            self._drawn = dict(pictures)
+        if past.pictures != self._pictures_drawn:
+            self._pictures_drawn = past.pictures
             self.gallery.update(past.samples, self.run_dir)
 
     def _begin_with(self, plan: Plan) -> None:
@@ -120,7 +119,10 @@ class Dashboard(Shown):
         self.run_dir = plan.run.dir
         file = plan.run.dir / "events.jsonl"
         if plan.run.resumes and file.is_file():
-            self.history.add_all(read_events(file))
+            try:
+                self.history.add_all(read_events(file))
+            except KitError as error:  # the past is for looking at; the run does not need it
+                self.history.add(Noticed(error.found))
         self.history.name, self.history.total_steps = plan.run.name, plan.total_steps
         self.history.state = "starting"
         self.draw()
@@ -166,8 +168,8 @@ def _rates(rates: dict[str, float]) -> list[tuple[str, str]]:
 
 
 def _row(cells: list[tuple[str, str]]) -> str:
-    texts = (f"<div><span>{escaped(name)}</span><b>{escaped(text)}</b></div>" for name, text in cells)
-    return f"<div class='kit-numbers'>{''.join(texts)}</div>"
+    texts = [f"<span>{escaped(name)}</span><b>{escaped(text)}</b>" for name, text in cells]
+    return "<div class='kit-numbers'>" + "".join(f"<div>{text}</div>" for text in texts) + "</div>"
 
 
 def _notes(past: History) -> str:

@@ -1,4 +1,4 @@
-"""Which settings have no effect under what is chosen in the menus, told by the catalog's own rows."""
+"""Which settings have no effect under what the menus say; the catalog's own rows know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the person can put right is shown as a quiet panel; mistakes of ours keep their traceback."""
+"""What the person can put right is a quiet panel; mistakes of ours keep their traceback."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def panel(error: KitError) -> str:
 
 
 def install() -> None:
-    """From now on KitErrors that leave a cell are shown this way; nothing happens outside of IPython.
+    """Show KitErrors that leave a cell this way from now on; outside of IPython nothing changes.
 
     The cell still counts as failed, so that "Run all" stops there.
     """

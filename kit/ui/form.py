@@ -1,8 +1,10 @@
-"""The form: every setting in its tab, and beneath it what would happen, as a sentence that is always right.
+"""The form: every setting in its tab, and beneath it what would happen, always up to date.
 
-    form = Form()                 opens without torch
+    form = Form()
     form.settings                 what stands in it, checked
     form.fill(settings)           the other way round
+
+It opens without torch: all that it asks is the settings and the plan.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ class Form(Shown):
             self.plan_line.value = _in_words(plan)
 
     def _with_place(self, problem: str) -> str:
-        """A problem with its field's tab and label, for the field may be on a tab that is not open."""
+        """A problem with its field's tab and label, for that tab may not be the open one."""
         match = PROBLEM.match(problem)
         if not match or match["name"] not in self.fields:
             return problem

@@ -1,4 +1,4 @@
-"""Sample pictures: a row for each prompt, a column for each step, the base model's picture at the left."""
+"""Sample pictures: a row for each prompt, a column for each step, the base model's at the left."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from kit.ui.look import block, escaped
 STEPS_SHOWN = 4  # the newest, besides step 0
 PROMPTS_SHOWN = 8
 SIDE = 320  # longest side of a thumbnail, in pixels
+TINY = 128  # a longest side up to which a picture is enlarged, pixel by pixel
 CELL = 170  # widest a picture is shown, in pixels
 
 Samples = Mapping[int, Mapping[int, Sampled]]  # by step, then by prompt
@@ -40,6 +41,12 @@ def thumbnail(path: Path) -> bytes | None:
             small = picture.convert("RGB")
     except (OSError, ValueError):
         return None
+    longest = max(small.size)
+    if longest <= TINY:  # the browser would blur it
+        factor = SIDE // longest
+        small = small.resize(
+            (small.width * factor, small.height * factor), Image.Resampling.NEAREST
+        )
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=88)
@@ -47,7 +54,7 @@ def thumbnail(path: Path) -> bytes | None:
 
 
 def locate(path: str, run_dir: Path | None) -> Path:
-    """Where a sample lies now: a run's folder may have moved, e.g. with a Drive mounted elsewhere."""
+    """Where a sample lies now: its run may have moved, e.g. with a Drive mounted elsewhere."""
     told = Path(path)
     if run_dir is None or told.exists():
         return told
@@ -111,7 +118,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Results:
-    """What a run leaves behind; as a cell's last line it is a picture that stays in the saved notebook."""
+    """What a run leaves behind; as a cell's last line it is HTML and stays in the notebook."""
 
     path: str
     samples: Samples
@@ -125,7 +132,7 @@ class Results:
         rows = "".join(self._row(index, steps) for index in shown_prompts(self.samples))
         size = _megabytes(Path(self.path)) if self.path else ""
         return (
-            f"<div style='font-size:13px'><b>{escaped(self!r)}</b> {size}</div>"
+            f"<div style='font-size:13px'><b>{escaped(repr(self))}</b> {size}</div>"
             f"<table style='border-collapse:collapse;font-size:12px;text-align:left'>{rows}</table>"
         )
 

@@ -1,4 +1,4 @@
-"""What a run has told so far, gathered from its events: numbers, samples, files. No widget in here."""
+"""What a run has told so far, gathered from its events: numbers, samples, files. No widgets."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class History:
     losses: list[float] = field(default_factory=list)
     last: Stepped | None = None
     samples: dict[int, dict[int, Sampled]] = field(default_factory=dict)  # step, then prompt
+    pictures: int = 0  # grows with every sample
     saved: list[Saved] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     path: str = ""  # the final LoRA file
@@ -88,6 +89,7 @@ class History:
                 self.recent.append(event.seconds)
             case Sampled():
                 self.samples.setdefault(event.step, {})[event.index] = event
+                self.pictures += 1
             case Saved():
                 self._save(event)
             case Finished():

@@ -1,8 +1,8 @@
 """The one style sheet, and how a thing of ours shows itself in a cell.
 
-Only what both ipywidgets 7.7 (Colab) and 8 know is used anywhere in kit/ui. Colours follow the notebook's
-theme: lines are shares of the text's own colour, so light and dark need no second sheet. Everything stays
-usable where a front end drops the sheet, because grids and visibility are widget layouts.
+Only what both ipywidgets 7.7 (Colab) and 8 know is used anywhere in kit/ui. Colours follow the
+notebook's theme: lines are shares of the text's own colour, so light and dark need no second sheet.
+Everything stays usable where a front end drops the sheet, because grids are widget layouts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ipywidgets as widgets
 from IPython import get_ipython
 from IPython.display import display
 
-# 7 names its tabs p-..., 8 names them lm-... or jupyter-widget-...; both need !important to be heard.
+# ipywidgets 7 and 8 name some parts differently; over their own sheets only !important is heard.
 STYLE = """<style>
 .kit {
   --kit-line: color-mix(in srgb, currentColor 22%, transparent);
@@ -54,7 +54,7 @@ STYLE = """<style>
 }
 .kit .kit-check .widget-checkbox input { margin: 0 6px 0 0 !important; }
 .kit select {
-  background-image: url("data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 12 12'%3E%3Cpath d='M2 4l4 4 4-4' fill='none' stroke='%23888' stroke-width='1.8'/%3E%3C/svg%3E") !important;
+  background-image: url("ARROW") !important;
   background-position: right 8px center !important; background-repeat: no-repeat !important;
   background-size: 12px !important;
 }
@@ -90,11 +90,18 @@ STYLE = """<style>
 @media (min-width: 760px) { .kit .kit-wide { grid-column: span 2; } }
 .kit .kit-full { grid-column: 1 / -1; }
 </style>"""
+# ipywidgets' own arrow is black, also on black.
+ARROW = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 12 12'%3E"
+    "%3Cpath d='M2 4l4 4 4-4' fill='none' stroke='%23888' stroke-width='1.8'/%3E%3C/svg%3E"
+)
 
 
 def style_sheet() -> widgets.HTML:
     """The style as a widget that takes no room; it must be in the same output as what it styles."""
-    return widgets.HTML(STYLE, layout=widgets.Layout(height="0", margin="0"))
+    return widgets.HTML(
+        STYLE.replace("ARROW", ARROW), layout=widgets.Layout(height="0", margin="0")
+    )
 
 
 def root(*children: widgets.Widget) -> widgets.VBox:
@@ -130,7 +137,7 @@ def escaped(text: object) -> str:
 
 
 class Shown:
-    """Something with a `root` widget that a cell shows once, and again wherever its name is the last line."""
+    """Something with a `root` widget, shown once; naming it in a later cell shows it there, too."""
 
     NEVER: ClassVar[object] = object()
     root: widgets.Widget

@@ -1,7 +1,7 @@
-"""Where each setting's row stands: tabs from the declarations' boxes, a grid for each section in a tab.
+"""Where each setting's row stands: tabs from the declarations' boxes, in them a grid a section.
 
-A box is "Tab" or "Tab / Inner tab". A section that gives a page more than one row gets a heading, which is
-its own docstring; a page of one section needs none.
+A box is "Tab" or "Tab / Inner tab". A section that gives a page more than one row has its docstring
+as heading there; a page of one section needs none.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
-from kit.events import Event
+from kit.events import Event, Finished
 from kit.planning import Plan
 from kit.settings import Settings
-from kit.sinks import JsonLines, LossChart, fan_out
+from kit.sinks import JsonLines, LossChart, Sink, fan_out
 from kit.ui.dashboard import Dashboard
 from kit.ui.errors import install
 from kit.ui.form import Form
@@ -23,7 +24,7 @@ def show(settings: Settings | None = None) -> Form:
 
 
 def watch(run_dir: str | Path) -> Dashboard:
-    """Show a run from its folder: one that is over, or one of another process as far as it has come.
+    """Show a run from its folder: a finished one, or another process's as far as it has come.
 
     Raises: OutputError where the folder holds no events.jsonl.
     """
@@ -33,30 +34,43 @@ def watch(run_dir: str | Path) -> Dashboard:
     return dashboard
 
 
-def listeners(plan: Plan, *more: Callable[[Event], None]) -> Callable[[Event], None]:
+def listeners(plan: Plan, *more: Sink) -> Sink:
     """One listener for a run: its events.jsonl and loss.png, and whoever else is given.
 
         tell = kit.listeners(plan, dashboard)
         for event in kit.train(plan):
             tell(event)
+
+    A listener that breaks is muted; it never ends a run.
     """
     install()
-    folder = plan.run.dir
-    return fan_out(
-        *more,
-        JsonLines(folder / "events.jsonl", plan.run.from_step),
-        LossChart(folder / "loss.png"),
-    )
+    lines = _lines_of(plan)
+
+    def close_at_the_end(event: Event) -> None:
+        if isinstance(event, Finished):
+            lines.close()
+
+    return fan_out(*more, lines, _chart_of(plan, lines), close_at_the_end)
 
 
 def run(events: Iterable[Event], plan: Plan) -> Dashboard:
-    """Listen to a run until it is over, in a dashboard and in its folder: `kit.run(kit.train(plan), plan)`."""
+    """All of a run in one line, `kit.run(kit.train(plan), plan)`: its dashboard and its folder."""
+    install()
     dashboard = Dashboard(plan)
-    tell = listeners(plan, dashboard)
-    try:
-        for event in events:
-            tell(event)
-    except BaseException:
-        dashboard.break_off()
-        raise
+    with closing(_lines_of(plan)) as lines:
+        tell = fan_out(dashboard, lines, _chart_of(plan, lines))
+        try:
+            for event in events:
+                tell(event)
+        except BaseException:
+            dashboard.break_off()
+            raise
     return dashboard
+
+
+def _lines_of(plan: Plan) -> JsonLines:
+    return JsonLines(plan.run.dir / "events.jsonl", plan.run.from_step)
+
+
+def _chart_of(plan: Plan, lines: JsonLines) -> LossChart:
+    return LossChart(plan.run.dir / "loss.png", lines.kept())

@@ -1,7 +1,7 @@
-"""A declared setting and its widget: label, "?" with the help, control, and what is wrong, as one row.
+"""A declared setting and its widget: label, "?" with the help, control and problem, as one row.
 
-Nothing here knows a setting by name: kind, choices, range and help come from the declaration. Whether a
-value is right is not decided here either, but by the settings themselves.
+Nothing here knows a setting by name: kind, choices, range and help come from the declaration, and
+whether a value is right is decided by the settings themselves.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ def as_text(value: object) -> str:
 def make_control(declared: Declared, value: Any) -> widgets.Widget:
     """The control for a setting's kind, holding a value.
 
-    Numbers are text fields: a number field hides what was typed, knows no blank and rounds 1e-4 away.
+    Numbers are text fields: a number field knows no blank, and hides what was typed.
     """
     full = widgets.Layout(width="100%", min_width="0")
     if declared.type == "bool" and not declared.optional:
         layout = widgets.Layout(width="auto")
-        return widgets.Checkbox(bool(value), description=declared.label, indent=False, layout=layout)
+        return widgets.Checkbox(
+            bool(value), description=declared.label, indent=False, layout=layout
+        )
     if declared.type == "bool":
         return widgets.Dropdown(options=list(MAYBE), value=_word(value), layout=full)
     if declared.type == "choice":

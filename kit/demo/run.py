@@ -1,0 +1,137 @@
+"""`kit demo`: train a LoRA on the embedded base, show it, and measure it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from kit import lora_file
+from kit.adapters.network import attach, parts_of
+from kit.demo import BASE, settings
+from kit.demo.grading import Grade, grade_subject, grade_vocabulary
+from kit.demo.scenes import SIZE
+from kit.events import Event, Finished, Sampled
+from kit.families import Family, Prediction
+from kit.families.loading import load_family
+from kit.modelfile import detect
+from kit.planning import Plan, plan
+from kit.runs import write_atomically
+from kit.sampling import Artist
+from kit.settings import Network
+from kit.sinks import Console, JsonLines, LossChart, fan_out
+from kit.training import train
+
+OTHERS = 60  # prompts of the vocabulary, drawn with and without the LoRA
+SUBJECTS = 40
+ZOOM = 3
+MARGIN, TITLE = 8, 18
+
+
+def main(out: Path, *, seed: int = 1, steps: int | None = None) -> int:
+    """Train the example into `out`, write loss.png and samples.png, print the checker's figures."""
+    began = time.monotonic()
+    todo = plan(settings(str(out), seed=seed, steps=steps))
+    print(todo, end="\n\n")
+    sampled, finished = _train(todo)
+    samples = out / "samples.png"
+    grid = _grid(sampled, todo)
+    write_atomically(samples, lambda part: grid.save(part, "PNG"))
+    print(f"\nLoRA        {finished.path}\nloss curve  {out / 'loss.png'}\npictures    {samples}\n")
+    if finished.reason != "done":
+        return 0
+    _measure(Path(finished.path), todo.seed)
+    print(f"\n{time.monotonic() - began:.0f} seconds in all")
+    return 0
+
+
+def _train(todo: Plan) -> tuple[list[Sampled], Finished]:
+    sampled: list[Sampled] = []
+    finished: list[Finished] = []
+
+    def collect(event: Event) -> None:
+        if isinstance(event, Sampled):
+            sampled.append(event)
+        if isinstance(event, Finished):
+            finished.append(event)
+
+    show = fan_out(
+        Console(todo.total_steps),
+        JsonLines(todo.run.dir / "events.jsonl", todo.run.from_step),
+        LossChart(todo.run.output_dir / "loss.png"),
+        collect,
+    )
+    for event in train(todo):
+        show(event)
+    return sampled, finished[-1]
+
+
+def _grid(sampled: list[Sampled], todo: Plan) -> Image.Image:
+    """A row per prompt, a column per step: before, during, after."""
+    steps = sorted({event.step for event in sampled})
+    side = SIZE * ZOOM
+    wide = MARGIN + len(steps) * (side + MARGIN)
+    high = TITLE + len(todo.prompts) * (side + MARGIN + TITLE)
+    grid = Image.new("RGB", (wide, high), "white")
+    pen = ImageDraw.Draw(grid)
+    names = {0: "before", steps[-1]: f"after {steps[-1]} steps"}
+    for column, step in enumerate(steps):
+        pen.text((MARGIN + column * (side + MARGIN), 3), names.get(step, f"step {step}"), fill="black")
+    for event in sampled:
+        x = MARGIN + steps.index(event.step) * (side + MARGIN)
+        y = TITLE + event.index * (side + MARGIN + TITLE)
+        with Image.open(event.path) as picture:
+            grid.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, y + TITLE))
+    for row, prompt in enumerate(todo.prompts):
+        pen.text((MARGIN, TITLE + row * (side + MARGIN + TITLE) + 3), prompt.text, fill="black")
+    return grid
+
+
+def _measure(lora: Path, seed: int) -> None:
+    """Grade base and LoRA on the same prompts with the same seeds."""
+    family = load_family(
+        detect(BASE),
+        predicts=Prediction.EPSILON,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        vae_dtype=torch.float32,
+    )
+    artist = Artist(family, "ddim", 75, 1, nullcontext)
+    without = _graded(artist, "without the LoRA")
+    with _wearing(family, lora):
+        with_lora = _graded(artist, "with the LoRA")
+    kept = with_lora[1].share / max(without[1].share, 1e-9)
+    print(
+        f"subject drawn right   with the LoRA {with_lora[0]}, without {without[0]}\n"
+        f"other prompts right   with the LoRA {with_lora[1]}, without {without[1]}: {kept:.0%} kept"
+    )
+
+
+def _graded(artist: Artist, label: str) -> tuple[Grade, Grade]:
+    with tqdm(total=SUBJECTS + OTHERS, desc=f"measuring {label}", unit="picture", leave=False) as bar:
+        subject = grade_subject(artist, count=SUBJECTS)
+        bar.update(SUBJECTS)
+        others = grade_vocabulary(artist, count=OTHERS)
+        bar.update(OTHERS)
+    return subject, others
+
+
+@contextmanager
+def _wearing(family: Family, lora: Path) -> Iterator[None]:
+    """The LoRA file acts on the family inside the block."""
+    network = attach(
+        Network(network_weights=str(lora), dim_from_weights=True),
+        family,
+        learns=parts_of(family),
+        seed=0,
+        start=lora_file.read_lora(lora).tensors,
+    ).eval()
+    try:
+        yield
+    finally:
+        network.detach_hooks()

@@ -1,0 +1,1 @@
+"""Jobs beside training, on LoRA files and data sets."""

@@ -1,0 +1,153 @@
+"""The notebook as text, and run top to bottom with the embedded base."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+import kit
+
+ROOT = Path(kit.__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "train.ipynb"
+STEPS = 4
+
+
+@pytest.fixture
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def lines_of(cell):
+    """Its lines of code: Colab's title and blank lines are none."""
+    lines = (line.strip() for line in cell.source.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def tree_of(cell):
+    return ast.parse(TransformerManager().transform_cell(cell.source))
+
+
+def test_it_is_a_valid_notebook_with_named_cells(notebook):
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    ids = [cell.id for cell in notebook.cells]
+    assert ids == [
+        "title", "set-up", "about-form", "form", "about-plan", "plan",
+        "about-train", "train", "about-results", "results",
+    ]  # fmt: skip
+
+
+def test_it_holds_no_outputs_and_no_widget_state(notebook):
+    assert "widgets" not in notebook.metadata
+    for cell in code_cells(notebook):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+
+
+def test_a_cell_has_at_most_five_lines(notebook):
+    for cell in code_cells(notebook):
+        assert 1 <= len(lines_of(cell)) <= 5, cell.id
+
+
+def test_cells_have_no_logic(notebook):
+    """One loop over the events, and one question in the set-up: is this Colab?"""
+    logic = (
+        ast.If,
+        ast.For,
+        ast.While,
+        ast.Try,
+        ast.With,
+        ast.FunctionDef,
+        ast.ClassDef,
+        ast.Lambda,
+    )
+    found = {
+        cell.id: [
+            type(node).__name__ for node in ast.walk(tree_of(cell)) if isinstance(node, logic)
+        ]
+        for cell in code_cells(notebook)
+    }
+    assert {name: nodes for name, nodes in found.items() if nodes} == {
+        "set-up": ["If"],
+        "train": ["For"],
+    }
+
+
+def test_every_cell_uses_only_public_names_of_the_kit(notebook):
+    for cell in code_cells(notebook):
+        for node in ast.walk(tree_of(cell)):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "kit":
+                assert node.attr in kit.__all__, f"{cell.id}: kit.{node.attr}"
+
+
+def test_every_cell_is_a_form_on_colab(notebook):
+    for cell in code_cells(notebook):
+        assert re.match(r'# @title \d\. [\w ]+ \{ display-mode: "form" \}\n', cell.source), cell.id
+        assert cell.metadata["cellView"] == "form"
+
+
+def test_the_repository_is_named_in_one_place_and_the_badge_agrees(notebook):
+    source = "\n".join(cell.source for cell in code_cells(notebook))
+    (address,) = re.findall(r"https://\S+(?=\")", source)
+    assert f'REPOSITORY = "{address}"' in source
+    name = address.removeprefix("https://github.com/")
+    badge = f"https://colab.research.google.com/github/{name}/blob/main/notebooks/train.ipynb"
+    assert badge in notebook.cells[0].source
+
+
+def run(notebook, folder, monkeypatch):
+    """Run all cells in a fresh kernel whose current folder is `folder`."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("LORA_KIT_EXAMPLE_STEPS", str(STEPS))
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        store_widget_state=False,
+    )
+    return client.execute()
+
+
+def outputs_of(notebook, name):
+    (cell,) = (cell for cell in notebook.cells if cell.id == name)
+    return cell.outputs
+
+
+@pytest.mark.slow
+def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
+    done = run(notebook, tmp_path, monkeypatch)
+    errors = [
+        out for cell in code_cells(done) for out in cell.outputs if out.output_type == "error"
+    ]
+    assert errors == []
+    assert "widget-view" in json.dumps(outputs_of(done, "form"))
+    assert f"{STEPS} steps in all" in outputs_of(done, "plan")[0].text
+    assert len(list((tmp_path / "output").glob("*.safetensors"))) == 1
+    (result,) = outputs_of(done, "results")
+    assert ".safetensors" in result.data["text/html"]
+    assert "data:image/jpeg;base64," in result.data["text/html"]
+    (events,) = (tmp_path / "output").glob("*.run/events.jsonl")
+    assert events.read_text(encoding="utf-8").count('"Stepped"') == STEPS
+
+
+@pytest.mark.slow
+def test_a_mistake_of_the_person_is_a_quiet_panel_and_stops_there(notebook, tmp_path, monkeypatch):
+    (form,) = (cell for cell in notebook.cells if cell.id == "form")
+    form.source += '\nform.fields["train_data_dir"].value = "/nowhere"'
+    with pytest.raises(CellExecutionError):
+        run(notebook, tmp_path, monkeypatch)
+    (panel,) = outputs_of(notebook, "plan")
+    assert panel.output_type == "display_data"
+    assert "does not exist" in panel.data["text/html"]
+    assert outputs_of(notebook, "train") == []

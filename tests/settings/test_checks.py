@@ -1,0 +1,165 @@
+"""Each rule between settings, seen from outside: what triggers it, and what does not."""
+
+import pytest
+
+from kit.settings import Settings, checks
+from kit.settings.checks import caches_latents, caches_words, notices, problems, rates
+
+SOUND = Settings()
+
+PROBLEMS = {
+    "_nothing_learns": [dict(unet_lr=0, text_encoder_lr=0), dict(unet_lr=None, text_encoder_lr=0, learning_rate=0)],
+    "_random_crop_with_cache": [
+        dict(random_crop=True),
+        dict(random_crop=True, cache_latents=False, cache_latents_to_disk=True),
+    ],
+    "_cached_words_with_learning_encoder": [
+        dict(cache_text_encoder_outputs=True),
+        dict(cache_text_encoder_outputs_to_disk=True, text_encoder_lr=None),
+    ],
+    "_dim_from_weights_without_file": [dict(dim_from_weights=True)],
+    "_bucket_bounds": [
+        dict(bucket_no_upscale=False, min_bucket_reso=576),
+        dict(bucket_no_upscale=False, max_bucket_reso=448),
+        dict(bucket_no_upscale=False, resolution="256", bucket_reso_steps=512),
+    ],
+    "_sides_in_latents": [
+        dict(bucket_reso_steps=50),
+        dict(enable_bucket=False, resolution="500,512"),
+    ],
+    "_optimizer_args": [dict(optimizer_args="weight_decay")],
+    "_prompts": [dict(sample_prompts="a cat --q 3", sample_at_first=True)],
+    "_samples_without_prompts": [
+        dict(sample_at_first=True),
+        dict(sample_every_n_epochs=1),
+        dict(sample_every_n_steps=10, sample_prompts=" \n"),
+    ],
+}  # fmt: skip
+NOTICES = {
+    "_warmup_of_constant": [
+        dict(lr_scheduler="constant"),
+        dict(lr_scheduler="constant", lr_warmup=0, lr_warmup_steps=5),
+    ],
+    "_unused_schedule_settings": [
+        dict(lr_scheduler_num_cycles=3),
+        dict(lr_scheduler_power=2, lr_scheduler="linear"),
+    ],
+    "_unused_network_settings": [
+        dict(conv_dim=4),
+        dict(conv_alpha=4),
+        dict(dim_from_weights=True, network_weights="a.safetensors"),
+    ],
+    "_strong_alpha": [dict(network_dim=8, network_alpha=16)],
+    "_own_rate": [
+        dict(optimizer_type="Adafactor"),
+        dict(optimizer_type="Adafactor", optimizer_args="relative_step=True"),
+    ],
+    "_bucket_sizes_unused": [
+        dict(min_bucket_reso=128),
+        dict(max_bucket_reso=1024),
+        dict(enable_bucket=False, bucket_reso_steps=32),
+    ],
+    "_sample_steps_unused": [
+        dict(sample_prompts="a cat", sample_every_n_steps=5, sample_every_n_epochs=1),
+    ],
+    "_prompts_never_drawn": [dict(sample_prompts="a cat")],
+    "_two_lengths": [
+        dict(max_train_epochs=2, max_train_steps=5),
+        dict(max_train_epochs=2, epoch=3),
+        dict(max_train_steps=5, epoch=3),
+    ],
+    "_pickle_without_metadata": [dict(save_model_as="ckpt")],
+}
+FINE = {
+    "one part learns": dict(unet_lr=0),
+    "a blank rate is the main rate": dict(unet_lr=None, text_encoder_lr=0),
+    "random crop without cache": dict(random_crop=True, cache_latents=False),
+    "cached words of a frozen encoder": dict(cache_text_encoder_outputs=True, text_encoder_lr=0),
+    "bounds do not matter without upscaling": dict(resolution="4096", max_bucket_reso=2048),
+    "a length by steps": dict(max_train_steps=500),
+    "no warm-up": dict(lr_scheduler="constant", lr_warmup=0),
+    "cycles of restarts": dict(lr_scheduler="cosine_with_restarts", lr_scheduler_num_cycles=3),
+    "power of polynomial": dict(lr_scheduler="polynomial", lr_scheduler_power=2),
+    "convolutions of LoCon": dict(LoRA_type="Kohya LoCon", conv_dim=4, conv_alpha=2),
+    "Adafactor with our rate": dict(
+        optimizer_type="Adafactor", optimizer_args="relative_step=False"
+    ),
+    "upscaling with bounds": dict(bucket_no_upscale=False, min_bucket_reso=320, max_bucket_reso=1024),
+    "samples with prompts": dict(sample_prompts="a cat", sample_every_n_epochs=1),
+    "an off interval is no interval": dict(sample_every_n_steps=0),
+}  # fmt: skip
+
+
+def cases(table):
+    return [
+        pytest.param(rule, values, id=f"{rule.strip('_')}-{number}")
+        for rule, examples in table.items()
+        for number, values in enumerate(examples)
+    ]
+
+
+@pytest.mark.parametrize(("rule", "values"), cases(PROBLEMS))
+def test_a_contradiction_is_refused_by_its_rule(rule, values):
+    settings = SOUND.replace(**values)
+    told = list(getattr(checks, rule)(settings))
+    assert told
+    assert set(told) <= set(problems(settings))
+
+
+@pytest.mark.parametrize(("rule", "values"), cases(NOTICES))
+def test_what_has_no_effect_is_told_by_its_rule(rule, values):
+    settings = SOUND.replace(**values)
+    told = list(getattr(checks, rule)(settings))
+    assert told
+    assert set(told) <= set(notices(settings))
+    assert problems(settings) == []
+
+
+@pytest.mark.parametrize("values", FINE.values(), ids=FINE)
+def test_what_belongs_together_is_neither_refused_nor_remarked(values):
+    settings = SOUND.replace(**values)
+    assert problems(settings) == []
+    assert notices(settings) == []
+
+
+def test_the_defaults_are_sound():
+    assert problems(SOUND) == []
+    assert notices(SOUND) == []
+
+
+def test_every_rule_has_an_example_here():
+    assert {rule.__name__ for rule in checks.PROBLEMS} == set(PROBLEMS)
+    assert {rule.__name__ for rule in checks.NOTICES} == set(NOTICES)
+
+
+def test_all_contradictions_are_told_at_once():
+    settings = SOUND.replace(unet_lr=0, text_encoder_lr=0, dim_from_weights=True, random_crop=True)
+    assert len(problems(settings)) == 3
+
+
+@pytest.mark.parametrize("rule", [*PROBLEMS])
+def test_a_problem_names_its_setting_with_its_section(rule):
+    for values in PROBLEMS[rule]:
+        for text in getattr(checks, rule)(SOUND.replace(**values)):
+            assert text.startswith("[")
+            assert "] " in text and ":" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (dict(), (1e-4, 5e-5)),
+        (dict(learning_rate=3e-4, unet_lr=None), (3e-4, 5e-5)),
+        (dict(learning_rate=3e-4, unet_lr=None, text_encoder_lr=None), (3e-4, 3e-4)),
+        (dict(unet_lr=0), (0, 5e-5)),
+    ],
+)
+def test_a_blank_rate_is_the_main_rate_and_zero_stays_zero(values, expected):
+    assert rates(SOUND.replace(**values)) == expected
+
+
+def test_caching_to_disk_is_caching():
+    assert caches_latents(SOUND.replace(cache_latents=False, cache_latents_to_disk=True))
+    assert not caches_latents(SOUND.replace(cache_latents=False))
+    assert caches_words(SOUND.replace(cache_text_encoder_outputs_to_disk=True))
+    assert not caches_words(SOUND)

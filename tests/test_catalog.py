@@ -1,0 +1,89 @@
+import ast
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit import catalog
+from kit.errors import MissingPackage
+from kit.settings import declarations
+
+ROOT = Path(__file__).parents[1]
+ROWS = {
+    f"{menu} {name}": row
+    for menu in ("OPTIMIZERS", "SCHEDULES", "KINDS", "SAMPLERS")
+    for name, row in getattr(catalog, menu).items()
+}
+OURS = {name: row for name, row in ROWS.items() if row.code.startswith("kit.")}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_every_row_says_where_its_code_is(row):
+    module, colon, name = row.code.partition(":")
+    assert colon
+    assert name.isidentifier()
+    assert all(part.isidentifier() for part in module.split("."))
+
+
+@pytest.mark.parametrize("row", OURS.values(), ids=OURS)
+def test_code_of_ours_is_there(row):
+    # Read, not imported: these files need torch.
+    module, _, name = row.code.partition(":")
+    source = ROOT.joinpath(*module.split("."))
+    file = source.with_suffix(".py") if not source.is_dir() else source / "__init__.py"
+    defined = {
+        node.name
+        for node in ast.parse(file.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    assert name in defined
+
+
+@pytest.mark.parametrize("row", [*catalog.SCHEDULES.values(), *catalog.KINDS.values()])
+def test_rows_use_settings_that_exist(row):
+    assert set(row.uses) <= set(declarations())
+
+
+def test_a_row_that_takes_over_is_a_row():
+    for row in catalog.OPTIMIZERS.values():
+        assert not row.fallback or row.fallback in catalog.OPTIMIZERS
+
+
+def test_family_names_are_those_of_the_settings():
+    for declared in declarations().values():
+        assert set(declared.families) <= set(catalog.FAMILIES)
+
+
+def test_rows_cannot_be_changed():
+    row = catalog.OPTIMIZERS["AdamW"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        row.code = "other"
+    with pytest.raises(TypeError):
+        row.defaults["lr"] = 1
+
+
+def test_an_old_name_of_a_sampler_means_the_same_sampler():
+    assert catalog.SAMPLERS["k_euler"] is catalog.SAMPLERS["euler"]
+
+
+def test_load_gives_what_the_row_names():
+    assert catalog.load("kit.catalog:Kind") is catalog.Kind
+
+
+def test_a_missing_package_is_told_with_its_installation():
+    with pytest.raises(MissingPackage, match="pip install bitsnbytes") as caught:
+        catalog.load("no_such_module.optim:AdamW8bit", needs="bitsnbytes")
+    assert "no_such_module" in caught.value.found
+
+
+def test_a_package_missing_inside_our_own_code_is_named_and_not_ours(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tomlkit", None)
+    monkeypatch.delitem(sys.modules, "kit.settings.files", raising=False)
+    with pytest.raises(MissingPackage, match="The package tomlkit"):
+        catalog.load("kit.settings.files:to_toml")
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    with pytest.raises(ModuleNotFoundError):
+        catalog.load("kit.no_such_file:thing")

@@ -1,0 +1,48 @@
+import pytest
+from PIL import Image
+
+from kit.events import Sampled
+from kit.planning import plan
+from kit.settings import Settings
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Three pictures that are repeated four times."""
+    folder = tmp_path / "images" / "4_cat"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (128, 128), (60 * i, 90, 160)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"a cat number {i}", encoding="utf-8")
+    return folder.parent
+
+
+@pytest.fixture
+def settings(images, tmp_path):
+    return Settings().replace(
+        train_data_dir=str(images),
+        output_dir=str(tmp_path / "output"),
+        output_name="cat",
+        resolution="128",
+        min_bucket_reso=64,
+        epoch=5,
+        seed=7,
+    )
+
+
+@pytest.fixture
+def small_plan(settings):
+    return plan(settings)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """Draws a sample picture and tells where it lies."""
+
+    def draw(step, index=0):
+        path = tmp_path / "output" / "sample" / f"cat_{step:06d}_{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (512, 384), (step % 255, 80 * index, 120)).save(path)
+        return Sampled(step, index, str(path), f"a cat on <a> sofa {index}", seed=1)
+
+    return draw

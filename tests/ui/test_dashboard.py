@@ -1,0 +1,184 @@
+from dataclasses import replace
+
+import ipywidgets as widgets
+import pytest
+
+from kit.errors import OutputError
+from kit.events import Began, Cached, Finished, Loaded, Noticed, Saved, to_line
+from kit.ui import Dashboard
+from kit.ui.dashboard import in_speed, in_time
+from tests.ui.runs import stepped, whole_run
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed."""
+    things = []
+    monkeypatch.setattr("kit.ui.look.display", things.append)
+    return things
+
+
+def changes_of(widget):
+    seen = []
+    widget.observe(lambda change: seen.append(change["new"]), names="value")
+    return seen
+
+
+def test_it_is_drawn_at_most_twice_a_second(shown):
+    clock = Clock()
+    dashboard = Dashboard(clock=clock)
+    charts, numbers = changes_of(dashboard.chart), changes_of(dashboard.numbers)
+    for event in whole_run(3000):
+        dashboard(event)
+        clock.now += 0.01
+    assert 50 <= len(charts) <= 2 * 30 + 2
+    assert len(numbers) <= 2 * 30 + 2
+    assert max(map(len, charts)) < 16_000
+
+
+def test_the_last_event_is_always_drawn(shown):
+    dashboard = Dashboard(clock=Clock())  # time stands still
+    for event in whole_run(40):
+        dashboard(event)
+    assert "40 of 40" in dashboard.numbers.value
+    assert dashboard.bar.value == 1
+    assert "kit-state done" in dashboard.title.value
+    assert "output/cat.safetensors" in dashboard.notes.value
+
+
+def test_it_shows_itself_once_with_the_first_event(shown):
+    dashboard = Dashboard()
+    assert shown == []
+    for event in whole_run(5):
+        dashboard(event)
+    assert shown == [dashboard.root]
+    dashboard._ipython_display_()  # the last line of the same cell
+    assert shown == [dashboard.root]
+
+
+def test_a_plan_says_name_and_length_before_anything_happens(small_plan):
+    dashboard = Dashboard(small_plan)
+    assert "cat" in dashboard.title.value
+    assert "0 of 60" in dashboard.numbers.value
+
+
+def test_preparing_moves_the_bar_too(shown):
+    dashboard = Dashboard()
+    dashboard(Cached("latents", 6, 24))
+    assert dashboard.bar.value == 0.25
+    assert "preparing latents" in dashboard.numbers.value
+    assert "6 of 24" in dashboard.numbers.value
+
+
+def test_rates_loss_speed_and_what_is_left_are_told(shown):
+    clock = Clock()
+    dashboard = Dashboard(clock=clock)
+    for event in (Began("r", "cat", 100), stepped(20, loss=0.0834)):
+        clock.now += 1
+        dashboard(event)
+    for text in ("20 of 100", "0.0834", "0.1200", "0.0001", "5e-05", "4.0 steps", "about 20 s"):
+        assert text in dashboard.numbers.value
+
+
+def test_what_a_run_says_cannot_become_markup(shown):
+    clock = Clock()
+    dashboard = Dashboard(clock=clock)
+    for event in (Began("r", "<cat>", 1), Noticed("use <b>"), Saved(1, 1, "<i>.safetensors")):
+        clock.now += 1
+        dashboard(event)
+    text = dashboard.title.value + dashboard.notes.value
+    assert "&lt;cat&gt;" in text
+    assert "use &lt;b&gt;" in text
+    assert not any(tag in text for tag in ("<cat>", "<i>.", "use <b>"))
+
+
+def test_an_error_is_said_and_what_was_reached_stays(shown):
+    dashboard = Dashboard(clock=Clock())
+    for event in list(whole_run(10))[:8]:
+        dashboard(event)
+    dashboard.break_off()
+    assert "kit-state failed" in dashboard.title.value
+    assert "6 of 10" in dashboard.numbers.value
+
+
+def test_a_run_is_replayed_from_its_folder(shown, tmp_path, picture):
+    folder = tmp_path / "output" / "cat.run"
+    folder.mkdir(parents=True)
+    events = [*whole_run(30)]
+    events[-2:-2] = [picture(0), picture(30)]
+    text = "\n".join(map(to_line, events)) + '\n{"event": "Stepp'  # torn by a lost connection
+    (folder / "events.jsonl").write_text(text, encoding="utf-8")
+    for path in (folder, str(folder), folder / "events.jsonl"):
+        dashboard = Dashboard.replay(path)
+        assert "30 of 30" in dashboard.numbers.value
+        assert "<svg" in dashboard.chart.value
+        assert len(dashboard.gallery.pictures) == 2
+    assert shown == []  # replaying is not showing
+
+
+def test_samples_are_found_where_a_moved_run_lies_now(tmp_path, picture):
+    drawn = picture(5)
+    run_dir = tmp_path / "output" / "cat.run"
+    run_dir.mkdir()
+    moved = tmp_path / "drive"
+    (run_dir / "events.jsonl").write_text(to_line(drawn) + "\n", encoding="utf-8")
+    (tmp_path / "output").rename(moved)
+    assert len(Dashboard.replay(moved / "cat.run").gallery.pictures) == 1
+
+
+def test_a_folder_without_a_run_is_told(tmp_path):
+    with pytest.raises(OutputError, match="nothing to show"):
+        Dashboard.replay(tmp_path / "cat.run")
+
+
+def test_a_run_that_goes_on_shows_its_past(small_plan, shown):
+    plan = replace(small_plan, run=replace(small_plan.run, from_step=20))
+    plan.run.dir.mkdir(parents=True)
+    lines = [to_line(event) for event in list(whole_run(60))[:32]]
+    (plan.run.dir / "events.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    dashboard = Dashboard(plan)
+    assert dashboard.history.step == 30
+    dashboard(Loaded("SD", "cpu", "no", layers=1, weights=1, from_step=20))
+    dashboard(stepped(21))
+    assert dashboard.history.steps == list(range(1, 22))
+
+
+def test_a_damaged_past_is_a_notice_and_no_reason_not_to_go_on(small_plan):
+    plan = replace(small_plan, run=replace(small_plan.run, from_step=20))
+    plan.run.dir.mkdir(parents=True)
+    (plan.run.dir / "events.jsonl").write_text("damaged\n" + to_line(stepped(1)) + "\n", "utf-8")
+    assert "Not a line of events.jsonl" in Dashboard(plan).notes.value
+
+
+def test_stopping_is_not_an_error(shown):
+    dashboard = Dashboard()
+    dashboard(Finished(3, "asked to stop", "cat-step00000003.safetensors"))
+    assert "kit-state stopped" in dashboard.title.value
+    assert repr(dashboard.results) == "cat-step00000003.safetensors"
+
+
+def test_the_style_is_in_the_same_output():
+    assert isinstance(Dashboard().root.children[0], widgets.HTML)
+    assert "<style>" in Dashboard().root.children[0].value
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "-"), (0.25, "4.0 steps a second"), (2.04, "2.0 s a step")]
+)
+def test_speed_is_said_with_a_number_above_one(seconds, text):
+    assert in_speed(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (725, "12 min"), (11_100, "3 h 05 min")]
+)
+def test_durations_are_said_as_a_person_would(seconds, text):
+    assert in_time(seconds) == text

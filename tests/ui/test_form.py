@@ -1,0 +1,213 @@
+import subprocess
+import sys
+
+import ipywidgets as widgets
+import pytest
+
+from kit.errors import SettingsError
+from kit.settings import Settings, declarations
+from kit.ui import Form
+from kit.ui.pages import heading
+
+# Every way a person may have set things, one value away from its default each.
+EDITS = {
+    "pretrained_model_name_or_path": "owner/name",
+    "v2": False,
+    "sdxl": True,
+    "max_train_steps": 600,
+    "seed": 4294967295,
+    "unet_lr": None,
+    "text_encoder_lr": 0.0,
+    "learning_rate": 3.5e-5,
+    "lr_scheduler": "polynomial",
+    "lr_scheduler_power": 1.5,
+    "optimizer_args": "weight_decay=0.1 betas=0.9,0.99",
+    "LoRA_type": "Kohya LoCon",
+    "conv_dim": 4,
+    "save_every_n_epochs": None,
+    "max_token_length": 225,
+    "gradient_checkpointing": True,
+    "cache_latents": False,
+    "sample_prompts": "a <b> & 'c' --d 7\nzwei Kätzchen 猫",
+    "caption_extension": "",
+    "metadata_title": '"quoted"',
+}
+
+
+def widgets_under(root):
+    yield root
+    for child in getattr(root, "children", ()):
+        yield from widgets_under(child)
+
+
+def set_by_hand(form, name, text):
+    form.fields[name].control.value = text
+
+
+def test_every_declared_setting_stands_in_the_form_exactly_once():
+    form = Form()
+    rows = [
+        css.removeprefix("kit-f-")
+        for widget in widgets_under(form.root)
+        for css in getattr(widget, "_dom_classes", ())
+        if css.startswith("kit-f-")
+    ]
+    assert sorted(rows) == sorted(declarations())
+
+
+def test_tabs_are_the_boxes_of_the_declarations():
+    tabs = Form().pages.root
+    titles = [tabs.get_title(i) for i in range(len(tabs.children))]
+    assert titles == ["Source Model", "Folders", "Parameters", "Samples", "Metadata"]
+    inner = tabs.children[titles.index("Parameters")]
+    assert isinstance(inner, widgets.Tab)
+    assert [inner.get_title(i) for i in range(len(inner.children))] == ["Basic", "Advanced"]
+
+
+def test_headings_are_the_sections_own_words():
+    assert heading("network") == "The LoRA itself: kind, size and dropouts"
+
+
+def test_an_untouched_form_holds_the_defaults():
+    assert Form().settings == Settings()
+
+
+def test_what_is_edited_comes_back_as_it_was_meant():
+    asked = Settings().replace(**EDITS)
+    assert asked.changed().keys() == EDITS.keys()
+    assert Form(asked).settings == asked
+    form = Form()
+    form.fill(asked)
+    assert form.settings == asked
+    form.fill(Settings())
+    assert form.settings == Settings()
+
+
+def test_all_wrong_values_are_told_at_once():
+    form = Form()
+    set_by_hand(form, "epoch", "many")
+    set_by_hand(form, "network_dim", "9999")
+    with pytest.raises(SettingsError) as told:
+        form.settings  # noqa: B018  # reading it is the check
+    assert len(told.value.problems) == 2
+    assert form.problems == told.value.problems
+
+
+def test_a_wrong_value_is_told_at_its_field_on_its_tab_and_beneath():
+    form = Form()
+    set_by_hand(form, "network_dim", "9999")
+    assert "outside of what is possible" in form.fields["network_dim"].problem
+    assert "Parameters / Basic / Network Rank (Dimension): 9999" in form.plan_line.value
+    tabs = form.pages.root
+    assert [tabs.get_title(i) for i in (1, 2)] == ["Folders", "Parameters (!)"]
+    assert [tabs.children[2].get_title(i) for i in (0, 1)] == ["Basic (!)", "Advanced"]
+    set_by_hand(form, "network_dim", "16")
+    assert form.fields["network_dim"].problem == ""
+    assert tabs.get_title(2) == "Parameters"
+
+
+def test_a_blank_that_is_not_possible_is_called_blank():
+    form = Form()
+    set_by_hand(form, "train_batch_size", "")
+    assert form.fields["train_batch_size"].problem.startswith("blank is not a whole number")
+
+
+def test_a_contradiction_is_told_at_the_field_but_the_settings_can_be_read():
+    form = Form()
+    form.fields["random_crop"].value = True
+    assert "cache_latents" in form.fields["random_crop"].problem
+    assert form.settings.images.random_crop
+
+
+def test_fields_without_effect_are_grey_until_they_have_one():
+    form = Form()
+    assert form.fields["conv_dim"].control.disabled
+    assert "No effect now: LoRA type is Standard" in form.fields["conv_dim"]._head.value
+    form.fields["LoRA_type"].value = "Kohya LoCon"
+    assert not form.fields["conv_dim"].control.disabled
+    assert form.fields["lr_scheduler_power"].control.disabled
+
+
+def test_the_line_beneath_says_how_long_it_takes(settings):
+    form = Form(settings)
+    assert form.problems == ()
+    words = "3 images, 12 with repeats, in 1 bucket: 12 steps an epoch, 5 epochs"
+    assert words in form.plan_line.value
+    assert "<b>60 steps in all</b>" in form.plan_line.value
+    set_by_hand(form, "train_batch_size", "4")
+    assert "<b>15 steps in all</b>" in form.plan_line.value
+    assert "choose a base model" in form.plan_line.value
+
+
+def test_the_line_does_not_change_by_itself(settings):
+    form = Form(settings.replace(seed=None))
+    before = form.plan_line.value
+    form._changed()
+    assert form.plan_line.value == before
+
+
+def test_the_line_says_what_is_wrong_with_the_folder(settings):
+    form = Form(settings)
+    set_by_hand(form, "train_data_dir", "/nowhere/<b>")
+    assert "does not exist" in form.plan_line.value
+    assert "<b>" not in form.plan_line.value
+    assert form.problems
+    assert form.settings.folders.train_data_dir == "/nowhere/<b>"
+
+
+def test_filling_many_fields_plans_once(settings, monkeypatch):
+    plans = []
+    form = Form()
+    monkeypatch.setattr("kit.ui.form.planning.plan", lambda asked: plans.append(asked))
+    monkeypatch.setattr("kit.ui.form._in_words", lambda plan: "")
+    form.fill(settings)
+    assert plans == [settings]
+
+
+def test_toml_goes_out_and_comes_back(settings, tmp_path):
+    path = tmp_path / "new folder" / "run.toml"
+    form = Form(settings)
+    form.path.value = f" {path} "
+    form.save_button.click()
+    assert "Saved as" in form.file_line.value
+    assert Settings.load(path) == settings
+
+    other = Form()
+    other.path.value = str(path)
+    other.load_button.click()
+    assert other.settings == settings
+    assert "Filled from" in other.file_line.value
+
+
+def test_a_file_that_cannot_be_read_changes_nothing(settings, tmp_path):
+    (tmp_path / "bad.toml").write_text("epohc = 3", encoding="utf-8")
+    form = Form(settings)
+    for name, told in (("none.toml", "cannot be read"), ("bad.toml", "did you mean epoch")):
+        form.path.value = str(tmp_path / name)
+        form.load_button.click()
+        assert told in form.file_line.value
+        assert form.settings == settings
+
+
+def test_a_form_with_wrong_values_is_not_saved(tmp_path):
+    form = Form()
+    set_by_hand(form, "epoch", "many")
+    form.path.value = str(tmp_path / "run.toml")
+    form.save_button.click()
+    assert "epoch" in form.file_line.value
+    assert not (tmp_path / "run.toml").exists()
+
+
+def test_the_form_opens_without_torch_and_matplotlib():
+    code = (
+        "import sys; from kit.ui import Form; Form();"
+        "print(sorted({'torch', 'matplotlib', 'diffusers', 'transformers'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_only_core_widgets_are_used(settings):
+    """Colab shows no others; and a Tab of ipywidgets 7 knows no `titles`."""
+    for widget in widgets_under(Form(settings).root):
+        assert type(widget).__module__.startswith("ipywidgets.")
