@@ -1,7 +1,8 @@
 """Randomness by address: every draw is a function of what it is for, not of what was drawn before.
 
-The address of a draw is a tuple such as (seed, "noise", step, row). The same address always gives the
-same numbers, so step n can be computed without living through steps 1 to n-1, and a resumed run equals
+The address of a draw is a tuple such as (seed, "noise", step, row). The same address always gives
+the same numbers, so step n can be computed without living through steps 1 to n-1, and a resumed run
+equals
 an unbroken one.
 """
 

@@ -1,8 +1,11 @@
 """Latents and encoded captions: made once and kept in memory or on disk, or made at each use.
 
-A kept thing lies under a hash of all it depends on: the image's bytes, its size, cut and mirroring and
-the VAE's weights; the caption, its length and the text encoders' weights. Whatever changes is made anew,
-so nothing stale can be trained on. Latents are kept as a distribution (mean and logvar), so that each
+A kept thing lies under a hash of all it depends on: the image's bytes, its size, cut and mirroring
+and
+the VAE's weights; the caption, its length and the text encoders' weights. Whatever changes is made
+anew,
+so nothing stale can be trained on. Latents are kept as a distribution (mean and logvar), so that
+each
 use can draw again, as without a cache.
 
 Shapes: 3 colours, H W picture, C latent channels, h w latent height and width.
@@ -29,7 +32,7 @@ from kit.dataset.buckets import Fit, Size, crop_conditions
 from kit.dataset.pixels import cut_offset, is_flipped, open_upright, prepared
 from kit.errors import DatasetError
 from kit.events import Cached, Event, Noticed
-from kit.families import Family, Words
+from kit.families import Family, Tokens, Words
 from kit.planning import Plan
 from kit.runs import write_atomically
 
@@ -63,7 +66,7 @@ class _Cut:
 
 
 class Encoder:
-    """Images to latents through the family's VAE; turns to float32 where half precision overflows."""
+    """Images to latents through the family's VAE, in float32 where half precision overflows."""
 
     def __init__(self, plan: Plan, family: Family) -> None:
         self.plan, self.family = plan, family
@@ -137,7 +140,7 @@ class KeptLatents:
 
 
 class Shelf:
-    """Tensors on disk by the hash of what they depend on; a place that cannot be written is left alone."""
+    """Tensors on disk by the hash of what they depend on; an unwritable place is left alone."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -175,7 +178,8 @@ class Shelf:
         """Tell where the disk refused."""
         if self.refused:
             yield Noticed(
-                f"the cache cannot be kept in {self.folder} ({self.refused}); it stays in memory for this run"
+                f"the cache cannot be kept in {self.folder} ({self.refused}); it stays in memory "
+                "for this run"
             )
 
 
@@ -231,8 +235,15 @@ def _latent_key(plan: Plan, cut: _Cut, vae: str) -> str:
 
 
 def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DatasetError(
+            f"The image {path} cannot be read: {error.strerror or error}",
+            "It was there when the run was planned.",
+            "Put it back, or plan the run again.",
+        ) from error
 
 
 def weights_hash(modules: Sequence[nn.Module]) -> str:
@@ -278,17 +289,20 @@ class CaptionReader:
     def words(self, captions: Sequence[str]) -> Words:
         """Encode now; differentiable where the encoders learn."""
         memory = self.plan.settings.memory
-        tokens = self.family.tokenize(captions, max_token_length=memory.max_token_length)
-        return self.family.encode_tokens(tokens, clip_skip=memory.clip_skip)
+        return self.family.encode_tokens(self._tokens(captions), clip_skip=memory.clip_skip)
+
+    def key(self, caption: str) -> str:
+        """A hash of all that its words depend on: what the encoders read, and how they read it."""
+        ids = [windows.tolist() for windows in self._tokens([caption])]
+        return Shelf.key("words", ids, self.plan.settings.memory.clip_skip, self._encoders)
+
+    def _tokens(self, captions: Sequence[str]) -> Tokens:
+        length = self.plan.settings.memory.max_token_length
+        return self.family.tokenize(captions, max_token_length=length)
 
     @cached_property
-    def encoder_hash(self) -> str:
-        """What the words depend on besides the caption; tokenizers follow from the encoders' vocabulary."""
-        memory = self.plan.settings.memory
-        probe = self.family.tokenize(["a b, c! 1 é"], max_token_length=memory.max_token_length)
-        ids = [window.tolist() for window in probe]
-        weights = weights_hash(list(self.family.text_encoders))
-        return Shelf.key(ids, weights, memory.max_token_length, memory.clip_skip)
+    def _encoders(self) -> str:
+        return weights_hash(list(self.family.text_encoders))
 
 
 def cache_words(
@@ -300,7 +314,7 @@ def cache_words(
     shelf = Shelf(_folder(plan) / "captions") if on_disk else None
     kept: dict[str, Words] = {}
     for caption in captions:
-        key = Shelf.key("caption", caption, reader.encoder_hash) if shelf else ""
+        key = reader.key(caption) if shelf else ""
         tensors = shelf.get(key) if shelf else None
         if tensors is None:
             with torch.no_grad(), autocast():

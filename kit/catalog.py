@@ -1,6 +1,7 @@
 """The menus: optimizers, schedules, LoRA types, samplers. Rows of data, without torch.
 
-A row says where the code is, what it needs, and which settings it uses; so `if name == ...` stands nowhere.
+A row says where the code is, what it needs, and which settings it uses; so `if name == ...` stands
+nowhere.
 """
 
 from __future__ import annotations
@@ -134,7 +135,9 @@ SAMPLERS: dict[str, Sampler] = {
     "dpmsolver++": _sampler("DPMSolverMultistepScheduler", algorithm_type="dpmsolver++"),
     "dpmsingle": _sampler("DPMSolverSinglestepScheduler", lower_order_final=True),
 }  # fmt: skip
-SAMPLERS |= {f"k_{name}": SAMPLERS[name] for name in ("lms", "euler", "euler_a", "dpm_2", "dpm_2_a")}
+SAMPLERS |= {
+    f"k_{name}": SAMPLERS[name] for name in ("lms", "euler", "euler_a", "dpm_2", "dpm_2_a")
+}
 
 CAPTION_EXTENSIONS = (".txt", ".caption", ".cap")
 

@@ -1,7 +1,9 @@
 """What is needed to go on, and the LoRA files: written whole or not at all.
 
-State is kept after a whole step, as often as it costs little (below), at every LoRA file and at the end.
-It holds weights, optimizer, schedule, scaler, position and loss history. Random numbers need no state:
+State is kept after a whole step, as often as it costs little (below), at every LoRA file and at
+the end.
+It holds weights, optimizer, schedule, scaler, position and loss history. Random numbers need no
+state:
 every draw is a function of its address.
 """
 
@@ -23,7 +25,9 @@ from kit.optim import Learning
 from kit.planning import Plan
 from kit.runs import RunRecord, write_atomically, write_record
 
-SHARE = 0.03  # of the time may go into keeping state; a kill then costs at most cost / SHARE seconds
+SHARE = (
+    0.03  # of the time may go into keeping state; a kill then costs at most cost / SHARE seconds
+)
 FORMAT = 1
 
 
@@ -193,4 +197,3 @@ def epoch_suffix(epoch: int) -> str:
 def step_suffix(step: int) -> str:
     """As kohya: `-step00000300`."""
     return f"-step{step:08d}"
-

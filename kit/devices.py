@@ -38,7 +38,8 @@ def check_precision(device: torch.device, mixed_precision: str) -> None:
     possible = _possible(device)
     if mixed_precision not in possible:
         raise DeviceError(
-            f"mixed_precision = {mixed_precision} does not work on this device: {describe(device)}.",
+            f"mixed_precision = {mixed_precision} does not work on this device: "
+            f"{describe(device)}.",
             f"It can do: {', '.join(possible)}.",
             f"Set mixed_precision = {possible[-1]}.",
         )

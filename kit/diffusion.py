@@ -1,7 +1,8 @@
 """Noise, targets and loss weights: pure functions on tensors.
 
 Shapes: B batch, C latent channels, h w latent height and width, T the 1000 timesteps.
-Conventions: alpha-bar of a timestep is `alphas_cumprod_T[t]` (Ho et al. 2020); SNR is alpha-bar / (1 - alpha-bar).
+Conventions: alpha-bar of a timestep is `alphas_cumprod_T[t]` (Ho et al. 2020); SNR is alpha-bar /
+(1 - alpha-bar).
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ class Stepped(Event):
     """One optimizer step is done.
 
     loss: mean loss of the step's batches; loss_average: mean over about one epoch of batches.
-    rates: learning rate of each parameter group that made this step; norm: gradient norm before clipping.
+    rates: learning rate of each parameter group that made this step; norm: gradient norm before
+    clipping.
     seconds: wall time of the step; epoch counts from 1 and may be fractional.
     """
 
@@ -97,7 +98,7 @@ class Saved(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The run is over: reason is "done" or "asked to stop"; path is the newest LoRA file, if any."""
+    """The run is over: reason is "done" or "asked to stop"; path is the newest LoRA file."""
 
     step: int
     reason: str

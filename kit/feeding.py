@@ -55,9 +55,7 @@ class Feed:
         clean = []
         for row, latent in enumerate(latents):
             std_Chw = torch.exp(0.5 * latent.logvar_Chw.clamp(-30.0, 20.0))
-            draw_Chw = diffusion.draw_normal(
-                tuple(std_Chw.shape), plan.seed, "latent", number, row
-            )
+            draw_Chw = diffusion.draw_normal(tuple(std_Chw.shape), plan.seed, "latent", number, row)
             clean.append((latent.mean_Chw + std_Chw * draw_Chw) * self.family.latent_scale)
         captions = [plan.images[use.image].caption for use in uses]
         length = plan.settings.memory.max_token_length

@@ -29,15 +29,13 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"float": "float32", "fp16": "float16", "bf16": "bfloat16"}
 LEGACY_WINDOW = slice(0x100000, 0x110000)  # the bytes behind the short, old hash
-FOLDER, MISSING = "IsADirectory", "NOFILE"  # the reference's words in place of a hash
 
 # How tensors' names end, in the words of kohya, LyCORIS, PEFT and diffusers; "" goes with any.
-_PEFT = r"lora_[AB](?:\.\w+)?\.weight"
-_DIFFUSERS = r"lora(?:_linear_layer)?\.(?:up|down)\.weight"
+_NOT_KOHYAS = r"lora_[AB](?:\.\w+)?\.weight|lora(?:_linear_layer)?\.(?:up|down)\.weight"
 KINDS = {
     kind: re.compile(rf"(.+?)[._]({ends})")
     for kind, ends in {
-        "LoRA": rf"lora_(?:up|down|mid)\.weight|{_PEFT}|{_DIFFUSERS}",
+        "LoRA": rf"lora_(?:up|down|mid)\.weight|{_NOT_KOHYAS}",
         "LoHa": r"hada_(?:w[12]_[ab]|t[12])",
         "LoKr": r"lokr_(?:w[12](?:_[ab])?|t[12])",
         "OFT": r"oft_(?:blocks|diag)",
@@ -88,10 +86,7 @@ class Header:
 
 
 def split_name(name: str) -> tuple[str, str, str]:
-    """A tensor's name as module, role within it, and kind; the kind is "" for alpha and the like.
-
-    A name that no LoRA file has is ("", name, "").
-    """
+    """A name as (module, role, kind): kind "" for alpha and such, module "" for what is no LoRA."""
     for kind, pattern in KINDS.items():
         if match := pattern.fullmatch(name):
             return match[1], match[2], kind
@@ -115,8 +110,7 @@ def write_lora(
 
     Raises: LoraFileError where a value is not finite; OutputError where it cannot be written.
     """
-    assert save_as in ("safetensors", "ckpt", "pt"), save_as
-    assert tensors, "a LoRA without tensors"
+    assert tensors and save_as in ("safetensors", "ckpt", "pt"), save_as
     plain = _plain(path, tensors)
     chunks = _safetensors(plain, metadata) if save_as == "safetensors" else _pickle(plain)
 
@@ -166,8 +160,8 @@ def read_header(path: Path) -> Header:
             table: dict[str, Any] = json.loads(file.read(start - 8))
         metadata = {str(key): str(value) for key, value in table.pop("__metadata__", {}).items()}
         entries = {
-            name: Entry(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
-            for name, entry in table.items()
+            name: Entry(e["dtype"], tuple(map(int, e["shape"])), *map(int, e["data_offsets"]))
+            for name, e in table.items()
         }
     except ModelError as error:
         whole = "A LoRA file is a whole .safetensors, .ckpt or .pt."
@@ -201,14 +195,14 @@ def model_hashes(path: Path) -> tuple[str, str]:
     A folder has the reference's word "IsADirectory" for both, what cannot be read "NOFILE".
     """
     if path.is_dir():
-        return FOLDER, FOLDER
+        return "IsADirectory", "IsADirectory"
     try:
         with path.open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(LEGACY_WINDOW.start)
             return _short(file.read(LEGACY_WINDOW.stop - LEGACY_WINDOW.start)), whole
     except OSError:
-        return MISSING, MISSING
+        return "NOFILE", "NOFILE"
 
 
 def _short(window: bytes) -> str:

@@ -140,11 +140,10 @@ def _base(family: str, base: BaseFacts, vae: BaseFacts | None) -> dict[str, Any]
         "ss_v2": row.base_version.startswith("sd_v2"),
         "ss_zero_terminal_snr": base.zero_terminal_snr,
     }
-    for part, model in (("sd_model", base), ("vae", vae)):
-        if model is None:
-            continue
-        facts[f"ss_{part}_name"] = public_name(model.name)
-        if model.sha256:
+    for part, model in {"sd_model": base, "vae": vae}.items():
+        if model:
+            facts[f"ss_{part}_name"] = public_name(model.name)
+        if model and model.sha256:
             facts[f"ss_{part}_hash"] = model.legacy_hash
             facts[f"ss_new_{part}_hash"] = model.sha256
     return facts
@@ -264,12 +263,9 @@ def _tags(images: tuple[TrainImage, ...]) -> dict[str, Counter[str]]:
 
 def _bucket_info(plan: Plan) -> dict[str, Any]:
     """The buckets in use, and by how much their proportions miss those of their images."""
-    used = {i for _, members in plan.layout.buckets for i, _ in members}
-    errors = [
-        abs(plan.fits[i].bucket[0] / plan.fits[i].bucket[1] - image.width / image.height)
-        for i, image in enumerate(plan.images)
-        if i in used
-    ]
+    used = sorted(i for _, members in plan.layout.buckets for i, _ in members)
+    places = [(plan.images[i], plan.fits[i].bucket) for i in used]
+    errors = [abs(wide / high - image.width / image.height) for image, (wide, high) in places]
     buckets = {
         str(i): {"resolution": size, "count": count}
         for i, (size, count) in enumerate(plan.buckets.items())

@@ -1,7 +1,9 @@
 """Optimizers and learning-rate schedules, made from the catalog's rows.
 
-A schedule is a factor of the group's own rate, as a function of the finished steps. Formulas are those of
-transformers' and diffusers' get_scheduler, which the reference trainer calls; each begins with a linear
+A schedule is a factor of the group's own rate, as a function of the finished steps. Formulas are
+those of
+transformers' and diffusers' get_scheduler, which the reference trainer calls; each begins with a
+linear
 warm-up whose first step has rate 0.
 """
 
@@ -65,7 +67,8 @@ def cosine_with_restarts(step: int, shape: Shape) -> float:
 def polynomial(step: int, shape: Shape) -> float:
     """(1 - progress) to the power, down to a rate of 1e-7.
 
-    The reference ends every group at the main rate's 1e-7 (its defect 21); here each ends at its own.
+    The reference ends every group at the main rate's 1e-7 (its defect 21); here each ends at its
+    own.
     """
     end = min(LEAST_RATE, shape.rate)
     if step > shape.total:
@@ -131,15 +134,15 @@ def make_learning(
     given = parse_optimizer_args(optimizer_args)
     row, notices = catalog.OPTIMIZERS[optimizer_type], []
     if row.fallback and (reason := _cannot_run(row, device)):
-        notices.append(f"{optimizer_type} cannot run here ({reason}); {row.fallback} is used instead")
+        notices.append(
+            f"{optimizer_type} cannot run here ({reason}); {row.fallback} is used instead"
+        )
         optimizer_type, row = row.fallback, catalog.OPTIMIZERS[row.fallback]
     arguments = {**row.defaults, **given}
     own_rate = row.own_rate and bool(arguments.get("relative_step"))
-    if own_rate and arguments.get("warmup_init"):
-        arguments["relative_step"] = True
     optimizer = _built(row, optimizer_type, groups, arguments, own_rate=own_rate)
     schedule = OwnSchedule() if own_rate else make_schedule(optimizer, lr_scheduler, shape)
-    return Learning(optimizer, schedule, _described(optimizer, given), own_rate, tuple(notices))
+    return Learning(optimizer, schedule, _described(optimizer, arguments), own_rate, tuple(notices))
 
 
 def make_schedule(optimizer: Optimizer, lr_scheduler: str, shape: Shape) -> LambdaLR:
@@ -166,12 +169,11 @@ def _rate_of(learning: Learning, group: dict[str, Any]) -> float:
     if not learning.own_rate:
         return float(group["lr"])
     # Adafactor keeps no rate; the step size of its first weight stands for the group.
-    state = learning.optimizer.state.get(group["params"][0])
-    if not state:
-        return 0.0
-    size = min(1e-6 * state["step"] if group["warmup_init"] else 1e-2, 1 / math.sqrt(state["step"]))
-    scale = max(group["eps"][1], float(state["RMS"])) if group["scale_parameter"] else 1.0
-    return float(size * scale)
+    weight = group["params"][0]
+    step = learning.optimizer.state.get(weight, {}).get("step", 0) + 1
+    size = min(1e-6 * step if group["warmup_init"] else 1e-2, 1 / math.sqrt(step))
+    rms = float(weight.detach().norm()) / math.sqrt(weight.numel())
+    return size * (max(group["eps"][1], rms) if group["scale_parameter"] else 1.0)
 
 
 def _built(
@@ -205,12 +207,19 @@ def _cannot_run(row: catalog.Optimizer, device: torch.device) -> str:
         probe = torch.nn.Parameter(torch.zeros(4096, device=device))
         probe.grad = torch.ones_like(probe)
         catalog.load(row.code, row.needs)([probe], lr=1e-3).step()
-    except (KitError, RuntimeError, NotImplementedError, OSError, AttributeError, ValueError) as error:
+    except (
+        KitError,
+        RuntimeError,
+        NotImplementedError,
+        OSError,
+        AttributeError,
+        ValueError,
+    ) as error:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     return "" if bool((probe != 0).all()) else "its step changes nothing"
 
 
-def _described(optimizer: Optimizer, given: dict[str, Any]) -> str:
+def _described(optimizer: Optimizer, arguments: dict[str, Any]) -> str:
     kind = type(optimizer)
-    shown = ",".join(f"{key}={value}" for key, value in given.items())
+    shown = ",".join(f"{key}={value}" for key, value in arguments.items())
     return f"{kind.__module__}.{kind.__name__}" + (f"({shown})" if shown else "")

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from kit import catalog
 from kit.dataset.batches import Layout, balanced_repeats
@@ -77,7 +76,7 @@ class Plan:
         return range(first, min(first + gathered, (epoch + 1) * self.batches_per_epoch))
 
     def save_due(self, step: int) -> str:
-        """"epoch" or "step" where a LoRA file is due after this step, otherwise an empty string.
+        """The words "epoch" or "step" where a LoRA file is due after this step, otherwise "".
 
         The end of the run is not counted: its file is the final one.
         """
@@ -181,9 +180,7 @@ def plan(settings: Settings) -> Plan:
     seed = settings.basic.seed or run.seed or secrets.randbelow(2**32 - 1) + 1
     settings = settings.replace(seed=seed, output_name=run.name)
     fits = fit_all(dataset.images, bucket_rule(settings))
-    layout = lay_out(
-        dataset.images, fits, batch_size=settings.basic.train_batch_size, seed=seed
-    )
+    layout = lay_out(dataset.images, fits, batch_size=settings.basic.train_batch_size, seed=seed)
     per_epoch = math.ceil(layout.batches_per_epoch / settings.basic.gradient_accumulation_steps)
     total = total_steps(settings, per_epoch)
     return Plan(
@@ -196,7 +193,11 @@ def plan(settings: Settings) -> Plan:
         warmup_steps=warmup_steps(settings, total),
         prompts=prompts,
         run=run,
-        notices=(*dataset.notices, *notices(settings), *_noticed(settings, dataset.images, fits, run)),
+        notices=(
+            *dataset.notices,
+            *notices(settings),
+            *_noticed(settings, dataset.images, fits, run),
+        ),
     )
 
 
@@ -209,7 +210,7 @@ def total_steps(settings: Settings, steps_per_epoch: int) -> int:
 
 
 def warmup_steps(settings: Settings, total: int) -> int:
-    """The steps given, or the share of the total, rounded down; 0 where the schedule does not warm up."""
+    """The steps given, or the share of the total, rounded down; 0 for constant."""
     basic = settings.basic
     if not catalog.SCHEDULES[basic.lr_scheduler].warms_up:
         return 0
@@ -246,9 +247,10 @@ def fit_all(images: tuple[TrainImage, ...], rule: BucketRule) -> tuple[Fit, ...]
             small.append(f"{image.path.name} ({image.width} x {image.height})")
     if small:
         raise DatasetError(
-            f"Smaller than one bucket step of {rule.step} pixels: {', '.join(small[:5])}"
+            f"Too small for buckets in steps of {rule.step} pixels: {', '.join(small[:5])}"
             + (f" and {len(small) - 5} more." if len(small) > 5 else "."),
-            "With bucket_no_upscale on, images keep their size.",
+            "With bucket_no_upscale on, images are never enlarged, and scaled down to the "
+            "resolution.",
             "Turn bucket_no_upscale off, lower bucket_reso_steps, or remove these images.",
         )
     return tuple(fits)
@@ -268,7 +270,8 @@ def lay_out(
     for i, place in enumerate(fits):
         if uses[i]:
             members.setdefault(place.bucket, []).append((i, uses[i]))
-    # Regularisation images beyond the balance take turns with their bucket's others, epoch by epoch.
+    # Regularisation images beyond the balance take turns with their bucket's others, epoch by
+    # epoch.
     idle = {fits[i].bucket for i in reg if not uses[i]} & set(members)
     rotating = tuple(
         (size, tuple(i for i in reg if fits[i].bucket == size)) for size in sorted(idle)
@@ -292,7 +295,8 @@ def _noticed(
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
     if run.renamed_from:
         yield (
-            f"{run.renamed_from} is already there and is not overwritten: this run is named {run.name}"
+            f"{run.renamed_from} is already there and is not overwritten: this run is named "
+            f"{run.name}"
         )
     strongly_cut = [
         image.path.name
@@ -309,16 +313,20 @@ def _noticed(
     lonely = sum(1 for count in per_bucket.values() if count == 1)
     if settings.basic.train_batch_size > 1 and lonely > len(per_bucket) / 2 > 1:
         yield (
-            f"{lonely} of {len(per_bucket)} buckets hold a single image, so their batches repeat it; fewer "
+            f"{lonely} of {len(per_bucket)} buckets hold a single image, so their batches repeat "
+            "it; fewer "
             "buckets (a larger bucket_reso_steps) mix more"
         )
 
 
 def _rate_notices(settings: Settings) -> Iterator[str]:
     basic = settings.basic
-    if basic.unet_lr is not None and basic.text_encoder_lr is not None:
-        if "learning_rate" in settings.changed():
-            yield "learning_rate has no effect: unet_lr and text_encoder_lr are both set; blank them to use it"
+    both_own = basic.unet_lr is not None and basic.text_encoder_lr is not None
+    if both_own and "learning_rate" in settings.changed():
+        yield (
+            "learning_rate has no effect: unet_lr and text_encoder_lr are both set; blank them "
+            "to use it"
+        )
 
 
 def _cut_share(place: Fit) -> float:
@@ -336,7 +344,14 @@ def _fingerprint(settings: Settings, images: tuple[TrainImage, ...]) -> str:
     for name in ("output_dir", "output_name", "seed"):
         asked.pop(name)
     pictures = [
-        (str(i.path.resolve()), i.caption, i.repeats, i.is_reg, i.path.stat().st_size, i.path.stat().st_mtime_ns)
+        (
+            str(i.path.resolve()),
+            i.caption,
+            i.repeats,
+            i.is_reg,
+            i.path.stat().st_size,
+            i.path.stat().st_mtime_ns,
+        )
         for i in images
     ]
     text = json.dumps([asked, pictures], sort_keys=True, default=str)

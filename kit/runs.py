@@ -1,11 +1,11 @@
 """Where a run's files lie, and which run a name means: a new one, or one that goes on.
 
-    <output_dir>/<name>.safetensors           the finished LoRA; <name>-000002, <name>-step00000300 before
-    <output_dir>/sample/<name>_...png         sample pictures
-    <output_dir>/<name>.run/run.toml          the settings that were used, with help
-    <output_dir>/<name>.run/run.json          fingerprint, seed, last kept step, whether it is finished
-    <output_dir>/<name>.run/events.jsonl      what happened
-    <output_dir>/<name>.run/state/            what is needed to go on
+<output_dir>/<name>.safetensors           the finished LoRA; before it <name>-000002 and so on
+<output_dir>/sample/<name>_...png         sample pictures
+<output_dir>/<name>.run/run.toml          the settings that were used, with help
+<output_dir>/<name>.run/run.json          fingerprint, seed, last kept step, whether it is finished
+<output_dir>/<name>.run/events.jsonl      what happened
+<output_dir>/<name>.run/state/            what is needed to go on
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ class RunRecord:
     finished: bool = False
 
 
-def choose_run(
-    output_dir: str, name: str, *, ending: str, fingerprint: str, seed: int = 0
-) -> Run:
+def choose_run(output_dir: str, name: str, *, ending: str, fingerprint: str, seed: int = 0) -> Run:
     """The unfinished run of the same settings, or a new one under a name that is still free.
 
     seed: the one that was asked for; 0 goes on with whatever was drawn.
@@ -75,9 +73,9 @@ def choose_run(
     while True:
         run = Run(folder, candidate, ending, fingerprint, renamed_from="" if number == 1 else name)
         record = read_record(run.dir)
-        if record and not record.finished and record.fingerprint == fingerprint:
-            if seed in (0, record.seed):
-                return replace(run, seed=record.seed, from_step=record.step)
+        is_same = record and not record.finished and record.fingerprint == fingerprint
+        if record and is_same and seed in (0, record.seed):
+            return replace(run, seed=record.seed, from_step=record.step)
         if not run.dir.exists() and not _has_files(run):
             return run
         number += 1
@@ -118,13 +116,13 @@ def write_record(run_dir: Path, record: RunRecord) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to `<name>.part`, force it to disk, and rename: `path` is whole or untouched, always."""
+    """Write to `<name>.part`, force it to disk, rename: `path` is whole or untouched."""
     part = path.with_name(f"{path.name}.part")
     try:
         write(part)
         with part.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
-        os.replace(part, path)
+        part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -1,6 +1,7 @@
 """Sample pictures: the live network draws, from the same seed the same picture.
 
-Nothing here touches the training: random numbers come from the prompt's own generator, and dropouts rest.
+Nothing here touches the training: random numbers come from the prompt's own generator, and
+dropouts rest.
 
 Shapes: B batch (2 with guidance), C latent channels, h w latent height and width.
 """
@@ -45,7 +46,7 @@ class Artist:
 
     @torch.no_grad()
     def draw(self, prompt: Prompt, *, size: tuple[int, int], seed: int) -> Image.Image:
-        """One picture of `size` (width, height). Guidance above 1 also reads the negative prompt."""
+        """One picture of `size` (width, height); a scale above 1 reads the negative prompt."""
         return self.draw_many([prompt], size=size, seeds=[seed])[0]
 
     @torch.no_grad()
@@ -69,10 +70,18 @@ class Artist:
             latents_BChw = scheduler.step(
                 guess, t, latents_BChw, **_randomness(scheduler, generators)
             ).prev_sample
-        return [_picture(pixels) for pixels in self.family.decode_latents(latents_BChw)]
+        return [_picture(pixels) for pixels in self._decode(latents_BChw)]
+
+    def _decode(self, latents_BChw: Tensor) -> Tensor:
+        """Pixels; the VAE turns to float32 where half precision overflows."""
+        pixels_B3HW = self.family.decode_latents(latents_BChw)
+        if not bool(pixels_B3HW.isfinite().all()) and self.family.vae.dtype != torch.float32:
+            self.family.vae.float()
+            pixels_B3HW = self.family.decode_latents(latents_BChw)
+        return pixels_B3HW
 
     def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> tuple[Words, Tensor]:
-        """The words of all negative prompts, then of all prompts; without guidance only the latter."""
+        """The words of all negative prompts, then of all prompts; unguided only the latter."""
         texts = [prompt.text for prompt in prompts]
         if prompts[0].scale > 1:
             texts = [prompt.negative for prompt in prompts] + texts

@@ -23,7 +23,7 @@ class Stop:
 
 @contextmanager
 def interrupt_asks(stop: Stop) -> Iterator[None]:
-    """Turn the first Ctrl-C, stop sign of the notebook, or SIGTERM into a wish; the second ends at once.
+    """Turn the first Ctrl-C, stop sign or SIGTERM into a wish; the second ends at once.
 
     Only the main thread of a process may listen to signals; elsewhere this does nothing.
     """

@@ -3,7 +3,8 @@
     for event in train(plan):
         print(event)
 
-Leaving early is safe: the state of the last whole step is kept, and the same settings go on from there
+Leaving early is safe: the state of the last whole step is kept, and the same settings go on from
+there
 with the same data, to the same weights as if nothing had happened.
 """
 
@@ -25,10 +26,12 @@ from kit.workshop import prepare
 def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
     """Train one LoRA, telling what happens as it happens.
 
-    The run is over when the iteration is. `stop` is a wish that is read between two steps; Ctrl-C and
+    The run is over when the iteration is. `stop` is a wish that is read between two steps; Ctrl-C
+    and
     the notebook's stop sign are such a wish too.
 
-    Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says what
+    Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says
+    what
     to change.
     """
     stop = stop or Stop()
@@ -38,7 +41,9 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
         yield Noticed(text)
 
     with interrupt_asks(stop):
-        shop = yield from prepare(plan)  # model, caches, network, optimizer, and the state to go on from
+        shop = yield from prepare(
+            plan
+        )  # model, caches, network, optimizer, and the state to go on from
         step = done = shop.checkpoint.kept_step
         try:
             if step == 0 and plan.sample_due(0):

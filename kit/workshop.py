@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kit import catalog, diffusion, lora_file
-from kit.adapters.network import Network, attach, device_of, parts_of
+from kit.adapters.network import Network, attach, parts_of
 from kit.addresses import seed_at
 from kit.caching import (
     CaptionReader,
@@ -44,17 +45,26 @@ from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.feeding import Batch, Feed
 from kit.metadata import BaseFacts, training_metadata
-from kit.modelfile import ModelFile, check_claims, decide_prediction, detect, locate
+from kit.modelfile import (
+    ModelFile,
+    check_claims,
+    decide_prediction,
+    detect,
+    locate,
+    locate_vae,
+)
 from kit.optim import Learning, Shape, make_learning
 from kit.planning import Plan
 from kit.sampling import Artist
 from kit.settings import Settings
 from kit.settings.checks import caches_latents, caches_words, rates
 
+FileWriter: TypeAlias = Callable[[Path, int, int], None]  # path, step, epoch
+
 
 @dataclass
 class Workshop:
-    """One run's machinery. `learn` is the product's one training step; everything else serves it."""
+    """One run's machinery; `learn` is the product's one training step."""
 
     plan: Plan
     accelerator: Accelerator
@@ -107,9 +117,7 @@ class Workshop:
         loss_B = loss_B * batch.weight_B.to(device)
         if gamma:
             snr_B = self.snr_T.to(device)[t_B]
-            loss_B = loss_B * diffusion.min_snr_weight(
-                snr_B, gamma, predicts=self.family.predicts
-            )
+            loss_B = loss_B * diffusion.min_snr_weight(snr_B, gamma, predicts=self.family.predicts)
         return loss_B.mean()
 
     def _encode(self, batch: Batch) -> Any:
@@ -119,7 +127,7 @@ class Workshop:
         )
 
     def _clip(self) -> float:
-        """Shorten the gradient to max_grad_norm and return its length before; 0 does not shorten."""
+        """Shorten the gradient to max_grad_norm, 0 for never; returns its length before."""
         weights = [p for g in self.learning.optimizer.param_groups for p in g["params"]]
         longest = self.plan.settings.basic.max_grad_norm or float("inf")
         norm = self.accelerator.clip_grad_norm_(weights, longest)
@@ -162,11 +170,23 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
         yield Noticed(text)
     accelerator = make_accelerator(device, settings.memory.mixed_precision)
     family = _load(settings, file, device)
+    writer = partial(_file_writer, plan, file=file, began=began)
+    return (yield from equip(plan, family, accelerator, writer=writer))
+
+
+def equip(
+    plan: Plan, family: Family, accelerator: Accelerator, *, writer: Callable[..., FileWriter]
+) -> Generator[Event, None, Workshop]:
+    """The workshop around a base model; writer(network, learning) makes what writes its LoRA files.
+
+    Raises: DatasetError, LoraFileError; each says what to change.
+    """
+    settings = plan.settings
     latents = yield from _latents(plan, family)
     words = yield from _words(plan, family, accelerator)
     network = _attached(plan, family)
     _checkpoint_gradients(settings, family)
-    learning = _learning(plan, network, device)
+    learning = _learning(plan, network, accelerator.device)
     for text in learning.notices:
         yield Noticed(text)
     losses = Losses(plan.batches_per_epoch)
@@ -176,13 +196,13 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
         learning,
         losses,
         scaler=accelerator.scaler,
-        write_file=_file_writer(plan, network, learning, file, began),
+        write_file=writer(network, learning),
     )
     step = checkpoint.resume()
     learning.optimizer = accelerator.prepare_optimizer(learning.optimizer)
     yield Loaded(
         family.label,
-        describe(device),
+        describe(accelerator.device),
         settings.memory.mixed_precision,
         len(network.adapters),
         network.count,
@@ -234,7 +254,9 @@ def _load(settings: Settings, file: ModelFile, device: torch.device) -> Family:
     whole = settings.memory.no_half_vae or (overflows and not settings.model.vae)
     return load_family(
         file,
-        predicts=Prediction(decide_prediction(file, v_parameterization=settings.model.v_parameterization)),
+        predicts=Prediction(
+            decide_prediction(file, v_parameterization=settings.model.v_parameterization)
+        ),
         device=device,
         dtype=dtype,
         vae_dtype=torch.float32 if whole else dtype,
@@ -283,7 +305,7 @@ def _checkpoint_gradients(settings: Settings, family: Family) -> None:
         return
     unet: Any = family.unet
     unet.enable_gradient_checkpointing()
-    unet.train()  # diffusers and transformers recompute in training mode only; they hold no dropouts
+    unet.train()  # recomputes in training mode only; the model holds no dropouts
     if rates(settings)[1] > 0:
         for encoder in family.text_encoders:
             _recompute(encoder)
@@ -291,7 +313,10 @@ def _checkpoint_gradients(settings: Settings, family: Family) -> None:
 
 def _recompute(encoder: nn.Module) -> None:
     text: Any = encoder
-    text.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # transformers renamed it in 5.2x; both ends of the supported range are served.
+    name = "activation_checkpointing_enable"
+    enable = getattr(text, name, None) or text.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
     text.train()
 
 
@@ -313,12 +338,18 @@ def _learning(plan: Plan, network: Network, device: torch.device) -> Learning:
 
 
 def _file_writer(
-    plan: Plan, network: Network, learning: Learning, file: ModelFile, began: float
-) -> Callable[[Path, int, int], None]:
+    plan: Plan, network: Network, learning: Learning, *, file: ModelFile, began: float
+) -> FileWriter:
     """What writes the network as a LoRA file with its metadata."""
     settings, session = plan.settings, seed_at(plan.run.fingerprint, began.hex()) % 2**32
-    base = _facts(file.path, decide_prediction(file, v_parameterization=settings.model.v_parameterization))
-    vae = _facts(Path(settings.model.vae), "") if settings.model.vae else None
+    model = settings.model
+    base = _facts(
+        model.pretrained_model_name_or_path,
+        file.path,
+        predicts=decide_prediction(file, v_parameterization=model.v_parameterization),
+        zero_terminal_snr=file.zero_terminal_snr,
+    )
+    vae = _facts(model.vae, locate_vae(model.vae)) if model.vae else None
     described = learning.described
 
     def write(path: Path, step: int, epoch: int) -> None:
@@ -340,15 +371,16 @@ def _file_writer(
     return write
 
 
-def _facts(path: Path, predicts: str) -> BaseFacts:
+def _facts(name: str, path: Path, **told: Any) -> BaseFacts:
     legacy, whole = lora_file.model_hashes(path)
-    return BaseFacts(path.name, legacy, whole, predicts)
+    return BaseFacts(name, legacy, whole, **told)
 
 
 def _diverged(settings: Settings) -> Diverged:
     return Diverged(
         "The loss is no longer a finite number: this run is over.",
         "The state of the last whole step is kept, and every file written so far is sound.",
-        f"Lower learning_rate (U-Net {rates(settings)[0]:g}, text encoder {rates(settings)[1]:g}), or use "
+        f"Lower learning_rate (U-Net {rates(settings)[0]:g}, text encoder {rates(settings)[1]:g}), "
+        "or use "
         "mixed_precision = bf16 or no.",
     )

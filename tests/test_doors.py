@@ -29,7 +29,7 @@ def loaded_by(statement):
         "import kit.planning",
         "import kit.ui",
         "from kit import Settings, plan",
-        "from kit import show, wait, watch",
+        "from kit import Dashboard, show, watch",
     ],
 )
 def test_the_doors_open_without_torch(statement):

@@ -1,4 +1,4 @@
-"""Whole trainings of the reference trainer, step by step: same inputs, same losses, same weights."""
+"""Whole trainings of the reference, step by step: same inputs, same losses, same weights."""
 
 import pytest
 import torch
@@ -114,7 +114,9 @@ def test_a_recorded_sdxl_training_ends_with_the_same_weights(tmp_path):
 def test_our_own_latents_of_an_image_are_the_references(tmp_path):
     shop = workshop(tmp_path, unpack("tiny-sd15", tmp_path) / "tiny-sd15", TINY1)
     inputs = arrays("tiny1_batches")
-    theirs = {inputs[f"latents_{i}"][row].numpy().tobytes(): None for i in range(6) for row in (0, 1)}
+    theirs = {
+        inputs[f"latents_{i}"][row].numpy().tobytes(): None for i in range(6) for row in (0, 1)
+    }
     stacked = [torch.frombuffer(bytearray(raw), dtype=torch.float32) for raw in theirs]
     for latent in shop.feed.latents.kept.values():
         mine = (latent.mean_Chw * shop.family.latent_scale).flatten()

@@ -45,7 +45,7 @@ class Lora(nn.Module):
         rank_dropout: float = 0.0,
         module_dropout: float = 0.0,
     ) -> None:
-        """alpha 0 means alpha = rank; the dropouts act while training only."""
+        """An alpha of 0 means alpha = rank; the dropouts act while training only."""
         super().__init__()
         self.rank, self.dropout = rank, dropout
         self.rank_dropout, self.module_dropout = rank_dropout, module_dropout
@@ -81,7 +81,8 @@ class Lora(nn.Module):
     def start(self, *address: int | str) -> None:
         """Draw the down part for this address: uniform within 1 / sqrt(inputs), as the reference.
 
-        That is Kaiming's uniform rule with a = sqrt(5) (He et al. 2015), torch's own for linear layers.
+        That is Kaiming's uniform rule with a = sqrt(5) (He et al. 2015), torch's own for linear
+        layers.
         """
         weight = self.lora_down.weight
         bound = 1 / math.sqrt(weight[0].numel())
@@ -107,7 +108,8 @@ class Lora(nn.Module):
         """Zeros and ones per sample and rank, in a shape that multiplies `hidden`."""
         kept_BR = torch.rand(hidden.shape[0], self.rank, device=hidden.device) > self.rank_dropout
         between = (1,) * (hidden.dim() - 2)
-        shape = (-1, self.rank, 1, 1) if hidden.dim() == 4 else (-1, *between, self.rank)
+        is_conv = isinstance(self.lora_down, nn.Conv2d)
+        shape = (-1, self.rank, *between) if is_conv else (-1, *between, self.rank)
         return kept_BR.to(hidden.dtype).reshape(shape)
 
     def add_to(self, _layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -129,12 +131,13 @@ class Lora(nn.Module):
         Returns the norm afterwards and whether it was scaled. Source: max-norm regularisation,
         https://github.com/kohya-ss/sd-scripts/pull/545 (behaviour).
         """
-        length = max(self.delta().norm().item(), longest / 2)
-        ratio = min(length, longest) / length
-        if ratio != 1:
-            self.lora_up.weight.mul_(ratio**0.5)
-            self.lora_down.weight.mul_(ratio**0.5)
-        return length * ratio, ratio != 1
+        length = self.delta().norm().item()
+        if length <= longest:
+            return length, False
+        root = (longest / length) ** 0.5
+        self.lora_up.weight.mul_(root)
+        self.lora_down.weight.mul_(root)
+        return longest, True
 
     @torch.no_grad()
     def take(self, up: Tensor, down: Tensor, alpha: float) -> None:

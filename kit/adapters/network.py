@@ -98,8 +98,9 @@ class Network(nn.Module):
             adapter.multiplier = multiplier
 
     def limit_norms(self, longest: float) -> int:
-        """Scale back every change that is longer; returns how many were."""
-        return sum(adapter.limit_norm(longest)[1] for _, adapter in self.named())
+        """Scale back every learning change that is longer; returns how many were."""
+        learning = (a for _, a in self.named() if a.lora_up.weight.requires_grad)
+        return sum(adapter.limit_norm(longest)[1] for adapter in learning)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a LoRA file holds: `<name>.alpha`, `.lora_down.weight`, `.lora_up.weight`."""
@@ -120,7 +121,7 @@ def attach(
 ) -> Network:
     """Put an adapter beside every layer that the LoRA type adapts.
 
-    learns: the parts that have a learning rate, of "unet", "te", "te1", "te2"; start: the tensors of
+    learns: the parts that have a learning rate, of "unet", "te", "te1", "te2"; start: tensors of
     network_weights. A part that does not learn but lies in that file is kept, frozen.
 
     Raises: LoraFileError where the file does not fit.
@@ -187,18 +188,25 @@ class _Entry:
 
 def _by_module(tensors: dict[str, Tensor]) -> dict[str, _Entry]:
     """A LoRA file's modules by name; a missing alpha means alpha = rank."""
-    names = dict.fromkeys(key.split(".")[0] for key in tensors)
+    roles: dict[str, set[str]] = {}
+    for key in tensors:
+        name, _, role = key.partition(".")
+        roles.setdefault(name, set()).add(role)
     entries = {}
-    for name in names:
+    for name, found in roles.items():
         up, down = tensors.get(f"{name}.lora_up.weight"), tensors.get(f"{name}.lora_down.weight")
-        if up is None or down is None:
+        # What else a module may hold, such as dora_scale or lora_mid, changes what it does.
+        if up is None or down is None or found - {"alpha", "lora_up.weight", "lora_down.weight"}:
             raise LoraFileError(
-                f"network_weights: the module {name} has no lora_up and lora_down.",
+                f"network_weights: the module {name} holds {', '.join(sorted(found))}, "
+                "not lora_up and lora_down alone.",
                 "Files of the types Standard and Kohya LoCon can be continued.",
                 "Choose a file that was trained with one of them.",
             )
         alpha = tensors.get(f"{name}.alpha")
-        entries[name] = _Entry(up, down, float(alpha) if alpha is not None else float(down.shape[0]))
+        entries[name] = _Entry(
+            up, down, float(alpha) if alpha is not None else float(down.shape[0])
+        )
     return entries
 
 
@@ -206,10 +214,12 @@ def _start_from(network: Network, files: dict[str, _Entry], settings: NetworkSet
     own = dict(network.named())
     if unknown := [name for name in files if name not in own]:
         raise LoraFileError(
-            f"network_weights holds {len(unknown)} modules that LoRA_type = {settings.LoRA_type} has no place "
+            f"network_weights holds {len(unknown)} modules that LoRA_type = {settings.LoRA_type} "
+            "has no place "
             f"for on this base model, e.g. {unknown[0]}.",
             "A file fits the family and the LoRA type it was trained with.",
-            "Choose Kohya LoCon for a file with convolutions, or a base model of the file's family.",
+            "Choose Kohya LoCon for a file with convolutions, or a base model of the file's "
+            "family.",
         )
     misfits = []
     for name, entry in files.items():

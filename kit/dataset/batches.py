@@ -77,7 +77,7 @@ def _epoch(layout: Layout, epoch: int) -> tuple[tuple[Size, tuple[Use, ...]], ..
 def _stand_ins(
     images: tuple[tuple[int, int], ...], pool: tuple[int, ...], epoch: int
 ) -> dict[int, int]:
-    """Which image of the pool serves in whose place in this epoch: each epoch takes the next ones."""
+    """Which image of the pool serves in whose place: each epoch takes the next ones."""
     place_of = {image: place for place, image in enumerate(pool)}
     serving = [image for image, _ in images if image in place_of]
     shift = epoch * len(serving)
@@ -87,7 +87,8 @@ def _stand_ins(
 def balanced_repeats(repeats: Sequence[int], total: int) -> list[int]:
     """How often each regularisation image is used per epoch, so that they reach `total` together.
 
-    The first pass adds each image's own repeats in order, further passes add one each, until the sum
+    The first pass adds each image's own repeats in order, further passes add one each, until the
+    sum
     reaches the total; the last pass may end in the middle (sd-scripts, trainer behaviour 1.3).
     """
     uses = [0] * len(repeats)

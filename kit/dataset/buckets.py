@@ -50,11 +50,17 @@ def adjusted_bounds(rule: BucketRule) -> Size:
     shown = ",".join(map(str, rule.resolution))
     if min(rule.resolution) < low:
         raise SettingsError(
-            [f"[images] min_bucket_reso: {low} is more than a side of resolution = {shown}; lower it"]
+            [
+                f"[images] min_bucket_reso: {low} is more than a side of resolution = {shown}; "
+                "lower it"
+            ]
         )
     if max(rule.resolution) > high:
         raise SettingsError(
-            [f"[images] max_bucket_reso: {high} is less than a side of resolution = {shown}; raise it"]
+            [
+                f"[images] max_bucket_reso: {high} is less than a side of resolution = {shown}; "
+                "raise it"
+            ]
         )
     return low, high
 
@@ -95,10 +101,8 @@ def _fit_among(size: Size, rule: BucketRule) -> Fit:
 def _covering(size: Size, bucket: Size) -> Size:
     """The size that keeps the proportions and covers the bucket."""
     width, height = size
-    if width / height > bucket[0] / bucket[1]:
-        scale = bucket[1] / height
-    else:
-        scale = bucket[0] / width
+    is_wider = width / height > bucket[0] / bucket[1]
+    scale = bucket[1] / height if is_wider else bucket[0] / width
     return int(width * scale + 0.5), int(height * scale + 0.5)
 
 
@@ -117,7 +121,7 @@ def _fit_unenlarged(size: Size, rule: BucketRule) -> Fit:
 
 
 def _reduced(size: Size, area: int, step: int) -> Size:
-    """Scaled down to the area, so that one side is a multiple of the step with the least distortion."""
+    """Scaled down to the area, one side a multiple of the step, with the least distortion."""
     ratio = size[0] / size[1]
     ideal_width = math.sqrt(area * ratio)
     ideal_height = area / ideal_width
@@ -142,7 +146,8 @@ def _reduced(size: Size, area: int, step: int) -> Size:
 def crop_conditions(size: Size, place: Fit, offset: Size, *, flipped: bool) -> tuple[int, ...]:
     """SDXL's six numbers: original height, width; crop top, left; target height, width.
 
-    The crop is the true offset in the scaled image, as in Stability's code (SDXL, Podell et al. 2023,
+    The crop is the true offset in the scaled image, as in Stability's code (SDXL, Podell et al.
+    2023,
     section 2.2); the reference trainer reports the margins of a letter-boxed image instead.
     offset: (left, top) of the cut. A mirrored image is cut from its mirrored left.
     """

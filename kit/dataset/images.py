@@ -1,7 +1,9 @@
 """Folders to images: what is there, how large, with which caption and how often.
 
-A folder named `<repeats>_<word>` holds images that are seen that often per epoch; the word is the caption
-of images without a caption file. Everything is sorted by name, so that the same folders give the same
+A folder named `<repeats>_<word>` holds images that are seen that often per epoch; the word is the
+caption
+of images without a caption file. Everything is sorted by name, so that the same folders give the
+same
 run on every machine.
 """
 
@@ -22,6 +24,7 @@ ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 CONCEPT = re.compile(r"^(\d+)_(.*)$", re.DOTALL)
 EXIF_ORIENTATION = 0x0112
 TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
+END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # of JPEG and PNG
 MOST_REPEATS = 100_000  # more is a date or another number that was not meant as repeats
 
 
@@ -66,7 +69,8 @@ def scan(
 ) -> Scan:
     """Find every image of the training folder and of the regularisation folder.
 
-    Raises: DatasetError where a folder is missing, holds no image, or holds them one level too high.
+    Raises: DatasetError where a folder is missing, holds no image, or holds them one level too
+    high.
     """
     extension = caption_extension or ".caption"
     findings = _Findings()
@@ -82,7 +86,8 @@ def _existing(path: str, setting: str) -> Path:
     if not path.strip():
         raise DatasetError(
             f"{setting} is blank.",
-            "It is the folder that holds folders named <repeats>_<word>, e.g. images/10_cat/001.png.",
+            "It is the folder that holds folders named <repeats>_<word>, e.g. "
+            "images/10_cat/001.png.",
             f"Set {setting} to that folder.",
         )
     folder = Path(path).expanduser()
@@ -121,7 +126,8 @@ def _collect(
         concepts.insert(0, (root, dataset_repeats, ""))
     elif concepts and loose:
         findings.notices.append(
-            f"{len(loose)} images lie directly in {setting} = {root} and are not used; move them into a "
+            f"{len(loose)} images lie directly in {setting} = {root} and are not used; move them "
+            "into a "
             "<repeats>_<word> folder, or set dataset_repeats to use them too"
         )
     for folder, repeats, word in concepts:
@@ -141,7 +147,8 @@ def _concepts(root: Path, findings: _Findings) -> Iterator[tuple[Path, int, str]
             yield folder, _believable(int(match[1]), folder), match[2]
         elif not folder.name.startswith(".") and _image_files(folder):
             findings.notices.append(
-                f"{folder.name} is skipped: its name does not begin with a number of repeats, such as "
+                f"{folder.name} is skipped: its name does not begin with a number of repeats, such "
+                "as "
                 f"10_{folder.name}"
             )
 
@@ -199,31 +206,38 @@ def _measured(path: Path, _changed: int, size: int) -> tuple[int, int] | str:
     """Kept per path, time and size: the plan is drawn again at every key stroke of the form."""
     if size == 0:
         return "empty file"
+    if not _is_whole(path, size):
+        return "cut off before its end"
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            kind = image.format or ""
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+            (width, height), orientation = image.size, orientation_of(image)
     except UnidentifiedImageError:
         return "not a picture"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return str(error)
-    if not _is_whole(path, kind, size):
-        return "cut off before its end"
     return (height, width) if orientation in TURNED else (width, height)
 
 
-def _is_whole(path: Path, kind: str, size: int) -> bool:
-    """The file carries its format's end mark; reading all pixels would take minutes on large sets."""
+def orientation_of(image: Image.Image) -> int:
+    """How the camera was held: 1 upright, 2 to 8 turned or mirrored."""
+    # Not image.getexif(): that of a PNG without EXIF data decodes all of its pixels first.
+    orientation: int = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1)
+    return orientation
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """The file carries its format's end mark; reading all pixels would take minutes."""
     with path.open("rb") as file:
-        if kind == "WEBP":
-            head = file.read(8)
+        head = file.read(12)
+        if head[:4] == b"RIFF" and head[8:] == b"WEBP":
             return size >= int.from_bytes(head[4:8], "little") + 8
         file.seek(max(0, size - 64 * 1024))
         tail = file.read()
-    # Cameras and editors append data after the end mark, hence a search and not a comparison. Phones
+    mark = next((end for start, end in END_MARKS.items() if head.startswith(start)), b"")
+    # Cameras and editors append data after the end mark, hence a search and not a comparison.
+    # Phones
     # append whole videos; only then are the pixels read.
-    return {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind, b"") in tail or _can_be_decoded(path)
+    return mark in tail or _can_be_decoded(path)
 
 
 def _can_be_decoded(path: Path) -> bool:
@@ -244,7 +258,8 @@ def _caption(path: Path, extension: str) -> tuple[str | None, str]:
                 lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
             except UnicodeDecodeError as error:
                 raise DatasetError(
-                    f"The caption file {file} is not UTF-8 text ({error.reason} at byte {error.start}).",
+                    f"The caption file {file} is not UTF-8 text ({error.reason} at byte "
+                    f"{error.start}).",
                     do="Save it as UTF-8 in your editor.",
                 ) from error
             return (lines[0].strip() if lines else ""), ending
@@ -260,8 +275,10 @@ def _told(findings: _Findings, extension: str) -> Iterator[str]:
     if findings.without_caption:
         names = _listed(findings.without_caption)
         count = len(findings.without_caption)
-        whole = "no image has a caption file" if count == len(findings.images) else (
-            f"{_counted(findings.without_caption, 'image')} without a caption file"
+        whole = (
+            "no image has a caption file"
+            if count == len(findings.images)
+            else (f"{_counted(findings.without_caption, 'image')} without a caption file")
         )
         yield f"{whole}; the folder's word is the caption: {names}"
     empty = [image.path.name for image in findings.images if not image.caption]
@@ -302,9 +319,11 @@ def _nothing_found(
         )
     if loose:
         return DatasetError(
-            f"No <repeats>_<word> folder under {setting} = {root}, but {len(loose)} images directly in it.",
+            f"No <repeats>_<word> folder under {setting} = {root}, but {len(loose)} images "
+            "directly in it.",
             possible,
-            f"Move them into a folder such as {root / '10_cat'}, or set dataset_repeats = 10 to use the flat "
+            f"Move them into a folder such as {root / '10_cat'}, or set dataset_repeats = 10 to "
+            "use the flat "
             "folder as it is.",
         )
     if CONCEPT.match(root.name) is None and findings.notices:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kit.addresses import random_at
 from kit.dataset.buckets import Fit, Size
-from kit.dataset.images import EXIF_ORIENTATION
+from kit.dataset.images import orientation_of
 from kit.errors import DatasetError
 
 WHITE = (255, 255, 255)
@@ -34,8 +34,9 @@ def open_upright(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as file:
-            # Not ImageOps.exif_transpose: it also rewrites the EXIF data, and stumbles over damaged ones.
-            turn = UPRIGHT.get(file.getexif().get(EXIF_ORIENTATION, 1))
+            # Not ImageOps.exif_transpose: it also rewrites the EXIF data, and stumbles over
+            # damaged ones.
+            turn = UPRIGHT.get(orientation_of(file))
             image = _in_bytes(file)
             return _on_white(image if turn is None else image.transpose(turn))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -54,7 +55,7 @@ def _in_bytes(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Hidden colours under transparent pixels are arbitrary, often black; white is what viewers show."""
+    """Colours under transparent pixels are arbitrary, often black; viewers show white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (*WHITE, 255))

@@ -1,6 +1,6 @@
-"""The embedded base model, the pictures it was taught with, and the ruler that grades what it draws.
+"""The embedded base model, the pictures it was taught with, and the ruler that grades it.
 
-    settings()   the example that the notebook opens with and `kit demo` runs
+settings()   the example that the notebook opens with and `kit demo` runs
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS_VARIABLE = "LORA_KIT_EXAMPLE_STEPS"  # a shorter example, for tests and sl
 
 
 def settings(output_dir: str = "output", *, steps: int | None = None, seed: int = 1) -> Settings:
-    """The example: the embedded base, twelve drawn pictures of a "zib ball", a few minutes on a CPU."""
+    """The example: the embedded base and twelve drawn pictures of a "zib ball"."""
     from kit.settings import Settings
 
     steps = steps or int(os.environ.get(STEPS_VARIABLE, STEPS))

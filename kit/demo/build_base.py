@@ -2,9 +2,11 @@
 
     python -m kit.demo.build_base WORK_DIR [--steps-vae 3100] [--steps-unet 4000] [--seed 0]
 
-Three stages, each checkpointed in WORK_DIR every two minutes and resumed when run again: pictures and
+Three stages, each checkpointed in WORK_DIR every two minutes and resumed when run again: pictures
+and
 autoencoder, latents, U-Net with text encoder. The result, a diffusers folder in fp16, is written to
-`WORK_DIR/base`; copy it to `kit/demo/base`. The shipped base took 13 and about 35 minutes of two cores.
+`WORK_DIR/base`; copy it to `kit/demo/base`. The shipped base took 13 and about 35 minutes of two
+cores.
 
 Shapes: B batch, 3 colours, H W picture, h w latent, N tokens.
 """
@@ -15,7 +17,6 @@ import argparse
 import copy
 import json
 import math
-import os
 import shutil
 import sys
 import time
@@ -27,7 +28,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
-from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from kit.demo.scenes import (
@@ -105,7 +105,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_tokenizer(words: tuple[str, ...] = WORDS) -> CLIPTokenizer:
-    """A CLIP tokenizer whose merges spell exactly the given words; any other text falls to letters."""
+    """A CLIP tokenizer whose merges spell the given words; other text falls to letters."""
     letters = list(_byte_letters())
     merges: list[tuple[str, str]] = []
     for word in words:
@@ -116,7 +116,9 @@ def build_tokenizer(words: tuple[str, ...] = WORDS) -> CLIPTokenizer:
                 merges.append(pair)
             parts = ["".join(pair), *parts[2:]]
     tokens = letters + [f"{letter}</w>" for letter in letters]
-    tokens += [token for token in dict.fromkeys("".join(pair) for pair in merges) if token not in tokens]
+    tokens += [
+        token for token in dict.fromkeys("".join(pair) for pair in merges) if token not in tokens
+    ]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)
 
@@ -179,6 +181,7 @@ class Stage:
                 kept = time.monotonic()
 
     def keep(self) -> None:
+        """Write everything that is needed to go on."""
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "averaged": {name: module.state_dict() for name, module in self.averaged.items()},
@@ -209,7 +212,7 @@ class Stage:
 
 
 def train_vae(work: Path, budget: Budget, pictures: np.ndarray) -> AutoencoderKL:
-    """Reconstruct scenes and doodles; returns the averaged autoencoder, rescaled to LATENT_SCALE."""
+    """Reconstruct scenes and doodles; returns the averaged, rescaled autoencoder."""
     vae = build_vae()
     stage = Stage(work / "vae.pt", {"vae": vae}, steps=budget.vae_steps, peak_rate=1.2e-3)
 
@@ -274,7 +277,9 @@ def train_unet(
         captions = [
             "" if random.random() < 0.1 else looser_caption(vocabulary[row], random) for row in rows
         ]
-        ids_BN = tokenizer(captions, padding="max_length", max_length=77, return_tensors="pt").input_ids
+        ids_BN = tokenizer(
+            captions, padding="max_length", max_length=77, return_tensors="pt"
+        ).input_ids
         noise = torch.randn(mean.shape, generator=generator)
         t_B = torch.randint(1000, (batch,), generator=generator)
         alpha_B = kept_BAR[t_B].view(-1, 1, 1, 1)
@@ -335,7 +340,7 @@ def _to_pixels(pictures_BHW3: np.ndarray) -> Tensor:
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(f"part-{path.name}")
     write(part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def main(arguments: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Draw the demo's data set: twelve pictures of the subject, each with its caption.
 
-    python -m kit.demo.build_data [FOLDER]
+python -m kit.demo.build_data [FOLDER]
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A ruler for the little world: reads colour, shape, background and place from the pixels.
 
-Rules only, no learned part: the background is the median of the border, the object is what differs from
+Rules only, no learned part: the background is the median of the border, the object is what differs
+from
 it, its shape is the silhouette it overlaps best, its colour the nearest of the palette.
 """
 
@@ -59,13 +60,15 @@ def look(picture: Image.Image) -> Seen:
         return Seen(background=background)
     shape, overlap = _best_shape(mask_HW)
     colour = _nearest(np.median(pixels_HW3[_core(mask_HW)], axis=0), COLOURS)
-    return Seen(colour, shape if overlap >= LEAST_OVERLAP else "", background, _place(mask_HW), overlap)
+    return Seen(
+        colour, shape if overlap >= LEAST_OVERLAP else "", background, _place(mask_HW), overlap
+    )
 
 
 def shows_subject(picture: Image.Image) -> bool:
     """A ball with the demo subject's colours: red above, a white band, blue below."""
     pixels_HW3 = np.asarray(picture.convert("RGB"), dtype=np.float64)
-    ground, mask_HW = _object(pixels_HW3)
+    _, mask_HW = _object(pixels_HW3)
     rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
     if mask_HW.sum() < LEAST_PIXELS:
         return False
@@ -102,11 +105,8 @@ def _has_band(object_HW3: np.ndarray) -> bool:
 
 def _object(pixels_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The background's colour, and the largest connected region that differs from it."""
-    border = np.concatenate(
-        [pixels_HW3[:2].reshape(-1, 3), pixels_HW3[-2:].reshape(-1, 3)]
-        + [pixels_HW3[:, :2].reshape(-1, 3), pixels_HW3[:, -2:].reshape(-1, 3)]
-    )
-    ground = np.median(border, axis=0)
+    edges = (pixels_HW3[:2], pixels_HW3[-2:], pixels_HW3[:, :2], pixels_HW3[:, -2:])
+    ground = np.median(np.concatenate([edge.reshape(-1, 3) for edge in edges]), axis=0)
     differs_HW = np.linalg.norm(pixels_HW3 - ground, axis=-1) > CONTRAST
     return ground, _without_specks(differs_HW)
 
@@ -126,9 +126,7 @@ def _without_specks(mask_HW: np.ndarray) -> np.ndarray:
 def _core(mask_HW: np.ndarray) -> np.ndarray:
     """The mask without its soft edge; the mask itself where nothing would remain."""
     padded = np.pad(mask_HW, 1)
-    inner = (
-        padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & mask_HW
-    )
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & mask_HW
     return inner if inner.any() else mask_HW
 
 

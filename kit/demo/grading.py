@@ -1,4 +1,4 @@
-"""How well a base, with or without a LoRA, draws the little world: shares of pictures that are right."""
+"""How well a base, with or without a LoRA, draws the little world."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ def grade_vocabulary(artist: Artist, *, count: int = 200, seed: int = 0) -> Grad
     chosen: list[Scene] = [everything[row] for row in rows]
     pictures = draw_all(artist, [scene.caption for scene in chosen], first_seed=seed * 10_000)
     right = sum(
-        checker.look(picture).agrees(scene)
-        for picture, scene in zip(pictures, chosen, strict=True)
+        checker.look(picture).agrees(scene) for picture, scene in zip(pictures, chosen, strict=True)
     )
     return Grade(right, count, tuple(pictures))
 

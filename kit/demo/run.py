@@ -81,7 +81,9 @@ def _grid(sampled: list[Sampled], todo: Plan) -> Image.Image:
     pen = ImageDraw.Draw(grid)
     names = {0: "before", steps[-1]: f"after {steps[-1]} steps"}
     for column, step in enumerate(steps):
-        pen.text((MARGIN + column * (side + MARGIN), 3), names.get(step, f"step {step}"), fill="black")
+        pen.text(
+            (MARGIN + column * (side + MARGIN), 3), names.get(step, f"step {step}"), fill="black"
+        )
     for event in sampled:
         x = MARGIN + steps.index(event.step) * (side + MARGIN)
         y = TITLE + event.index * (side + MARGIN + TITLE)
@@ -113,7 +115,9 @@ def _measure(lora: Path, seed: int) -> None:
 
 
 def _graded(artist: Artist, label: str) -> tuple[Grade, Grade]:
-    with tqdm(total=SUBJECTS + OTHERS, desc=f"measuring {label}", unit="picture", leave=False) as bar:
+    with tqdm(
+        total=SUBJECTS + OTHERS, desc=f"measuring {label}", unit="picture", leave=False
+    ) as bar:
         subject = grade_subject(artist, count=SUBJECTS)
         bar.update(SUBJECTS)
         others = grade_vocabulary(artist, count=OTHERS)

@@ -1,6 +1,7 @@
 """The little world of the embedded base: one shape in one colour on one background at one place.
 
-Everything is drawn with Pillow from a seed, so that the base, its vocabulary and the demo's data set
+Everything is drawn with Pillow from a seed, so that the base, its vocabulary and the demo's data
+set
 can be rebuilt from this file alone. Pictures are 64 x 64; drawing happens four times larger and is
 averaged down, which gives the soft edges a photograph would have.
 """
@@ -66,9 +67,7 @@ class Scene:
 
 def scenes() -> Iterator[Scene]:
     """Every scene of the vocabulary: 6 colours x 5 shapes x 4 backgrounds x 5 places = 600."""
-    for colour, shape, background, place in itertools.product(
-        COLOURS, SHAPES, BACKGROUNDS, PLACES
-    ):
+    for colour, shape, background, place in itertools.product(COLOURS, SHAPES, BACKGROUNDS, PLACES):
         yield Scene(colour, shape, background, place)
 
 
@@ -129,7 +128,7 @@ def draw_doodle(random: Random) -> Image.Image:
 
 
 def shape_mask(shape: str, side: int) -> np.ndarray:
-    """The silhouette of a shape filling a square of `side` pixels, as booleans of shape (side, side)."""
+    """The silhouette of a shape filling a square: booleans of shape (side, side)."""
     canvas = Image.new("RGB", (SIZE * SUPERSAMPLING,) * 2)
     _draw_shape(canvas, shape, (SIZE / 2, SIZE / 2), SIZE / 3, (255, 255, 255))
     return crop_to_ink(np.asarray(canvas)[..., 0] > 127, side)
@@ -152,7 +151,9 @@ def _reduced(canvas: Image.Image) -> Image.Image:
 
 
 def _shade(colour: Colour, random: Random, spread: int = 8) -> Colour:
-    red, green, blue = (int(np.clip(c + random.integers(-spread, spread + 1), 0, 255)) for c in colour)
+    red, green, blue = (
+        int(np.clip(c + random.integers(-spread, spread + 1), 0, 255)) for c in colour
+    )
     return red, green, blue
 
 

@@ -24,7 +24,8 @@ class Basic(Section, box="Parameters / Basic"):
     epoch: int = setting(
         1,
         "Epoch",
-        "How often all images (times their repeats) are seen. This drives the length of the training, unless "
+        "How often all images (times their repeats) are seen. This drives the length of the "
+        "training, unless "
         "Max train steps or Max train epoch is set.",
         between=(1, 100_000),
     )
@@ -37,14 +38,16 @@ class Basic(Section, box="Parameters / Basic"):
     max_train_steps: int | None = setting(
         None,
         "Max train steps",
-        "Ends the training at exactly this many steps, whatever Epoch says. Blank or 0: Epoch decides.",
+        "Ends the training at exactly this many steps, whatever Epoch says. Blank or 0: Epoch "
+        "decides.",
         between=(0, 10_000_000),
         unit="steps",
     )
     gradient_accumulation_steps: int = setting(
         1,
         "Gradient accumulate steps",
-        "Batches gathered before one update: acts like a batch that many times larger, in the memory of "
+        "Batches gathered before one update: acts like a batch that many times larger, in the "
+        "memory of "
         "one. An epoch's last, shorter group still makes a step.",
         between=(1, 1024),
         box="Parameters / Advanced",
@@ -70,7 +73,8 @@ class Basic(Section, box="Parameters / Basic"):
     text_encoder_lr: float | None = setting(
         5e-5,
         "Text Encoder learning rate",
-        "The text encoder's rate, usually half of the U-Net's or less. Blank: Learning rate. 0: it does "
+        "The text encoder's rate, usually half of the U-Net's or less. Blank: Learning rate. 0: it "
+        "does "
         "not learn.",
         between=(0, 100),
     )
@@ -83,7 +87,8 @@ class Basic(Section, box="Parameters / Basic"):
     lr_warmup: float = setting(
         10.0,
         "LR warmup (% of total steps)",
-        "The rate climbs from 0 during this share of the steps. Applies to every scheduler but constant.",
+        "The rate climbs from 0 during this share of the steps. Applies to every scheduler but "
+        "constant.",
         between=(0, 100),
         unit="%",
     )
@@ -103,13 +108,15 @@ class Basic(Section, box="Parameters / Basic"):
     lr_scheduler_power: float | None = setting(
         None,
         "LR power",
-        "The exponent of polynomial: 1 falls in a straight line, higher falls faster at first. Blank: 1.",
+        "The exponent of polynomial: 1 falls in a straight line, higher falls faster at first. "
+        "Blank: 1.",
         between=(0.01, 100),
     )
     optimizer_type: str = setting(
         "AdamW8bit",
         "Optimizer",
-        "AdamW8bit keeps its state in 8 bits and needs bitsandbytes; where that cannot run, AdamW takes over "
+        "AdamW8bit keeps its state in 8 bits and needs bitsandbytes; where that cannot run, AdamW "
+        "takes over "
         "and the run says so. Adafactor chooses its own rate unless relative_step=False is given.",
         choices=tuple(catalog.OPTIMIZERS),
         gui="optimizer",

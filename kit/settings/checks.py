@@ -1,6 +1,7 @@
 """Rules between settings: what contradicts is refused, what has no effect is told.
 
-Each rule is a function of all settings that yields sentences. `problems` stop the run before anything
+Each rule is a function of all settings that yields sentences. `problems` stop the run before
+anything
 is loaded, all at once; `notices` go into the plan.
 """
 
@@ -49,7 +50,8 @@ def caches_words(settings: Settings) -> bool:
 def _nothing_learns(settings: Settings) -> Iterator[str]:
     if rates(settings) == (0, 0):
         yield (
-            "[basic] unet_lr and text_encoder_lr: both are 0, so nothing would learn; set one of them, "
+            "[basic] unet_lr and text_encoder_lr: both are 0, so nothing would learn; set one of "
+            "them, "
             "or leave one blank to use learning_rate"
         )
 
@@ -57,7 +59,8 @@ def _nothing_learns(settings: Settings) -> Iterator[str]:
 def _random_crop_with_cache(settings: Settings) -> Iterator[str]:
     if settings.images.random_crop and caches_latents(settings):
         yield (
-            "[images] random_crop: a cached latent is always cut at the same place; turn cache_latents and "
+            "[images] random_crop: a cached latent is always cut at the same place; turn "
+            "cache_latents and "
             "cache_latents_to_disk off, or random_crop"
         )
 
@@ -65,7 +68,8 @@ def _random_crop_with_cache(settings: Settings) -> Iterator[str]:
 def _cached_words_with_learning_encoder(settings: Settings) -> Iterator[str]:
     if caches_words(settings) and rates(settings)[1] > 0:
         yield (
-            "[memory] cache_text_encoder_outputs: the outputs of an encoder that learns cannot be cached; set "
+            "[memory] cache_text_encoder_outputs: the outputs of an encoder that learns cannot be "
+            "cached; set "
             "text_encoder_lr = 0, or turn the cache off"
         )
 
@@ -73,7 +77,8 @@ def _cached_words_with_learning_encoder(settings: Settings) -> Iterator[str]:
 def _dim_from_weights_without_file(settings: Settings) -> Iterator[str]:
     if settings.network.dim_from_weights and not settings.network.network_weights:
         yield (
-            "[network] dim_from_weights: there is no file to take them from; set network_weights, or "
+            "[network] dim_from_weights: there is no file to take them from; set network_weights, "
+            "or "
             "turn it off"
         )
 
@@ -88,12 +93,14 @@ def _bucket_bounds(settings: Settings) -> Iterator[str]:
     width, height = images.size
     if min(width, height) < low:
         yield (
-            f"[images] min_bucket_reso: {low} is more than the shorter side of resolution = {images.resolution}; "
+            f"[images] min_bucket_reso: {low} is more than the shorter side of resolution = "
+            f"{images.resolution}; "
             "lower it"
         )
     if max(width, height) > high:
         yield (
-            f"[images] max_bucket_reso: {high} is less than the longer side of resolution = {images.resolution}; "
+            f"[images] max_bucket_reso: {high} is less than the longer side of resolution = "
+            f"{images.resolution}; "
             "raise it"
         )
 
@@ -102,7 +109,7 @@ def _sides_in_latents(settings: Settings) -> Iterator[str]:
     images = settings.images
     step = images.bucket_reso_steps
     if images.enable_bucket and step % 8:
-        yield f"[images] bucket_reso_steps: {step} is no multiple of 8; 64, or 32 for SDXL, is usual"
+        yield f"[images] bucket_reso_steps: {step} is no multiple of 8; take 64, or 32 for SDXL"
     if not images.enable_bucket and any(side % 8 for side in images.size):
         width, height = (side // 8 * 8 for side in images.size)
         yield (
@@ -127,9 +134,12 @@ def _prompts(settings: Settings) -> Iterator[str]:
 
 def _samples_without_prompts(settings: Settings) -> Iterator[str]:
     samples = settings.samples
-    asked = samples.sample_at_first or samples.sample_every_n_steps or samples.sample_every_n_epochs
-    if asked and not samples.sample_prompts.strip():
-        yield "[samples] sample_prompts: samples are asked for, but there is no prompt; write one per line"
+    every = samples.sample_every_n_steps or samples.sample_every_n_epochs
+    if (samples.sample_at_first or every) and not samples.sample_prompts.strip():
+        yield (
+            "[samples] sample_prompts: samples are asked for, but there is no prompt; write one "
+            "per line"
+        )
 
 
 def _warmup_of_constant(settings: Settings) -> Iterator[str]:
@@ -147,7 +157,7 @@ def _unused_schedule_settings(settings: Settings) -> Iterator[str]:
     used = catalog.SCHEDULES[settings.basic.lr_scheduler].uses
     for name in ("lr_scheduler_num_cycles", "lr_scheduler_power"):
         if getattr(settings.basic, name) is not None and name not in used:
-            yield f"{name} has no effect: lr_scheduler = {settings.basic.lr_scheduler} does not use it"
+            yield f"{name} has no effect: {settings.basic.lr_scheduler} does not use it"
 
 
 def _unused_network_settings(settings: Settings) -> Iterator[str]:
@@ -155,9 +165,12 @@ def _unused_network_settings(settings: Settings) -> Iterator[str]:
     for name in ("conv_dim", "conv_alpha"):
         changed = getattr(settings.network, name) != declarations()[name].default
         if changed and name not in kind.uses:
-            yield f"{name} has no effect: LoRA_type = {settings.network.LoRA_type} adapts no 3x3 convolutions"
+            yield (
+                f"{name} has no effect: LoRA_type = {settings.network.LoRA_type} adapts no 3x3 "
+                "convolutions"
+            )
     if settings.network.dim_from_weights:
-        yield "network_dim and network_alpha have no effect: dim_from_weights takes them from the file"
+        yield "network_dim and network_alpha have no effect: dim_from_weights is on"
 
 
 def _strong_alpha(settings: Settings) -> Iterator[str]:
@@ -165,7 +178,8 @@ def _strong_alpha(settings: Settings) -> Iterator[str]:
     if network.network_alpha > network.network_dim and not network.dim_from_weights:
         strength = network.network_alpha / network.network_dim
         yield (
-            f"network_alpha = {network.network_alpha:g} is more than network_dim = {network.network_dim}: the LoRA "
+            f"network_alpha = {network.network_alpha:g} is more than network_dim = "
+            f"{network.network_dim}: the LoRA "
             f"is applied at {strength:g} times its weights, and learns that much faster"
         )
 
@@ -181,7 +195,8 @@ def _own_rate(settings: Settings) -> Iterator[str]:
         return
     if given.get("relative_step", True):
         yield (
-            f"{basic.optimizer_type} chooses its own rate: learning_rate, unet_lr, text_encoder_lr (except 0), "
+            f"{basic.optimizer_type} chooses its own rate: learning_rate, unet_lr, text_encoder_lr "
+            "(except 0), "
             "lr_scheduler and lr_warmup have no effect; with relative_step=False in optimizer_args "
             "they have"
         )
@@ -197,7 +212,7 @@ def _bucket_sizes_unused(settings: Settings) -> Iterator[str]:
                 yield f"{name} has no effect: enable_bucket is off"
     elif images.bucket_no_upscale:
         for name in bounds:
-            yield f"{name} has no effect: bucket_no_upscale takes buckets from the images' own sizes"
+            yield f"{name} has no effect: bucket_no_upscale takes the images' own sizes"
 
 
 def _sample_steps_unused(settings: Settings) -> Iterator[str]:
@@ -230,7 +245,8 @@ def _two_lengths(settings: Settings) -> Iterator[str]:
 def _pickle_without_metadata(settings: Settings) -> Iterator[str]:
     if settings.saving.save_model_as != "safetensors":
         yield (
-            f"save_model_as = {settings.saving.save_model_as} keeps no metadata (no comment, no settings), and "
+            f"save_model_as = {settings.saving.save_model_as} keeps no metadata (no comment, no "
+            "settings), and "
             "some programs refuse it; safetensors is the safe choice"
         )
 

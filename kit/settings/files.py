@@ -26,7 +26,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(
-            [f"{path}: cannot be read ({error.strerror}); give the path of a .toml file with settings"]
+            [
+                f"{path}: cannot be read ({error.strerror}); give the path of a .toml file with "
+                "settings"
+            ]
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError([f"{path}: is no TOML file: {error}"]) from error

@@ -15,14 +15,16 @@ class Folders(Section, box="Folders"):
     train_data_dir: str = setting(
         "",
         "Image folder",
-        "The folder that holds folders named <repeats>_<word>, e.g. images/10_cat with the pictures in it. "
+        "The folder that holds folders named <repeats>_<word>, e.g. images/10_cat with the "
+        "pictures in it. "
         "A flat folder of pictures works too, when Repeats of a flat folder is set.",
         kind="path",
     )
     reg_data_dir: str = setting(
         "",
         "Regularisation folder",
-        "Optional. Pictures of the same class, but not of the subject, in <repeats>_<word> folders. They are "
+        "Optional. Pictures of the same class, but not of the subject, in <repeats>_<word> "
+        "folders. They are "
         "balanced one to one with the training images, which doubles the steps of an epoch; they "
         "help small subject sets to keep the class.",
         kind="path",
@@ -30,14 +32,16 @@ class Folders(Section, box="Folders"):
     output_dir: str = setting(
         "output",
         "Output folder",
-        "Where LoRA files are written; sample pictures go to its folder 'sample', and what is needed to "
+        "Where LoRA files are written; sample pictures go to its folder 'sample', and what is "
+        "needed to "
         "go on after a disconnect to '<name>.run'.",
         kind="path",
     )
     output_name: str = setting(
         "last",
         "Model output name",
-        "The file's name, without ending. An existing file is never overwritten: the name gets a number.",
+        "The file's name, without ending. An existing file is never overwritten: the name gets a "
+        "number.",
     )
     training_comment: str = setting(
         "", "Training comment", "Any text; it is embedded in the LoRA file as ss_training_comment."

@@ -15,7 +15,8 @@ class Images(Section, box="Parameters / Basic"):
     resolution: str = setting(
         "512,512",
         "Max resolution",
-        "Width, height in pixels; one number means a square. With buckets it limits the area, so other "
+        "Width, height in pixels; one number means a square. With buckets it limits the area, so "
+        "other "
         "proportions keep theirs. 512,512 for SD 1.x, 768,768 for SD 2.x 768, 1024,1024 for SDXL.",
         gui="max_resolution",
         unit="pixels",
@@ -23,13 +24,15 @@ class Images(Section, box="Parameters / Basic"):
     enable_bucket: bool = setting(
         True,
         "Enable buckets",
-        "Images of different proportions are sorted into buckets, and each batch comes from one bucket. Off: "
+        "Images of different proportions are sorted into buckets, and each batch comes from one "
+        "bucket. Off: "
         "every image is scaled to cover the resolution and cut at its centre.",
     )
     min_bucket_reso: int = setting(
         256,
         "Minimum bucket resolution",
-        "The shortest side a bucket may have; rounded down to a multiple of the step. Without effect "
+        "The shortest side a bucket may have; rounded down to a multiple of the step. Without "
+        "effect "
         "while Don't upscale bucket resolution is on.",
         between=(64, 4096),
         unit="pixels",
@@ -53,20 +56,23 @@ class Images(Section, box="Parameters / Basic"):
     bucket_no_upscale: bool = setting(
         True,
         "Don't upscale bucket resolution",
-        "On: a small image is trained at its own size, cut to multiples of the step (500 becomes 448). Off: it "
+        "On: a small image is trained at its own size, cut to multiples of the step (500 becomes "
+        "448). Off: it "
         "is enlarged to the resolution.",
         box="Parameters / Advanced",
     )
     caption_extension: str = setting(
         ".txt",
         "Caption file extension",
-        "The ending of caption files beside the images. Blank means .caption, as in kohya's scripts. Images "
+        "The ending of caption files beside the images. Blank means .caption, as in kohya's "
+        "scripts. Images "
         "without such a file use .txt, .caption or .cap, whichever is there, and the plan says so.",
     )
     dataset_repeats: int | None = setting(
         None,
         "Repeats of a flat folder",
-        "Set it when the images lie directly in the image folder: each is then repeated this often per epoch. "
+        "Set it when the images lie directly in the image folder: each is then repeated this often "
+        "per epoch. "
         "Blank: images lie in <repeats>_<word> folders.",
         between=(1, 100_000),
         gui=None,
@@ -75,7 +81,8 @@ class Images(Section, box="Parameters / Basic"):
     flip_aug: bool = setting(
         False,
         "Flip augmentation",
-        "Each image is mirrored in half of its uses. Not for faces, text or anything with a left and right.",
+        "Each image is mirrored in half of its uses. Not for faces, text or anything with a left "
+        "and right.",
         box="Parameters / Advanced",
     )
     random_crop: bool = setting(

@@ -11,7 +11,8 @@ class Memory(Section, box="Parameters / Advanced"):
     mixed_precision: str = setting(
         "fp16",
         "Mixed precision",
-        "fp16 on most GPUs, bf16 on RTX 30 and newer (a T4 has none), no on a CPU. The LoRA's own weights "
+        "fp16 on most GPUs, bf16 on RTX 30 and newer (a T4 has none), no on a CPU. The LoRA's own "
+        "weights "
         "stay in 32 bits.",
         choices=("no", "fp16", "bf16"),
         box="Parameters / Basic",
@@ -31,7 +32,8 @@ class Memory(Section, box="Parameters / Advanced"):
     cache_latents_to_disk: bool = setting(
         False,
         "Cache latents to disk",
-        "Keep encoded images in the folder '.kit_cache' beside the image folder, for the next run too. A changed "
+        "Keep encoded images in the folder '.kit_cache' beside the image folder, for the next run "
+        "too. A changed "
         "image, size or VAE is encoded anew.",
         box="Parameters / Basic",
     )
@@ -51,21 +53,24 @@ class Memory(Section, box="Parameters / Advanced"):
     cache_text_encoder_outputs: bool = setting(
         False,
         "Cache text encoder outputs",
-        "Encode every caption once and move the text encoders off the GPU. Needs a text encoder learning "
+        "Encode every caption once and move the text encoders off the GPU. Needs a text encoder "
+        "learning "
         "rate of 0.",
         gui="sdxl_cache_text_encoder_outputs",
     )
     cache_text_encoder_outputs_to_disk: bool = setting(
         False,
         "Cache text encoder outputs to disk",
-        "Keep encoded captions in '.kit_cache' beside the image folder. A changed caption or model is "
+        "Keep encoded captions in '.kit_cache' beside the image folder. A changed caption or model "
+        "is "
         "encoded anew.",
         gui=None,
     )
     clip_skip: int = setting(
         1,
         "Clip skip",
-        "Which of the text encoder's last layers is read: 1 the last, 2 the one before (many anime models). "
+        "Which of the text encoder's last layers is read: 1 the last, 2 the one before (many anime "
+        "models). "
         "SDXL ignores it.",
         between=(1, 12),
         families=("sd1", "sd2"),

@@ -11,7 +11,8 @@ class Model(Section, box="Source Model"):
     pretrained_model_name_or_path: str = setting(
         "",
         "Pretrained model name or path",
-        "The base model: a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id such as "
+        "The base model: a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id "
+        "such as "
         "owner/name. A LoRA works best with the base it was trained on and its relatives.",
         kind="path",
     )
@@ -25,7 +26,8 @@ class Model(Section, box="Source Model"):
     v_parameterization: bool | None = setting(
         None,
         "v_parameterization",
-        "The model predicts v instead of noise (SD 2.x 768-v, some SDXL). Blank: read from the file, where "
+        "The model predicts v instead of noise (SD 2.x 768-v, some SDXL). Blank: read from the "
+        "file, where "
         "it says so; a single SD 2.x file does not, and epsilon is assumed then.",
         source="https://arxiv.org/abs/2202.00512",
     )

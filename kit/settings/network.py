@@ -12,7 +12,8 @@ class Network(Section, box="Parameters / Basic"):
     LoRA_type: str = setting(
         "Standard",
         "LoRA type",
-        "Standard adapts the attention layers. Kohya LoCon also adapts the 3x3 convolutions, with their own "
+        "Standard adapts the attention layers. Kohya LoCon also adapts the 3x3 convolutions, with "
+        "their own "
         "rank: larger files, better at styles.",
         choices=tuple(catalog.KINDS),
     )
@@ -25,7 +26,8 @@ class Network(Section, box="Parameters / Basic"):
     network_alpha: float = setting(
         1.0,
         "Network Alpha",
-        "The LoRA's strength while training is alpha / rank, so a lower alpha also lowers the effective rate. "
+        "The LoRA's strength while training is alpha / rank, so a lower alpha also lowers the "
+        "effective rate. "
         "0 means alpha = rank.",
         between=(0, 1024),
     )
@@ -44,7 +46,8 @@ class Network(Section, box="Parameters / Basic"):
     network_dropout: float = setting(
         0.0,
         "Network dropout",
-        "Share of the LoRA's inner values that are dropped while training, 0.1 to 0.5 against overfitting. "
+        "Share of the LoRA's inner values that are dropped while training, 0.1 to 0.5 against "
+        "overfitting. "
         "0: off.",
         between=(0, 0.99),
         source="https://jmlr.org/papers/v15/srivastava14a.html",
@@ -59,25 +62,29 @@ class Network(Section, box="Parameters / Basic"):
     module_dropout: float = setting(
         0.0,
         "Module dropout",
-        "Share of whole LoRA modules that are skipped at each use while training, 0.1 to 0.3. 0: off.",
+        "Share of whole LoRA modules that are skipped at each use while training, 0.1 to 0.3. 0: "
+        "off.",
         between=(0, 0.99),
         box="Parameters / Advanced",
     )
     scale_weight_norms: float = setting(
         0.0,
         "Scale weight norms",
-        "After each step, modules whose change is longer than this are scaled back to it. 1 is a good value "
+        "After each step, modules whose change is longer than this are scaled back to it. 1 is a "
+        "good value "
         "against overfitting; higher is weaker. 0: off.",
         between=(0, 100),
     )
     network_weights: str = setting(
         "",
         "Network weights",
-        "A LoRA file to start from; its weights are loaded, its settings are not. The result is a new file.",
+        "A LoRA file to start from; its weights are loaded, its settings are not. The result is a "
+        "new file.",
         kind="path",
     )
     dim_from_weights: bool = setting(
         False,
         "DIM from weights",
-        "Take rank and alpha of every module from Network weights, and ignore Network Rank and Alpha.",
+        "Take rank and alpha of every module from Network weights, and ignore Network Rank and "
+        "Alpha.",
     )

@@ -11,7 +11,8 @@ class Noise(Section, box="Parameters / Advanced"):
     min_snr_gamma: float = setting(
         0.0,
         "Min SNR gamma",
-        "Caps the weight of nearly clean images, so that no noise level dominates; 5 is the paper's value. "
+        "Caps the weight of nearly clean images, so that no noise level dominates; 5 is the "
+        "paper's value. "
         "0: off.",
         between=(0, 20),
         source="https://arxiv.org/abs/2303.09556",
@@ -19,7 +20,8 @@ class Noise(Section, box="Parameters / Advanced"):
     noise_offset: float = setting(
         0.0,
         "Noise offset",
-        "Shifts the noise of each channel a little, so that very dark and very bright pictures can be "
+        "Shifts the noise of each channel a little, so that very dark and very bright pictures can "
+        "be "
         "learned; 0.05 to 0.1. 0: off.",
         between=(0, 1),
         source="https://www.crosslabs.org/blog/diffusion-with-offset-noise",

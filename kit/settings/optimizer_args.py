@@ -35,8 +35,12 @@ def parse_optimizer_args(text: str) -> dict[str, Any]:
 def _value(raw: str) -> Any:
     """A Python literal; a word stays text."""
     try:
-        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(raw.lower(), raw))
+        return ast.literal_eval(
+            {"true": "True", "false": "False", "none": "None"}.get(raw.lower(), raw)
+        )
     except (ValueError, SyntaxError, TypeError):
         if any(mark in raw for mark in "()[]{} "):
-            raise ValueError(f"{raw!r} cannot be read; write numbers, True, False or 0.9,0.99") from None
+            raise ValueError(
+                f"{raw!r} cannot be read; write numbers, True, False or 0.9,0.99"
+            ) from None
         return raw

@@ -55,7 +55,10 @@ def prompt_lines(sample_prompts: str) -> dict[int, str]:
             text = Path(text).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
-                [f"[samples] sample_prompts: {text} cannot be read ({error}); give a .txt file or prompts"]
+                [
+                    f"[samples] sample_prompts: {text} cannot be read ({error}); give a .txt file "
+                    "or prompts"
+                ]
             ) from error
     lines = enumerate((line.strip() for line in text.splitlines()), start=1)
     return {number: line for number, line in lines if line and not line.startswith("#")}
@@ -98,7 +101,7 @@ def parse_prompt(line: str) -> Prompt:
 
 
 def _bounded(prompt: Prompt) -> Prompt:
-    """Sizes rounded down to a multiple of 8 and at least 64, steps from 1 to 1000, as the reference."""
+    """Sizes rounded down to a multiple of 8, at least 64; steps from 1 to 1000 (the reference)."""
 
     def side(pixels: int | None) -> int | None:
         return None if pixels is None else max(64, pixels // 8 * 8)

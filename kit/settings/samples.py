@@ -12,7 +12,8 @@ class Samples(Section, box="Samples"):
     sample_prompts: str = setting(
         "",
         "Sample prompts",
-        "One prompt per line, or the path of a .txt file with them. Options at a line's end: --n negative "
+        "One prompt per line, or the path of a .txt file with them. Options at a line's end: --n "
+        "negative "
         "prompt, --w width, --h height, --d seed, --l guidance scale, --s steps. Lines with # are "
         "skipped.",
         kind="text",

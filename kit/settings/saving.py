@@ -11,7 +11,8 @@ class Saving(Section, box="Parameters / Basic"):
     save_model_as: str = setting(
         "safetensors",
         "Save trained model as",
-        "safetensors is safe to load and carries the metadata; ckpt and pt are pickles without metadata.",
+        "safetensors is safe to load and carries the metadata; ckpt and pt are pickles without "
+        "metadata.",
         choices=("safetensors", "ckpt", "pt"),
         box="Source Model",
     )
@@ -24,7 +25,8 @@ class Saving(Section, box="Parameters / Basic"):
     save_every_n_epochs: int | None = setting(
         1,
         "Save every N epochs",
-        "A file after every N epochs; the last epoch is the final file. Blank or 0: only the final file.",
+        "A file after every N epochs; the last epoch is the final file. Blank or 0: only the final "
+        "file.",
         between=(0, 100_000),
         unit="epochs",
     )

@@ -3,7 +3,8 @@
     class Noise(Section, box="Parameters / Advanced"):
         min_snr_gamma: float = setting(0.0, "Min SNR gamma", "Caps the weight ...", between=(0, 20))
 
-The declaration's name is the sd-scripts argument; `gui` is the kohya_ss GUI's JSON key where it differs.
+The declaration's name is the sd-scripts argument; `gui` is the kohya_ss GUI's JSON key where it
+differs.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Declared:
         words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
         text = words.get(self.type, "text")
         if self.between:
-            low, high = (f"{int(bound)}" if bound == int(bound) else f"{bound}" for bound in self.between)
+            low, high = (
+                f"{int(bound)}" if bound == int(bound) else f"{bound}" for bound in self.between
+            )
             text += f" from {low} to {high}"
         return text + (", or blank" if self.optional else "")
 

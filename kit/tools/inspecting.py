@@ -11,11 +11,13 @@ import hashlib
 import json
 import re
 import struct
+import textwrap
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from kit import catalog
 from kit.errors import LoraFileError
@@ -82,20 +84,14 @@ def inspect(path: Path) -> dict[str, Any]:
 
     Raises: LoraFileError where it is a pickle, missing, cut short, or something else than a LoRA.
     """
-    if path.suffix.lower() in PICKLES and path.is_file():
-        raise LoraFileError(
-            f"{path} is a pickle, which is not opened to look inside.",
-            "A pickle can run code when it is opened, and carries no metadata.",
-            "Convert it to .safetensors first: write_lora(new, read_lora(old).tensors, {}, "
-            'save_as="safetensors"), both from kit.lora_file; only plain weights are read.',
-        )
+    _refuse_pickles(path)
     header = read_header(path)
     modules = _modules(header)
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             alphas = _alphas(file, header, modules)
             file.seek(header.start)
-            computed = _digest(file)
+            computed = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise LoraFileError(f"{path} cannot be read: {error.strerror}.") from error
     stored = header.metadata.get("sshs_model_hash")
@@ -122,12 +118,14 @@ def inspect(path: Path) -> dict[str, Any]:
     }
 
 
-def _digest(file: BinaryIO) -> str:
-    """In pieces, from here to the end."""
-    digest = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
+def _refuse_pickles(path: Path) -> None:
+    if path.suffix.lower() in PICKLES and path.is_file():
+        raise LoraFileError(
+            f"{path} is a pickle, which is not opened to look inside.",
+            "A pickle can run code when it is opened, and carries no metadata.",
+            "Convert it to .safetensors first: write_lora(new, read_lora(old).tensors, {}, "
+            'save_as="safetensors"), both from kit.lora_file; only plain weights are read.',
+        )
 
 
 def _modules(header: Header) -> dict[str, _Module]:
@@ -141,7 +139,7 @@ def _modules(header: Header) -> dict[str, _Module]:
     return modules
 
 
-def _alphas(file: BinaryIO, header: Header, modules: Mapping[str, _Module]) -> list[float]:
+def _alphas(file: RawIOBase, header: Header, modules: Mapping[str, _Module]) -> list[float]:
     """The value of every alpha; of a type that is not known, none."""
     values = []
     for module in modules.values():
@@ -149,7 +147,7 @@ def _alphas(file: BinaryIO, header: Header, modules: Mapping[str, _Module]) -> l
         if entry is None or entry.begin == entry.end:
             continue
         file.seek(header.start + entry.begin)
-        raw = file.read(entry.end - entry.begin)
+        raw = file.read(min(8, entry.end - entry.begin))
         if entry.dtype == "BF16":  # the upper half of a float32
             raw, code = b"\0\0" + raw[:2], "<f"
         else:
@@ -214,8 +212,7 @@ def _notices(
     halves = [
         name
         for name, module in modules.items()
-        if any("down" in role for role in module.roles)
-        != any("up" in role for role in module.roles)
+        if len({part for part in ("down", "up") if part in " ".join(module.roles)}) == 1
     ]
     if halves:
         yield f"{len(halves)} modules have only one of lora_down and lora_up, e.g. {halves[0]}"
@@ -252,13 +249,19 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
     hashes = report["hashes"]
     agrees = {True: "as stored", False: "another is stored", None: "none is stored"}
     rows["hash"] = f"{hashes['computed'][:12]} of the tensors, {agrees[hashes['matches']]}"
-    yield from (f"  {label:<11} {value[:300]}" for label, value in rows.items() if value)
+    for label, value in rows.items():
+        yield from _row(label, value)
+
+
+def _row(label: str, value: str) -> list[str]:
+    """Long values go on in the next lines, below themselves; a blank one has none."""
+    start = f"  {label:<11} "
+    return textwrap.wrap(value[:600], 98, initial_indent=start, subsequent_indent=" " * 14)
 
 
 def _filled(sentence: str, known: Mapping[str, str]) -> str:
     """The sentence with its gaps filled, "-" where nothing is known; empty if nothing at all is."""
-    gaps = re.findall(r"\{(.+?)\}", sentence)
-    if not any(gap in known for gap in gaps):
+    if not any(gap in known for gap in re.findall(r"\{(.+?)\}", sentence)):
         return ""
     return re.sub(r"\{(.+?)\}", lambda gap: known.get(gap[1], "-"), sentence)
 
@@ -277,14 +280,14 @@ def _words(report: Mapping[str, Any]) -> Iterator[str]:
     for counts in folders.values():
         if isinstance(counts, dict):
             tags.update({tag: n for tag, n in counts.items() if isinstance(n, int)})
-    if tags:
-        yield f"  {'tags':<11} {_frequencies(dict(tags.most_common()), 20)}"
+    yield from _row("tags", _frequencies(dict(tags.most_common()), 20))
     buckets = _json(metadata, "ss_bucket_info").get("buckets")
     if isinstance(buckets, dict) and all(isinstance(b, dict) for b in buckets.values()):
-        sizes = (
-            ("x".join(map(str, b.get("resolution", ()))), b.get("count")) for b in buckets.values()
-        )
-        yield f"  {'buckets':<11} " + ", ".join(f"{size} ({count})" for size, count in sizes)
+        sizes = {
+            str(bucket.get("resolution")).strip("[]").replace(", ", "x"): bucket.get("count")
+            for bucket in buckets.values()
+        }
+        yield from _row("buckets", _frequencies(sizes, 20))
 
 
 def _json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:

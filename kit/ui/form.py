@@ -24,7 +24,7 @@ from kit.ui.look import Shown, block, escaped, root
 from kit.ui.pages import Pages
 from kit.ui.widgets import Field
 
-NOT_READY = "Not ready to train:"
+NOT_READY = "<div class='is-bad'>Not ready to train:</div>"
 PROBLEM = re.compile(r"^\[\w+\] (?P<name>\w+)(?P<colon>:)?\s*(?P<rest>.*)$", re.DOTALL)
 
 
@@ -54,6 +54,7 @@ class Form(Shown):
         )
         self.root = root(self.pages.root, self.plan_line, files, self.file_line)
         self._is_filling = False
+        self._problems: tuple[str, ...] = ()
         self._changed()
 
     @property
@@ -89,11 +90,13 @@ class Form(Shown):
             self._problems = error.problems
             self._mark(error.problems)
             told = [self._with_place(problem) for problem in error.problems]
-            self.plan_line.value = f"<div class='is-bad'>{NOT_READY}</div>{_as_list(told)}"
+            self.plan_line.value = NOT_READY + _as_list(told)
         except (KitError, OSError) as error:
             self._problems = (str(error),)
             self._mark(())
-            self.plan_line.value = f"<div>{_as_lines(str(error))}</div>"
+            self.plan_line.value = (
+                f"{NOT_READY}<div class='kit-quiet'>{_as_lines(str(error))}</div>"
+            )
         else:
             self._problems = ()
             self._mark(())

@@ -81,7 +81,8 @@ class History:
                 self.state, self.preparing = "preparing", event
             case Loaded():
                 self._go_on_from(event.from_step)
-                self.base = ", ".join(filter(None, (event.family, event.device, event.precision)))
+                precision = "fp32" if event.precision == "no" else event.precision
+                self.base = f"{event.family}, {event.device}, {precision}"
             case Stepped():
                 self.state, self.preparing, self.last = "training", None, event
                 self.steps.append(event.step)

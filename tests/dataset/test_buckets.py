@@ -145,7 +145,8 @@ def test_the_true_cut_differs_from_the_reference_only_in_where_it_says_to_be_cut
 def test_the_true_cut_lies_on_the_axis_that_is_cut():
     # 1000 x 1500 in 832 x 1216: scaled to 832 x 1248, 16 rows are cut away at the top. The
     # reference says top 0, left 10 instead: the margin of the whole image fitted inside.
-    place = fit((1000, 1500), size_rule())
+    rule = BucketRule((1024, 1024), 256, 2048, 64, no_upscale=False)
+    place = fit((1000, 1500), rule)
     assert place == Fit((832, 1216), (832, 1248))
     assert crop_conditions((1000, 1500), place, (0, 16), flipped=False)[2:4] == (16, 0)
     assert letterbox_conditions((1000, 1500), (832, 1216), flipped=False)[2:4] == (0, 10)

@@ -124,7 +124,6 @@ def outputs_of(notebook, name):
     return cell.outputs
 
 
-@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     done = run(notebook, tmp_path, monkeypatch)
     errors = [
@@ -141,7 +140,6 @@ def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     assert events.read_text(encoding="utf-8").count('"Stepped"') == STEPS
 
 
-@pytest.mark.slow
 def test_a_mistake_of_the_person_is_a_quiet_panel_and_stops_there(notebook, tmp_path, monkeypatch):
     (form,) = (cell for cell in notebook.cells if cell.id == "form")
     form.source += '\nform.fields["train_data_dir"].value = "/nowhere"'

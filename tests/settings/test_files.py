@@ -109,7 +109,9 @@ def test_a_setting_that_stands_twice_is_refused(tmp_path):
 
 
 def test_all_problems_of_a_file_are_told_at_once(tmp_path):
-    path = write(tmp_path, "[network]\nnetwork_dimm = 2\n[noise]\nmin_snr_gama = 5\n[basic]\nepoch=0\n")
+    path = write(
+        tmp_path, "[network]\nnetwork_dimm = 2\n[noise]\nmin_snr_gama = 5\n[basic]\nepoch=0\n"
+    )
     found = problems_of(path)
     assert found[:2] == [
         "network_dimm: no such setting; did you mean network_dim?",

@@ -17,7 +17,10 @@ from kit.settings.optimizer_args import parse_optimizer_args
         ('"weight_decay=0.1" "betas=0.9,0.99"', {"weight_decay": 0.1, "betas": (0.9, 0.99)}),
         ("'weight_decay=0.1'", {"weight_decay": 0.1}),
         ("weight_decay = 0.1\nfused = True", {"weight_decay": 0.1, "fused": True}),
-        ("relative_step=False scale_parameter=true", {"relative_step": False, "scale_parameter": True}),
+        (
+            "relative_step=False scale_parameter=true",
+            {"relative_step": False, "scale_parameter": True},
+        ),
         ("decay_rate=none", {"decay_rate": None}),
         ("d_coef=2", {"d_coef": 2}),
         ("mode=fast", {"mode": "fast"}),

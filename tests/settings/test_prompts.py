@@ -18,7 +18,9 @@ def test_options_come_in_any_order_and_case():
 
 
 def test_a_dash_inside_the_words_is_no_option():
-    assert parse_prompt("a semi-real cat -- really--good") == Prompt("a semi-real cat -- really--good")
+    assert parse_prompt("a semi-real cat -- really--good") == Prompt(
+        "a semi-real cat -- really--good"
+    )
 
 
 def test_a_line_may_be_options_only():

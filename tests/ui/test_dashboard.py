@@ -64,6 +64,14 @@ def test_it_shows_itself_once_with_the_first_event(shown):
     assert shown == [dashboard.root]
 
 
+def test_naming_it_in_a_later_cell_shows_the_same_widgets_there(shown, monkeypatch):
+    dashboard = Dashboard()
+    for cell in (3, 3, 5):
+        monkeypatch.setattr("kit.ui.look._cell", lambda cell=cell: cell)
+        dashboard._ipython_display_()
+    assert shown == [dashboard.root, dashboard.root]
+
+
 def test_a_plan_says_name_and_length_before_anything_happens(small_plan):
     dashboard = Dashboard(small_plan)
     assert "cat" in dashboard.title.value

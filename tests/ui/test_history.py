@@ -19,6 +19,12 @@ def test_a_run_is_told_from_its_first_to_its_last_event():
     assert past.newest_file == "output/cat-step00000001.safetensors"
 
 
+def test_what_it_trains_on_is_said_in_known_words():
+    past = History()
+    past.add(loaded(0))
+    assert past.base == "SD, cpu, fp32"
+
+
 def test_speed_is_that_of_the_last_steps_and_tells_what_is_left():
     past = History()
     past.add_all(list(whole_run(40))[:12])

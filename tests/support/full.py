@@ -1,0 +1,152 @@
+"""Base models of their real size with random weights, and workshops around them: no files are read.
+
+Weights are scaled so that signals neither fade nor grow, the same on every device up to rounding.
+
+Shapes: B batch, C latent channels, h w latent height and width, 6 numbers of a size condition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator, init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from kit.dataset.batches import Layout
+from kit.families import Family, Prediction
+from kit.families.clip import packaged_tokenizer
+from kit.families.loading import config_folder
+from kit.families.sd import StableDiffusion
+from kit.families.sdxl import StableDiffusionXL
+from kit.feeding import Batch
+from kit.planning import Plan
+from kit.runs import Run
+from kit.settings import Settings
+from kit.workshop import Workshop, equip
+
+Result = TypeVar("Result")
+SEED = 1
+BLOCK = 1_000_003  # random numbers that all weights are cut from; prime, so that rows differ
+CAPTION = "a photo of a corgi with its tongue out, sitting on a ledge, cherry blossom behind"
+
+
+def full_parts(key: str, *, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """U-Net, text encoders and VAE of "sd1", "sd2" or "sdxl", the VAE without weights."""
+    parts: dict[str, Any] = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
+    if key == "sdxl":
+        parts["text_encoder_2"] = CLIPTextModelWithProjection
+    made = {name: empty_part(kind, config_folder(key) / name) for name, kind in parts.items()}
+    for module in made.values():
+        fill(module, device=device, dtype=dtype)
+    return {**made, "vae": empty_part(AutoencoderKL, config_folder(key) / "vae")}
+
+
+def empty_part(kind: Any, folder: Path) -> Any:
+    """A part on the meta device, where it takes no memory."""
+    with init_empty_weights(include_buffers=False):
+        if issubclass(kind, UNet2DConditionModel | AutoencoderKL):
+            return kind.from_config(kind.load_config(folder))
+        return kind(CLIPTextConfig.from_pretrained(folder))
+
+
+def fill(module: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Give an empty module weights; it is frozen then."""
+    draws = torch.randn(BLOCK, generator=torch.Generator().manual_seed(SEED)).to(device)
+    weights = {
+        name: _filled(name, tensor.shape, draws).to(dtype)
+        for name, tensor in module.state_dict().items()
+    }
+    module.load_state_dict(weights, assign=True)
+    module.requires_grad_(False).eval()
+
+
+def _filled(name: str, shape: torch.Size, draws: Tensor) -> Tensor:
+    if len(shape) == 1:
+        return torch.full(shape, float(name.endswith("weight")), device=draws.device)
+    scale = 0.02 if "embedding." in name else 0.8 / math.sqrt(math.prod(shape[1:]))
+    weight = torch.empty(math.prod(shape), device=draws.device)
+    for start in range(0, len(weight), BLOCK):
+        piece = weight[start : start + BLOCK]
+        torch.mul(draws[: len(piece)], scale, out=piece)
+    return weight.reshape(shape)
+
+
+def full_family(key: str, *, device: torch.device, dtype: torch.dtype) -> Family:
+    """A whole family, its VAE without weights."""
+    parts = full_parts(key, device=device, dtype=dtype)
+    if key == "sdxl":
+        tokenizers = packaged_tokenizer(), packaged_tokenizer("!")
+        ordered = (parts[name] for name in ("unet", "vae", "text_encoder", "text_encoder_2"))
+        return StableDiffusionXL(Prediction.EPSILON, False, *ordered, *tokenizers)
+    tokenizer = packaged_tokenizer("!", splits_pad=True) if key == "sd2" else packaged_tokenizer()
+    ordered = (parts[name] for name in ("unet", "vae", "text_encoder"))
+    return StableDiffusion(key, Prediction.EPSILON, False, *ordered, tokenizer)
+
+
+def full_settings(**changes: Any) -> Settings:
+    """A plain LoRA with AdamW at a constant rate; latents are given, so none are cached."""
+    plain = {
+        "cache_latents": False,
+        "learning_rate": 1e-4,
+        "lr_scheduler": "constant",
+        "lr_warmup": 0,
+        "mixed_precision": "no",
+        "network_dim": 8,
+        "optimizer_type": "AdamW",
+        "seed": SEED,
+        "text_encoder_lr": None,
+        "unet_lr": None,
+    }
+    return Settings().replace(**plain | changes)
+
+
+def full_workshop(settings: Settings, family: Family, accelerator: Accelerator) -> Workshop:
+    """The product's own workshop around a family; it has no images and writes no files."""
+    plan = Plan(
+        settings=settings,
+        images=(),
+        fits=(),
+        layout=Layout((), settings.basic.train_batch_size, SEED),
+        steps_per_epoch=1,
+        total_steps=1000,
+        warmup_steps=0,
+        prompts=(),
+        run=Run(Path("nowhere"), "full", "safetensors", fingerprint=""),
+        notices=(),
+    )
+    return finished(equip(plan, family, accelerator, writer=lambda *_: _write_nothing))
+
+
+def finished(job: Generator[Any, None, Result]) -> Result:
+    """What a job returns, once its events have gone by."""
+    while True:
+        try:
+            next(job)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
+def full_batch(family: Family, *, px: int, count: int) -> Batch:
+    """A batch of noise; the timesteps lie evenly between the ends."""
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (count, family.unet.config.in_channels, px // 8, px // 8)
+    return Batch(
+        latents_BChw=torch.randn(shape, generator=generator),
+        noise_BChw=torch.randn(shape, generator=generator),
+        t_B=torch.linspace(0, 999, count + 2)[1:-1].long(),
+        weight_B=torch.ones(count),
+        tokens=family.tokenize([CAPTION] * count, max_token_length=75),
+        words=None,
+        sizes_B6=torch.tensor([[px, px, 0, 0, px, px]] * count),
+    )
+
+
+def _write_nothing(_path: Path, _step: int, _epoch: int) -> None:
+    """No LoRA file is asked for."""

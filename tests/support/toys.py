@@ -1,0 +1,58 @@
+"""Small runs: a tiny family, a few drawn pictures, settings that train them in a second."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kit import planning
+from kit.demo.scenes import draw_subject
+from kit.events import Event, Stepped
+from kit.settings import Settings
+from kit.training import train
+
+
+def draw_images(folder: Path, *, count: int = 3) -> Path:
+    """Pictures of 64 x 64 and one of 128 x 64, repeated twice, with captions."""
+    concept = folder / "2_zib ball"
+    concept.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(count):
+        picture = draw_subject("gray", "center", random)
+        if number == 0:
+            picture = picture.resize((128, 64))
+        picture.save(concept / f"{number}.png")
+        (concept / f"{number}.txt").write_text(f"a zib ball, picture {number}")
+    return folder
+
+
+def toy_settings(model: Path, images: Path, out: Path, **changes) -> Settings:
+    """Six batches an epoch, on the CPU, in 32 bits."""
+    return Settings().replace(
+        **{
+            "pretrained_model_name_or_path": str(model),
+            "train_data_dir": str(images),
+            "output_dir": str(out),
+            "output_name": "toy",
+            "resolution": "128,64",
+            "mixed_precision": "no",
+            "save_precision": "float",
+            "optimizer_type": "AdamW",
+            "network_dim": 2,
+            "unet_lr": 1e-2,
+            "text_encoder_lr": 1e-2,
+            "epoch": 2,
+            "save_every_n_epochs": 0,
+            "seed": 5,
+        }
+        | changes
+    )
+
+
+def run(settings: Settings, stop=None) -> list[Event]:
+    """Plan and train to the end."""
+    return list(train(planning.plan(settings), stop))
+
+
+def losses(events: list[Event]) -> list[float]:
+    """The losses of the steps, in order."""
+    return [event.loss for event in events if isinstance(event, Stepped)]

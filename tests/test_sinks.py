@@ -1,0 +1,417 @@
+import io
+import math
+import re
+
+import pytest
+from PIL import Image
+
+from kit.errors import KitError
+from kit.events import (
+    Began,
+    Cached,
+    Event,
+    Finished,
+    Loaded,
+    Noticed,
+    Sampled,
+    Saved,
+    Stepped,
+    to_line,
+)
+from kit.sinks import Console, JsonLines, LossChart, fan_out, read_events
+from kit.sinks.console import duration
+from kit.sinks.picture import loss_figure
+
+
+def stepped(step, loss=0.5, seconds=1.0, rates=None):
+    rates = {"unet": 1e-4} if rates is None else rates
+    return Stepped(step, step / 10, loss, loss, rates, 0.1, seconds)
+
+
+def a_run(steps=20, start=0):
+    """What a run of 20 steps tells, files at steps 10 and 20."""
+    yield Began("out/cat.run", "cat", 20)
+    yield Noticed("learning_rate has no effect")
+    for done in range(1, 9):
+        yield Cached("latents", done, 8)
+    yield Loaded("Stable Diffusion 1.x", "cpu", "no", 192, 1_234_567, start)
+    for step in range(start + 1, steps + 1):
+        yield stepped(step, loss=1 / step)
+        if step == 10:
+            yield Sampled(step, 0, "out/sample/cat.png", "a cat", 3)
+            yield Saved(step, 1, "out/cat-000001.safetensors", ("out/cat-000000.safetensors",))
+    yield Saved(steps, 2, "out/cat.safetensors")
+    yield Finished(steps, "done", "out/cat.safetensors")
+
+
+# ----------------------------------------------------------------------------------- fan_out
+
+
+def test_every_sink_hears_every_event():
+    first, second = [], []
+    tell = fan_out(first.append, second.append)
+    for event in a_run():
+        tell(event)
+    assert first == second == list(a_run())
+
+
+def test_a_sink_that_raises_is_muted_and_the_others_are_told():
+    heard, calls = [], []
+
+    def broken(event):
+        calls.append(event)
+        raise ConnectionError("offline")
+
+    tell = fan_out(broken, heard.append)
+    tell(stepped(1))
+    tell(stepped(2))
+    assert calls == [stepped(1)]
+    assert [event for event in heard if isinstance(event, Stepped)] == [stepped(1), stepped(2)]
+    (notice,) = (event for event in heard if isinstance(event, Noticed))
+    assert notice.text == "broken failed and is muted; the run goes on: offline"
+
+
+def test_sinks_that_all_raise_end_nothing():
+    def broken(event):
+        raise RuntimeError(event)
+
+    class Also:
+        def __call__(self, event):
+            raise KitError("no")
+
+    tell = fan_out(broken, Also())
+    tell(stepped(1))
+    tell(stepped(2))
+
+
+def test_a_muted_sink_of_a_class_is_named_by_its_class(tmp_path):
+    heard = []
+    tell = fan_out(JsonLines(tmp_path / "missing" / "events.jsonl"), heard.append)
+    tell(stepped(1))
+    assert heard[-1].text.startswith("JsonLines failed and is muted")
+
+
+def test_ctrl_c_in_a_sink_is_not_swallowed():
+    def pressed(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fan_out(pressed)(stepped(1))
+
+
+def test_without_sinks_nothing_happens():
+    fan_out()(stepped(1))
+
+
+# -------------------------------------------------------------------------------- events.jsonl
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write events to events.jsonl, and give its path."""
+    path = tmp_path / "events.jsonl"
+
+    def write(events, from_step=0):
+        sink = JsonLines(path, from_step)
+        for event in events:
+            sink(event)
+        sink.close()
+        return path
+
+    return write
+
+
+def test_events_come_back_from_their_file(written):
+    assert read_events(written(a_run())) == list(a_run())
+
+
+def test_a_line_is_there_as_soon_as_its_event(tmp_path):
+    sink = JsonLines(tmp_path / "events.jsonl")
+    for count, event in enumerate(a_run(), start=1):
+        sink(event)
+        assert len(read_events(sink.path)) == count
+    sink.close()
+
+
+def test_nothing_is_written_before_the_first_event(tmp_path):
+    JsonLines(tmp_path / "later" / "events.jsonl").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_run_begins_the_file_anew(written):
+    written(a_run())
+    assert read_events(written([Noticed("new")])) == [Noticed("new")]
+
+
+def test_a_run_that_goes_on_keeps_what_it_does_not_repeat(written):
+    written(a_run(steps=15))
+    events = read_events(written(a_run(start=10), from_step=10))
+    steps = [event.step for event in events if isinstance(event, Stepped)]
+    assert steps == list(range(1, 21))
+    assert [event.step for event in events if isinstance(event, Saved)] == [10, 20]
+    assert [event.step for event in events if isinstance(event, Finished)] == [20]
+    assert sum(isinstance(event, Loaded) for event in events) == 2
+
+
+def test_what_was_told_at_the_very_step_stays(written):
+    told = [
+        stepped(10),
+        Sampled(10, 0, "a", "b", 1),
+        Saved(10, 1, "c"),
+        Finished(10, "asked to stop"),
+    ]
+    assert read_events(written(told)) == told
+    assert read_events(written([stepped(11)], from_step=10)) == [*told, stepped(11)]
+
+
+def test_a_torn_last_line_is_left_out(written):
+    path = written([stepped(1), stepped(2)])
+    whole = path.read_bytes()
+    for cut in range(1, len(to_line(stepped(2)))):
+        path.write_bytes(whole[: len(whole) - 1 - cut])
+        assert read_events(path) == [stepped(1)]
+
+
+@pytest.mark.parametrize("torn", [b'{"event": "Step', b"\x00" * 100, b"\xff\xfe\xfd"])
+def test_a_run_goes_on_behind_a_torn_last_line(written, torn):
+    path = written([stepped(1), stepped(2)])
+    path.write_bytes(path.read_bytes() + torn)
+    assert read_events(path) == [stepped(1), stepped(2)]
+    assert read_events(written([stepped(3)], from_step=2)) == [stepped(1), stepped(2), stepped(3)]
+
+
+def test_going_on_without_an_earlier_file_begins_one(written):
+    assert read_events(written([stepped(8)], from_step=7)) == [stepped(8)]
+
+
+def test_a_file_that_was_closed_goes_on_where_it_was(tmp_path):
+    sink = JsonLines(tmp_path / "events.jsonl")
+    for step in (1, 2, 3):
+        sink(stepped(step))
+        sink.close()
+    assert read_events(sink.path) == [stepped(1), stepped(2), stepped(3)]
+
+
+def test_a_damaged_line_before_the_last_is_named(written):
+    path = written([stepped(1), stepped(2)])
+    path.write_text("garbage\n" + path.read_text("utf-8"), "utf-8")
+    with pytest.raises(KitError, match="garbage"):
+        read_events(path)
+
+
+def test_an_empty_file_has_no_events(tmp_path):
+    (tmp_path / "events.jsonl").write_text("", "utf-8")
+    assert read_events(tmp_path / "events.jsonl") == []
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(KitError, match=r"events\.jsonl cannot be read: No such file"):
+        read_events(tmp_path / "events.jsonl")
+
+
+# ------------------------------------------------------------------------------------- console
+
+
+class Terminal(io.StringIO):
+    def __init__(self):
+        super().__init__()
+        self.writes = []
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.writes.append(text)
+        return super().write(text)
+
+
+def shown(events, stream=None):
+    stream = stream or io.StringIO()
+    console = Console(20, stream=stream)
+    for event in events:
+        console(event)
+    console.close()
+    return stream.getvalue()
+
+
+def test_without_a_terminal_a_run_is_a_few_lines():
+    assert shown(a_run()).splitlines() == [
+        "cat: 20 steps; its folder is out/cat.run",
+        "! learning_rate has no effect",
+        "latents 1/8 (12 %)",
+        "latents 2/8 (25 %)",
+        "latents 4/8 (50 %)",
+        "latents 6/8 (75 %)",
+        "latents 8/8 (100 %)",
+        "Stable Diffusion 1.x on cpu, precision no; the LoRA has 192 layers, 1,234,567 weights",
+        "steps 1/20 (5 %), loss 1.0000, lr 0.0001, 1.00 s/step, 19 s left",
+        "steps 2/20 (10 %), loss 0.5000, lr 0.0001, 1.00 s/step, 18 s left",
+        "steps 4/20 (20 %), loss 0.2500, lr 0.0001, 1.00 s/step, 16 s left",
+        "steps 6/20 (30 %), loss 0.1667, lr 0.0001, 1.00 s/step, 14 s left",
+        "steps 8/20 (40 %), loss 0.1250, lr 0.0001, 1.00 s/step, 12 s left",
+        "steps 10/20 (50 %), loss 0.1000, lr 0.0001, 1.00 s/step, 10 s left",
+        "step 10: drew out/sample/cat.png",
+        "step 10: saved out/cat-000001.safetensors, removed out/cat-000000.safetensors",
+        "steps 12/20 (60 %), loss 0.0833, lr 0.0001, 1.00 s/step, 8 s left",
+        "steps 14/20 (70 %), loss 0.0714, lr 0.0001, 1.00 s/step, 6 s left",
+        "steps 16/20 (80 %), loss 0.0625, lr 0.0001, 1.00 s/step, 4 s left",
+        "steps 18/20 (90 %), loss 0.0556, lr 0.0001, 1.00 s/step, 2 s left",
+        "steps 20/20 (100 %), loss 0.0500, lr 0.0001, 1.00 s/step, 0 s left",
+        "step 20: saved out/cat.safetensors",
+        "done, at step 20: out/cat.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10, 999, 5000])
+def test_without_a_terminal_the_steps_take_at_most_a_dozen_lines(steps):
+    events = [Began("d", "n", steps), *(stepped(step) for step in range(1, steps + 1))]
+    lines = [line for line in shown(events).splitlines() if line.startswith("steps ")]
+    assert min(steps, 10) <= len(lines) <= 12
+    assert lines[-1].startswith(f"steps {steps}/{steps} (100 %)")
+
+
+def test_a_run_that_goes_on_says_after_which_step():
+    text = shown(a_run(start=10))
+    assert "weights; goes on after step 10" in text
+    assert "steps 11/20" in text
+
+
+def test_a_run_without_a_file_or_rates_is_shown_too():
+    text = shown([stepped(1, rates={}), Finished(1, "asked to stop")])
+    assert "lr -" in text
+    assert text.endswith("asked to stop, at step 1\n")
+
+
+def test_different_rates_are_named():
+    text = shown([stepped(1, rates={"unet": 1e-4, "text encoder": 5e-5})])
+    assert "lr unet 0.0001 text encoder 5e-05" in text
+    assert "lr 0.0001," in shown([stepped(1, rates={"unet": 1e-4, "text encoder": 1e-4})])
+
+
+def test_a_loss_that_is_not_a_number_is_shown():
+    assert "loss nan" in shown([stepped(1, loss=math.nan)])
+
+
+def test_an_event_of_another_kind_shows_nothing():
+    class Other(Event):
+        pass
+
+    assert shown([Other()]) == ""
+
+
+def test_a_terminal_gets_a_bar_and_whole_lines_above_it():
+    terminal = Terminal()
+    text = shown(a_run(), terminal)
+    assert re.search(r"latents: 100%\|.*\| 8/8", text)
+    assert re.search(r"steps: 100%\|.*\| 20/20 .*loss 0\.0500, lr 0\.0001", text)
+    for line in ("! learning_rate has no effect\n", "step 20: saved out/cat.safetensors\n"):
+        assert line in text
+    assert text.endswith("done, at step 20: out/cat.safetensors\n")
+
+
+def test_a_terminal_is_redrawn_at_most_five_times_a_second():
+    terminal = Terminal()
+    console = Console(100_000, stream=terminal)
+    for step in range(1, 20_001):  # a fraction of a second
+        console(stepped(step))
+    console.close()
+    bars = [text for text in terminal.writes if "steps:" in text]
+    seconds = max(float(text) for text in re.findall(r"\[00:0(\d)", "".join(bars)))
+    assert len(bars) <= 5 * (seconds + 1) + 3
+
+
+def test_a_bar_that_is_left_early_ends_its_line():
+    terminal = Terminal()
+    console = Console(100, stream=terminal)
+    console(stepped(1))
+    console.close()
+    assert terminal.getvalue().endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.2, "1 s"),
+        (59, "59 s"),
+        (61, "1 min"),
+        (260, "4 min"),
+        (3600, "1 h 00 min"),
+        (3900, "1 h 05 min"),
+        (math.inf, "?"),
+        (math.nan, "?"),
+    ],
+)
+def test_durations_are_short(seconds, text):
+    assert duration(seconds) == text
+
+
+# ------------------------------------------------------------------------------------ loss.png
+
+
+def test_the_picture_is_drawn_at_saves_and_at_the_end(tmp_path):
+    path = tmp_path / "loss.png"
+    chart = LossChart(path)
+    times = []
+    for event in a_run():
+        chart(event)
+        if path.exists():
+            times.append((type(event).__name__, getattr(event, "step", None)))
+            path.unlink()
+    assert times == [("Saved", 10), ("Saved", 20)], "the end brings nothing new to draw"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 30])
+def test_the_picture_can_be_opened(tmp_path, steps):
+    path = tmp_path / "loss.png"
+    chart = LossChart(path)
+    for event in a_run(steps=steps):
+        chart(event)
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert min(image.size) > 400
+        assert sum(count > 0 for count in image.convert("L").histogram()) > 20
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_without_steps_has_no_picture(tmp_path):
+    LossChart(tmp_path / "loss.png")(Finished(0, "asked to stop"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_picture_shows_both_curves_and_every_rate():
+    rates = {"unet": 1e-4, "text encoder": 5e-5}
+    figure = loss_figure([stepped(step, 1 / step, rates=rates) for step in range(1, 100)])
+    losses, below = figure.axes
+    assert [line.get_label() for line in losses.lines] == ["each step", "average of an epoch"]
+    assert [line.get_label() for line in below.lines] == ["unet", "text encoder"]
+    assert (losses.get_ylabel(), below.get_ylabel(), below.get_xlabel()) == (
+        "loss", "learning rate", "step"
+    )  # fmt: skip
+    assert list(losses.lines[0].get_xdata()) == list(range(1, 100))
+    assert losses.get_position().height > 2 * below.get_position().height
+
+
+def test_a_few_high_losses_do_not_flatten_the_curve():
+    steps = [
+        stepped(step, 1000.0 if step == 50 else 0.1 + step % 7 / 100) for step in range(1, 200)
+    ]
+    assert loss_figure(steps).axes[0].get_ylim()[1] < 1
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 0.0])
+def test_losses_that_cannot_be_drawn_do_not_stop_the_picture(tmp_path, loss):
+    chart = LossChart(tmp_path / "loss.png")
+    for step in range(1, 61):
+        chart(stepped(step, loss, rates={}))
+    chart(Finished(60, "done"))
+    assert (tmp_path / "loss.png").exists()
+
+
+def test_a_run_that_goes_on_draws_its_past_too(tmp_path):
+    chart = LossChart(tmp_path / "loss.png", earlier=a_run(steps=15))
+    assert list(tmp_path.iterdir()) == []
+    for event in a_run(start=10):
+        chart(event)
+    assert sorted(chart._steps) == list(range(1, 21))

@@ -1,0 +1,331 @@
+"""Whole runs on a tiny family: exact, resumable, and honest about what they wrote."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kit import planning
+from kit.errors import DeviceError, Diverged, ModelError, OutputError
+from kit.events import Finished, Loaded, Noticed, Sampled, Saved, Stepped
+from kit.runs import read_record
+from kit.stopping import Stop
+from kit.training import train
+from kit.workshop import Workshop
+from tests.support.tiny import write_tiny
+from tests.support.toys import draw_images, losses, run, toy_settings
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("model"), "sd1")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return draw_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def asked(model, images):
+    return lambda out, **changes: toy_settings(model, images, out, **changes)
+
+
+def lora(out, name="toy"):
+    return load_file(out / f"{name}.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def leave_after(step, settings):
+    """Iterate until this step is told, then walk away, as a `break` does."""
+    told = []
+    for event in train(planning.plan(settings)):
+        told.append(event)
+        if isinstance(event, Stepped) and event.step == step:
+            break
+    return told
+
+
+VARIANTS = {
+    "plain": {},
+    "gathered": {"gradient_accumulation_steps": 4, "epoch": 6},  # windows of 4 and 2 batches
+    "dropouts": {"network_dropout": 0.3, "rank_dropout": 0.3, "module_dropout": 0.3},
+    "8bit": {"optimizer_type": "AdamW8bit", "network_dim": 32},
+    "adafactor": {"optimizer_type": "Adafactor"},
+    "scheduled": {"lr_scheduler": "cosine_with_restarts", "lr_scheduler_num_cycles": 3},
+    "live": {"cache_latents": False, "random_crop": True, "flip_aug": True},
+    "norms": {"scale_weight_norms": 0.05, "LoRA_type": "Kohya LoCon", "noise_offset": 0.1},
+    "checkpointed": {"gradient_checkpointing": True, "network_dropout": 0.2},
+    "bf16": {"mixed_precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_that_is_left_and_goes_on_equals_an_unbroken_one(tmp_path, asked, variant):
+    changes = VARIANTS[variant]
+    straight = run(asked(tmp_path / "a", **changes))
+    first = leave_after(5, asked(tmp_path / "b", **changes))
+    second = leave_after(8, asked(tmp_path / "b", **changes))
+    third = run(asked(tmp_path / "b", **changes))
+    assert losses(first) + losses(second) + losses(third) == losses(straight)
+    assert len(losses(straight)) == STEPS
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("moment", ["between two batches of a window", "while the optimizer steps"])
+def test_breaking_inside_a_step_costs_that_step_alone(tmp_path, asked, monkeypatch, moment):
+    changes = {"gradient_accumulation_steps": 4, "epoch": 6}
+    straight = run(asked(tmp_path / "a", **changes))
+
+    class PowerCut(Exception):
+        pass
+
+    calls = 0
+    method = "loss" if "batches" in moment else "_clip"
+    whole = getattr(Workshop, method)
+    last = 14 if "batches" in moment else 5  # the second batch of step 5; the clipping of step 5
+
+    def failing(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            raise PowerCut
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Workshop, method, failing)
+    # State is kept when it costs little; here after every step, so the cut costs one step.
+    monkeypatch.setattr("kit.checkpoint.SHARE", float("inf"))
+    with pytest.raises(PowerCut):
+        run(asked(tmp_path / "b", **changes))
+    monkeypatch.setattr(Workshop, method, whole)
+    record = read_record(tmp_path / "b" / "toy.run")
+    assert record is not None
+    assert record.step == 4
+    rest = run(asked(tmp_path / "b", **changes))
+    assert losses(rest) == losses(straight)[4:]
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+def test_a_killed_process_goes_on_to_the_same_weights(tmp_path, asked):
+    straight = run(asked(tmp_path / "a"))
+    settings = tmp_path / "run.toml"
+    settings.write_text(asked(tmp_path / "b").to_toml(), encoding="utf-8")
+    events = tmp_path / "told.txt"
+    code = (
+        "import sys; from kit import planning; from kit.settings import Settings\n"
+        "from kit.training import train; from kit.events import Stepped, to_line\n"
+        f"for e in train(planning.plan(Settings.load({str(settings)!r}))):\n"
+        f"    open({str(events)!r}, 'a').write(to_line(e) + '\\n')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 120
+    while not (events.exists() and '"step": 4' in events.read_text()):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    rest = run(asked(tmp_path / "b"))
+    assert 0 < len(losses(rest)) < STEPS
+    assert losses(rest) == losses(straight)[-len(losses(rest)) :]
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+def test_sampling_leaves_the_training_untouched(tmp_path, asked):
+    prompts = "a zib ball --w 64 --h 64 --s 2\na dog --w 64 --h 64 --s 2 --d 4 --l 1"
+    drawing = {
+        "sample_prompts": prompts,
+        "sample_every_n_steps": 4,
+        "sample_at_first": True,
+        "network_dropout": 0.2,
+    }
+    told = run(asked(tmp_path / "a", **drawing))
+    run(asked(tmp_path / "b", network_dropout=0.2))
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+    sampled = [event for event in told if isinstance(event, Sampled)]
+    assert [event.step for event in sampled] == [0, 0, 4, 4, 8, 8, 12, 12]
+    assert all(os.path.getsize(event.path) > 100 for event in sampled)
+    names = sorted(path.name for path in (tmp_path / "a" / "sample").iterdir())
+    assert names[0].startswith("toy_000004_00_")
+    assert names[-1].startswith("toy_e000000_01_")
+    assert names[-1].endswith("_4.png")
+
+
+def test_files_are_named_and_thinned_as_kohya_does(tmp_path, asked):
+    told = run(asked(tmp_path, epoch=4, save_every_n_epochs=1, save_last_n_epochs=2))
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+        "toy-000002.safetensors",
+        "toy-000003.safetensors",
+        "toy.safetensors",
+    ]
+    saved = [event for event in told if isinstance(event, Saved)]
+    assert [event.epoch for event in saved] == [1, 2, 3, 4]
+    assert saved[2].removed == (str(tmp_path / "toy-000001.safetensors"),)
+
+
+def test_step_files_of_the_last_steps_are_kept(tmp_path, asked):
+    run(asked(tmp_path, epoch=4, save_every_n_steps=5, save_last_n_steps=10))
+    steps = sorted(path.name for path in tmp_path.glob("toy-step*.safetensors"))
+    assert steps == [f"toy-step{step:08d}.safetensors" for step in (10, 15, 20)]
+
+
+def test_the_same_name_again_gets_a_number_and_nothing_is_overwritten(tmp_path, asked):
+    run(asked(tmp_path))
+    before = (tmp_path / "toy.safetensors").read_bytes()
+    plan = planning.plan(asked(tmp_path))
+    assert any("not overwritten" in text for text in plan.notices)
+    list(train(plan))
+    assert (tmp_path / "toy.safetensors").read_bytes() == before
+    assert (tmp_path / "toy-2.safetensors").exists()
+
+
+def test_a_wish_to_stop_ends_after_the_step_with_a_file_and_state(tmp_path, asked):
+    stop = Stop()
+    told = []
+    for event in train(planning.plan(asked(tmp_path)), stop):
+        told.append(event)
+        if isinstance(event, Stepped) and event.step == 3:
+            stop.ask()
+    assert isinstance(told[-1], Finished)
+    assert (told[-1].step, told[-1].reason) == (3, "asked to stop")
+    assert (tmp_path / "toy-step00000003.safetensors").exists()
+    assert planning.plan(asked(tmp_path)).run.from_step == 3
+
+
+def test_ctrl_c_is_a_wish(tmp_path, asked):
+    told = []
+    for event in train(planning.plan(asked(tmp_path))):
+        told.append(event)
+        if isinstance(event, Stepped) and event.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert isinstance(told[-1], Finished)
+    assert told[-1].step == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_whole_step(
+    tmp_path, asked, monkeypatch
+):
+    whole = Workshop.loss
+    monkeypatch.setattr("kit.checkpoint.SHARE", float("inf"))
+
+    def poisoned(self, batch):
+        return whole(self, batch) * (float("nan") if batch.number == 4 else 1)
+
+    monkeypatch.setattr(Workshop, "loss", poisoned)
+    with pytest.raises(Diverged, match="learning_rate"):
+        run(asked(tmp_path))
+    assert planning.plan(asked(tmp_path)).run.from_step == 4
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_rates_of_zero_freeze_and_blank_ones_inherit(tmp_path, asked):
+    told = run(asked(tmp_path, text_encoder_lr=0, unet_lr=None, learning_rate=2e-3, lr_warmup=0))
+    [first, *_] = [event for event in told if isinstance(event, Stepped)]
+    assert first.rates == {"unet": pytest.approx(2e-3)}
+    assert not [key for key in lora(tmp_path) if key.startswith("lora_te")]
+
+
+def test_a_run_can_start_from_a_finished_lora(tmp_path, asked):
+    run(asked(tmp_path / "a", epoch=4))
+    weights = str(tmp_path / "a" / "toy.safetensors")
+    on = asked(tmp_path / "b", network_weights=weights, dim_from_weights=True, max_train_steps=1,
+               unet_lr=1e-12, text_encoder_lr=1e-12)  # fmt: skip
+    run(on)
+    before, after = lora(tmp_path / "a"), lora(tmp_path / "b")
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+
+
+def test_cached_captions_train_the_same_weights_as_live_ones(tmp_path, asked):
+    run(asked(tmp_path / "a", text_encoder_lr=0))
+    run(asked(tmp_path / "b", text_encoder_lr=0, cache_text_encoder_outputs=True))
+    one, other = lora(tmp_path / "a"), lora(tmp_path / "b")
+    assert all(torch.allclose(one[key], other[key], atol=1e-4) for key in one)
+
+
+def test_a_precision_the_device_lacks_is_refused_with_the_remedy(tmp_path, asked):
+    if torch.cuda.is_available():
+        pytest.skip("this device has fp16")
+    with pytest.raises(DeviceError, match="mixed_precision = no"):
+        run(asked(tmp_path, mixed_precision="fp16"))
+
+
+def test_a_blank_model_is_an_error_only_when_training(tmp_path, asked):
+    settings = asked(tmp_path, pretrained_model_name_or_path="")
+    assert any("pretrained_model" in text for text in planning.plan(settings).notices)
+    with pytest.raises(ModelError, match="pretrained_model_name_or_path"):
+        run(settings)
+
+
+def test_a_lora_as_base_model_is_refused(tmp_path, asked):
+    run(asked(tmp_path, max_train_steps=1))
+    with pytest.raises(ModelError, match="LoRA"):
+        run(asked(tmp_path, pretrained_model_name_or_path=str(tmp_path / "toy.safetensors")))
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path, asked):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OutputError, match="output_dir"):
+        run(asked(tmp_path / "file" / "out"))
+
+
+def test_a_full_disk_while_keeping_leaves_the_older_state(tmp_path, asked, monkeypatch):
+    monkeypatch.setattr("kit.checkpoint.SHARE", float("inf"))
+    saved, count = torch.save, 0
+
+    def full(*arguments):
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise OSError(28, "No space left on device")
+        return saved(*arguments)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="step 3 is untouched"):
+        run(asked(tmp_path))
+    monkeypatch.setattr(torch, "save", saved)
+    assert planning.plan(asked(tmp_path)).run.from_step == 3
+    assert not list(tmp_path.rglob("*.part"))
+    assert len(losses(run(asked(tmp_path)))) == STEPS - 3
+
+
+def test_the_run_tells_device_size_and_notices(tmp_path, asked):
+    told = run(asked(tmp_path, lr_scheduler="constant"))
+    [loaded] = [event for event in told if isinstance(event, Loaded)]
+    assert loaded.family == "Stable Diffusion 1.x"
+    assert loaded.layers == 192 + 2 * 6  # U-Net, and the tiny text encoder's layers
+    assert any("lr_warmup" in event.text for event in told if isinstance(event, Noticed))
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+def test_other_families_train_and_go_on_alike(tmp_path, images, family):
+    model = write_tiny(tmp_path / "model", family, predicts="v_prediction")
+
+    def settings(out):
+        changes = {"max_train_steps": 4, "text_encoder_lr": 1e-3, "max_token_length": 150}
+        return toy_settings(model, images, out, **changes)
+
+    straight = run(settings(tmp_path / "a"))
+    first = leave_after(2, settings(tmp_path / "b"))
+    assert losses(first) + losses(run(settings(tmp_path / "b"))) == losses(straight)
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+def test_the_losses_of_the_toy_run_stay_what_they_are(tmp_path, asked):
+    """A refactor that changes these is not a refactor."""
+    told = losses(run(asked(tmp_path, max_train_steps=4)))
+    assert told == pytest.approx(TOY_LOSSES, rel=1e-3)
+
+
+TOY_LOSSES = [0.0, 0.0, 0.0, 0.0]
