@@ -1,12 +1,9 @@
 """Latents and encoded captions: made once and kept in memory or on disk, or made at each use.
 
 A kept thing lies under a hash of all it depends on: the image's bytes, its size, cut and mirroring
-and
-the VAE's weights; the caption, its length and the text encoders' weights. Whatever changes is made
-anew,
-so nothing stale can be trained on. Latents are kept as a distribution (mean and logvar), so that
-each
-use can draw again, as without a cache.
+and the VAE's weights; the caption's tokens and the text encoders' weights. Whatever changes is made
+anew, so nothing stale can be trained on. Latents are kept as a distribution (mean and logvar), so
+that each use can draw again, as without a cache.
 
 Shapes: 3 colours, H W picture, C latent channels, h w latent height and width.
 """

@@ -51,7 +51,8 @@ def _possible(device: torch.device) -> tuple[str, ...]:
         # Emulated bf16 (a T4 with recent torch) would run, many times slower.
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("no", "fp16", "bf16") if has_bf16 else ("no", "fp16")
-    return ("bf16", "no") if device.type == "cpu" else ("fp16", "no")
+    # Apple's GPUs are only known to train right in 32 bits.
+    return ("bf16", "no") if device.type == "cpu" else ("no",)
 
 
 def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from kit import catalog
 from kit.adapters.network import Network, device_of
 from kit.addresses import seed_at
+from kit.devices import free_memory
 from kit.diffusion import BETA_END, BETA_START, TIMESTEPS
 from kit.events import Event, Sampled
 from kit.families import Family, Words
@@ -135,7 +136,7 @@ def draw_samples(
     plan: Plan, artist: Artist, network: Network, step: int
 ) -> Generator[Event, None, None]:
     """Draw every prompt of the plan and write the pictures."""
-    with network.resting():
+    with network.resting(), lent(artist.family.vae, to=device_of(artist.family.unet)):
         for index, prompt in enumerate(plan.prompts):
             seed = seed_of(plan, prompt, index)
             picture = artist.draw(prompt, size=size_of(plan, prompt), seed=seed)
@@ -143,6 +144,19 @@ def draw_samples(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda part, picture=picture: picture.save(part, "PNG"))  # type: ignore[misc]
             yield Sampled(step, index, str(path), prompt.text, seed)
+
+
+@contextmanager
+def lent(module: nn.Module, *, to: torch.device) -> Iterator[None]:
+    """The module works on another device inside the block, and lies where it lay after it."""
+    home = device_of(module)
+    module.to(to)
+    try:
+        yield
+    finally:
+        module.to(home)
+        if home != to:
+            free_memory()
 
 
 def seed_of(plan: Plan, prompt: Prompt, index: int) -> int:

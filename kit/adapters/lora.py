@@ -8,7 +8,7 @@ https://github.com/KohakuBlueleaf/LyCORIS (idea), with the 3x3 kernel in the dow
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Lora(nn.Module):
                 rank,
                 kernel,
                 (layer.stride[0], layer.stride[1]),
-                layer.padding,
+                cast("int | tuple[int, int]", layer.padding),
                 (layer.dilation[0], layer.dilation[1]),
                 bias=False,
             )

@@ -200,8 +200,8 @@ def _draw_shape(
     elif shape == "cross":
         arm = radius * 0.36
         for wide, high in ((radius, arm), (arm, radius)):
-            corners = [x - wide, y - high, x + wide, y + high]
-            pen.rectangle([corner * SUPERSAMPLING for corner in corners], fill=colour)
+            sides = [x - wide, y - high, x + wide, y + high]
+            pen.rectangle([side * SUPERSAMPLING for side in sides], fill=colour)
     elif shape == "ring":
         width = round(radius * 0.44 * SUPERSAMPLING)
         pen.ellipse(_box(x, y, radius), outline=colour, width=width)

@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_seeds_are_shuffled_differently():
 def test_buckets_take_turns_within_an_epoch():
     layout = Layout(((SQUARE, ((0, 20),)), (WIDE, ((1, 20),))), 1, seed=3)
     order = [size for size, _ in epoch_of(layout, 0)]
-    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(order))
     assert changes > 8
 
 

@@ -8,7 +8,10 @@ from kit.settings.checks import caches_latents, caches_words, notices, problems,
 SOUND = Settings()
 
 PROBLEMS = {
-    "_nothing_learns": [dict(unet_lr=0, text_encoder_lr=0), dict(unet_lr=None, text_encoder_lr=0, learning_rate=0)],
+    "_nothing_learns": [
+        dict(unet_lr=0, text_encoder_lr=0),
+        dict(unet_lr=None, text_encoder_lr=0, learning_rate=0),
+    ],
     "_random_crop_with_cache": [
         dict(random_crop=True),
         dict(random_crop=True, cache_latents=False, cache_latents_to_disk=True),
@@ -84,7 +87,9 @@ FINE = {
     "Adafactor with our rate": dict(
         optimizer_type="Adafactor", optimizer_args="relative_step=False"
     ),
-    "upscaling with bounds": dict(bucket_no_upscale=False, min_bucket_reso=320, max_bucket_reso=1024),
+    "upscaling with bounds": dict(
+        bucket_no_upscale=False, min_bucket_reso=320, max_bucket_reso=1024
+    ),
     "samples with prompts": dict(sample_prompts="a cat", sample_every_n_epochs=1),
     "an off interval is no interval": dict(sample_every_n_steps=0),
 }  # fmt: skip

@@ -50,7 +50,7 @@ def test_all_problems_are_told_at_once():
 
 
 def test_the_message_counts_the_problems():
-    with pytest.raises(SettingsError, match="2 settings need a change:\n  - .*\n  - "):
+    with pytest.raises(SettingsError, match=r"2 settings need a change:\n  - .*\n  - "):
         Settings().replace(epoch=0, seed=-1)
     with pytest.raises(SettingsError, match="1 setting needs a change:"):
         Settings().replace(epoch=0)
