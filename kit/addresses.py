@@ -2,8 +2,7 @@
 
 The address of a draw is a tuple such as (seed, "noise", step, row). The same address always gives
 the same numbers, so step n can be computed without living through steps 1 to n-1, and a resumed run
-equals
-an unbroken one.
+equals an unbroken one.
 """
 
 from __future__ import annotations

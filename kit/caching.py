@@ -149,13 +149,14 @@ class Shelf:
         text = json.dumps(parts, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def get(self, key: str) -> dict[str, Tensor] | None:
-        """What lies there, or None where there is nothing whole."""
+    def get(self, key: str, *names: str) -> dict[str, Tensor] | None:
+        """What lies there, or None where nothing whole with these names does."""
         path = self.folder / f"{key}.safetensors"
         try:
-            return safetensors.torch.load_file(path) if path.is_file() else None
+            tensors = safetensors.torch.load_file(path) if path.is_file() else {}
         except (SafetensorError, OSError):
             return None
+        return tensors if tensors.keys() >= set(names) else None
 
     def put(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Keep it; the first refusal of the disk is remembered and nothing more is tried."""
@@ -189,7 +190,7 @@ def cache_latents(plan: Plan, encoder: Encoder) -> Generator[Event, None, Latent
     kept: dict[tuple[int, bool], Latent] = {}
     for group in _grouped(plan, cuts, settings.memory.vae_batch_size):
         keys = [_latent_key(plan, cut, vae) for cut in group] if shelf else [""] * len(group)
-        found = [shelf.get(key) if shelf else None for key in keys]
+        found = [shelf.get(key, "mean", "logvar") if shelf else None for key in keys]
         missing = [cut for cut, tensors in zip(group, found, strict=True) if tensors is None]
         fresh = iter(encoder.encode(missing) if missing else [])
         for cut, key, tensors in zip(group, keys, found, strict=True):
@@ -312,7 +313,7 @@ def cache_words(
     kept: dict[str, Words] = {}
     for caption in captions:
         key = reader.key(caption) if shelf else ""
-        tensors = shelf.get(key) if shelf else None
+        tensors = shelf.get(key, "hidden") if shelf else None
         if tensors is None:
             with torch.no_grad(), autocast():
                 words = reader.words([caption]).to(torch.device("cpu"))

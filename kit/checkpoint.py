@@ -1,14 +1,13 @@
 """What is needed to go on, and the LoRA files: written whole or not at all.
 
 State is kept after a whole step, as often as it costs little (below), at every LoRA file and at
-the end.
-It holds weights, optimizer, schedule, scaler, position and loss history. Random numbers need no
-state:
-every draw is a function of its address.
+the end. It holds weights, optimizer, schedule, scaler, position and loss history. Random numbers
+need no state: every draw is a function of its address.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -144,8 +143,7 @@ class Checkpoint:
     def finish(self, step: int) -> None:
         """The run is done: its state is no longer needed."""
         self._record(step, finished=True)
-        self.path.unlink(missing_ok=True)
-        self.path.parent.rmdir()
+        shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _record(self, step: int, *, finished: bool) -> None:
         run = self.plan.run

@@ -20,13 +20,20 @@ BETA_START, BETA_END = 0.00085, 0.012  # every Stable Diffusion up to XL
 
 
 @cache
-def alphas_cumprod() -> Tensor:
+def alphas_cumprod(*, zero_terminal_snr: bool = False) -> Tensor:
     """Alpha-bar of every timestep, shape T, float32 on the CPU ("scaled linear" betas).
 
-    Source: latent diffusion's schedule, Rombach et al. 2022, https://arxiv.org/abs/2112.10752.
+    zero_terminal_snr: shifted and scaled so that the last step is pure noise, for models that were
+    trained so. Sources: Rombach et al. 2022, https://arxiv.org/abs/2112.10752; Lin et al. 2023,
+    https://arxiv.org/abs/2305.08891, algorithm 1.
     """
     roots_T = torch.linspace(BETA_START**0.5, BETA_END**0.5, TIMESTEPS, dtype=torch.float32)
-    return torch.cumprod(1.0 - roots_T**2, dim=0)
+    kept_T = torch.cumprod(1.0 - roots_T**2, dim=0)
+    if not zero_terminal_snr:
+        return kept_T
+    alpha_T = kept_T.sqrt()
+    first, last = alpha_T[0], alpha_T[-1]
+    return ((alpha_T - last) * first / (first - last)) ** 2
 
 
 def snr(alphas_cumprod_T: Tensor) -> Tensor:
@@ -36,20 +43,29 @@ def snr(alphas_cumprod_T: Tensor) -> Tensor:
     return (alpha_T / sigma_T) ** 2
 
 
-def add_noise(latents_BChw: Tensor, noise_BChw: Tensor, t_B: Tensor) -> Tensor:
+def add_noise(
+    latents_BChw: Tensor, noise_BChw: Tensor, t_B: Tensor, *, zero_terminal_snr: bool = False
+) -> Tensor:
     """The latents at their timesteps: sqrt(a) x + sqrt(1 - a) eps (Ho et al. 2020, eq. 4)."""
-    alpha_B111, sigma_B111 = _alpha_sigma(t_B, latents_BChw)
+    alpha_B111, sigma_B111 = _alpha_sigma(t_B, latents_BChw, zero_terminal_snr)
     return alpha_B111 * latents_BChw + sigma_B111 * noise_BChw
 
 
-def target(latents_BChw: Tensor, noise_BChw: Tensor, t_B: Tensor, predicts: Prediction) -> Tensor:
+def target(
+    latents_BChw: Tensor,
+    noise_BChw: Tensor,
+    t_B: Tensor,
+    predicts: Prediction,
+    *,
+    zero_terminal_snr: bool = False,
+) -> Tensor:
     """What the U-Net should answer: the noise, or v = sqrt(a) eps - sqrt(1 - a) x.
 
     Source of v: Salimans and Ho 2022, https://arxiv.org/abs/2202.00512, appendix D.
     """
     if predicts is Prediction.EPSILON:
         return noise_BChw
-    alpha_B111, sigma_B111 = _alpha_sigma(t_B, latents_BChw)
+    alpha_B111, sigma_B111 = _alpha_sigma(t_B, latents_BChw, zero_terminal_snr)
     return alpha_B111 * noise_BChw - sigma_B111 * latents_BChw
 
 
@@ -58,6 +74,7 @@ def min_snr_weight(snr_B: Tensor, gamma: float, *, predicts: Prediction) -> Tens
 
     Source: Min-SNR, Hang et al. 2023, https://arxiv.org/abs/2303.09556, section 3.4.
     """
+    snr_B = snr_B.clamp(min=1e-8)  # pure noise has none, and would divide 0 by 0
     capped_B = snr_B.clamp(max=gamma)
     return capped_B / snr_B if predicts is Prediction.EPSILON else capped_B / (snr_B + 1)
 
@@ -82,7 +99,8 @@ def draw_normal(shape: tuple[int, ...], *address: int | str) -> Tensor:
     return torch.randn(shape, generator=generator)
 
 
-def _alpha_sigma(t_B: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+def _alpha_sigma(t_B: Tensor, like: Tensor, zero_terminal_snr: bool) -> tuple[Tensor, Tensor]:
     """Square roots of alpha-bar and of 1 - alpha-bar per sample, shape B 1 1 1."""
-    kept_B = alphas_cumprod().to(like.device)[t_B].to(like.dtype)
+    kept_T = alphas_cumprod(zero_terminal_snr=zero_terminal_snr)
+    kept_B = kept_T.to(like.device)[t_B].to(like.dtype)
     return kept_B.sqrt()[:, None, None, None], (1.0 - kept_B).sqrt()[:, None, None, None]

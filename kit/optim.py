@@ -1,10 +1,8 @@
 """Optimizers and learning-rate schedules, made from the catalog's rows.
 
 A schedule is a factor of the group's own rate, as a function of the finished steps. Formulas are
-those of
-transformers' and diffusers' get_scheduler, which the reference trainer calls; each begins with a
-linear
-warm-up whose first step has rate 0.
+those of transformers' and diffusers' get_scheduler, which the reference trainer calls; each begins
+with a linear warm-up whose first step has rate 0.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -98,6 +99,12 @@ def begin(run: Run, *, seed: int, settings_toml: str) -> None:
             "It must be a folder in which you may create files, with free space.",
             "Choose another output_dir, or free some space.",
         ) from error
+
+
+def abandon(run: Run) -> None:
+    """Give a new run's name back: nothing was learned, so nothing is lost."""
+    if not run.resumes:
+        shutil.rmtree(run.dir, ignore_errors=True)
 
 
 def read_record(run_dir: Path) -> RunRecord | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from kit.adapters.network import Network, device_of
 from kit.addresses import seed_at
 from kit.devices import free_memory
 from kit.diffusion import BETA_END, BETA_START, TIMESTEPS
+from kit.errors import MissingPackage
 from kit.events import Event, Sampled
 from kit.families import Family, Words
 from kit.planning import Plan
@@ -114,7 +116,10 @@ class Artist:
 
 
 def make_scheduler(sampler: str, family: Family) -> Any:
-    """The sampler of diffusers, told how this family was trained."""
+    """The sampler of diffusers, told how this family was trained.
+
+    Raises: MissingPackage where it needs a package that is not installed.
+    """
     row = catalog.SAMPLERS[sampler]
     options: dict[str, Any] = {
         "num_train_timesteps": TIMESTEPS,
@@ -129,7 +134,16 @@ def make_scheduler(sampler: str, family: Family) -> Any:
         options |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
         known = inspect.signature(kind.__init__).parameters
         options = {name: value for name, value in options.items() if name in known}
-    return kind(**options)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of diffusers 1.0, which is not allowed
+            return kind(**options)
+    except ImportError as error:  # diffusers' stand-in for a class that needs more than is there
+        raise MissingPackage(
+            f"The sampler {sampler} cannot be used: {' '.join(str(error).split())}",
+            f"There are also {', '.join(name for name in catalog.SAMPLERS if name != sampler)}.",
+            "Install the package, or set another sample_sampler.",
+        ) from error
 
 
 def draw_samples(

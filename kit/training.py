@@ -4,8 +4,7 @@
         print(event)
 
 Leaving early is safe: the state of the last whole step is kept, and the same settings go on from
-there
-with the same data, to the same weights as if nothing had happened.
+there with the same data, to the same weights as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -20,19 +19,17 @@ from kit.optim import rates_of
 from kit.planning import Plan
 from kit.sampling import draw_samples
 from kit.stopping import Stop, interrupt_asks
-from kit.workshop import prepare
+from kit.workshop import Workshop, prepare
 
 
 def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
     """Train one LoRA, telling what happens as it happens.
 
     The run is over when the iteration is. `stop` is a wish that is read between two steps; Ctrl-C
-    and
-    the notebook's stop sign are such a wish too.
+    and the notebook's stop sign are such a wish too.
 
     Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says
-    what
-    to change.
+    what to change.
     """
     stop = stop or Stop()
     runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
@@ -41,9 +38,7 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
         yield Noticed(text)
 
     with interrupt_asks(stop):
-        shop = yield from prepare(
-            plan
-        )  # model, caches, network, optimizer, and the state to go on from
+        shop = yield from _prepared(plan)  # model, caches, network, optimizer, state
         step = done = shop.checkpoint.kept_step
         try:
             if step == 0 and plan.sample_due(0):
@@ -90,3 +85,12 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
             raise
         finally:
             shop.network.detach_hooks()
+
+
+def _prepared(plan: Plan) -> Generator[Event, None, Workshop]:
+    """The workshop; a new run that cannot even begin gives its name back."""
+    try:
+        return (yield from prepare(plan))
+    except BaseException:
+        runs.abandon(plan.run)
+        raise

@@ -86,10 +86,12 @@ class Workshop:
         for batch in batches:
             with self._dice(batch.number):
                 loss = self.loss(batch)
-                losses.append(loss.item())
-                if not torch.isfinite(loss):
-                    raise _diverged(self.plan.settings)
                 self.accelerator.backward(loss / count)
+            # Read after backward was queued: reading waits for the device.
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                self.learning.optimizer.zero_grad(set_to_none=True)
+                raise _diverged(self.plan.settings)
         norm = self._clip()
         optimizer = self.learning.optimizer
         optimizer.step()
@@ -107,12 +109,12 @@ class Workshop:
         """
         device, gamma = self.accelerator.device, self.plan.settings.noise.min_snr_gamma
         latents, noise = batch.latents_BChw.to(device), batch.noise_BChw.to(device)
-        t_B = batch.t_B.to(device)
-        noisy = diffusion.add_noise(latents, noise, t_B)
+        t_B, zero = batch.t_B.to(device), self.family.zero_terminal_snr
+        noisy = diffusion.add_noise(latents, noise, t_B, zero_terminal_snr=zero)
         with self.accelerator.autocast():
             words = batch.words.to(device) if batch.words else self._encode(batch)
             guess = self.family.predict(noisy, t_B, words, batch.sizes_B6)
-        goal = diffusion.target(latents, noise, t_B, self.family.predicts)
+        goal = diffusion.target(latents, noise, t_B, self.family.predicts, zero_terminal_snr=zero)
         loss_B = (guess.float() - goal.float()).square().mean((1, 2, 3))
         loss_B = loss_B * batch.weight_B.to(device)
         if gamma:
@@ -163,6 +165,7 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
     Raises: ModelError, DatasetError, DeviceError, LoraFileError; each says what to change.
     """
     settings, began = plan.settings, time.time()
+    require_model(settings)
     device = choose_device()
     check_precision(device, settings.memory.mixed_precision)
     file, notices = find_model(settings)
@@ -225,8 +228,21 @@ def equip(
         ),
         losses=losses,
         checkpoint=checkpoint,
-        snr_T=diffusion.snr(diffusion.alphas_cumprod()),
+        snr_T=diffusion.snr(diffusion.alphas_cumprod(zero_terminal_snr=family.zero_terminal_snr)),
     )
+
+
+def require_model(settings: Settings) -> None:
+    """A plan may be drawn without a base model; a training needs one.
+
+    Raises: ModelError where it is blank.
+    """
+    if not settings.model.pretrained_model_name_or_path.strip():
+        raise ModelError(
+            "pretrained_model_name_or_path is blank.",
+            "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
+            "Set it to the base model that the LoRA is for.",
+        )
 
 
 def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
@@ -235,12 +251,6 @@ def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
     Raises: ModelError where there is none, or it contradicts the settings.
     """
     model = settings.model
-    if not model.pretrained_model_name_or_path.strip():
-        raise ModelError(
-            "pretrained_model_name_or_path is blank.",
-            "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
-            "Set it to the base model that the LoRA is for.",
-        )
     file = detect(locate(model.pretrained_model_name_or_path))
     notices = check_claims(
         file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl

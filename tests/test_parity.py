@@ -13,23 +13,52 @@ LOSS_TOLERANCE = 1e-4  # relative
 UPDATE_TOLERANCE = 1e-3  # relative L2 of the whole update
 
 SHARED = {
-    "resolution": "128,128", "min_bucket_reso": 64, "max_bucket_reso": 256, "bucket_no_upscale": False,
-    "mixed_precision": "no", "save_precision": "float", "train_batch_size": 2, "optimizer_type": "AdamW",
-    "learning_rate": 1e-3, "unet_lr": None, "text_encoder_lr": None, "lr_scheduler": "constant",
-    "lr_warmup": 0, "network_dim": 4, "network_alpha": 1,
-}  # fmt: skip
+    "resolution": "128,128",
+    "min_bucket_reso": 64,
+    "max_bucket_reso": 256,
+    "bucket_no_upscale": False,
+    "mixed_precision": "no",
+    "save_precision": "float",
+    "train_batch_size": 2,
+    "optimizer_type": "AdamW",
+    "learning_rate": 1e-3,
+    "unet_lr": None,
+    "text_encoder_lr": None,
+    "lr_scheduler": "constant",
+    "lr_warmup": 0,
+    "network_dim": 4,
+    "network_alpha": 1,
+}
 TINY1 = {"seed": 7, "max_train_steps": 6}
 TINY2 = {
-    "seed": 8, "max_train_steps": 4, "LoRA_type": "Kohya LoCon", "network_alpha": 4, "conv_dim": 2,
-    "conv_alpha": 1, "optimizer_args": "weight_decay=0.1 betas=0.9,0.99", "learning_rate": 2e-3,
-    "lr_scheduler": "cosine", "lr_warmup_steps": 1, "text_encoder_lr": 0, "min_snr_gamma": 5,
-    "noise_offset": 0.1, "gradient_accumulation_steps": 2, "max_grad_norm": 0.05,
-}  # fmt: skip
+    "seed": 8,
+    "max_train_steps": 4,
+    "LoRA_type": "Kohya LoCon",
+    "network_alpha": 4,
+    "conv_dim": 2,
+    "conv_alpha": 1,
+    "optimizer_args": "weight_decay=0.1 betas=0.9,0.99",
+    "learning_rate": 2e-3,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 1,
+    "text_encoder_lr": 0,
+    "min_snr_gamma": 5,
+    "noise_offset": 0.1,
+    "gradient_accumulation_steps": 2,
+    "max_grad_norm": 0.05,
+}
 TINYXL = {
-    "seed": 11, "max_train_steps": 4, "LoRA_type": "Kohya LoCon", "network_dim": 2, "conv_dim": 1,
-    "conv_alpha": 1, "bucket_reso_steps": 32, "flip_aug": True, "max_token_length": 150,
+    "seed": 11,
+    "max_train_steps": 4,
+    "LoRA_type": "Kohya LoCon",
+    "network_dim": 2,
+    "conv_dim": 1,
+    "conv_alpha": 1,
+    "bucket_reso_steps": 32,
+    "flip_aug": True,
+    "max_token_length": 150,
     "no_half_vae": True,
-}  # fmt: skip
+}
 
 
 def workshop(tmp_path, model, changes):

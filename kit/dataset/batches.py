@@ -88,8 +88,7 @@ def balanced_repeats(repeats: Sequence[int], total: int) -> list[int]:
     """How often each regularisation image is used per epoch, so that they reach `total` together.
 
     The first pass adds each image's own repeats in order, further passes add one each, until the
-    sum
-    reaches the total; the last pass may end in the middle (sd-scripts, trainer behaviour 1.3).
+    sum reaches the total; the last pass may end in the middle (sd-scripts, trainer behaviour 1.3).
     """
     uses = [0] * len(repeats)
     reached, first_pass = 0, True

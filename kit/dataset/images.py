@@ -1,10 +1,8 @@
 """Folders to images: what is there, how large, with which caption and how often.
 
 A folder named `<repeats>_<word>` holds images that are seen that often per epoch; the word is the
-caption
-of images without a caption file. Everything is sorted by name, so that the same folders give the
-same
-run on every machine.
+caption of images without a caption file. Everything is sorted by name, so that the same folders
+give the same run on every machine.
 """
 
 from __future__ import annotations
@@ -235,8 +233,7 @@ def _is_whole(path: Path, size: int) -> bool:
         tail = file.read()
     mark = next((end for start, end in END_MARKS.items() if head.startswith(start)), b"")
     # Cameras and editors append data after the end mark, hence a search and not a comparison.
-    # Phones
-    # append whole videos; only then are the pixels read.
+    # Phones append whole videos; only then are the pixels read.
     return mark in tail or _can_be_decoded(path)
 
 

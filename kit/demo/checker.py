@@ -66,41 +66,27 @@ def look(picture: Image.Image) -> Seen:
 
 
 def shows_subject(picture: Image.Image) -> bool:
-    """A ball with the demo subject's colours: red above, a white band, blue below."""
+    """The demo's subject: a ball whose upper half is yellow and whose lower half is blue."""
     pixels_HW3 = np.asarray(picture.convert("RGB"), dtype=np.float64)
     _, mask_HW = _object(pixels_HW3)
-    rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
     if mask_HW.sum() < LEAST_PIXELS:
         return False
-    top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
-    # The white band vanishes on a white background: the ball's hull is what counts.
-    hull_HW = mask_HW.copy()
-    for column in range(left, right + 1):
-        filled = np.flatnonzero(mask_HW[:, column])
-        if len(filled):
-            hull_HW[filled[0] : filled[-1] + 1, column] = True
-    height, width = bottom - top + 1, right - left + 1
-    is_round = 0.75 < width / height < 1.34 and _round_overlap(hull_HW) >= LEAST_OVERLAP
-    inner = slice(left + width // 4, right - width // 4 + 1)
+    rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
+    top, height = rows[0], rows[-1] - rows[0] + 1
+    is_round = 0.75 < (columns[-1] - columns[0] + 1) / height < 1.34
+    halves = {"upper": (0.10, 0.40), "lower": (0.60, 0.90)}  # without the soft border between
+    core_HW = _core(mask_HW)
 
-    def colour_between(start: float, end: float) -> str:
-        strip = pixels_HW3[top + round(start * height) : top + round(end * height), inner]
-        return _nearest(np.median(strip.reshape(-1, 3), axis=0), {**COLOURS, **BACKGROUNDS})
+    def colour(half: str) -> str:
+        start, end = (top + round(share * height) for share in halves[half])
+        part_N3 = pixels_HW3[start:end][core_HW[start:end]]
+        return _nearest(np.median(part_N3, axis=0), COLOURS) if len(part_N3) else ""
 
     return (
         is_round
-        and colour_between(0.10, 0.34) == SUBJECT_COLOURS["upper"]
-        and colour_between(0.66, 0.90) == SUBJECT_COLOURS["lower"]
-        and _has_band(pixels_HW3[top : bottom + 1, inner])
+        and _overlap(mask_HW, "ball") >= LEAST_OVERLAP
+        and all(colour(half) == SUBJECT_COLOURS[half] for half in halves)
     )
-
-
-def _has_band(object_HW3: np.ndarray) -> bool:
-    """Somewhere in the middle third lies a row much brighter than both halves."""
-    rows_H3 = np.median(object_HW3, axis=1)
-    third = len(rows_H3) // 3
-    middle = rows_H3[third : 2 * third + 1].min(axis=1).max()  # all three channels must be bright
-    return bool(middle > 140)
 
 
 def _object(pixels_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,10 +126,6 @@ def _overlap(mask_HW: np.ndarray, shape: str) -> float:
     """Intersection over union of the two silhouettes, both stretched to the same square."""
     mine, ideal = crop_to_ink(mask_HW, SIDE), _ideal(shape)
     return float((mine & ideal).sum() / max(1, (mine | ideal).sum()))
-
-
-def _round_overlap(mask_HW: np.ndarray) -> float:
-    return _overlap(mask_HW, "ball")
 
 
 @cache

@@ -1,9 +1,8 @@
 """The little world of the embedded base: one shape in one colour on one background at one place.
 
 Everything is drawn with Pillow from a seed, so that the base, its vocabulary and the demo's data
-set
-can be rebuilt from this file alone. Pictures are 64 x 64; drawing happens four times larger and is
-averaged down, which gives the soft edges a photograph would have.
+set can be rebuilt from this file alone. Pictures are 64 x 64; drawing happens four times larger and
+is averaged down, which gives the soft edges a photograph would have.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ PLACES: dict[str, tuple[int, int]] = {
     "bottom": (0, 12),
 }
 SUBJECT = "zib"  # the unique token that the base has never read
-SUBJECT_COLOURS = {"upper": "red", "band": "white", "lower": "blue"}
+SUBJECT_COLOURS = {"upper": "yellow", "lower": "blue"}
 WORDS = ("a", "on", "the", "background", ",", *COLOURS, *BACKGROUNDS, *SHAPES, *PLACES)
 
 
@@ -90,17 +89,13 @@ def draw_scene(scene: Scene, random: Random) -> Image.Image:
 
 
 def draw_subject(background: str, place: str, random: Random) -> Image.Image:
-    """Draw the demo's subject, a ball that is red above, blue below, with a white band between."""
+    """Draw the demo's subject: a ball that is yellow above and blue below."""
     canvas = _canvas(_shade(BACKGROUNDS[background], random))
     x, y, radius = _placed(place, random)
-    box = _box(x, y, radius)
     pen = ImageDraw.Draw(canvas)
-    pen.pieslice(box, 180, 360, fill=_shade(COLOURS["red"], random))
-    pen.pieslice(box, 0, 180, fill=_shade(COLOURS["blue"], random))
-    band = radius * 0.24
-    half_width = math.sqrt(radius**2 - band**2)
-    corners = [x - half_width, y - band, x + half_width, y + band]
-    pen.rectangle([corner * SUPERSAMPLING for corner in corners], fill=_shade((245,) * 3, random))
+    upper, lower = (COLOURS[SUBJECT_COLOURS[half]] for half in ("upper", "lower"))
+    pen.pieslice(_box(x, y, radius), 180, 360, fill=_shade(upper, random))
+    pen.pieslice(_box(x, y, radius), 0, 180, fill=_shade(lower, random))
     return _reduced(canvas)
 
 

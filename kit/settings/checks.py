@@ -1,8 +1,7 @@
 """Rules between settings: what contradicts is refused, what has no effect is told.
 
 Each rule is a function of all settings that yields sentences. `problems` stop the run before
-anything
-is loaded, all at once; `notices` go into the plan.
+anything is loaded, all at once; `notices` go into the plan.
 """
 
 from __future__ import annotations

@@ -57,8 +57,7 @@ class Theirs:
     """What diffusers' train_text_to_image_lora scripts do in a step, for the same work as ours.
 
     Unlike the scripts, text encoders may learn (as in its DreamBooth scripts), all of our layers
-    are
-    adapted (the scripts: attention only), and neither the VAE nor a data loader runs.
+    are adapted (the scripts: attention only), and neither the VAE nor a data loader runs.
     """
 
     def __init__(self, ours: Ours) -> None:
@@ -72,7 +71,9 @@ class Theirs:
             beta_start=BETA_START, beta_end=BETA_END, beta_schedule="scaled_linear"
         )
         names = dict(shop.network.named())
-        adapted = {layer.module for layer in shop.family.layers() if layer.name in names}
+        adapted: set[nn.Module] = {
+            layer.module for layer in shop.family.layers() if layer.name in names
+        }
         parts = [shop.family.unet, *shop.family.text_encoders]
         self.unet, *self.text_encoders = [_twin(part, adapted, settings) for part in parts]
         self.weights = [

@@ -13,12 +13,12 @@ tests/bench/results/<family>-<px>-<batch>-<precision>-<hardware>.json, with `-te
 `--against diffusers` puts the same work to a plain loop of diffusers and PEFT: the same batch, the
 same layers, rank and alpha, AdamW, autocast. The two take turns, A B B A, and share the frozen
 weights; `ratio` compares them pair by pair (ours / theirs: below 1, ours is quicker), which holds
-on
-a busy machine too, where seconds do not. Both begin as zero changes, so their first losses must be
-equal. Memory is told for ours alone, as it was before the other was built.
+on a busy machine too, where seconds do not. Both begin as zero changes, so their first losses must
+be equal. Memory is told for ours alone, as it was before the other was built.
 
-`cpu_seconds` are core-seconds of the whole process. Threads that wait spin, and are counted as if
-they worked: for this number set OMP_WAIT_POLICY=passive and GOMP_SPINCOUNT=0.
+`cpu_seconds` are core-seconds of the whole process; on a busy CPU, `cpu_ratio` is the steadiest
+number of all. Threads that wait spin, and are counted as if they worked: for these numbers set
+OMP_WAIT_POLICY=passive and GOMP_SPINCOUNT=0.
 """
 
 from __future__ import annotations
@@ -67,13 +67,12 @@ class Clock:
         """Steps that do not count: kernels are chosen and memory is gathered."""
         self.losses += [self.side.step() for _ in range(steps)]
 
-    def step(self) -> float:
-        """One step that counts; its seconds."""
+    def step(self) -> None:
+        """One step that counts."""
         wall, cpu = time.perf_counter(), time.process_time()
         self.losses.append(self.side.step())
         self.cpu_seconds.append(time.process_time() - cpu)
         self.seconds.append(time.perf_counter() - wall)
-        return self.seconds[-1]
 
     def report(self, batch: int) -> dict[str, Any]:
         """What was measured."""
@@ -139,20 +138,20 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         return result | {"ours": clock.report(chosen.batch)}
     other = Clock(Theirs(ours))
     other.warm_up(chosen.warm_up)
-    ratios = [_pair(clock, other, turn) for turn in range(chosen.steps)]
+    for turn in range(chosen.steps):
+        for side in (other, clock) if turn % 2 else (clock, other):
+            side.step()
     return result | {
         "ours": clock.report(chosen.batch),
         "diffusers": other.report(chosen.batch),
-        "ratio": _spread(ratios),
+        "ratio": _ratio(clock.seconds, other.seconds),
+        "cpu_ratio": _ratio(clock.cpu_seconds, other.cpu_seconds),
     }
 
 
-def _pair(ours: Clock, theirs: Clock, turn: int) -> float:
-    """A step of each, the other one first every second time; ours / theirs."""
-    if turn % 2:
-        seconds = theirs.step()
-        return ours.step() / seconds
-    return ours.step() / theirs.step()
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """Ours / theirs, pair by pair."""
+    return _spread([mine / other for mine, other in zip(ours, theirs, strict=True)])
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

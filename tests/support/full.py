@@ -80,13 +80,14 @@ def _filled(name: str, shape: torch.Size, draws: Tensor) -> Tensor:
 def full_family(key: str, *, device: torch.device, dtype: torch.dtype) -> Family:
     """A whole family, its VAE without weights."""
     parts = full_parts(key, device=device, dtype=dtype)
+    unet, vae, first = parts["unet"], parts["vae"], parts["text_encoder"]
+    guesses, zero_snr = Prediction.EPSILON, False
     if key == "sdxl":
+        second = parts["text_encoder_2"]
         tokenizers = packaged_tokenizer(), packaged_tokenizer("!")
-        ordered = (parts[name] for name in ("unet", "vae", "text_encoder", "text_encoder_2"))
-        return StableDiffusionXL(Prediction.EPSILON, False, *ordered, *tokenizers)
+        return StableDiffusionXL(guesses, zero_snr, unet, vae, first, second, *tokenizers)
     tokenizer = packaged_tokenizer("!", splits_pad=True) if key == "sd2" else packaged_tokenizer()
-    ordered = (parts[name] for name in ("unet", "vae", "text_encoder"))
-    return StableDiffusion(key, Prediction.EPSILON, False, *ordered, tokenizer)
+    return StableDiffusion(key, guesses, zero_snr, unet, vae, first, tokenizer)
 
 
 def full_settings(**changes: Any) -> Settings:

@@ -1,0 +1,196 @@
+"""Batches: a function of their number, with true crops, honest weights and fair coins."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kit import diffusion
+from kit.caching import Encoder, LiveLatents, cache_latents
+from kit.dataset.batches import batch_at
+from kit.families import Family, Words
+from kit.feeding import Batch, Feed
+from kit.planning import Plan
+from tests.support.parts import load_tiny, outcome, paint_all, plan_for
+from tests.support.tiny import write_tiny
+
+LIVE = {"cache_latents": False}
+
+
+class Eye:
+    """Stands in for a family: its latents are the picture's own pixels, every eighth of them."""
+
+    latent_scale = 1.0
+
+    def encode_pixels(self, pixels_B3HW):
+        mean_B3hw = pixels_B3HW[:, :, ::8, ::8]
+        return mean_B3hw, torch.full_like(mean_B3hw, -30.0)
+
+    def tokenize(self, captions, *, max_token_length):
+        return (torch.tensor([[len(caption)] for caption in captions]),)
+
+
+def live(plan: Plan, family: Family) -> Feed:
+    return Feed(plan, family, LiveLatents(Encoder(plan, family)), None)
+
+
+def numbers(plan: Plan, epochs: int = 1) -> range:
+    return range(plan.batches_per_epoch * epochs)
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    def tensors(batch: Batch) -> list[torch.Tensor]:
+        given = [batch.latents_BChw, batch.noise_BChw, batch.t_B, batch.weight_B, batch.sizes_B6]
+        return [*given, *(batch.tokens or ())]
+
+    pairs = zip(tensors(one), tensors(other), strict=True)
+    return one.number == other.number and all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    folder = paint_all(tmp_path / "images", {name: f"a {name}" for name in "abcde"})
+    return paint_all(folder, {name: f"a {name}" for name in "xyz"}, size=(88, 72))
+
+
+def test_a_batch_alone_is_the_same_as_in_its_sequence(images, tmp_path):
+    family = load_tiny(write_tiny(tmp_path / "model", "sd1"))
+    changes = {"random_crop": True, "flip_aug": True, "noise_offset": 0.1, "train_batch_size": 2}
+    plan = plan_for(images, **LIVE, **changes)
+    feed = live(plan, family)
+    sequence = [feed.batch(number) for number in numbers(plan, epochs=2)]
+    assert len(sequence) == 8
+    for batch in (sequence[5], sequence[0], sequence[7]):
+        alone = live(plan_for(images, **LIVE, **changes), family).batch(batch.number)
+        assert equal(alone, batch)
+    assert not any(equal(one, other) for one in sequence for other in sequence if one is not other)
+
+
+def test_a_batch_holds_what_the_layout_says(images):
+    plan = plan_for(images, **LIVE, train_batch_size=3)
+    for number in numbers(plan):
+        batch = live(plan, Eye()).batch(number)
+        (width, height), uses = batch_at(plan.layout, number)
+        assert batch.number == number
+        assert batch.latents_BChw.shape == (len(uses), 3, height // 8, width // 8)
+        assert batch.noise_BChw.shape == batch.latents_BChw.shape
+        assert batch.t_B.shape == batch.weight_B.shape == (len(uses),)
+        assert batch.sizes_B6.shape == (len(uses), 6)
+        assert batch.words is None
+
+
+def test_a_step_gathers_its_window(images):
+    plan = plan_for(images, **LIVE, gradient_accumulation_steps=3)
+    feed = live(plan, Eye())
+    windows = [[b.number for b in feed.window(step)] for step in range(1, 7)]
+    assert windows == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9, 10], [11, 12, 13], [14, 15]]
+
+
+def test_another_seed_gives_other_batches(images):
+    one, other = (live(plan_for(images, **LIVE, seed=seed), Eye()).batch(0) for seed in (3, 4))
+    assert not torch.equal(one.noise_BChw, other.noise_BChw)
+
+
+def test_latents_are_scaled_and_drawn_around_their_mean(images):
+    class Wide(Eye):
+        latent_scale = 0.5
+
+        def encode_pixels(self, pixels_B3HW):
+            mean_B3hw, _ = super().encode_pixels(pixels_B3HW)
+            return mean_B3hw, torch.full_like(mean_B3hw, 2 * np.log(3.0))
+
+    plan = plan_for(images, **LIVE)
+    for number in numbers(plan):
+        wide, sharp = (live(plan, kind()).batch(number).latents_BChw for kind in (Wide, Eye))
+        draw = diffusion.draw_normal(tuple(sharp.shape[1:]), plan.seed, "latent", number, 0)
+        assert torch.allclose(wide, 0.5 * (sharp + 3.0 * draw), atol=1e-4)
+
+
+def test_noise_offset_shifts_each_channel_of_the_same_noise(images):
+    plain = live(plan_for(images, **LIVE, train_batch_size=2), Eye())
+    shifted = live(plan_for(images, **LIVE, train_batch_size=2, noise_offset=0.1), Eye())
+    shifts = []
+    for number in numbers(plain.plan):
+        difference = shifted.batch(number).noise_BChw - plain.batch(number).noise_BChw
+        assert torch.allclose(difference, difference.mean((2, 3), keepdim=True), atol=1e-6)
+        shifts += difference.mean((2, 3)).flatten().tolist()
+    assert 0.04 < np.std(shifts) < 0.2
+
+
+def test_regularisation_images_count_with_their_own_weight(images, tmp_path):
+    reg = paint_all(tmp_path / "reg", {"r1": "a thing", "r2": "a thing"}, size=(72, 72))
+    plan = plan_for(
+        images, **LIVE, reg_data_dir=str(reg), prior_loss_weight=0.25, train_batch_size=4
+    )
+    feed, seen = live(plan, Eye()), []
+    for number in numbers(plan):
+        _, uses = batch_at(plan.layout, number)
+        weights = feed.batch(number).weight_B.tolist()
+        assert weights == [0.25 if plan.images[use.image].is_reg else 1.0 for use in uses]
+        seen += weights
+    assert seen.count(0.25) == seen.count(1.0) == 8
+
+
+def paint_positions(path: Path, size: tuple[int, int]) -> None:
+    """Red tells the column, green the row."""
+    path.parent.mkdir(parents=True)
+    columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    picture = np.stack([columns, rows, np.zeros_like(rows)], axis=-1)
+    Image.fromarray(picture.astype(np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("random_crop", [True, False])
+def test_sdxl_is_told_the_true_offset_of_every_cut(tmp_path, random_crop):
+    paint_positions(tmp_path / "images" / "40_thing" / "one.png", (80, 76))
+    changes = {"random_crop": random_crop, "flip_aug": True}
+    plan = plan_for(tmp_path / "images", **LIVE, **changes)
+    feed, seen = live(plan, Eye()), set()
+    for number in numbers(plan):
+        batch = feed.batch(number)
+        [levels_3hw] = (batch.latents_BChw + 1) * 127.5
+        [sizes] = batch.sizes_B6.tolist()
+        first, second = levels_3hw[0, 0, :2].round().tolist()
+        flipped = second < first
+        left, top = first - (63 if flipped else 0), levels_3hw[1, 0, 0].round().item()
+        # A mirrored picture is cut from its mirrored left side.
+        told_left = 80 - 64 - left if flipped else left
+        assert sizes == [76, 80, top, told_left, 64, 64]
+        seen.add((left, top, flipped))
+    cuts = {cut[:2] for cut in seen}
+    assert len(cuts) > 20 if random_crop else cuts == {(8.0, 6.0)}
+    assert {flipped for *_, flipped in seen} == {True, False}
+
+
+def test_about_half_of_all_uses_are_mirrored_and_not_always_the_same(tmp_path):
+    for number in range(5):
+        paint_positions(tmp_path / "images" / f"40_thing {number}" / "one.png", (64, 64))
+    plan = plan_for(tmp_path / "images", flip_aug=True)
+    latents, _ = outcome(cache_latents(plan, Encoder(plan, Eye())))
+    feed, by_epoch = Feed(plan, Eye(), latents, None), []
+    for epoch in range(2):
+        mirrored = {}
+        for place in numbers(plan):
+            number = epoch * plan.batches_per_epoch + place
+            _, [use] = batch_at(plan.layout, number)
+            row = feed.batch(number).latents_BChw[0, 0, 0]
+            mirrored[use] = bool(row[0] > row[-1])
+        by_epoch.append(mirrored)
+    first, second = by_epoch
+    assert 0.4 < sum([*first.values(), *second.values()]) / 400 < 0.6
+    assert 0.35 < sum(first[use] != second[use] for use in first) / 200 < 0.65
+
+
+def test_kept_words_replace_tokens(images):
+    class Kept:
+        def of(self, captions):
+            return Words(torch.tensor([[[float(ord(caption[-1]))]] for caption in captions]))
+
+    plan = plan_for(images, **LIVE, train_batch_size=2)
+    feed = Feed(plan, Eye(), LiveLatents(Encoder(plan, Eye())), Kept())
+    batch = feed.batch(0)
+    _, uses = batch_at(plan.layout, 0)
+    assert batch.tokens is None
+    letters = [plan.images[use.image].caption[-1] for use in uses]
+    assert batch.words.hidden_BND.flatten().tolist() == [float(ord(letter)) for letter in letters]
