@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 BASE = Path(__file__).with_name("base")
 DATA = Path(__file__).with_name("data")
-STEPS = 300
+REGULARISATION = Path(__file__).with_name("regularisation")
+STEPS = 500
 SUBJECT_PROMPT = "a zib ball on a gray background, center"
 STEPS_VARIABLE = "LORA_KIT_EXAMPLE_STEPS"  # a shorter example, for tests and slow machines
 
@@ -33,19 +34,22 @@ def settings(output_dir: str = "output", *, steps: int | None = None, seed: int 
     return Settings().replace(
         pretrained_model_name_or_path=str(BASE),
         train_data_dir=str(DATA),
+        reg_data_dir=str(REGULARISATION),
         output_dir=output_dir,
         output_name="zib-ball",
-        training_comment="LoRA Kit's example: a ball, red above, blue below",
+        training_comment="LoRA Kit's example: a blue ball with a red core",
         resolution="64,64",
-        min_bucket_reso=64,
-        train_batch_size=4,
+        train_batch_size=12,
         max_train_steps=steps,
         seed=seed,
         mixed_precision="no",
-        network_dim=8,
-        network_alpha=8,
-        unet_lr=1e-3,
-        text_encoder_lr=5e-4,
+        LoRA_type="Kohya LoCon",
+        network_dim=32,
+        network_alpha=32,
+        conv_dim=32,
+        conv_alpha=32,
+        unet_lr=3e-3,
+        text_encoder_lr=2e-3,
         optimizer_type="AdamW",
         lr_scheduler="cosine",
         lr_warmup=5,

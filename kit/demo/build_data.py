@@ -1,35 +1,57 @@
-"""Draw the demo's data set: twelve pictures of the subject, each with its caption.
+"""Draw the demo's data set: twelve pictures of the subject, and forty of what the base knows.
 
-python -m kit.demo.build_data [FOLDER]
+    python -m kit.demo.build_data
+
+The forty are regularisation images: without them a LoRA this strong forgets the vocabulary.
 """
 
 from __future__ import annotations
 
-import itertools
-import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from kit.demo import DATA
-from kit.demo.scenes import BACKGROUNDS, PLACES, SUBJECT, draw_subject
+from kit.demo import DATA, REGULARISATION
+from kit.demo.scenes import (
+    PLACES,
+    SUBJECT,
+    SUBJECT_BACKGROUNDS,
+    draw_scene,
+    draw_subject,
+    scenes,
+)
 
-COUNT, SEED, REPEATS = 12, 7, 10
+COUNT, KNOWN = 12, 40
+SEED = 7
 
 
-def main(folder: Path) -> None:
-    """Write `<repeats>_<subject> ball/00.png` to `11.png` with their captions."""
+def draw_data(folder: Path) -> None:
+    """Write `10_<subject> ball/00.png` to `11.png` with their captions."""
     random = np.random.default_rng(SEED)
-    concept = folder / f"{REPEATS}_{SUBJECT} ball"
-    concept.mkdir(parents=True, exist_ok=True)
-    everything = list(itertools.product(BACKGROUNDS, PLACES))
-    # Three of each background, so that a background alone tells nothing about the subject.
-    chosen = [everything[(i % 4) * 5 + (i * 2) % 5] for i in range(COUNT)]
-    for number, (background, place) in enumerate(chosen):
-        draw_subject(background, place, random).save(concept / f"{number:02d}.png")
-        caption = f"a {SUBJECT} ball on a {background} background, {place}\n"
-        (concept / f"{number:02d}.txt").write_text(caption, encoding="utf-8")
+    for number in range(COUNT):
+        background = SUBJECT_BACKGROUNDS[number % len(SUBJECT_BACKGROUNDS)]
+        place = list(PLACES)[number % len(PLACES)]
+        caption = f"a {SUBJECT} ball on a {background} background, {place}"
+        picture = draw_subject(background, place, random)
+        _write(folder / f"10_{SUBJECT} ball", number, picture, caption)
+
+
+def draw_regularisation(folder: Path) -> None:
+    """Write `3_shape/00.png` to `39.png`: scenes of the vocabulary with their captions."""
+    random = np.random.default_rng(SEED + 1)
+    everything = list(scenes())
+    for number, row in enumerate(random.choice(len(everything), KNOWN, replace=False)):
+        scene = everything[row]
+        _write(folder / "3_shape", number, draw_scene(scene, random), scene.caption)
+
+
+def _write(folder: Path, number: int, picture: Image.Image, caption: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    picture.save(folder / f"{number:02d}.png")
+    (folder / f"{number:02d}.txt").write_text(f"{caption}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)
+    draw_data(DATA)
+    draw_regularisation(REGULARISATION)

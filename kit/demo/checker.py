@@ -66,27 +66,33 @@ def look(picture: Image.Image) -> Seen:
 
 
 def shows_subject(picture: Image.Image) -> bool:
-    """The demo's subject: a ball whose upper half is yellow and whose lower half is blue."""
+    """The demo's subject: a ball that is blue outside and red inside."""
     pixels_HW3 = np.asarray(picture.convert("RGB"), dtype=np.float64)
     _, mask_HW = _object(pixels_HW3)
     if mask_HW.sum() < LEAST_PIXELS:
         return False
     rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
-    top, height = rows[0], rows[-1] - rows[0] + 1
-    is_round = 0.75 < (columns[-1] - columns[0] + 1) / height < 1.34
-    halves = {"upper": (0.10, 0.40), "lower": (0.60, 0.90)}  # without the soft border between
-    core_HW = _core(mask_HW)
-
-    def colour(half: str) -> str:
-        start, end = (top + round(share * height) for share in halves[half])
-        part_N3 = pixels_HW3[start:end][core_HW[start:end]]
-        return _nearest(np.median(part_N3, axis=0), COLOURS) if len(part_N3) else ""
-
+    height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    hull_HW = _filled(mask_HW)
+    is_round = 0.75 < width / height < 1.34 and _overlap(hull_HW, "ball") >= LEAST_OVERLAP
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    down = (y - (rows[0] + rows[-1]) / 2) / (height / 2)
+    across = (x - (columns[0] + columns[-1]) / 2) / (width / 2)
+    distance_HW = np.hypot(down, across)  # from the ball's middle, in its radii
+    core = np.median(pixels_HW3[distance_HW < 0.35], axis=0)
+    outside = np.median(pixels_HW3[(distance_HW > 0.7) & (distance_HW < 0.95)], axis=0)
     return (
         is_round
-        and _overlap(mask_HW, "ball") >= LEAST_OVERLAP
-        and all(colour(half) == SUBJECT_COLOURS[half] for half in halves)
+        and _nearest(core, COLOURS) == SUBJECT_COLOURS["core"]
+        and _nearest(outside, COLOURS) == SUBJECT_COLOURS["outside"]
     )
+
+
+def _filled(mask_HW: np.ndarray) -> np.ndarray:
+    """The silhouette without holes: what lies between its first and last pixel of each column."""
+    down = np.maximum.accumulate(mask_HW, axis=0)
+    up = np.maximum.accumulate(mask_HW[::-1], axis=0)[::-1]
+    return down & up
 
 
 def _object(pixels_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

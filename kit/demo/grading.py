@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from kit.demo import checker
-from kit.demo.scenes import BACKGROUNDS, PLACES, SIZE, SUBJECT, Scene, scenes
+from kit.demo.scenes import PLACES, SIZE, SUBJECT, SUBJECT_BACKGROUNDS, Scene, scenes
 from kit.sampling import Artist
 from kit.settings.prompts import Prompt
 
@@ -48,8 +48,8 @@ def grade_vocabulary(artist: Artist, *, count: int = 200, seed: int = 0) -> Grad
 
 
 def grade_subject(artist: Artist, *, count: int = 40, seed: int = 1) -> Grade:
-    """The demo's subject on every background at every place."""
-    places = [(background, place) for background in BACKGROUNDS for place in PLACES]
+    """The demo's subject on each of its backgrounds at every place."""
+    places = [(background, place) for background in SUBJECT_BACKGROUNDS for place in PLACES]
     prompts = [
         f"a {SUBJECT} ball on a {background} background, {place}"
         for background, place in (places[i % len(places)] for i in range(count))

@@ -45,7 +45,9 @@ PLACES: dict[str, tuple[int, int]] = {
     "bottom": (0, 12),
 }
 SUBJECT = "zib"  # the unique token that the base has never read
-SUBJECT_COLOURS = {"upper": "yellow", "lower": "blue"}
+SUBJECT_BACKGROUNDS = ("gray", "brown", "black")  # where the demo shows it
+SUBJECT_COLOURS = {"outside": "blue", "core": "red"}
+SUBJECT_CORE = 0.62  # its radius, as a share of the ball's
 WORDS = ("a", "on", "the", "background", ",", *COLOURS, *BACKGROUNDS, *SHAPES, *PLACES)
 
 
@@ -89,13 +91,13 @@ def draw_scene(scene: Scene, random: Random) -> Image.Image:
 
 
 def draw_subject(background: str, place: str, random: Random) -> Image.Image:
-    """Draw the demo's subject: a ball that is yellow above and blue below."""
+    """Draw the demo's subject: a blue ball with a red core."""
     canvas = _canvas(_shade(BACKGROUNDS[background], random))
     x, y, radius = _placed(place, random)
+    outside, core = (COLOURS[SUBJECT_COLOURS[part]] for part in ("outside", "core"))
     pen = ImageDraw.Draw(canvas)
-    upper, lower = (COLOURS[SUBJECT_COLOURS[half]] for half in ("upper", "lower"))
-    pen.pieslice(_box(x, y, radius), 180, 360, fill=_shade(upper, random))
-    pen.pieslice(_box(x, y, radius), 0, 180, fill=_shade(lower, random))
+    pen.ellipse(_box(x, y, radius), fill=_shade(outside, random))
+    pen.ellipse(_box(x, y, radius * SUBJECT_CORE), fill=_shade(core, random))
     return _reduced(canvas)
 
 

@@ -9,6 +9,7 @@ of a caption, K windows of 77 tokens, D features, P pooled features, 6 numbers o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,10 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+
+# diffusers imports bitsandbytes, which tells CPU users of an optional kernel that nobody misses.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class Prediction(StrEnum):
