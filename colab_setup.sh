@@ -107,7 +107,9 @@ PY
 }
 
 has_torch() {
-    case "$(look_into "$1" | head -n 1)" in none | *" old" | "") return 1 ;; esac
+    local seen
+    seen=$(look_into "$1") || true  # not piped into head, which would break the pipe
+    case "${seen%%$'\n'*}" in none | *" old" | "") return 1 ;; esac
 }
 
 # --------------------------------------------------------------------------- pip
