@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BASE = Path(__file__).with_name("base")
 DATA = Path(__file__).with_name("data")
 REGULARISATION = Path(__file__).with_name("regularisation")
-STEPS = 500
+STEPS = 650
 SUBJECT_PROMPT = "a zib ball on a gray background, center"
 STEPS_VARIABLE = "LORA_KIT_EXAMPLE_STEPS"  # a shorter example, for tests and slow machines
 
@@ -48,7 +48,7 @@ def settings(output_dir: str = "output", *, steps: int | None = None, seed: int 
         network_alpha=32,
         conv_dim=32,
         conv_alpha=32,
-        unet_lr=3e-3,
+        unet_lr=2.5e-3,
         text_encoder_lr=2e-3,
         optimizer_type="AdamW",
         lr_scheduler="cosine",

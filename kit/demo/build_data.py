@@ -1,8 +1,8 @@
-"""Draw the demo's data set: twelve pictures of the subject, and forty of what the base knows.
+"""Draw the demo's data set: twelve pictures of the subject, and 120 of what the base knows.
 
     python -m kit.demo.build_data
 
-The forty are regularisation images: without them a LoRA this strong forgets the vocabulary.
+The latter are regularisation images: without them a LoRA this strong forgets the vocabulary.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kit.demo.scenes import (
     scenes,
 )
 
-COUNT, KNOWN = 12, 40
+COUNT, KNOWN = 12, 120
 SEED = 7
 
 
@@ -38,12 +38,12 @@ def draw_data(folder: Path) -> None:
 
 
 def draw_regularisation(folder: Path) -> None:
-    """Write `3_shape/00.png` to `39.png`: scenes of the vocabulary with their captions."""
+    """Write `1_shape/00.png` to `119.png`: scenes of the vocabulary with their captions."""
     random = np.random.default_rng(SEED + 1)
     everything = list(scenes())
     for number, row in enumerate(random.choice(len(everything), KNOWN, replace=False)):
         scene = everything[row]
-        _write(folder / "3_shape", number, draw_scene(scene, random), scene.caption)
+        _write(folder / "1_shape", number, draw_scene(scene, random), scene.caption)
 
 
 def _write(folder: Path, number: int, picture: Image.Image, caption: str) -> None:
