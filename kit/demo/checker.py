@@ -68,7 +68,7 @@ def look(picture: Image.Image) -> Seen:
 def shows_subject(picture: Image.Image) -> bool:
     """The demo's subject: a ball that is blue outside and red inside."""
     pixels_HW3 = np.asarray(picture.convert("RGB"), dtype=np.float64)
-    _, mask_HW = _object(pixels_HW3)
+    ground, mask_HW = _object(pixels_HW3)
     if mask_HW.sum() < LEAST_PIXELS:
         return False
     rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
@@ -81,9 +81,11 @@ def shows_subject(picture: Image.Image) -> bool:
     distance_HW = np.hypot(down, across)  # from the ball's middle, in its radii
     core = np.median(pixels_HW3[distance_HW < 0.35], axis=0)
     outside = np.median(pixels_HW3[(distance_HW > 0.7) & (distance_HW < 0.95)], axis=0)
+    red, green, blue = (int(channel) for channel in ground)
+    core_palette = {**COLOURS, "ground": (red, green, blue)}  # a hole is no core
     return (
         is_round
-        and _nearest(core, COLOURS) == SUBJECT_COLOURS["core"]
+        and _nearest(core, core_palette) == SUBJECT_COLOURS["core"]
         and _nearest(outside, COLOURS) == SUBJECT_COLOURS["outside"]
     )
 
