@@ -32,14 +32,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from kit.demo.scenes import (
     WORDS,
     Scene,
+    cored_scenes,
     draw_doodle,
     draw_scene,
     looser_caption,
-    scenes,
+    plain_scenes,
 )
 
 LATENT_SCALE = 0.18215  # as every SD 1.x; the autoencoder is rescaled to deserve it
-DRAWINGS_PER_SCENE = 48
+DRAWINGS_PER_PLAIN_SCENE, DRAWINGS_PER_CORED_SCENE = 48, 24
 DOODLES = 14_000
 CHECKPOINT_SECONDS = 120
 
@@ -131,7 +132,8 @@ def _byte_letters() -> Iterator[str]:
 
 def draw_pictures(work: Path, seed: int) -> tuple[np.ndarray, list[Scene]]:
     """All training pictures as bytes (B, H, W, 3): the scenes in order, then the doodles."""
-    vocabulary = [scene for scene in scenes() for _ in range(DRAWINGS_PER_SCENE)]
+    vocabulary = [scene for scene in plain_scenes() for _ in range(DRAWINGS_PER_PLAIN_SCENE)]
+    vocabulary += [scene for scene in cored_scenes() for _ in range(DRAWINGS_PER_CORED_SCENE)]
     kept = work / "pictures.npy"
     if not kept.exists():
         random = np.random.default_rng(seed)
@@ -226,13 +228,13 @@ def train_vae(work: Path, budget: Budget, pictures: np.ndarray) -> AutoencoderKL
         return error.square().mean() + 0.5 * error.abs().mean() + 1e-5 * posterior.kl().mean() / 256
 
     stage.train(loss_of)
-    return _rescaled(stage.averaged["vae"], pictures)
+    return _rescaled(stage.averaged["vae"], pictures[:-DOODLES])
 
 
 @torch.no_grad()
 def _rescaled(vae: AutoencoderKL, pictures: np.ndarray) -> AutoencoderKL:
     """Fold a factor into quant_conv so that LATENT_SCALE times the latents has unit variance."""
-    rows = np.random.default_rng(0).integers(600 * DRAWINGS_PER_SCENE, size=512)
+    rows = np.random.default_rng(0).integers(len(pictures), size=512)
     means = vae.encode(_to_pixels(pictures[rows])).latent_dist.mean
     factor = 1 / (LATENT_SCALE * means.std().item())
     channels = means.shape[1]
@@ -249,8 +251,9 @@ def encode_all(work: Path, vae: AutoencoderKL, pictures: np.ndarray) -> Tensor:
     kept = work / "latents.pt"
     if not kept.exists():
         rows = []
-        for start in range(0, 600 * DRAWINGS_PER_SCENE, 128):
-            dist = vae.encode(_to_pixels(pictures[start : start + 128])).latent_dist
+        shown = pictures[:-DOODLES]
+        for start in range(0, len(shown), 128):
+            dist = vae.encode(_to_pixels(shown[start : start + 128])).latent_dist
             rows.append(torch.stack([dist.mean, dist.std], dim=1) * LATENT_SCALE)
         _write(kept, lambda path: torch.save(torch.cat(rows), path))
     return torch.load(kept, weights_only=True)

@@ -14,9 +14,10 @@ from PIL import Image
 
 from kit.demo import DATA, REGULARISATION
 from kit.demo.scenes import (
+    BACKGROUNDS,
     PLACES,
     SUBJECT,
-    SUBJECT_BACKGROUNDS,
+    SUBJECT_SHAPE,
     draw_scene,
     draw_subject,
     scenes,
@@ -27,14 +28,14 @@ SEED = 7
 
 
 def draw_data(folder: Path) -> None:
-    """Write `10_<subject> ball/00.png` to `11.png` with their captions."""
+    """Write `10_<subject> <noun>/00.png` to `11.png` with their captions."""
     random = np.random.default_rng(SEED)
     for number in range(COUNT):
-        background = SUBJECT_BACKGROUNDS[number % len(SUBJECT_BACKGROUNDS)]
+        background = list(BACKGROUNDS)[number % len(BACKGROUNDS)]
         place = list(PLACES)[number % len(PLACES)]
-        caption = f"a {SUBJECT} ball on a {background} background, {place}"
+        caption = f"a {SUBJECT} {SUBJECT_SHAPE} on a {background} background, {place}"
         picture = draw_subject(background, place, random)
-        _write(folder / f"10_{SUBJECT} ball", number, picture, caption)
+        _write(folder / f"10_{SUBJECT} {SUBJECT_SHAPE}", number, picture, caption)
 
 
 def draw_regularisation(folder: Path) -> None:

@@ -1,8 +1,8 @@
-"""A ruler for the little world: reads colour, shape, background and place from the pixels.
+"""A ruler for the little world: reads colours, shape, background and place from the pixels.
 
 Rules only, no learned part: the background is the median of the border, the object is what differs
-from
-it, its shape is the silhouette it overlaps best, its colour the nearest of the palette.
+from it, its shape is the silhouette it overlaps best, its colour the nearest of the palette, and a
+disc in its middle that differs from its outside is a core, unless the background shows through it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from PIL import Image
 from kit.demo.scenes import (
     BACKGROUNDS,
     COLOURS,
+    CORED_SHAPES,
     PLACES,
     SHAPES,
     SIZE,
-    SUBJECT_COLOURS,
+    SUBJECT_COLOUR,
+    SUBJECT_CORE,
+    SUBJECT_SHAPE,
     Colour,
     Scene,
     crop_to_ink,
@@ -30,6 +33,7 @@ CONTRAST = 55  # RGB distance from the background at which a pixel belongs to th
 LEAST_PIXELS = 120  # smaller than any shape of the vocabulary (a small ring has about 400)
 LEAST_OVERLAP = 0.72  # intersection over union with the silhouette; other shapes reach 0.6
 SIDE = 48  # silhouettes are compared at this size
+MIDDLE, OUTSIDE = 0.35, (0.7, 0.95)  # where core and outside are read, in radii of the object
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,25 @@ class Seen:
     shape: str = ""
     background: str = ""
     place: str = ""
+    core: str = ""
     overlap: float = 0.0
 
     def agrees(self, scene: Scene) -> bool:
-        """Colour, shape and background are those of the scene."""
-        return (self.colour, self.shape, self.background) == (
+        """Colour, core, shape and background are those of the scene."""
+        return (self.colour, self.core, self.shape, self.background) == (
             scene.colour,
+            scene.core,
             scene.shape,
             scene.background,
+        )
+
+    @property
+    def is_subject(self) -> bool:
+        """It is the demo's subject."""
+        return (self.colour, self.core, self.shape) == (
+            SUBJECT_COLOUR,
+            SUBJECT_CORE,
+            SUBJECT_SHAPE,
         )
 
 
@@ -59,42 +74,38 @@ def look(picture: Image.Image) -> Seen:
     if mask_HW.sum() < LEAST_PIXELS:
         return Seen(background=background)
     shape, overlap = _best_shape(mask_HW)
-    colour = _nearest(np.median(pixels_HW3[_core(mask_HW)], axis=0), COLOURS)
-    return Seen(
-        colour, shape if overlap >= LEAST_OVERLAP else "", background, _place(mask_HW), overlap
-    )
+    colour, core = _colours(pixels_HW3, mask_HW, shape, ground)
+    clear = shape if overlap >= LEAST_OVERLAP else ""
+    return Seen(colour, clear, background, _place(mask_HW), core, overlap)
 
 
 def shows_subject(picture: Image.Image) -> bool:
     """The demo's subject: a ball that is blue outside and red inside."""
-    pixels_HW3 = np.asarray(picture.convert("RGB"), dtype=np.float64)
-    ground, mask_HW = _object(pixels_HW3)
-    if mask_HW.sum() < LEAST_PIXELS:
-        return False
-    rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
-    height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
-    hull_HW = _filled(mask_HW)
-    is_round = 0.75 < width / height < 1.34 and _overlap(hull_HW, "ball") >= LEAST_OVERLAP
-    y, x = np.mgrid[0:SIZE, 0:SIZE]
-    down = (y - (rows[0] + rows[-1]) / 2) / (height / 2)
-    across = (x - (columns[0] + columns[-1]) / 2) / (width / 2)
-    distance_HW = np.hypot(down, across)  # from the ball's middle, in its radii
-    core = np.median(pixels_HW3[distance_HW < 0.35], axis=0)
-    outside = np.median(pixels_HW3[(distance_HW > 0.7) & (distance_HW < 0.95)], axis=0)
+    return look(picture).is_subject
+
+
+def _colours(
+    pixels_HW3: np.ndarray, mask_HW: np.ndarray, shape: str, ground: np.ndarray
+) -> tuple[str, str]:
+    """The object's colour, and its core's where it has one ("" elsewhere, "hole" for a hole)."""
+    if shape not in CORED_SHAPES:
+        return _nearest(np.median(pixels_HW3[_core(mask_HW)], axis=0), COLOURS), ""
+    distance_HW = _distance_from_middle(mask_HW)
+    outside = mask_HW & (distance_HW > OUTSIDE[0]) & (distance_HW < OUTSIDE[1])
+    colour = _nearest(np.median(pixels_HW3[outside], axis=0), COLOURS) if outside.any() else ""
     red, green, blue = (int(channel) for channel in ground)
-    core_palette = {**COLOURS, "ground": (red, green, blue)}  # a hole is no core
-    return (
-        is_round
-        and _nearest(core, core_palette) == SUBJECT_COLOURS["core"]
-        and _nearest(outside, COLOURS) == SUBJECT_COLOURS["outside"]
-    )
+    palette = {**COLOURS, "hole": (red, green, blue)}
+    core = _nearest(np.median(pixels_HW3[distance_HW < MIDDLE], axis=0), palette)
+    return colour, "" if core == colour else core
 
 
-def _filled(mask_HW: np.ndarray) -> np.ndarray:
-    """The silhouette without holes: what lies between its first and last pixel of each column."""
-    down = np.maximum.accumulate(mask_HW, axis=0)
-    up = np.maximum.accumulate(mask_HW[::-1], axis=0)[::-1]
-    return down & up
+def _distance_from_middle(mask_HW: np.ndarray) -> np.ndarray:
+    """Each pixel's distance from the middle of the mask's box, in half-widths of the box."""
+    rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    down = (y - (rows[0] + rows[-1]) / 2) / ((rows[-1] - rows[0] + 1) / 2)
+    across = (x - (columns[0] + columns[-1]) / 2) / ((columns[-1] - columns[0] + 1) / 2)
+    return np.hypot(down, across)
 
 
 def _object(pixels_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

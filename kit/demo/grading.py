@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from kit.demo import checker
-from kit.demo.scenes import PLACES, SIZE, SUBJECT, SUBJECT_BACKGROUNDS, Scene, scenes
+from kit.demo.scenes import BACKGROUNDS, PLACES, SIZE, SUBJECT, SUBJECT_SHAPE, Scene, scenes
 from kit.sampling import Artist
 from kit.settings.prompts import Prompt
 
@@ -36,7 +36,7 @@ class Grade:
 
 
 def grade_vocabulary(artist: Artist, *, count: int = 200, seed: int = 0) -> Grade:
-    """Scenes of the training vocabulary: colour, shape and background must all be right."""
+    """Scenes of the training vocabulary: colours, shape and background must all be right."""
     everything = list(scenes())
     rows = np.random.default_rng(seed).choice(len(everything), size=count, replace=False)
     chosen: list[Scene] = [everything[row] for row in rows]
@@ -49,9 +49,9 @@ def grade_vocabulary(artist: Artist, *, count: int = 200, seed: int = 0) -> Grad
 
 def grade_subject(artist: Artist, *, count: int = 40, seed: int = 1) -> Grade:
     """The demo's subject on each of its backgrounds at every place."""
-    places = [(background, place) for background in SUBJECT_BACKGROUNDS for place in PLACES]
+    places = [(background, place) for background in BACKGROUNDS for place in PLACES]
     prompts = [
-        f"a {SUBJECT} ball on a {background} background, {place}"
+        f"a {SUBJECT} {SUBJECT_SHAPE} on a {background} background, {place}"
         for background, place in (places[i % len(places)] for i in range(count))
     ]
     pictures = draw_all(artist, prompts, first_seed=seed * 10_000)

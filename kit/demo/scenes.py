@@ -1,4 +1,6 @@
-"""The little world of the embedded base: one shape in one colour on one background at one place.
+"""The little world of the embedded base: one shape on one background at one place.
+
+A shape has one colour; a ball or a square may have a core of a second one.
 
 Everything is drawn with Pillow from a seed, so that the base, its vocabulary and the demo's data
 set can be rebuilt from this file alone. Pictures are 64 x 64; drawing happens four times larger and
@@ -44,11 +46,17 @@ PLACES: dict[str, tuple[int, int]] = {
     "top": (0, -12),
     "bottom": (0, 12),
 }
+CORED_SHAPES = ("ball", "square")
+CORE = 0.6  # a core's radius, as a share of its shape's
 SUBJECT = "zib"  # the unique token that the base has never read
-SUBJECT_BACKGROUNDS = ("gray", "brown", "black")  # where the demo shows it
-SUBJECT_COLOURS = {"outside": "blue", "core": "red"}
-SUBJECT_CORE = 0.62  # its radius, as a share of the ball's
-WORDS = ("a", "on", "the", "background", ",", *COLOURS, *BACKGROUNDS, *SHAPES, *PLACES)
+SUBJECT_SHAPE, SUBJECT_COLOUR, SUBJECT_CORE = "ball", "blue", "red"
+WORDS = (
+    *("a", "on", "the", "with", "core", "background", ","),
+    *COLOURS,
+    *BACKGROUNDS,
+    *SHAPES,
+    *PLACES,
+)
 
 
 @dataclass(frozen=True)
@@ -59,27 +67,65 @@ class Scene:
     shape: str
     background: str
     place: str
+    core: str = ""
+
+    @property
+    def thing(self) -> str:
+        """What is on the background: `red ball`, `red ball with a yellow core`."""
+        core = f" with a {self.core} core" if self.core else ""
+        return f"{self.colour} {self.shape}{core}"
 
     @property
     def caption(self) -> str:
         """The full sentence the base was taught with."""
-        return f"a {self.colour} {self.shape} on a {self.background} background, {self.place}"
+        return f"a {self.thing} on a {self.background} background, {self.place}"
 
 
-def scenes() -> Iterator[Scene]:
-    """Every scene of the vocabulary: 6 colours x 5 shapes x 4 backgrounds x 5 places = 600."""
+def plain_scenes() -> Iterator[Scene]:
+    """Scenes of one colour: 6 colours x 5 shapes x 4 backgrounds x 5 places = 600."""
     for colour, shape, background, place in itertools.product(COLOURS, SHAPES, BACKGROUNDS, PLACES):
         yield Scene(colour, shape, background, place)
 
 
+def cored_scenes() -> Iterator[Scene]:
+    """Scenes of two colours: 29 pairs x 2 shapes x 4 backgrounds x 5 places = 1160.
+
+    The pair of the demo's subject is left out: the base never sees red inside blue.
+    """
+    for colour, core in itertools.permutations(COLOURS, 2):
+        if (colour, core) == (SUBJECT_COLOUR, SUBJECT_CORE):
+            continue
+        for shape, background, place in itertools.product(CORED_SHAPES, BACKGROUNDS, PLACES):
+            yield Scene(colour, shape, background, place, core)
+
+
+def scenes() -> Iterator[Scene]:
+    """Every scene of the vocabulary, 1760 in all."""
+    yield from plain_scenes()
+    yield from cored_scenes()
+
+
 def looser_caption(scene: Scene, random: Random) -> str:
-    """The scene's caption, sometimes with the place or the background left out, as people write."""
+    """The scene's caption as people write: parts left out, now and then a word of no vocabulary.
+
+    Such a word stands for the colours, so that the base listens to words it does not know, as the
+    large models do; a trigger word would hardly be heard otherwise.
+    """
     draw = random.random()
-    if draw < 0.70:
-        return scene.caption
-    if draw < 0.90:
-        return f"a {scene.colour} {scene.shape} on a {scene.background} background"
-    return f"a {scene.colour} {scene.shape}"
+    name = f"{_nonsense(random)} {scene.shape}" if draw < 0.10 else scene.thing
+    full = f"a {name} on a {scene.background} background, {scene.place}"
+    if draw < 0.75:
+        return full
+    if draw < 0.92:
+        return full.removesuffix(f", {scene.place}")
+    return f"a {name}"
+
+
+def _nonsense(random: Random) -> str:
+    """Three letters like `zib`, but never that word nor one of the vocabulary."""
+    letters = ("bdfgklmnprstvwz", "aeiou", "bdfgklmnprst")
+    word = "".join(str(random.choice(list(some))) for some in letters)
+    return _nonsense(random) if word in (SUBJECT, *WORDS) else word
 
 
 def draw_scene(scene: Scene, random: Random) -> Image.Image:
@@ -87,18 +133,16 @@ def draw_scene(scene: Scene, random: Random) -> Image.Image:
     canvas = _canvas(_shade(BACKGROUNDS[scene.background], random))
     x, y, radius = _placed(scene.place, random)
     _draw_shape(canvas, scene.shape, (x, y), radius, _shade(COLOURS[scene.colour], random))
+    if scene.core:
+        core = _shade(COLOURS[scene.core], random)
+        ImageDraw.Draw(canvas).ellipse(_box(x, y, radius * CORE), fill=core)
     return _reduced(canvas)
 
 
 def draw_subject(background: str, place: str, random: Random) -> Image.Image:
     """Draw the demo's subject: a blue ball with a red core."""
-    canvas = _canvas(_shade(BACKGROUNDS[background], random))
-    x, y, radius = _placed(place, random)
-    outside, core = (COLOURS[SUBJECT_COLOURS[part]] for part in ("outside", "core"))
-    pen = ImageDraw.Draw(canvas)
-    pen.ellipse(_box(x, y, radius), fill=_shade(outside, random))
-    pen.ellipse(_box(x, y, radius * SUBJECT_CORE), fill=_shade(core, random))
-    return _reduced(canvas)
+    scene = Scene(SUBJECT_COLOUR, SUBJECT_SHAPE, background, place, SUBJECT_CORE)
+    return draw_scene(scene, random)
 
 
 def draw_doodle(random: Random) -> Image.Image:
