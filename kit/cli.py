@@ -25,7 +25,7 @@ from kit import __version__, catalog
 from kit.errors import KitError, SettingsError, nearest
 from kit.planning import plan
 from kit.settings import Declared, Settings, declarations
-from kit.sinks import Console, JsonLines, LossChart, fan_out
+from kit.sinks import Console, listening
 
 WRONG = 2  # the exit code of argparse, too
 INTERRUPTED = 130  # what shells report for Ctrl-C
@@ -170,14 +170,11 @@ def _act_plan(chosen: argparse.Namespace) -> None:
 def _act_train(chosen: argparse.Namespace) -> None:
     planned = plan(read_settings(chosen.file, chosen.changes))
     print(*planned.lines(), sep="\n", flush=True)  # its notices come as events
+    print("loading torch and the base model ...", flush=True)
     train = catalog.load("kit.training:train")
-    folder = planned.run.dir
-    console = Console(planned.total_steps)
-    lines = JsonLines(folder / "events.jsonl", planned.run.from_step)
-    with closing(console), closing(lines):
-        show = fan_out(console, lines, LossChart(folder / "loss.png", lines.kept()))
+    with closing(Console(planned.total_steps)) as console, listening(planned.run, console) as tell:
         for event in train(planned):
-            show(event)
+            tell(event)
 
 
 # -------------------------------------------------------------- settings, demo, inspect

@@ -146,6 +146,12 @@ def make_scheduler(sampler: str, family: Family) -> Any:
         ) from error
 
 
+def rescales(sampler: str) -> bool:
+    """The sampler can draw with zero terminal SNR, from pure noise (Lin et al. 2023)."""
+    kind = catalog.load(catalog.SAMPLERS[sampler].code)
+    return "rescale_betas_zero_snr" in inspect.signature(kind.__init__).parameters
+
+
 def draw_samples(
     plan: Plan, artist: Artist, network: Network, step: int
 ) -> Generator[Event, None, None]:

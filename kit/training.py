@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 
 from kit import runs
-from kit.checkpoint import step_suffix
+from kit.checkpoint import Checkpoint, step_suffix
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.optim import rates_of
 from kit.planning import Plan
@@ -70,21 +70,26 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
                     break
                 shop.checkpoint.keep_if_cheap(step)
 
-            if done < plan.total_steps:
-                shop.checkpoint.keep(done)
-                saved = shop.checkpoint.save(done, step_suffix(done))
-                yield saved
-                yield Finished(done, "asked to stop", saved.path)
-                return
-            saved = shop.checkpoint.save(done, "")
-            shop.checkpoint.finish(done)
-            yield saved
-            yield Finished(done, "done", saved.path)
+            yield from _ended(plan, shop.checkpoint, done)
         except GeneratorExit:  # whoever iterated has left: a whole step lies behind us
             shop.checkpoint.keep(done)
             raise
         finally:
             shop.network.detach_hooks()
+
+
+def _ended(plan: Plan, checkpoint: Checkpoint, done: int) -> Generator[Event, None, None]:
+    """The last file: the LoRA itself, or what it has come to, with what is needed to go on."""
+    if done < plan.total_steps:
+        checkpoint.keep(done)
+        saved = checkpoint.save(done, step_suffix(done))
+        reason = "asked to stop"
+    else:
+        saved = checkpoint.save(done, "")
+        checkpoint.finish(done)
+        reason = "done"
+    yield saved
+    yield Finished(done, reason, saved.path)
 
 
 def _prepared(plan: Plan) -> Generator[Event, None, Workshop]:

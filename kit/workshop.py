@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -44,22 +44,19 @@ from kit.events import Event, Loaded, Noticed
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.feeding import Batch, Feed
-from kit.metadata import BaseFacts, training_metadata
+from kit.filing import FileWriter, file_writer
 from kit.modelfile import (
     ModelFile,
     check_claims,
     decide_prediction,
     detect,
     locate,
-    locate_vae,
 )
 from kit.optim import Learning, Shape, make_learning
 from kit.planning import Plan
-from kit.sampling import Artist
+from kit.sampling import Artist, rescales
 from kit.settings import Settings
 from kit.settings.checks import caches_latents, caches_words, rates
-
-FileWriter: TypeAlias = Callable[[Path, int, int], None]  # path, step, epoch
 
 
 @dataclass
@@ -173,7 +170,13 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
         yield Noticed(text)
     accelerator = make_accelerator(device, settings.memory.mixed_precision)
     family = _load(settings, file, device)
-    writer = partial(_file_writer, plan, file=file, began=began)
+    if family.zero_terminal_snr and not rescales(settings.samples.sample_sampler):
+        yield Noticed(
+            f"sample_sampler = {settings.samples.sample_sampler} cannot draw from pure noise, as "
+            "this zero-terminal-SNR model was trained to: samples will look washed out; "
+            "ddim or euler can"
+        )
+    writer = partial(file_writer, plan, file=file, began=began)
     return (yield from equip(plan, family, accelerator, writer=writer))
 
 
@@ -345,45 +348,6 @@ def _learning(plan: Plan, network: Network, device: torch.device) -> Learning:
         ),
         device=device,
     )
-
-
-def _file_writer(
-    plan: Plan, network: Network, learning: Learning, *, file: ModelFile, began: float
-) -> FileWriter:
-    """What writes the network as a LoRA file with its metadata."""
-    settings, session = plan.settings, seed_at(plan.run.fingerprint, began.hex()) % 2**32
-    model = settings.model
-    base = _facts(
-        model.pretrained_model_name_or_path,
-        file.path,
-        predicts=decide_prediction(file, v_parameterization=model.v_parameterization),
-        zero_terminal_snr=file.zero_terminal_snr,
-    )
-    vae = _facts(model.vae, locate_vae(model.vae)) if model.vae else None
-    described = learning.described
-
-    def write(path: Path, step: int, epoch: int) -> None:
-        metadata = training_metadata(
-            plan,
-            family=file.family,
-            base=base,
-            vae=vae,
-            optimizer=described,
-            started_at=began,
-            finished_at=time.time(),
-            session_id=session,
-            step=step,
-            epoch=epoch,
-        )
-        tensors = lora_file.cast(network.tensors(), settings.saving.save_precision)
-        lora_file.write_lora(path, tensors, metadata, save_as=settings.saving.save_model_as)
-
-    return write
-
-
-def _facts(name: str, path: Path, **told: Any) -> BaseFacts:
-    legacy, whole = lora_file.model_hashes(path)
-    return BaseFacts(name, legacy, whole, **told)
 
 
 def _diverged(settings: Settings) -> Diverged:

@@ -24,7 +24,7 @@ from kit.planning import Plan, plan
 from kit.runs import write_atomically
 from kit.sampling import Artist
 from kit.settings import Network
-from kit.sinks import Console, JsonLines, LossChart, fan_out
+from kit.sinks import Console, listening
 from kit.training import train
 
 OTHERS = 60  # prompts of the vocabulary, drawn with and without the LoRA
@@ -60,14 +60,10 @@ def _train(todo: Plan) -> tuple[list[Sampled], Finished]:
         if isinstance(event, Finished):
             finished.append(event)
 
-    show = fan_out(
-        Console(todo.total_steps),
-        JsonLines(todo.run.dir / "events.jsonl", todo.run.from_step),
-        LossChart(todo.run.output_dir / "loss.png"),
-        collect,
-    )
-    for event in train(todo):
-        show(event)
+    chart = todo.run.output_dir / "loss.png"
+    with listening(todo.run, Console(todo.total_steps), collect, chart=chart) as tell:
+        for event in train(todo):
+            tell(event)
     return sampled, finished[-1]
 
 

@@ -29,6 +29,7 @@ from kit.modelfile import ModelFile, locate_vae
 from kit.modelfile.parts import choose_weights
 
 CONFIGS = Path(__file__).with_name("configs")
+ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it
 _TEXT_ENCODERS: dict[str, tuple[tuple[str, type[Any], str], ...]] = {
     # family: part of a diffusers folder, class, prefix in a single file
     "sd1": (("text_encoder", CLIPTextModel, "cond_stage_model.transformer."),),
@@ -71,6 +72,7 @@ def load_family(
     for module in (unet, own_vae, *encoders):
         _check_complete(module, file.path)
         module.requires_grad_(False).eval().to(device)
+        _align(module)
     return _assemble(file, predicts, unet, own_vae, encoders)
 
 
@@ -223,6 +225,16 @@ def _check_complete(module: nn.Module, path: Path) -> None:
     empty = [name for name, weight in module.named_parameters() if weight.is_meta]
     if empty:
         raise _unfit(path, f"{len(empty)} weights are missing, such as {empty[0]}")
+
+
+def _align(module: nn.Module) -> None:
+    """Copy what lies unaligned in a mapped file: there CPU kernels round otherwise.
+
+    So the same weights train to the same bits from a folder and from a single file.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 def _unfit(path: Path, why: str) -> ModelError:

@@ -2,24 +2,37 @@
 
 A sink is a callable that takes an event. `fan_out` makes one of several:
 
-    show = fan_out(Console(plan.total_steps), JsonLines(plan.run.dir / "events.jsonl"))
-    for event in train(plan):
-        show(event)
+    with listening(plan.run, Console(plan.total_steps)) as tell:
+        for event in train(plan):
+            tell(event)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TypeAlias
 
 from kit.events import Event, Noticed
+from kit.runs import Run
 from kit.sinks.console import Console
 from kit.sinks.history import JsonLines, read_events
 from kit.sinks.picture import LossChart
 
-__all__ = ["Console", "JsonLines", "LossChart", "Sink", "fan_out", "read_events"]
+__all__ = ["Console", "JsonLines", "LossChart", "Sink", "fan_out", "listening", "read_events"]
 
 Sink: TypeAlias = Callable[[Event], None]
+
+
+@contextmanager
+def listening(run: Run, *more: Sink, chart: Path | None = None) -> Iterator[Sink]:
+    """One sink for a run: whoever is given, its events.jsonl, and its loss curve.
+
+    chart: where the curve is drawn; None means loss.png in the run's folder.
+    """
+    with closing(JsonLines(run.dir / "events.jsonl", run.from_step)) as lines:
+        yield fan_out(*more, lines, LossChart(chart or run.dir / "loss.png", lines.kept()))
 
 
 def fan_out(*sinks: Sink) -> Sink:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 
 from kit.events import Event, Finished
 from kit.planning import Plan
 from kit.settings import Settings
-from kit.sinks import JsonLines, LossChart, Sink, fan_out
+from kit.sinks import JsonLines, LossChart, Sink, fan_out, listening
 from kit.ui.dashboard import Dashboard
 from kit.ui.errors import install
 from kit.ui.form import Form
@@ -57,8 +56,7 @@ def run(events: Iterable[Event], plan: Plan) -> Dashboard:
     """All of a run in one line, `kit.run(kit.train(plan), plan)`: its dashboard and its folder."""
     install()
     dashboard = Dashboard(plan)
-    with closing(_lines_of(plan)) as lines:
-        tell = fan_out(dashboard, lines, _chart_of(plan, lines))
+    with listening(plan.run, dashboard) as tell:
         try:
             for event in events:
                 tell(event)

@@ -1,30 +1,15 @@
 """The reference trainer's own intermediate results, on models of its tiny trainings."""
 
-import json
-import tarfile
-import zlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from kit.families import Prediction, Words
 from kit.families.clip import packaged_tokenizer
 from kit.families.loading import load_family
 from kit.families.sdxl import StableDiffusionXL
 from kit.modelfile import detect
-
-PARITY = Path(__file__).parents[1] / "golden" / "parity"
-SDXL = json.loads((PARITY / "parity_sdxl.json").read_text())
-CAPTIONS = json.loads((PARITY / "parity.json").read_text())["cases"]
-
-
-def batches(case: str) -> dict[str, torch.Tensor]:
-    with np.load(PARITY / f"{case}_batches.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+from tests.support.parity import PARITY, SD1, SDXL, arrays, sdxl_modules, unpack
 
 
 def noisy(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -41,8 +26,7 @@ def close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
 @pytest.fixture(scope="module")
 def sd1(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny-sd15")
-    with tarfile.open(PARITY / "tiny-sd15.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+    unpack("tiny-sd15", folder)
     return load_family(
         detect(folder / "tiny-sd15"),
         predicts=Prediction.EPSILON,
@@ -55,9 +39,9 @@ def sd1(tmp_path_factory):
 @pytest.mark.parametrize("case", ["tiny1", "tiny2"])
 @torch.no_grad()
 def test_sd_reads_and_predicts_as_the_reference(sd1, case):
-    batch = batches(case)
+    batch = arrays(f"{case}_batches")
     if case == "tiny1":  # its captions are written down as they came, unshuffled and undropped
-        for number, captions in enumerate(CAPTIONS[case]["captions"]):
+        for number, captions in enumerate(SD1[case]["captions"]):
             (ids_BKN,) = sd1.tokenize(captions, max_token_length=75)
             assert torch.equal(ids_BKN, batch[f"input_ids_{number}"])
     words = sd1.encode_tokens((batch["input_ids_0"],), clip_skip=1)
@@ -67,41 +51,20 @@ def test_sd_reads_and_predicts_as_the_reference(sd1, case):
     assert close(sd1.predict(noisy(batch), batch["timesteps_0"], words, None), batch["pred_0"])
 
 
-def by_recipe(component: str, module: torch.nn.Module) -> torch.nn.Module:
-    """Fill a module by the golden's recipe, which names tensors as transformers 4 did."""
-    weights = {}
-    for ours, tensor in module.state_dict().items():
-        flat = component == "text_encoder" and not ours.startswith("text_model.")
-        name = f"text_model.{ours}" if flat else ours
-        random = np.random.RandomState(zlib.crc32(f"{component}/{name}".encode()))
-        drawn = random.standard_normal(tuple(tensor.shape)).astype(np.float32)
-        fan = np.prod(tensor.shape[1:])
-        if "embedding" in name and "linear" not in name:
-            value = 0.3 * drawn
-        elif tensor.ndim > 1:
-            value = drawn * 0.8 / np.sqrt(fan)
-        elif "norm" in name and name.endswith("weight"):
-            value = 1 + 0.1 * drawn
-        else:
-            value = 0.05 * drawn
-        weights[ours] = torch.from_numpy(np.asarray(value, np.float32))
-    module.load_state_dict(weights)
-    total = sum(weight.double().abs().sum().item() for weight in weights.values())
-    assert total == pytest.approx(SDXL["check"][component]["abs_sum"], rel=1e-6)
-    return module.eval()
-
-
 @pytest.fixture(scope="module")
 def sdxl() -> StableDiffusionXL:
-    configs = SDXL["configs"]
-    second = CLIPTextModelWithProjection(CLIPTextConfig(**configs["text_encoder_2"]))
+    parts = sdxl_modules()
+    for name, module in parts.items():
+        if name != "vae":  # its last convolution is scaled after the recipe
+            total = sum(w.double().abs().sum().item() for w in module.state_dict().values())
+            assert total == pytest.approx(SDXL["check"][name]["abs_sum"], rel=1e-6)
     return StableDiffusionXL(
         Prediction.EPSILON,
         False,
-        by_recipe("unet", UNet2DConditionModel(**configs["unet"])),
-        AutoencoderKL(**configs["vae"]),
-        by_recipe("text_encoder", CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))),
-        by_recipe("text_encoder_2", second),
+        parts["unet"],
+        parts["vae"],
+        parts["text_encoder"],
+        parts["text_encoder_2"],
         packaged_tokenizer(),
         packaged_tokenizer("!"),
     )
@@ -109,7 +72,7 @@ def sdxl() -> StableDiffusionXL:
 
 @torch.no_grad()
 def test_sdxl_reads_and_predicts_as_the_reference(sdxl):
-    batch = batches("tinyxl")
+    batch = arrays("tinyxl_batches")
     words: list[Words] = []
     for number, captions in enumerate(SDXL["captions"]):
         tokens = sdxl.tokenize(captions, max_token_length=150)
@@ -124,6 +87,6 @@ def test_sdxl_reads_and_predicts_as_the_reference(sdxl):
 
 
 def test_sdxl_layers_are_those_of_the_references_file(sdxl):
-    with np.load(PARITY / "tinyxl_lora.npz") as arrays:
-        trained = {name.removeprefix("init/").split(".")[0] for name in arrays if "init/" in name}
+    with np.load(PARITY / "tinyxl_lora.npz") as file:
+        trained = {name.removeprefix("init/").split(".")[0] for name in file if "init/" in name}
     assert {layer.name for layer in sdxl.layers()} == trained
