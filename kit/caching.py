@@ -26,7 +26,16 @@ from torch import Tensor, nn
 
 from kit.dataset.batches import Use
 from kit.dataset.buckets import Fit, Size, crop_conditions
-from kit.dataset.pixels import cut_offset, is_flipped, open_upright, prepared
+from kit.dataset.captions import cached_captions
+from kit.dataset.masks import mask_files, mask_of
+from kit.dataset.pixels import (
+    cut_offset,
+    is_flipped,
+    open_upright,
+    prepared,
+    recoloured,
+    recolouring,
+)
 from kit.errors import DatasetError
 from kit.events import Cached, Event, Noticed
 from kit.families import Family, Tokens, Words
@@ -43,6 +52,7 @@ class Latent:
     mean_Chw: Tensor
     logvar_Chw: Tensor
     conditions: tuple[int, ...]
+    mask_hw: Tensor | None = None  # weights from 0 to 1; None: all of it is learned
 
 
 class Latents(Protocol):
@@ -60,6 +70,8 @@ class _Cut:
     image: int
     offset: Size
     flipped: bool
+    hue: float = 0.0
+    gamma: float = 1.0
 
 
 class Encoder:
@@ -72,7 +84,10 @@ class Encoder:
         """How this use is cut: a function of (seed, epoch, image, turn)."""
         address = {"seed": self.plan.seed, "epoch": epoch, "image": use.image, "turn": use.turn}
         offset = cut_offset(self.plan.fits[use.image], **address, random=random_crop)
-        return _Cut(use.image, offset, flip and is_flipped(**address))
+        flipped = flip and is_flipped(**address)
+        if not self.plan.settings.images.color_aug:
+            return _Cut(use.image, offset, flipped)
+        return _Cut(use.image, offset, flipped, *recolouring(**address))
 
     def encode(self, cuts: Sequence[_Cut]) -> list[tuple[Tensor, Tensor]]:
         """Mean and logvar of each, in one batch.
@@ -99,10 +114,33 @@ class Encoder:
         size = (image.width, image.height)
         return crop_conditions(size, place, cut.offset, flipped=cut.flipped)
 
+    def mask(self, cut: _Cut) -> Tensor | None:
+        """The weights of this cut's places, shape (h, w), where masks are used."""
+        noise, image = self.plan.settings.noise, self.plan.images[cut.image]
+        if image.is_reg or not (noise.masked_loss or noise.alpha_mask):
+            return None
+        place = self.plan.fits[cut.image]
+        weights_hw = mask_of(
+            image.path,
+            place,
+            cut.offset,
+            flipped=cut.flipped,
+            files=self._mask_files,
+            alpha=noise.alpha_mask,
+        )
+        return None if weights_hw is None else torch.from_numpy(weights_hw)
+
+    @cached_property
+    def _mask_files(self) -> dict[str, Path]:
+        settings = self.plan.settings
+        folder = settings.folders.conditioning_data_dir if settings.noise.masked_loss else ""
+        return mask_files(folder) if folder else {}
+
     def _pixels(self, cut: _Cut) -> Tensor:
         picture = open_upright(self.plan.images[cut.image].path)
         place = self.plan.fits[cut.image]
         pixels_HW3 = prepared(picture, place, cut.offset, flipped=cut.flipped)
+        pixels_HW3 = recoloured(pixels_HW3, cut.hue, cut.gamma)
         return torch.from_numpy(pixels_HW3).permute(2, 0, 1).float() / 127.5 - 1
 
 
@@ -119,7 +157,7 @@ class LiveLatents:
             use, epoch=epoch, flip=images.flip_aug, random_crop=images.random_crop
         )
         [(mean_Chw, logvar_Chw)] = self.encoder.encode([cut])
-        return Latent(mean_Chw, logvar_Chw, self.encoder.conditions(cut))
+        return Latent(mean_Chw, logvar_Chw, self.encoder.conditions(cut), self.encoder.mask(cut))
 
 
 @dataclass(frozen=True)
@@ -200,7 +238,9 @@ def cache_latents(plan: Plan, encoder: Encoder) -> Generator[Event, None, Latent
                 if shelf:
                     shelf.put(key, tensors)
             conditions = encoder.conditions(cut)
-            kept[cut.image, cut.flipped] = Latent(tensors["mean"], tensors["logvar"], conditions)
+            kept[cut.image, cut.flipped] = Latent(
+                tensors["mean"], tensors["logvar"], conditions, encoder.mask(cut)
+            )
         yield Cached("latents", len(kept), len(cuts))
     if shelf:
         yield from shelf.notice()
@@ -287,27 +327,49 @@ class CaptionReader:
     def words(self, captions: Sequence[str]) -> Words:
         """Encode now; differentiable where the encoders learn."""
         memory = self.plan.settings.memory
-        return self.family.encode_tokens(self._tokens(captions), clip_skip=memory.clip_skip)
+        weights = None
+        if self.plan.settings.captions.weighted_captions:
+            length = memory.max_token_length
+            weights = self.family.weights(captions, max_token_length=length)
+        tokens = self._tokens(captions)
+        return self.family.encode_tokens(tokens, clip_skip=memory.clip_skip, weights=weights)
 
     def key(self, caption: str) -> str:
         """A hash of all that its words depend on: what the encoders read, and how they read it."""
         ids = [windows.tolist() for windows in self._tokens([caption])]
-        return Shelf.key("words", ids, self.plan.settings.memory.clip_skip, self._encoders)
+        settings, weights = self.plan.settings, []
+        if settings.captions.weighted_captions:
+            length = settings.memory.max_token_length
+            weights = [w.tolist() for w in self.family.weights([caption], max_token_length=length)]
+        return Shelf.key("words", ids, weights, settings.memory.clip_skip, self._encoders)
 
     def _tokens(self, captions: Sequence[str]) -> Tokens:
-        length = self.plan.settings.memory.max_token_length
-        return self.family.tokenize(captions, max_token_length=length)
+        settings = self.plan.settings
+        return self.family.tokenize(
+            captions,
+            max_token_length=settings.memory.max_token_length,
+            weighted=settings.captions.weighted_captions,
+        )
 
     @cached_property
     def _encoders(self) -> str:
         return weights_hash(list(self.family.text_encoders))
 
 
+def _captions(plan: Plan) -> set[str]:
+    """Every text that a use may read."""
+    texts: set[str] = set()
+    for number, image in enumerate(plan.images):
+        settings = plan.settings.captions
+        texts |= cached_captions(image.caption, settings, seed=plan.seed, image=number)
+    return texts
+
+
 def cache_words(
     plan: Plan, reader: CaptionReader, autocast: Callable[[], torch.autocast]
 ) -> Generator[Event, None, WordsCache]:
     """Encode every caption once and keep the result."""
-    captions = sorted({image.caption for image in plan.images})
+    captions = sorted(_captions(plan))
     on_disk = plan.settings.memory.cache_text_encoder_outputs_to_disk
     shelf = Shelf(_folder(plan) / "captions") if on_disk else None
     kept: dict[str, Words] = {}

@@ -1,4 +1,4 @@
-"""Noise, targets and loss weights: pure functions on tensors.
+"""Noise, timesteps and targets: pure functions on tensors.
 
 Shapes: B batch, C latent channels, h w latent height and width, T the 1000 timesteps.
 Conventions: alpha-bar of a timestep is `alphas_cumprod_T[t]` (Ho et al. 2020); SNR is alpha-bar /
@@ -7,6 +7,7 @@ Conventions: alpha-bar of a timestep is `alphas_cumprod_T[t]` (Ho et al. 2020); 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
@@ -69,28 +70,55 @@ def target(
     return alpha_B111 * noise_BChw - sigma_B111 * latents_BChw
 
 
-def min_snr_weight(snr_B: Tensor, gamma: float, *, predicts: Prediction) -> Tensor:
-    """Weight of each sample so that no noise level dominates, shape B.
-
-    Source: Min-SNR, Hang et al. 2023, https://arxiv.org/abs/2303.09556, section 3.4.
-    """
-    snr_B = snr_B.clamp(min=1e-8)  # pure noise has none, and would divide 0 by 0
-    capped_B = snr_B.clamp(max=gamma)
-    return capped_B / snr_B if predicts is Prediction.EPSILON else capped_B / (snr_B + 1)
-
-
-def offset_noise(noise_BChw: Tensor, draws_BC: Tensor, strength: float) -> Tensor:
+def offset_noise(noise_BChw: Tensor, draws_BC: Tensor, strength: float | Tensor) -> Tensor:
     """Noise whose channel means also vary, by strength times one normal draw per channel.
 
+    strength: one number, or one per sample and channel, shape B C.
     Source: Guttenberg 2023, https://www.crosslabs.org/blog/diffusion-with-offset-noise.
     """
-    return noise_BChw + strength * draws_BC[:, :, None, None]
+    return noise_BChw + (strength * draws_BC)[:, :, None, None]
 
 
-def draw_timestep(*address: int | str) -> int:
-    """A timestep from 0 to 999, every one alike."""
+def adapted_offset(latents_BChw: Tensor, offset: float, scale: float) -> Tensor:
+    """A noise offset that grows with each latent channel's distance from 0, shape B C."""
+    return (offset + scale * latents_BChw.mean(dim=(2, 3)).abs()).clamp(min=0)
+
+
+def multires_noise(noise_BChw: Tensor, draws: Sequence[Tensor], *, discount: float) -> Tensor:
+    """Noise with coarser noise on top, each level weaker by `discount`, of unit deviation again.
+
+    draws: noise of each level, shape B C and the level's sides, as `multires_sides` gives them.
+    Source: Whitaker 2023, https://wandb.ai/johnowhitaker/multires_noise.
+    """
+    h, w = noise_BChw.shape[2:]
+    for level, draw_BChw in enumerate(draws):
+        stretched = torch.nn.functional.interpolate(draw_BChw, size=(h, w), mode="bilinear")
+        noise_BChw = noise_BChw + stretched * discount**level
+    return noise_BChw / noise_BChw.std()
+
+
+def multires_sides(height: int, width: int, ratios: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """Height and width of each level: divided by the ratio to the level's power, until a side is 1.
+
+    ratios: one for each level, from 2 to 4.
+    """
+    for level, ratio in enumerate(ratios):
+        sides = max(1, int(height / ratio**level)), max(1, int(width / ratio**level))
+        yield sides
+        if 1 in sides:
+            return
+
+
+def draw_timestep(*address: int | str, least: int = 0, end: int = TIMESTEPS) -> int:
+    """A timestep from `least` to `end` - 1, every one alike."""
     generator = torch.Generator().manual_seed(seed_at(*address))
-    return int(torch.randint(TIMESTEPS, (), generator=generator))
+    return int(torch.randint(least, end, (), generator=generator))
+
+
+def draw_uniform(low: float, high: float, *address: int | str) -> float:
+    """A number from `low` to `high` for this address."""
+    generator = torch.Generator().manual_seed(seed_at(*address))
+    return low + (high - low) * torch.rand((), generator=generator).item()
 
 
 def draw_normal(shape: tuple[int, ...], *address: int | str) -> Tensor:

@@ -5,17 +5,19 @@ Shapes: B batch, C latent channels, h w latent height and width, 6 SDXL's size n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kit import diffusion
-from kit.caching import Latents, WordsCache
-from kit.dataset.batches import batch_at
+from kit.caching import Latent, Latents, WordsCache
+from kit.dataset.batches import Use, batch_at
+from kit.dataset.captions import Moment, cached_caption_at, caption_at
 from kit.families import Family, Tokens, Words
 from kit.planning import Plan
+from kit.settings import rules_noise
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Batch:
     tokens: Tokens | None
     words: Words | None
     sizes_B6: Tensor | None
+    token_weights: Tokens | None = None  # in the shapes of tokens, with weighted_captions
+    disturbance_BChw: Tensor | None = None  # added to the noise that is seen, not to the target
+    mask_B1hw: Tensor | None = None  # weight of each place, 0 to 1
     number: int = 0  # the micro-step, from 0 over the whole run
 
 
@@ -57,37 +62,116 @@ class Feed:
             std_Chw = torch.exp(0.5 * latent.logvar_Chw.clamp(-30.0, 20.0))
             draw_Chw = diffusion.draw_normal(tuple(std_Chw.shape), plan.seed, "latent", number, row)
             clean.append((latent.mean_Chw + std_Chw * draw_Chw) * self.family.latent_scale)
-        captions = [plan.images[use.image].caption for use in uses]
-        length = plan.settings.memory.max_token_length
-        tokens = None if self.words else self.family.tokenize(captions, max_token_length=length)
+        latents_BChw = torch.stack(clean)
+        captions = [self._caption(use, number) for use in uses]
         return Batch(
-            latents_BChw=torch.stack(clean),
-            noise_BChw=self._noise(number, len(uses), tuple(clean[0].shape)),
-            t_B=torch.tensor(
-                [diffusion.draw_timestep(plan.seed, "t", number, row) for row in range(len(uses))]
-            ),
+            latents_BChw=latents_BChw,
+            noise_BChw=self._noise(number, latents_BChw),
+            disturbance_BChw=self._disturbance(number, latents_BChw.shape),
+            mask_B1hw=_stacked_masks(latents, latents_BChw.shape[2:]),
+            t_B=torch.tensor([self._timestep(number, row) for row in range(len(uses))]),
             weight_B=torch.tensor([self._weight(use.image) for use in uses]),
-            tokens=tokens,
+            tokens=None if self.words else self._tokens(captions),
+            token_weights=self._token_weights(captions),
             words=self.words.of(captions) if self.words else None,
             sizes_B6=torch.tensor([latent.conditions for latent in latents]),
             number=number,
         )
 
-    def _noise(self, number: int, rows: int, shape_Chw: tuple[int, ...]) -> Tensor:
-        seed, strength = self.plan.seed, self.plan.settings.noise.noise_offset
-        noise_BChw = torch.stack(
-            [diffusion.draw_normal(shape_Chw, seed, "noise", number, row) for row in range(rows)]
+    def _caption(self, use: Use, number: int) -> str:
+        """What the image's caption becomes at this use."""
+        plan, settings = self.plan, self.plan.settings
+        moment = Moment(
+            seed=plan.seed,
+            epoch=number // plan.batches_per_epoch + 1,
+            step=plan.step_of(number) - 1,
+            total_steps=plan.total_steps,
+            image=use.image,
+            turn=use.turn,
         )
-        if not strength:
-            return noise_BChw
-        draws_BC = torch.stack(
-            [
-                diffusion.draw_normal(shape_Chw[:1], seed, "offset", number, row)
-                for row in range(rows)
-            ]
+        read = cached_caption_at if self.words else caption_at
+        return read(plan.images[use.image].caption, settings.captions, moment)
+
+    def _tokens(self, captions: Sequence[str]) -> Tokens:
+        settings = self.plan.settings
+        return self.family.tokenize(
+            captions,
+            max_token_length=settings.memory.max_token_length,
+            weighted=settings.captions.weighted_captions,
         )
+
+    def _token_weights(self, captions: Sequence[str]) -> Tokens | None:
+        settings = self.plan.settings
+        if self.words or not settings.captions.weighted_captions:
+            return None
+        return self.family.weights(captions, max_token_length=settings.memory.max_token_length)
+
+    def _noise(self, number: int, latents_BChw: Tensor) -> Tensor:
+        """What the U-Net is asked for: plain noise, with the offset and the coarser levels."""
+        noise_BChw = self._normal("noise", number, latents_BChw.shape)
+        if offset := rules_noise.noise_offset(self.plan.settings):
+            noise_BChw = self._with_offset(noise_BChw, offset, number, latents_BChw)
+        if levels := rules_noise.multires_levels(self.plan.settings):
+            noise_BChw = self._with_levels(noise_BChw, levels, number)
+        return noise_BChw
+
+    def _with_offset(
+        self, noise_BChw: Tensor, offset: float, number: int, latents_BChw: Tensor
+    ) -> Tensor:
+        noise = self.plan.settings.noise
+        draws_BC = self._normal("offset", number, noise_BChw.shape[:2])
+        if noise.noise_offset_random_strength:
+            offset = diffusion.draw_uniform(0, offset, self.plan.seed, "offset strength", number)
+        strength: float | Tensor = offset
+        if noise.adaptive_noise_scale:
+            strength = diffusion.adapted_offset(latents_BChw, offset, noise.adaptive_noise_scale)
         return diffusion.offset_noise(noise_BChw, draws_BC, strength)
+
+    def _with_levels(self, noise_BChw: Tensor, levels: int, number: int) -> Tensor:
+        seed, (rows, channels, height, width) = self.plan.seed, noise_BChw.shape
+        ratios = [
+            diffusion.draw_uniform(2, 4, seed, "multires ratio", number, level)
+            for level in range(levels)
+        ]
+        draws = [
+            self._normal(f"multires {level}", number, (rows, channels, *sides))
+            for level, sides in enumerate(diffusion.multires_sides(height, width, ratios))
+        ]
+        discount = self.plan.settings.noise.multires_noise_discount
+        return diffusion.multires_noise(noise_BChw, draws, discount=discount)
+
+    def _disturbance(self, number: int, shape_BChw: torch.Size) -> Tensor | None:
+        """What ip_noise_gamma adds to the noise that the U-Net sees, and is not asked for."""
+        noise = self.plan.settings.noise
+        if not (gamma := noise.ip_noise_gamma):
+            return None
+        if noise.ip_noise_gamma_random_strength:
+            gamma = diffusion.draw_uniform(0, gamma, self.plan.seed, "ip strength", number)
+        return gamma * self._normal("ip", number, shape_BChw)
+
+    def _normal(self, name: str, number: int, shape: Sequence[int]) -> Tensor:
+        """Normal numbers, a row for each image of the batch, each at an address of its own."""
+        rows = [
+            diffusion.draw_normal(tuple(shape[1:]), self.plan.seed, name, number, row)
+            for row in range(shape[0])
+        ]
+        return torch.stack(rows)
+
+    def _timestep(self, number: int, row: int) -> int:
+        noise = self.plan.settings.noise
+        return diffusion.draw_timestep(
+            self.plan.seed, "t", number, row, least=noise.min_timestep, end=noise.max_timestep
+        )
 
     def _weight(self, image: int) -> float:
         is_reg = self.plan.images[image].is_reg
         return self.plan.settings.noise.prior_loss_weight if is_reg else 1.0
+
+
+def _stacked_masks(latents: Sequence[Latent], sides: Sequence[int]) -> Tensor | None:
+    """A batch's masks; an image without one is learned whole."""
+    masks = [latent.mask_hw for latent in latents]
+    if all(mask is None for mask in masks):
+        return None
+    whole = torch.ones(tuple(sides))
+    return torch.stack([whole if mask is None else mask for mask in masks])[:, None]

@@ -20,7 +20,7 @@ import kit
 from kit import catalog
 from kit.dataset.images import TrainImage
 from kit.planning import Plan
-from kit.settings import Network, Settings, declarations
+from kit.settings import Captions, Network, Settings, declarations, rules_noise
 from kit.settings.checks import caches_latents
 from kit.settings.optimizer_args import parse_optimizer_args
 
@@ -33,20 +33,15 @@ SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret)$")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)+")
 
 # What the reference can do and we cannot yet, with the values that mean "off" there.
-_NONE = """ss_adaptive_noise_scale ss_face_crop_aug_range ss_ip_noise_gamma ss_max_validation_steps
-    ss_multires_noise_iterations ss_resize_interpolation ss_validate_every_n_epochs
-    ss_validate_every_n_steps ss_validation_seed"""
-_FALSE = """ss_color_aug ss_debiased_estimation ss_fp8_base ss_fp8_base_unet ss_full_fp16
-    ss_ip_noise_gamma_random_strength ss_lowram
-    ss_noise_offset_random_strength ss_shuffle_caption"""
+_NONE = """ss_face_crop_aug_range ss_max_validation_steps ss_resize_interpolation
+    ss_validate_every_n_epochs ss_validate_every_n_steps ss_validation_seed"""
+_FALSE = "ss_fp8_base ss_fp8_base_unet ss_full_fp16 ss_lowram"
 OFF: dict[str, Any] = {
     **dict.fromkeys(_NONE.split(), None),
     **dict.fromkeys(_FALSE.split(), False),
-    "ss_caption_dropout_every_n_epochs": 0, "ss_keep_tokens": 0, "ss_num_validation_images": 0,
-    "ss_caption_dropout_rate": 0.0, "ss_caption_tag_dropout_rate": 0.0, "ss_validation_split": 0.0,
-    "ss_huber_c": 0.1, "ss_huber_scale": 1.0, "ss_huber_schedule": "snr", "ss_loss_type": "l2",
-    "ss_multires_noise_discount": 0.3,
-}  # fmt: skip
+    "ss_num_validation_images": 0,
+    "ss_validation_split": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -205,16 +200,45 @@ def _network(network: Network) -> dict[str, Any]:
 
 
 def _choices(settings: Settings, family: str) -> dict[str, Any]:
-    memory, noise = settings.memory, settings.noise
+    memory = settings.memory
     return {
         "ss_mixed_precision": memory.mixed_precision,
         "ss_gradient_checkpointing": memory.gradient_checkpointing,
         "ss_cache_latents": caches_latents(settings),
         "ss_clip_skip": _clip_skip(settings, family),
         "ss_max_token_length": settings.changed().get("max_token_length"),
+        **_noise(settings),
+        **_captions(settings.captions),
+    }
+
+
+def _noise(settings: Settings) -> dict[str, Any]:
+    noise, offset = settings.noise, rules_noise.noise_offset(settings)
+    return {
+        "ss_loss_type": noise.loss_type,
+        "ss_huber_schedule": noise.huber_schedule,
+        "ss_huber_scale": noise.huber_scale,
+        "ss_huber_c": noise.huber_c,
         "ss_min_snr_gamma": noise.min_snr_gamma or None,
-        "ss_noise_offset": noise.noise_offset or None,
+        "ss_debiased_estimation": noise.debiased_estimation_loss,
+        "ss_noise_offset": offset or None,
+        "ss_noise_offset_random_strength": bool(offset) and noise.noise_offset_random_strength,
+        "ss_adaptive_noise_scale": (offset and noise.adaptive_noise_scale) or None,
+        "ss_multires_noise_iterations": rules_noise.multires_levels(settings) or None,
+        "ss_multires_noise_discount": noise.multires_noise_discount,
+        "ss_ip_noise_gamma": noise.ip_noise_gamma or None,
+        "ss_ip_noise_gamma_random_strength": noise.ip_noise_gamma_random_strength,
         "ss_prior_loss_weight": noise.prior_loss_weight,
+    }
+
+
+def _captions(captions: Captions) -> dict[str, Any]:
+    return {
+        "ss_shuffle_caption": captions.shuffle_caption,
+        "ss_keep_tokens": captions.keep_tokens,
+        "ss_caption_dropout_rate": captions.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": captions.caption_dropout_every_n_epochs,
+        "ss_caption_tag_dropout_rate": captions.caption_tag_dropout_rate,
     }
 
 
@@ -234,6 +258,7 @@ def _dataset(plan: Plan) -> dict[str, Any]:
         "ss_bucket_no_upscale": enabled and images.bucket_no_upscale,
         "ss_min_bucket_reso": low if enabled else None,
         "ss_max_bucket_reso": high if enabled else None,
+        "ss_color_aug": images.color_aug,
         "ss_flip_aug": images.flip_aug,
         "ss_random_crop": images.random_crop,
         "ss_dataset_dirs": json.dumps(_folders(plan.images, is_reg=False)),
@@ -256,7 +281,7 @@ def _tags(images: tuple[TrainImage, ...]) -> dict[str, Counter[str]]:
     """How often each part of a caption stands in a folder's captions, repeats not counted."""
     folders: dict[str, Counter[str]] = {}
     for image in images:
-        parts = (part.strip().lower() for part in image.caption.split(","))
+        parts = (part.strip().lower() for part in image.caption.partition("\n")[0].split(","))
         folders.setdefault(image.folder, Counter()).update(part for part in parts if part)
     return folders
 

@@ -18,6 +18,7 @@ from kit import catalog
 from kit.dataset.batches import Layout, balanced_repeats
 from kit.dataset.buckets import BucketRule, Fit, Size, bucket_sizes, fit
 from kit.dataset.images import TrainImage, scan
+from kit.dataset.masks import check_masks
 from kit.errors import DatasetError, SettingsError
 from kit.runs import Run, choose_run
 from kit.settings import Settings
@@ -74,6 +75,12 @@ class Plan:
         epoch, place = divmod(step - 1, self.steps_per_epoch)
         first = epoch * self.batches_per_epoch + place * gathered
         return range(first, min(first + gathered, (epoch + 1) * self.batches_per_epoch))
+
+    def step_of(self, number: int) -> int:
+        """The step, from 1, that a micro-step (from 0) belongs to."""
+        epoch, within = divmod(number, self.batches_per_epoch)
+        accumulated = self.settings.basic.gradient_accumulation_steps
+        return epoch * self.steps_per_epoch + within // accumulated + 1
 
     def save_due(self, step: int) -> str:
         """The words "epoch" or "step" where a LoRA file is due after this step, otherwise "".
@@ -169,6 +176,8 @@ def plan(settings: Settings) -> Plan:
         caption_extension=settings.images.caption_extension,
         dataset_repeats=settings.images.dataset_repeats,
     )
+    if settings.noise.masked_loss and settings.folders.conditioning_data_dir:
+        check_masks(dataset.images, settings.folders.conditioning_data_dir)
     prompts = parse_prompts(settings.samples.sample_prompts)
     run = choose_run(
         settings.folders.output_dir,

@@ -18,9 +18,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from kit import catalog, diffusion, lora_file
+from kit import diffusion, lora_file, losses
 from kit.adapters.network import Network, attach, parts_of
 from kit.addresses import seed_at
+from kit.basemodel import find_model, load_model, require_model
 from kit.caching import (
     CaptionReader,
     Encoder,
@@ -32,30 +33,21 @@ from kit.caching import (
 )
 from kit.checkpoint import Checkpoint, Losses
 from kit.devices import (
-    DTYPES,
     check_precision,
     choose_device,
     describe,
     free_memory,
     make_accelerator,
 )
-from kit.errors import Diverged, ModelError
+from kit.errors import Diverged
 from kit.events import Event, Loaded, Noticed
-from kit.families import Family, Prediction
-from kit.families.loading import load_family
+from kit.families import Family
 from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
-from kit.modelfile import (
-    ModelFile,
-    check_claims,
-    decide_prediction,
-    detect,
-    locate,
-)
 from kit.optim import Learning, Shape, make_learning
 from kit.planning import Plan
 from kit.sampling import Artist, rescales
-from kit.settings import Settings
+from kit.settings import Noise, Settings
 from kit.settings.checks import caches_latents, caches_words, rates
 
 
@@ -79,14 +71,14 @@ class Workshop:
 
         Raises: Diverged where a loss is not finite; the weights are then those of the step before.
         """
-        losses = []
+        told = []
         for batch in batches:
             with self._dice(batch.number):
                 loss = self.loss(batch)
                 self.accelerator.backward(loss / count)
             # Read after backward was queued: reading waits for the device.
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
+            told.append(loss.item())
+            if not math.isfinite(told[-1]):
                 self.learning.optimizer.zero_grad(set_to_none=True)
                 raise _diverged(self.plan.settings)
         norm = self._clip()
@@ -97,32 +89,66 @@ class Workshop:
         optimizer.zero_grad(set_to_none=True)
         if longest := self.plan.settings.network.scale_weight_norms:
             self.network.limit_norms(longest)
-        return losses, norm
+        return told, norm
 
     def loss(self, batch: Batch) -> Tensor:
-        """The denoising loss of a batch: mean over its images of weighted mean squared errors.
+        """The denoising loss of a batch: mean over its images of weighted mean errors.
 
-        Source: Ho et al. 2020, eq. 14; the per-image weights are those of `kit.diffusion`.
+        Source: Ho et al. 2020, eq. 14; errors and weights are those of `kit.losses`.
         """
-        device, gamma = self.accelerator.device, self.plan.settings.noise.min_snr_gamma
+        device, zero = self.accelerator.device, self.family.zero_terminal_snr
         latents, noise = batch.latents_BChw.to(device), batch.noise_BChw.to(device)
-        t_B, zero = batch.t_B.to(device), self.family.zero_terminal_snr
-        noisy = diffusion.add_noise(latents, noise, t_B, zero_terminal_snr=zero)
+        t_B, seen = batch.t_B.to(device), noise
+        if batch.disturbance_BChw is not None:
+            seen = noise + batch.disturbance_BChw.to(device)
+        noisy = diffusion.add_noise(latents, seen, t_B, zero_terminal_snr=zero)
         with self.accelerator.autocast():
             words = batch.words.to(device) if batch.words else self._encode(batch)
             guess = self.family.predict(noisy, t_B, words, batch.sizes_B6)
         goal = diffusion.target(latents, noise, t_B, self.family.predicts, zero_terminal_snr=zero)
-        loss_B = (guess.float() - goal.float()).square().mean((1, 2, 3))
-        loss_B = loss_B * batch.weight_B.to(device)
-        if gamma:
-            snr_B = self.snr_T.to(device)[t_B]
-            loss_B = loss_B * diffusion.min_snr_weight(snr_B, gamma, predicts=self.family.predicts)
-        return loss_B.mean()
+        loss_BChw = losses.element_loss(
+            guess.float(),
+            goal.float(),
+            loss_type=self._noise.loss_type,
+            threshold_B=self._huber(t_B),
+        )
+        loss_B = losses.masked(loss_BChw, batch.mask_B1hw).mean((1, 2, 3))
+        return (loss_B * batch.weight_B.to(device) * self._snr_weight(t_B)).mean()
+
+    def _huber(self, t_B: Tensor) -> Tensor | None:
+        noise = self._noise
+        if noise.loss_type not in losses.HUBER_LIKE:
+            return None
+        kept_T = diffusion.alphas_cumprod(zero_terminal_snr=self.family.zero_terminal_snr)
+        return losses.huber_threshold(
+            t_B, kept_T, schedule=noise.huber_schedule, c=noise.huber_c, scale=noise.huber_scale
+        )
+
+    def _snr_weight(self, t_B: Tensor) -> Tensor | float:
+        """How much each sample's noise level counts, in the reference's order."""
+        noise, predicts = self._noise, self.family.predicts
+        snr_B = self.snr_T.to(t_B.device)[t_B]
+        weight: Tensor | float = 1.0
+        if noise.min_snr_gamma:
+            weight = losses.min_snr_weight(snr_B, noise.min_snr_gamma, predicts=predicts)
+        if noise.scale_v_pred_loss_like_noise_pred:
+            weight = weight * losses.v_like_noise_weight(snr_B)
+        if noise.v_pred_like_loss:
+            weight = weight * losses.noise_like_v_weight(snr_B, noise.v_pred_like_loss)
+        if noise.debiased_estimation_loss:
+            weight = weight * losses.debiased_weight(snr_B, predicts=predicts)
+        return weight
+
+    @property
+    def _noise(self) -> Noise:
+        return self.plan.settings.noise
 
     def _encode(self, batch: Batch) -> Any:
         assert batch.tokens is not None
         return self.family.encode_tokens(
-            batch.tokens, clip_skip=self.plan.settings.memory.clip_skip
+            batch.tokens,
+            clip_skip=self.plan.settings.memory.clip_skip,
+            weights=batch.token_weights,
         )
 
     def _clip(self) -> float:
@@ -169,7 +195,7 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
     for text in notices:
         yield Noticed(text)
     accelerator = make_accelerator(device, settings.memory.mixed_precision)
-    family = _load(settings, file, device)
+    family = load_model(settings, file, device)
     if family.zero_terminal_snr and not rescales(settings.samples.sample_sampler):
         yield Noticed(
             f"sample_sampler = {settings.samples.sample_sampler} cannot draw from pure noise, as "
@@ -195,12 +221,12 @@ def equip(
     learning = _learning(plan, network, accelerator.device)
     for text in learning.notices:
         yield Noticed(text)
-    losses = Losses(plan.batches_per_epoch)
+    averaged = Losses(plan.batches_per_epoch)
     checkpoint = Checkpoint(
         plan,
         network,
         learning,
-        losses,
+        averaged,
         scaler=accelerator.scaler,
         write_file=writer(network, learning),
     )
@@ -229,51 +255,9 @@ def equip(
             memory.clip_skip,
             accelerator.autocast,
         ),
-        losses=losses,
+        losses=averaged,
         checkpoint=checkpoint,
         snr_T=diffusion.snr(diffusion.alphas_cumprod(zero_terminal_snr=family.zero_terminal_snr)),
-    )
-
-
-def require_model(settings: Settings) -> None:
-    """A plan may be drawn without a base model; a training needs one.
-
-    Raises: ModelError where it is blank.
-    """
-    if not settings.model.pretrained_model_name_or_path.strip():
-        raise ModelError(
-            "pretrained_model_name_or_path is blank.",
-            "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
-            "Set it to the base model that the LoRA is for.",
-        )
-
-
-def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
-    """The base model's file or folder, and what the person should know about it.
-
-    Raises: ModelError where there is none, or it contradicts the settings.
-    """
-    model = settings.model
-    file = detect(locate(model.pretrained_model_name_or_path))
-    notices = check_claims(
-        file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
-    )
-    return file, notices
-
-
-def _load(settings: Settings, file: ModelFile, device: torch.device) -> Family:
-    dtype = DTYPES[settings.memory.mixed_precision]
-    overflows = dtype is torch.float16 and catalog.FAMILIES[file.family].half_vae_overflows
-    whole = settings.memory.no_half_vae or (overflows and not settings.model.vae)
-    return load_family(
-        file,
-        predicts=Prediction(
-            decide_prediction(file, v_parameterization=settings.model.v_parameterization)
-        ),
-        device=device,
-        dtype=dtype,
-        vae_dtype=torch.float32 if whole else dtype,
-        vae=settings.model.vae,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kit import diffusion
+from kit import diffusion, losses
 from kit.families import Prediction
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -43,7 +43,7 @@ def test_the_signal_to_noise_ratio_is_the_references():
 @pytest.mark.parametrize(("kind", "predicts"), [("eps", Prediction.EPSILON), ("v", Prediction.V)])
 def test_min_snr_weights_are_the_references(gamma, kind, predicts):
     snr_B = diffusion.snr(diffusion.alphas_cumprod())[T]
-    ours = diffusion.min_snr_weight(snr_B, gamma, predicts=predicts)
+    ours = losses.min_snr_weight(snr_B, gamma, predicts=predicts)
     assert torch.allclose(ours, recorded("min_snr", f"gamma{gamma}_{kind}"), rtol=1e-5)
 
 
@@ -146,4 +146,43 @@ def test_zero_terminal_snr_ends_in_pure_noise_as_the_reference_does():
 
 def min_snr_at_pure_noise():
     none = torch.zeros(1)
-    return [diffusion.min_snr_weight(none, 5, predicts=p).item() for p in Prediction]
+    return [losses.min_snr_weight(none, 5, predicts=p).item() for p in Prediction]
+
+
+@pytest.mark.parametrize(("name", "offset", "scale"), [
+    ("out_adaptive_0p05_0p1", 0.05, 0.1), ("out_adaptive_neg_0p05_m0p2", 0.05, -0.2),
+])  # fmt: skip
+def test_adaptive_offset_noise_is_the_references(name, offset, scale):
+    with np.load(GOLDEN / "noise.npz") as arrays:
+        latents, noise, draw, expected = (
+            torch.from_numpy(arrays[key]) for key in ("latents", "noise", "draw", name)
+        )
+    strength_BC = diffusion.adapted_offset(latents, offset, scale)
+    ours = diffusion.offset_noise(noise, draw[:, :, 0, 0], strength_BC)
+    assert torch.allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "discount"), [("6_0.3", 0.3), ("10_0.8", 0.8)])
+def test_multires_noise_is_the_references(name, discount):
+    with np.load(GOLDEN / "noise.npz") as arrays:
+        noise = torch.from_numpy(arrays["noise"])
+        draws = [torch.from_numpy(arrays[f"multires_{name}_level{level}"]) for level in range(4)]
+        expected = torch.from_numpy(arrays[f"multires_{name}_out"])
+    levels = NOISE[f"multires_{name}_levels"]
+    sides = list(diffusion.multires_sides(16, 16, [level["r"] for level in levels]))
+    assert sides == [(level["h"], level["w"]) for level in levels]
+    ours = diffusion.multires_noise(noise, draws, discount=discount)
+    assert torch.allclose(ours, expected, atol=1e-5)
+    assert ours.std().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_timesteps_keep_within_their_bounds():
+    drawn = {diffusion.draw_timestep(1, "t", n, 0, least=10, end=13) for n in range(200)}
+    assert drawn == {10, 11, 12}
+
+
+def test_a_uniform_draw_belongs_to_its_address():
+    drawn = [diffusion.draw_uniform(2, 4, 7, "r", n) for n in range(500)]
+    assert drawn == [diffusion.draw_uniform(2, 4, 7, "r", n) for n in range(500)]
+    assert 2 <= min(drawn) < 2.05
+    assert 3.95 < max(drawn) < 4

@@ -28,7 +28,7 @@ class Eye:
         mean_B3hw = pixels_B3HW[:, :, ::8, ::8]
         return mean_B3hw, torch.full_like(mean_B3hw, -30.0)
 
-    def tokenize(self, captions, *, max_token_length):
+    def tokenize(self, captions, *, max_token_length, weighted=False):
         return (torch.tensor([[len(caption)] for caption in captions]),)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from kit import planning
 from kit.errors import DeviceError, Diverged, ModelError, OutputError
@@ -19,7 +18,15 @@ from kit.stopping import Stop
 from kit.training import train
 from kit.workshop import Workshop
 from tests.support.tiny import write_tiny
-from tests.support.toys import draw_images, losses, run, toy_settings
+from tests.support.toys import (
+    draw_images,
+    leave_after,
+    lora,
+    losses,
+    run,
+    same,
+    toy_settings,
+)
 
 STEPS = 12
 
@@ -37,24 +44,6 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(model, images):
     return lambda out, **changes: toy_settings(model, images, out, **changes)
-
-
-def lora(out, name="toy"):
-    return load_file(out / f"{name}.safetensors")
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def leave_after(step, settings):
-    """Iterate until this step is told, then walk away, as a `break` does."""
-    told = []
-    for event in train(planning.plan(settings)):
-        told.append(event)
-        if isinstance(event, Stepped) and event.step == step:
-            break
-    return told
 
 
 VARIANTS = {

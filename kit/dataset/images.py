@@ -33,7 +33,7 @@ class TrainImage:
     path: Path
     width: int  # as seen, after the EXIF orientation
     height: int
-    caption: str
+    caption: str  # every line of its file; without wildcards the first counts
     folder: str  # the folder's name, e.g. "10_cat"
     repeats: int
     is_reg: bool = False
@@ -247,7 +247,7 @@ def _can_be_decoded(path: Path) -> bool:
 
 
 def _caption(path: Path, extension: str) -> tuple[str | None, str]:
-    """The first line of the caption file, and the extension under which it was found."""
+    """The caption file's lines, and the extension under which it was found."""
     for ending in dict.fromkeys((extension, *CAPTION_EXTENSIONS)):
         file = path.with_suffix(ending)
         if file.is_file():
@@ -259,7 +259,7 @@ def _caption(path: Path, extension: str) -> tuple[str | None, str]:
                     f"{error.start}).",
                     do="Save it as UTF-8 in your editor.",
                 ) from error
-            return (lines[0].strip() if lines else ""), ending
+            return "\n".join(line.strip() for line in lines if line.strip()), ending
     return None, ""
 
 

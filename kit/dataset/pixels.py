@@ -77,6 +77,31 @@ def is_flipped(*, seed: int, epoch: int, image: int, turn: int) -> bool:
     return bool(random_at(seed, "flip", epoch, image, turn).random() < 0.5)
 
 
+def recolouring(*, seed: int, epoch: int, image: int, turn: int) -> tuple[float, float]:
+    """Hue shift in degrees and gamma that color_aug gives this use: (0, 1) in two thirds of them.
+
+    The reference's draw (behaviour 1.9); its gamma acts on 0 to 255 and so only brightens, ours on
+    0 to 1, as gamma is meant.
+    """
+    random = random_at(seed, "colour", epoch, image, turn)
+    if random.random() > 1 / 3:
+        return 0.0, 1.0
+    if random.random() < 0.5:
+        return float(random.uniform(-16, 16)), 1.0
+    return 0.0, float(random.uniform(0.95, 1.05))
+
+
+def recoloured(pixels_HW3: np.ndarray, hue: float, gamma: float) -> np.ndarray:
+    """Shift the hue by degrees, then raise the brightness, taken as 0 to 1, to a power."""
+    if hue:
+        turned = np.array(Image.fromarray(pixels_HW3).convert("HSV"))
+        turned[..., 0] = (turned[..., 0].astype(int) + round(hue / 360 * 256)) % 256
+        pixels_HW3 = np.asarray(Image.fromarray(turned, "HSV").convert("RGB"))
+    if gamma != 1:
+        pixels_HW3 = np.rint(255 * (pixels_HW3 / 255) ** gamma).astype(np.uint8)
+    return pixels_HW3
+
+
 def prepared(image: Image.Image, place: Fit, offset: Size, *, flipped: bool = False) -> np.ndarray:
     """Scale, cut at `offset` (left, top) and mirror: an array of shape (H, W, 3)."""
     pixels_HW3 = scaled(np.asarray(image), place.resized)

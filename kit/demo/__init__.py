@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BASE = Path(__file__).with_name("base")
 DATA = Path(__file__).with_name("data")
 REGULARISATION = Path(__file__).with_name("regularisation")
-STEPS = 650
+STEPS = 500
 SUBJECT_PROMPT = "a zib ball on a gray background, center"
 STEPS_VARIABLE = "LORA_KIT_EXAMPLE_STEPS"  # a shorter example, for tests and slow machines
 
@@ -44,12 +44,12 @@ def settings(output_dir: str = "output", *, steps: int | None = None, seed: int 
         seed=seed,
         mixed_precision="no",
         LoRA_type="Kohya LoCon",
-        network_dim=32,
-        network_alpha=32,
-        conv_dim=32,
-        conv_alpha=32,
-        unet_lr=2.5e-3,
-        text_encoder_lr=2e-3,
+        network_dim=16,
+        network_alpha=16,
+        conv_dim=16,
+        conv_alpha=16,
+        unet_lr=4e-4,
+        text_encoder_lr=4e-4,
         optimizer_type="AdamW",
         lr_scheduler="cosine",
         lr_warmup=5,

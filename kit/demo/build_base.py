@@ -1,10 +1,10 @@
 """Train the embedded base: a miniature Stable Diffusion 1.x that really draws, on two CPU cores.
 
-    python -m kit.demo.build_base WORK_DIR [--steps-vae 3100] [--steps-unet 3400] [--seed 0]
+    python -m kit.demo.build_base WORK_DIR [--steps-vae 6000] [--steps-unet 9000] [--seed 0]
 
 Three stages, each checkpointed in WORK_DIR every two minutes and resumed when run again: pictures
 and autoencoder, latents, U-Net with text encoder. The result, a diffusers folder in fp16, is
-written to `WORK_DIR/base`; copy it to `kit/demo/base`. The shipped base took 13 and about 35
+written to `WORK_DIR/base`; copy it to `kit/demo/base`. The shipped base took about 25 and 55
 minutes of two cores.
 
 Shapes: B batch, 3 colours, H W picture, h w latent, N tokens.
@@ -363,8 +363,8 @@ def main(arguments: list[str]) -> None:
     """Run or resume the whole build."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps-vae", type=int, default=3100)
-    parser.add_argument("--steps-unet", type=int, default=3400)
+    parser.add_argument("--steps-vae", type=int, default=6000)
+    parser.add_argument("--steps-unet", type=int, default=9000)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
     asked.work.mkdir(parents=True, exist_ok=True)

@@ -87,11 +87,22 @@ class Family(Protocol):
         """Scaled latents to pixels in [-1, 1], shape B 3 H W, float32 on the CPU."""
         ...
 
-    def tokenize(self, captions: Sequence[str], *, max_token_length: int) -> Tokens:
-        """Captions to ids in K = max_token_length / 75 windows (75, 150 or 225 tokens)."""
+    def tokenize(
+        self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False
+    ) -> Tokens:
+        """Captions to ids in K = max_token_length / 75 windows (75, 150 or 225 tokens).
+
+        weighted: brackets are weights, for `weights` to read, and no words.
+        """
         ...
 
-    def encode_tokens(self, tokens: Tokens, *, clip_skip: int) -> Words:
+    def weights(self, captions: Sequence[str], *, max_token_length: int) -> Tokens:
+        """How much each token of weighted captions counts, in the ids' shapes."""
+        ...
+
+    def encode_tokens(
+        self, tokens: Tokens, *, clip_skip: int, weights: Tokens | None = None
+    ) -> Words:
         """Ids to what the U-Net reads; differentiable, so that text encoders can learn."""
         ...
 

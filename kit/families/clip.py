@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from kit.errors import SettingsError
+from kit.families.emphasis import parse_emphasis
 
 WINDOW = 77  # tokens that CLIP reads at once: BOS, 75 of the caption, EOS
 CONTENT = 75
@@ -33,25 +34,48 @@ class Tokenizer:
     inner: CLIPTokenizer
     pad: int
 
-    def windows(self, captions: Sequence[str], *, max_token_length: int) -> Tensor:
+    def windows(
+        self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False
+    ) -> Tensor:
         """Ids of shape B K 77, K = max_token_length / 75; what is longer is cut off.
 
+        weighted: brackets are weights (`kit.families.emphasis`) and not read as words.
         Follows the reference id by id. Where the pad token is no EOS (SD 2.x, SDXL's second one),
         its windows of long captions obey two more rules; only SD 2.x's "!" (id 0) can trip on them.
         """
-        count = max(1, max_token_length // CONTENT)
-        if max_token_length > 0 and max_token_length % CONTENT:
-            raise SettingsError(
-                [f"max_token_length = {max_token_length}: it must be 75, 150 or 225"]
-            )
-        return torch.tensor([self._windows(caption, count) for caption in captions])
+        count = _window_count(max_token_length)
+        rows = []
+        for caption in captions:
+            ids, _ = self._read(caption, count * CONTENT, weighted=weighted)
+            rows.append(self._filled(ids, count))
+        return torch.tensor(rows)
 
-    def _windows(self, caption: str, count: int) -> list[list[int]]:
+    def weights(self, captions: Sequence[str], *, max_token_length: int) -> Tensor:
+        """How much each token of `windows(..., weighted=True)` counts, shape B K 77."""
+        count = _window_count(max_token_length)
+        rows = []
+        for caption in captions:
+            _, weights = self._read(caption, count * CONTENT, weighted=True)
+            weights += [1.0] * (count * CONTENT - len(weights))
+            starts = range(0, count * CONTENT, CONTENT)
+            rows.append([[1.0, *weights[start : start + CONTENT], 1.0] for start in starts])
+        return torch.tensor(rows)
+
+    def _read(self, caption: str, room: int, *, weighted: bool) -> tuple[list[int], list[float]]:
+        """Ids without marks, at most `room`, and their weights."""
+        text = ftfy.fix_text(caption)
+        ids: list[int] = []
+        weights: list[float] = []
+        for piece, weight in parse_emphasis(text) if weighted else [(text, 1.0)]:
+            inner = self.inner(piece, add_special_tokens=False, truncation=True, max_length=room)
+            ids += inner.input_ids
+            weights += [weight] * len(inner.input_ids)
+        return ids[:room], weights[:room]
+
+    def _filled(self, ids: list[int], count: int) -> list[list[int]]:
         bos, eos = self.inner.bos_token_id, self.inner.eos_token_id
         room = count * CONTENT
-        text = ftfy.fix_text(caption)
-        inner = self.inner(text, add_special_tokens=False, truncation=True, max_length=room)
-        ids = [*inner.input_ids, eos]
+        ids = [*ids, eos]
         ids += [self.pad] * (room + 1 - len(ids))
         if count == 1:
             return [[bos, *ids]]
@@ -64,6 +88,20 @@ class Tokenizer:
                 content = [eos, *content[1:]]
             windows.append([bos, *content, last])
         return windows
+
+
+def _window_count(max_token_length: int) -> int:
+    if max_token_length > 0 and max_token_length % CONTENT:
+        raise SettingsError([f"max_token_length = {max_token_length}: it must be 75, 150 or 225"])
+    return max(1, max_token_length // CONTENT)
+
+
+def weigh(states_BND: Tensor, weights_BKN: Tensor | None) -> Tensor:
+    """Each token's state times its weight, as the reference: without bringing the mean back."""
+    if weights_BKN is None:
+        return states_BND
+    joined_BN1 = _join(weights_BKN[..., None].flatten(0, 1), weights_BKN)
+    return states_BND * joined_BN1.to(states_BND)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from kit.families import Layer, Prediction, Tokens, Words, layers, pixels
-from kit.families.clip import Tokenizer, clip_hidden_states
+from kit.families.clip import Tokenizer, clip_hidden_states, weigh
 from kit.families.names import unet_name
 
 LABELS = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x"}
@@ -50,16 +50,28 @@ class StableDiffusion:
         """Scaled latents to pixels in [-1, 1] on the CPU."""
         return pixels.decode_latents(self.vae, latents_BChw, scale=self.latent_scale)
 
-    def tokenize(self, captions: Sequence[str], *, max_token_length: int) -> Tokens:
+    def tokenize(
+        self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False
+    ) -> Tokens:
         """Captions to ids, on the CPU."""
-        return (self.tokenizer.windows(captions, max_token_length=max_token_length),)
+        windows = self.tokenizer.windows(
+            captions, max_token_length=max_token_length, weighted=weighted
+        )
+        return (windows,)
 
-    def encode_tokens(self, tokens: Tokens, *, clip_skip: int) -> Words:
+    def weights(self, captions: Sequence[str], *, max_token_length: int) -> Tokens:
+        """How much each of the tokens counts."""
+        return (self.tokenizer.weights(captions, max_token_length=max_token_length),)
+
+    def encode_tokens(
+        self, tokens: Tokens, *, clip_skip: int, weights: Tokens | None = None
+    ) -> Words:
         """Ids to hidden states with the final norm.
 
         SD 2.x's encoder comes without the layer that its own convention skips: 1 is right for it.
         """
-        return Words(clip_hidden_states(self.text_encoder, tokens[0], skip=clip_skip))
+        states_BND = clip_hidden_states(self.text_encoder, tokens[0], skip=clip_skip)
+        return Words(weigh(states_BND, weights[0] if weights else None))
 
     def predict(
         self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from kit.families import Layer, Prediction, Tokens, Words, layers, pixels
-from kit.families.clip import Tokenizer, clip_penultimate, clip_penultimate_and_pooled
+from kit.families.clip import (
+    Tokenizer,
+    clip_penultimate,
+    clip_penultimate_and_pooled,
+    weigh,
+)
 from kit.families.names import sgm_path, sgm_position, unet_name
 
 
@@ -49,22 +54,38 @@ class StableDiffusionXL:
         """Scaled latents to pixels in [-1, 1] on the CPU."""
         return pixels.decode_latents(self.vae, latents_BChw, scale=self.latent_scale)
 
-    def tokenize(self, captions: Sequence[str], *, max_token_length: int) -> Tokens:
+    def tokenize(
+        self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False
+    ) -> Tokens:
         """Captions to each encoder's ids, on the CPU; the encoders differ in their pad token."""
         return (
-            self.tokenizer.windows(captions, max_token_length=max_token_length),
-            self.tokenizer_2.windows(captions, max_token_length=max_token_length),
+            self.tokenizer.windows(captions, max_token_length=max_token_length, weighted=weighted),
+            self.tokenizer_2.windows(
+                captions, max_token_length=max_token_length, weighted=weighted
+            ),
         )
 
-    def encode_tokens(self, tokens: Tokens, *, clip_skip: int) -> Words:
+    def weights(self, captions: Sequence[str], *, max_token_length: int) -> Tokens:
+        """How much each of the tokens counts, for each encoder."""
+        return (
+            self.tokenizer.weights(captions, max_token_length=max_token_length),
+            self.tokenizer_2.weights(captions, max_token_length=max_token_length),
+        )
+
+    def encode_tokens(
+        self, tokens: Tokens, *, clip_skip: int, weights: Tokens | None = None
+    ) -> Words:
         """Ids to both encoders' penultimate states side by side, and the second's pooled vector.
 
-        SDXL was trained on these layers alone, so clip_skip is not read.
+        SDXL was trained on these layers alone, so clip_skip is not read. Weights do not touch the
+        pooled vector, which stands for the whole caption.
         """
         first_BND = clip_penultimate(self.text_encoder, tokens[0])
         eos = self.tokenizer_2.inner.eos_token_id
         second_BND, pooled_BP = clip_penultimate_and_pooled(self.text_encoder_2, tokens[1], eos=eos)
-        return Words(torch.cat([first_BND, second_BND], dim=-1), pooled_BP)
+        one, two = weights or (None, None)
+        both_BND = torch.cat([weigh(first_BND, one), weigh(second_BND, two)], dim=-1)
+        return Words(both_BND, pooled_BP)
 
     def predict(
         self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kit.errors import SettingsError, nearest
 from kit.settings.basic import Basic
+from kit.settings.captions import Captions
 from kit.settings.folders import Folders
 from kit.settings.images import Images
 from kit.settings.memory import Memory
@@ -31,8 +32,8 @@ from kit.settings.saving import Saving
 from kit.settings.setting import Declared, Section
 
 __all__ = [
-    "Basic", "Declared", "Folders", "Images", "Memory", "Metadata", "Model", "Network", "Noise",
-    "Samples", "Saving", "Section", "Settings", "declarations",
+    "Basic", "Captions", "Declared", "Folders", "Images", "Memory", "Metadata", "Model", "Network",
+    "Noise", "Samples", "Saving", "Section", "Settings", "declarations",
 ]  # fmt: skip
 
 
@@ -44,6 +45,7 @@ class Settings(BaseModel):
     model: Model = Model()
     folders: Folders = Folders()
     images: Images = Images()
+    captions: Captions = Captions()
     basic: Basic = Basic()
     network: Network = Network()
     noise: Noise = Noise()

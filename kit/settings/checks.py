@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from kit import catalog
 from kit.errors import SettingsError
-from kit.settings import Settings, declarations
+from kit.settings import Settings, declarations, rules_captions, rules_noise
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.prompts import parse_prompts
 
@@ -260,6 +260,8 @@ PROBLEMS: tuple[Rule, ...] = (
     _optimizer_args,
     _prompts,
     _samples_without_prompts,
+    *rules_captions.PROBLEMS,
+    *rules_noise.PROBLEMS,
 )
 NOTICES: tuple[Rule, ...] = (
     _warmup_of_constant,
@@ -272,4 +274,6 @@ NOTICES: tuple[Rule, ...] = (
     _prompts_never_drawn,
     _two_lengths,
     _pickle_without_metadata,
+    *rules_captions.NOTICES,
+    *rules_noise.NOTICES,
 )

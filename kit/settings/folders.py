@@ -29,6 +29,14 @@ class Folders(Section, box="Folders"):
         "help small subject sets to keep the class.",
         kind="path",
     )
+    conditioning_data_dir: str = setting(
+        "",
+        "Mask folder",
+        "Only with Masked loss: pictures of the training images' names, white where the image is "
+        "learned, black where it is not.",
+        kind="path",
+        gui=None,
+    )
     output_dir: str = setting(
         "output",
         "Output folder",

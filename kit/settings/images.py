@@ -85,6 +85,13 @@ class Images(Section, box="Parameters / Basic"):
         "and right.",
         box="Parameters / Advanced",
     )
+    color_aug: bool = setting(
+        False,
+        "Color augmentation",
+        "In a third of its uses an image is shown a little brighter, darker or in shifted hues. "
+        "Not together with Cache latents.",
+        box="Parameters / Advanced",
+    )
     random_crop: bool = setting(
         False,
         "Random crop instead of center crop",

@@ -291,14 +291,14 @@ def captioned(root, name, content):
     ("content", "caption"),
     [
         ("a red ball", "a red ball"),
-        ("  a red ball \r\nsecond line\r\n", "a red ball"),
+        ("  a red ball \r\n\nsecond line\r\n", "a red ball\nsecond line"),
         ("\ufeffa red ball\n", "a red ball"),
         ("ein Käse, 猫", "ein Käse, 猫"),
         ("", ""),
         (" \n", ""),
     ],
 )
-def test_the_first_line_is_the_caption(one, content, caption):
+def test_every_line_of_its_file_is_kept(one, content, caption):
     assert captioned(one, "sound.txt", content) == caption
 
 

@@ -43,6 +43,29 @@ def test_ids_are_the_references(family, length):
         assert ids_KN == [written_out(window) for window in expected], case["caption"]
 
 
+def unfolded(weights: list) -> list[float]:
+    """Golden weights of a window: numbers, and pairs of a number and how often it comes."""
+    pairs = (entry if isinstance(entry, list) else (entry, 1) for entry in weights)
+    return [weight for weight, count in pairs for _ in range(count)]
+
+
+@pytest.mark.parametrize("family", TOKENIZERS)
+@pytest.mark.parametrize("length", ["None", "150", "225"])
+def test_weighted_ids_and_weights_are_the_references(family, length):
+    captions = [case["caption"] for case in GOLDEN["weighted"]]
+    max_token_length = 75 if length == "None" else int(length)
+    tokenizer = TOKENIZERS[family]
+    ids_BKN = tokenizer.windows(captions, max_token_length=max_token_length, weighted=True)
+    weights_BKN = tokenizer.weights(captions, max_token_length=max_token_length)
+    for case, ids_KN, weights_KN in zip(GOLDEN["weighted"], ids_BKN, weights_BKN, strict=True):
+        ids, weights = (case[kind][length][family] for kind in ("ids", "weights"))
+        ids = case["ids"][length][ids[1:]] if isinstance(ids, str) else ids
+        weights = case["weights"][length][weights[1:]] if isinstance(weights, str) else weights
+        assert ids_KN.tolist() == [written_out(window) for window in ids], case["caption"]
+        expected = torch.tensor([unfolded(window) for window in weights])
+        assert torch.allclose(weights_KN, expected), case["caption"]
+
+
 def test_curly_quotes_are_straightened_before_splitting():
     tokenizer = packaged_tokenizer()
     curly, straight = tokenizer.windows(

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors.torch import load_file
 
 from kit import planning
 from kit.demo.scenes import draw_subject
@@ -56,3 +58,21 @@ def run(settings: Settings, stop=None) -> list[Event]:
 def losses(events: list[Event]) -> list[float]:
     """The losses of the steps, in order."""
     return [event.loss for event in events if isinstance(event, Stepped)]
+
+
+def lora(out, name="toy"):
+    return load_file(out / f"{name}.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def leave_after(step, settings):
+    """Iterate until this step is told, then walk away, as a `break` does."""
+    told = []
+    for event in train(planning.plan(settings)):
+        told.append(event)
+        if isinstance(event, Stepped) and event.step == step:
+            break
+    return told

@@ -1,0 +1,87 @@
+"""The base model that the settings ask for: found, checked against what they claim, loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from kit import catalog
+from kit.devices import DTYPES
+from kit.errors import ModelError, SettingsError
+from kit.families import Family, Prediction
+from kit.families.loading import load_family
+from kit.modelfile import ModelFile, check_claims, decide_prediction, detect, locate
+from kit.settings import Settings
+
+
+def require_model(settings: Settings) -> None:
+    """A plan may be drawn without a base model; a training needs one.
+
+    Raises: ModelError where it is blank.
+    """
+    if not settings.model.pretrained_model_name_or_path.strip():
+        raise ModelError(
+            "pretrained_model_name_or_path is blank.",
+            "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
+            "Set it to the base model that the LoRA is for.",
+        )
+
+
+def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
+    """The base model's file or folder, and what the person should know about it.
+
+    Raises: ModelError where there is none, or it contradicts the settings.
+    """
+    model = settings.model
+    file = detect(locate(model.pretrained_model_name_or_path))
+    if settings.noise.zero_terminal_snr is not None:
+        file = replace(file, zero_terminal_snr=settings.noise.zero_terminal_snr)
+    notices = check_claims(
+        file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
+    )
+    return file, (*notices, *_check_prediction(settings, file))
+
+
+def _check_prediction(settings: Settings, file: ModelFile) -> Iterator[str]:
+    """What can only be judged once the model has said what it predicts.
+
+    Raises: SettingsError where a loss belongs to the other sort of model.
+    """
+    claimed = settings.model.v_parameterization
+    is_v = decide_prediction(file, v_parameterization=claimed) == Prediction.V
+    noise, wrong = settings.noise, []
+    if noise.scale_v_pred_loss_like_noise_pred and not is_v:
+        wrong.append("scale_v_pred_loss_like_noise_pred: it is for models that predict v")
+    if noise.v_pred_like_loss and is_v:
+        wrong.append("v_pred_like_loss: it is for models that predict noise")
+    if wrong:
+        raise SettingsError(
+            [f"[noise] {text} ({file.path.name} is of the other sort)" for text in wrong]
+        )
+    if file.zero_terminal_snr and not is_v:
+        yield (
+            "zero_terminal_snr is on for a model that predicts noise: at pure noise that says "
+            "nothing about the picture; such models are made to predict v"
+        )
+
+
+def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Family:
+    """The base model in the precision that is asked for.
+
+    Raises: ModelError where weights are missing, damaged or of another shape.
+    """
+    dtype = DTYPES[settings.memory.mixed_precision]
+    overflows = dtype is torch.float16 and catalog.FAMILIES[file.family].half_vae_overflows
+    whole = settings.memory.no_half_vae or (overflows and not settings.model.vae)
+    return load_family(
+        file,
+        predicts=Prediction(
+            decide_prediction(file, v_parameterization=settings.model.v_parameterization)
+        ),
+        device=device,
+        dtype=dtype,
+        vae_dtype=torch.float32 if whole else dtype,
+        vae=settings.model.vae,
+    )

@@ -1,0 +1,71 @@
+"""`(word:1.3)`, `(word)` and `[word]`: how strongly the words of a caption count.
+
+The notation is the Stable Diffusion WebUI's: round brackets multiply by 1.1 or by the number behind
+a colon, square ones divide by 1.1, nesting multiplies, a backslash makes a bracket an ordinary
+character, and a bracket that is never closed reaches to the end.
+https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis
+"""
+
+from __future__ import annotations
+
+import re
+
+STEP = 1.1
+NUMBER_BEHIND = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
+BRACKETS = {")": "(", "]": "["}
+
+
+def parse_emphasis(text: str) -> list[tuple[str, float]]:
+    """The text without its brackets, in pieces of one weight each."""
+    letters: list[str] = []
+    weights: list[float] = []
+    opened: list[tuple[str, int]] = []  # which bracket, and how many letters stood before it
+    at = 0
+    while at < len(text):
+        letter = text[at]
+        if letter == "\\" and at + 1 < len(text) and text[at + 1] in "()[]\\":
+            letters.append(text[at + 1])
+            weights.append(1.0)
+            at += 2
+            continue
+        if letter in BRACKETS.values():
+            opened.append((letter, len(letters)))
+        elif letter in BRACKETS and any(kind == BRACKETS[letter] for kind, _ in opened):
+            start = _take(opened, BRACKETS[letter])
+            factor = _factor(letter, letters, weights, start)
+            weights[start:] = [weight * factor for weight in weights[start:]]
+        else:
+            letters.append(letter)
+            weights.append(1.0)
+        at += 1
+    for kind, start in opened:
+        factor = STEP if kind == "(" else 1 / STEP
+        weights[start:] = [weight * factor for weight in weights[start:]]
+    return _joined(letters, weights)
+
+
+def _take(opened: list[tuple[str, int]], kind: str) -> int:
+    """Close the innermost bracket of this kind; returns where it began."""
+    index = max(i for i, (bracket, _) in enumerate(opened) if bracket == kind)
+    return opened.pop(index)[1]
+
+
+def _factor(closing: str, letters: list[str], weights: list[float], start: int) -> float:
+    """What the bracket multiplies by; a number in front of a round one is taken out of the text."""
+    if closing == "]":
+        return 1 / STEP
+    match = NUMBER_BEHIND.search("".join(letters[start:]))
+    if match is None:
+        return STEP
+    del letters[start + match.start() :], weights[start + match.start() :]
+    return float(match[1])
+
+
+def _joined(letters: list[str], weights: list[float]) -> list[tuple[str, float]]:
+    pieces: list[tuple[str, float]] = []
+    for letter, weight in zip(letters, weights, strict=True):
+        if pieces and pieces[-1][1] == weight:
+            pieces[-1] = (pieces[-1][0] + letter, weight)
+        else:
+            pieces.append((letter, weight))
+    return pieces or [("", 1.0)]

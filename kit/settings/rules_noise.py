@@ -1,0 +1,107 @@
+"""Rules about noise, losses and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kit.settings import Settings
+
+HUBER = ("huber", "smooth_l1")
+BY_TYPE = {
+    "Original": ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale"),
+    "Multires": ("multires_noise_iterations", "multires_noise_discount"),
+}
+
+
+def noise_offset(settings: Settings) -> float:
+    """The noise offset that counts: 0 where the noise is of another type."""
+    noise = settings.noise
+    return noise.noise_offset if noise.noise_offset_type == "Original" else 0.0
+
+
+def multires_levels(settings: Settings) -> int:
+    """The levels of multires noise that count: 0 where the noise is of another type."""
+    noise = settings.noise
+    return noise.multires_noise_iterations if noise.noise_offset_type == "Multires" else 0
+
+
+def _timesteps(settings: Settings) -> Iterator[str]:
+    noise = settings.noise
+    if noise.min_timestep >= noise.max_timestep:
+        yield (
+            f"[noise] min_timestep: {noise.min_timestep} is not below max_timestep = "
+            f"{noise.max_timestep}, so no noise level is left; lower it, or raise max_timestep"
+        )
+
+
+def _adaptive_without_offset(settings: Settings) -> Iterator[str]:
+    if settings.noise.adaptive_noise_scale and not noise_offset(settings):
+        yield (
+            "[noise] adaptive_noise_scale: it changes a noise offset, and there is none; set "
+            "noise_offset with noise_offset_type = Original, or adaptive_noise_scale to 0"
+        )
+
+
+def _mask_without_source(settings: Settings) -> Iterator[str]:
+    noise = settings.noise
+    if noise.masked_loss and not (noise.alpha_mask or settings.folders.conditioning_data_dir):
+        yield (
+            "[noise] masked_loss: there are no masks; set conditioning_data_dir to a folder of "
+            "them, or turn alpha_mask on to use the images' transparency"
+        )
+
+
+def _opposite_weights(settings: Settings) -> Iterator[str]:
+    noise = settings.noise
+    if noise.debiased_estimation_loss and noise.min_snr_gamma:
+        yield (
+            "[noise] debiased_estimation_loss: it raises the noise levels that min_snr_gamma = "
+            f"{noise.min_snr_gamma:g} does not, and both together lose their meaning; keep one"
+        )
+
+
+def _colour_with_cache(settings: Settings) -> Iterator[str]:
+    memory = settings.memory
+    if settings.images.color_aug and (memory.cache_latents or memory.cache_latents_to_disk):
+        yield (
+            "[images] color_aug: a cached latent always has the same colours; turn cache_latents "
+            "and cache_latents_to_disk off, or color_aug"
+        )
+
+
+def _other_noise(settings: Settings) -> Iterator[str]:
+    chosen, changed = settings.noise.noise_offset_type, settings.changed()
+    for kind, names in BY_TYPE.items():
+        for name in names:
+            if kind != chosen and name in changed:
+                yield f"{name} has no effect: noise_offset_type = {chosen}, it belongs to {kind}"
+
+
+def _idle_details(settings: Settings) -> Iterator[str]:
+    noise, changed = settings.noise, settings.changed()
+    if noise.loss_type not in HUBER:
+        for name in ("huber_schedule", "huber_c", "huber_scale"):
+            if name in changed:
+                yield f"{name} has no effect: loss_type = {noise.loss_type} has no threshold"
+    if noise.noise_offset_random_strength and not noise.noise_offset:
+        yield "noise_offset_random_strength has no effect: noise_offset is 0"
+    if noise.ip_noise_gamma_random_strength and not noise.ip_noise_gamma:
+        yield "ip_noise_gamma_random_strength has no effect: ip_noise_gamma is 0"
+    if "multires_noise_discount" in changed and not noise.multires_noise_iterations:
+        yield "multires_noise_discount has no effect: multires_noise_iterations is 0"
+    if settings.folders.conditioning_data_dir and not noise.masked_loss:
+        yield "conditioning_data_dir has no effect: masked_loss is off"
+    if "prior_loss_weight" in changed and not settings.folders.reg_data_dir:
+        yield "prior_loss_weight has no effect: there are no regularisation images"
+
+
+PROBLEMS = (
+    _timesteps,
+    _adaptive_without_offset,
+    _mask_without_source,
+    _opposite_weights,
+    _colour_with_cache,
+)
+NOTICES = (_other_noise, _idle_details)

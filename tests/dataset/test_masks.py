@@ -1,0 +1,70 @@
+"""Masks go their image's way, and those that are missing or of another shape are named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kit.dataset.buckets import Fit
+from kit.dataset.images import TrainImage
+from kit.dataset.masks import check_masks, mask_files, mask_of
+from kit.errors import DatasetError
+
+FIT = Fit(bucket=(64, 64), resized=(128, 64))
+
+
+def half_white(path: Path, size=(128, 64)) -> Path:
+    """Black on the left, white on the right."""
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    pixels[:, size[0] // 2 :] = 255
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def image(path: Path, size=(128, 64), **more) -> TrainImage:
+    Image.new("RGB", size).save(path)
+    return TrainImage(path, *size, "a", "1_a", 1, **more)
+
+
+def test_a_mask_is_cut_and_mirrored_with_its_image(tmp_path):
+    (tmp_path / "masks").mkdir()
+    half_white(tmp_path / "masks" / "cat.png")
+    files = mask_files(str(tmp_path / "masks"))
+    at = {"files": files, "alpha": False}
+    middle = mask_of(tmp_path / "cat.jpg", FIT, (32, 0), flipped=False, **at)
+    assert middle.shape == (8, 8)
+    assert middle[:, :4].max() == 0
+    assert middle[:, 4:].min() == 1
+    assert np.array_equal(
+        mask_of(tmp_path / "cat.jpg", FIT, (32, 0), flipped=True, **at), middle[:, ::-1]
+    )
+    assert mask_of(tmp_path / "cat.jpg", FIT, (64, 0), flipped=False, **at).min() == 1
+    assert mask_of(tmp_path / "dog.jpg", FIT, (0, 0), flipped=False, **at) is None
+
+
+def test_transparency_is_a_mask_where_asked(tmp_path):
+    picture = Image.new("RGBA", (64, 64), (255, 0, 0, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 32, 64))
+    picture.save(tmp_path / "cat.png")
+    place = Fit(bucket=(64, 64), resized=(64, 64))
+    whole = {"offset": (0, 0), "flipped": False, "files": {}}
+    seen = mask_of(tmp_path / "cat.png", place, **whole, alpha=True)
+    assert seen[:, :4].max() == 0
+    assert seen[:, 4:].min() == 1
+    assert mask_of(tmp_path / "cat.png", place, **whole, alpha=False) is None
+    Image.new("RGB", (64, 64)).save(tmp_path / "dog.png")
+    assert mask_of(tmp_path / "dog.png", place, **whole, alpha=True) is None
+
+
+def test_missing_and_misshapen_masks_are_named(tmp_path):
+    (tmp_path / "masks").mkdir()
+    cat, dog, reg = (image(tmp_path / f"{n}.png", is_reg=n == "reg") for n in ("cat", "dog", "reg"))
+    half_white(tmp_path / "masks" / "cat.png", size=(64, 64))
+    with pytest.raises(DatasetError, match=r"no mask for dog\.png.*proportions.*cat\.png"):
+        check_masks([cat, dog, reg], str(tmp_path / "masks"))
+    half_white(tmp_path / "masks" / "cat.png")
+    half_white(tmp_path / "masks" / "dog.png", size=(256, 128))
+    check_masks([cat, dog, reg], str(tmp_path / "masks"))
+    with pytest.raises(DatasetError, match="is no folder"):
+        check_masks([cat], str(tmp_path / "nowhere"))
