@@ -157,8 +157,10 @@ def plan_sentence(plan: planning.Plan) -> str:
     """The plan's length in one sentence; no seed, for a blank one is drawn anew at each plan."""
     count = sum(not image.is_reg for image in plan.images)
     many = _counted(len(plan.buckets), "bucket")
+    balanced = " and regularisation" if count < len(plan.images) else ""
+    seen = f"{sum(plan.buckets.values())} with repeats{balanced}"
     return (
-        f"{_counted(count, 'image')}, {sum(plan.buckets.values())} with repeats, in {many}: "
+        f"{_counted(count, 'image')}, {seen}, in {many}: "
         f"{_counted(plan.steps_per_epoch, 'step')} an epoch, {_counted(plan.epochs, 'epoch')}, "
     )
 
