@@ -45,6 +45,7 @@ class Schedule:
     code: str
     warms_up: bool = True
     uses: tuple[str, ...] = ()
+    least: float = 0.0  # the share it ends at where lr_scheduler_min_lr_ratio is blank
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,30 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 SCHEDULES: dict[str, Schedule] = {
-    "constant": Schedule("kit.optim:constant", warms_up=False),
-    "constant_with_warmup": Schedule("kit.optim:constant"),
-    "linear": Schedule("kit.optim:linear"),
-    "cosine": Schedule("kit.optim:cosine"),
+    "constant": Schedule("kit.schedules:constant", warms_up=False),
+    "constant_with_warmup": Schedule("kit.schedules:constant"),
+    "linear": Schedule("kit.schedules:linear"),
+    "cosine": Schedule("kit.schedules:cosine"),
     "cosine_with_restarts": Schedule(
-        "kit.optim:cosine_with_restarts", uses=("lr_scheduler_num_cycles",)
+        "kit.schedules:cosine_with_restarts", uses=("lr_scheduler_num_cycles",)
     ),
-    "polynomial": Schedule("kit.optim:polynomial", uses=("lr_scheduler_power",)),
+    "polynomial": Schedule(
+        "kit.schedules:polynomial", uses=("lr_scheduler_power", "lr_scheduler_num_cycles")
+    ),
+    "cosine_with_min_lr": Schedule(
+        "kit.schedules:cosine_with_min_lr",
+        uses=("lr_scheduler_min_lr_ratio", "lr_scheduler_num_cycles"),
+        least=0.1,
+    ),
+    "inverse_sqrt": Schedule("kit.schedules:inverse_sqrt", uses=("lr_scheduler_timescale",)),
+    "warmup_stable_decay": Schedule(
+        "kit.schedules:warmup_stable_decay",
+        uses=("lr_decay_steps", "lr_scheduler_min_lr_ratio", "lr_scheduler_num_cycles"),
+    ),
+    "rex": Schedule("kit.schedules:rex", uses=("lr_scheduler_min_lr_ratio",)),
+    "piecewise_constant": Schedule(
+        "kit.schedules:piecewise_constant", warms_up=False, uses=("lr_scheduler_args",)
+    ),
 }
 
 _LORA_SETTINGS = (

@@ -165,11 +165,12 @@ def _rates(plan: Plan) -> dict[str, Any]:
     own = catalog.OPTIMIZERS[basic.optimizer_type].own_rate
     own = own and parse_optimizer_args(basic.optimizer_args).get("relative_step", True)
     unet, text = (None if own and rate else rate for rate in (basic.unet_lr, basic.text_encoder_lr))
+    named = basic.lr_scheduler_type or basic.lr_scheduler
     return {
         "ss_learning_rate": basic.learning_rate,
         "ss_unet_lr": unet,
         "ss_text_encoder_lr": text,
-        "ss_lr_scheduler": f"adafactor:{basic.learning_rate}" if own else basic.lr_scheduler,
+        "ss_lr_scheduler": f"adafactor:{basic.learning_rate}" if own else named,
         "ss_lr_warmup_steps": plan.warmup_steps,
         "ss_max_grad_norm": basic.max_grad_norm,
     }

@@ -1,78 +1,21 @@
-"""Optimizers and learning-rate schedules, made from the catalog's rows.
-
-A schedule is a factor of the group's own rate, as a function of the finished steps. Formulas are
-those of transformers' and diffusers' get_scheduler, which the reference trainer calls; each begins
-with a linear warm-up whose first step has rate 0.
-"""
+"""Optimizers and learning-rate schedules, made from the catalog's rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kit import catalog
 from kit.adapters.network import Group
 from kit.errors import KitError, SettingsError
+from kit.schedules import Formula, Shape, factor_at
 from kit.settings.optimizer_args import parse_optimizer_args
-
-LEAST_RATE = 1e-7  # where the reference's polynomial ends
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a schedule may depend on. Steps are optimizer steps."""
-
-    total: int
-    warmup: int = 0
-    cycles: int = 1
-    power: float = 1.0
-    rate: float = 1.0  # the group's own rate
-
-    def progress(self, step: int) -> float:
-        """From 0 at the end of the warm-up to 1 at the end of the run."""
-        return (step - self.warmup) / max(1, self.total - self.warmup)
-
-
-def constant(_step: int, _shape: Shape) -> float:
-    """Always the full rate."""
-    return 1.0
-
-
-def linear(step: int, shape: Shape) -> float:
-    """A straight line down to 0."""
-    return max(0.0, (shape.total - step) / max(1, shape.total - shape.warmup))
-
-
-def cosine(step: int, shape: Shape) -> float:
-    """Half a cosine down to 0 (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
-    return max(0.0, 0.5 * (1 + math.cos(math.pi * shape.progress(step))))
-
-
-def cosine_with_restarts(step: int, shape: Shape) -> float:
-    """Half a cosine, `cycles` times (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983)."""
-    progress = shape.progress(step)
-    if progress >= 1:
-        return 0.0
-    return max(0.0, 0.5 * (1 + math.cos(math.pi * ((shape.cycles * progress) % 1.0))))
-
-
-def polynomial(step: int, shape: Shape) -> float:
-    """(1 - progress) to the power, down to a rate of 1e-7.
-
-    The reference ends every group at the main rate's 1e-7 (its defect 21); here each ends at its
-    own.
-    """
-    end = min(LEAST_RATE, shape.rate)
-    if step > shape.total:
-        return end / shape.rate
-    remaining = 1 - shape.progress(step)
-    return float(((shape.rate - end) * remaining**shape.power + end) / shape.rate)
 
 
 class Schedule(Protocol):
@@ -124,8 +67,12 @@ def make_learning(
     lr_scheduler: str,
     shape: Shape,
     device: torch.device,
+    lr_scheduler_type: str = "",
+    lr_scheduler_args: str = "",
 ) -> Learning:
     """Build the optimizer and its schedule; falls back, with a notice, where the row allows it.
+
+    lr_scheduler_type: a class that takes the schedule's place, with lr_scheduler_args.
 
     Raises: SettingsError for arguments the optimizer does not know; MissingPackage.
     """
@@ -139,23 +86,50 @@ def make_learning(
     arguments = {**row.defaults, **given}
     own_rate = row.own_rate and bool(arguments.get("relative_step"))
     optimizer = _built(row, optimizer_type, groups, arguments, own_rate=own_rate)
-    schedule = OwnSchedule() if own_rate else make_schedule(optimizer, lr_scheduler, shape)
+    schedule: Schedule
+    if own_rate:
+        schedule = OwnSchedule()
+    elif lr_scheduler_type:
+        schedule = make_foreign_schedule(optimizer, lr_scheduler_type, lr_scheduler_args)
+    else:
+        schedule = make_schedule(optimizer, lr_scheduler, shape)
     return Learning(optimizer, schedule, _described(optimizer, arguments), own_rate, tuple(notices))
 
 
 def make_schedule(optimizer: Optimizer, lr_scheduler: str, shape: Shape) -> LambdaLR:
     """The named schedule over every group's own rate."""
-    formula: Callable[[int, Shape], float] = catalog.load(catalog.SCHEDULES[lr_scheduler].code)
+    formula: Formula = catalog.load(catalog.SCHEDULES[lr_scheduler].code)
 
     def factor_for(rate: float) -> Callable[[int], float]:
-        own = Shape(shape.total, shape.warmup, shape.cycles, shape.power, rate)
-
-        def factor(step: int) -> float:
-            return step / max(1, own.warmup) if step < own.warmup else formula(step, own)
-
-        return factor
+        own = replace(shape, rate=rate)
+        return lambda step: factor_at(formula, step, own)
 
     return LambdaLR(optimizer, [factor_for(group["lr"]) for group in optimizer.param_groups])
+
+
+def make_foreign_schedule(optimizer: Optimizer, name: str, arguments: str) -> LRScheduler:
+    """A schedule of torch.optim.lr_scheduler, or `package.module.Class`, with its own arguments.
+
+    Raises: SettingsError where there is no such class, it needs the loss, or the arguments are not
+    its own; MissingPackage.
+    """
+    module, _, kind_name = name.rpartition(".")
+    try:
+        kind = catalog.load(f"{module or 'torch.optim.lr_scheduler'}:{kind_name}")
+    except AttributeError:
+        raise SettingsError([f"[basic] lr_scheduler_type: there is no class {name}"]) from None
+    if not (isinstance(kind, type) and issubclass(kind, LRScheduler)) or kind is ReduceLROnPlateau:
+        raise SettingsError(
+            [f"[basic] lr_scheduler_type: {name} is no schedule that goes by steps alone"]
+        )
+    given = parse_optimizer_args(arguments)
+    try:
+        return kind(optimizer, **given)
+    except (TypeError, ValueError) as error:
+        shown = " ".join(f"{key}={value}" for key, value in given.items())
+        raise SettingsError(
+            [f"[basic] lr_scheduler_args: {name} does not take {shown!r}: {error}"]
+        ) from error
 
 
 def rates_of(learning: Learning) -> dict[str, float]:

@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from kit import catalog
 from kit.dataset.batches import Layout, balanced_repeats
 from kit.dataset.buckets import BucketRule, Fit, Size, bucket_sizes, fit
 from kit.dataset.images import TrainImage, scan
 from kit.dataset.masks import check_masks
 from kit.errors import DatasetError, SettingsError
 from kit.runs import Run, choose_run
-from kit.settings import Settings
+from kit.settings import Settings, rules_rates
 from kit.settings.checks import caches_latents, notices, problems
 from kit.settings.prompts import Prompt, parse_prompts
 
@@ -221,7 +220,7 @@ def total_steps(settings: Settings, steps_per_epoch: int) -> int:
 def warmup_steps(settings: Settings, total: int) -> int:
     """The steps given, or the share of the total, rounded down; 0 for constant."""
     basic = settings.basic
-    if not catalog.SCHEDULES[basic.lr_scheduler].warms_up:
+    if not rules_rates.warms_up(settings):
         return 0
     if basic.lr_warmup_steps is not None:
         return min(total, basic.lr_warmup_steps)

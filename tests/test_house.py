@@ -48,7 +48,8 @@ def names_used():
             continue
         for function in functions(tree):
             # A property such as Images.size, or a question such as checks.rates, which others ask.
-            asked = name == "settings/checks.py" and not function.name.startswith("_")
+            rules = name == "settings/checks.py" or name.startswith("settings/rules_")
+            asked = rules and not function.name.startswith("_")
             if asked or is_property(function):
                 yield from names_read(function)
 

@@ -84,6 +84,19 @@ class Basic(Section, box="Parameters / Basic"):
         "How the rate changes over the run.",
         choices=tuple(catalog.SCHEDULES),
     )
+    lr_scheduler_type: str = setting(
+        "",
+        "LR Scheduler type",
+        "A class that takes LR Scheduler's place: one of torch.optim.lr_scheduler, such as StepLR, "
+        "or package.module.Class. Without warm-up. Blank: LR Scheduler counts.",
+    )
+    lr_scheduler_args: str = setting(
+        "",
+        "LR scheduler extra arguments",
+        "Written as name=value, separated by spaces: those of LR Scheduler type, or for "
+        "piecewise_constant step_rules=1:100,0.1:200,0.01 (the full rate until step 100, and so "
+        "on).",
+    )
     lr_warmup: float = setting(
         10.0,
         "LR warmup (% of total steps)",
@@ -102,7 +115,8 @@ class Basic(Section, box="Parameters / Basic"):
     lr_scheduler_num_cycles: int | None = setting(
         None,
         "LR # cycles",
-        "How often cosine_with_restarts starts again. Blank: 1.",
+        "How often cosine_with_restarts and polynomial start again, or how many half waves "
+        "cosine_with_min_lr makes. Blank: 1.",
         between=(1, 1000),
     )
     lr_scheduler_power: float | None = setting(
@@ -111,6 +125,32 @@ class Basic(Section, box="Parameters / Basic"):
         "The exponent of polynomial: 1 falls in a straight line, higher falls faster at first. "
         "Blank: 1.",
         between=(0.01, 100),
+    )
+    lr_scheduler_min_lr_ratio: float | None = setting(
+        None,
+        "LR min ratio",
+        "The share of the rate that cosine_with_min_lr, warmup_stable_decay and rex end at. Blank: "
+        "0.1 with the first, 0 with the others.",
+        between=(0, 1),
+        gui=None,
+    )
+    lr_scheduler_timescale: int | None = setting(
+        None,
+        "LR timescale",
+        "How slowly inverse_sqrt falls: after three times as many steps the rate is halved. Blank: "
+        "the warm-up's steps, or 10000.",
+        between=(1, 10_000_000),
+        unit="steps",
+        gui=None,
+    )
+    lr_decay_steps: float | None = setting(
+        None,
+        "LR decay steps",
+        "The last steps, in which warmup_stable_decay falls; below 1 a share of all steps. Blank: "
+        "none, the rate stays.",
+        between=(0, 10_000_000),
+        unit="steps",
+        gui=None,
     )
     optimizer_type: str = setting(
         "AdamW8bit",
@@ -135,7 +175,7 @@ class Basic(Section, box="Parameters / Basic"):
         box="Parameters / Advanced",
     )
 
-    @field_validator("optimizer_args", mode="before")
+    @field_validator("optimizer_args", "lr_scheduler_args", mode="before")
     @classmethod
     def _as_one_text(cls, value: Any) -> Any:
         """sd-scripts' files hold a list of name=value."""

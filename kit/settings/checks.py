@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from kit import catalog
 from kit.errors import SettingsError
-from kit.settings import Settings, declarations, rules_captions, rules_noise
+from kit.settings import Settings, declarations, rules_captions, rules_noise, rules_rates
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.prompts import parse_prompts
 
@@ -141,24 +141,6 @@ def _samples_without_prompts(settings: Settings) -> Iterator[str]:
         )
 
 
-def _warmup_of_constant(settings: Settings) -> Iterator[str]:
-    basic = settings.basic
-    if not catalog.SCHEDULES[basic.lr_scheduler].warms_up and (
-        basic.lr_warmup_steps or basic.lr_warmup
-    ):
-        yield (
-            f"lr_warmup has no effect: lr_scheduler = {basic.lr_scheduler} does not warm up "
-            "(constant_with_warmup does)"
-        )
-
-
-def _unused_schedule_settings(settings: Settings) -> Iterator[str]:
-    used = catalog.SCHEDULES[settings.basic.lr_scheduler].uses
-    for name in ("lr_scheduler_num_cycles", "lr_scheduler_power"):
-        if getattr(settings.basic, name) is not None and name not in used:
-            yield f"{name} has no effect: {settings.basic.lr_scheduler} does not use it"
-
-
 def _unused_network_settings(settings: Settings) -> Iterator[str]:
     kind = catalog.KINDS[settings.network.LoRA_type]
     for name in ("conv_dim", "conv_alpha"):
@@ -260,12 +242,12 @@ PROBLEMS: tuple[Rule, ...] = (
     _optimizer_args,
     _prompts,
     _samples_without_prompts,
+    *rules_rates.PROBLEMS,
     *rules_captions.PROBLEMS,
     *rules_noise.PROBLEMS,
 )
 NOTICES: tuple[Rule, ...] = (
-    _warmup_of_constant,
-    _unused_schedule_settings,
+    *rules_rates.NOTICES,
     _unused_network_settings,
     _strong_alpha,
     _own_rate,

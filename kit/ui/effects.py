@@ -24,11 +24,15 @@ def _idle(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in _unused(kind.uses, (row.uses for row in catalog.KINDS.values())):
         yield name, _reason("LoRA_type", values)
     schedule = catalog.SCHEDULES[values["lr_scheduler"]]
-    for name in _unused(schedule.uses, (row.uses for row in catalog.SCHEDULES.values())):
-        yield name, _reason("lr_scheduler", values)
-    if not schedule.warms_up:
-        for name in WARM_UP:
-            yield name, _reason("lr_scheduler", values)
+    is_foreign = bool(values["lr_scheduler_type"].strip())
+    menu = "lr_scheduler_type" if is_foreign else "lr_scheduler"
+    used = ("lr_scheduler_args",) if is_foreign else schedule.uses
+    for name in _unused(used, (row.uses for row in catalog.SCHEDULES.values())):
+        yield name, _reason(menu, values)
+    for name in WARM_UP if is_foreign or not schedule.warms_up else ():
+        yield name, _reason(menu, values)
+    if is_foreign:
+        yield "lr_scheduler", _reason(menu, values)
 
 
 def _unused(used: Iterable[str], all_uses: Iterable[Iterable[str]]) -> list[str]:

@@ -1,0 +1,136 @@
+"""How the learning rate changes over a run: a factor of the group's own rate at each step.
+
+Pure numbers, without torch, so that the form can draw what the run will do. The formulas are those
+of transformers' and diffusers' get_scheduler, which the reference trainer calls, and of the papers
+named below. A linear warm-up from 0 comes first, whatever the schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+LEAST_RATE = 1e-7  # where the reference's polynomial ends
+Formula = Callable[[int, "Shape"], float]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a schedule may depend on. Steps are optimizer steps."""
+
+    total: int
+    warmup: int = 0
+    cycles: int = 1
+    power: float = 1.0
+    rate: float = 1.0  # the group's own rate
+    least: float = 0.0  # the share of the rate that some schedules end at
+    timescale: int = 0  # of inverse_sqrt; 0 means the warm-up, or 10,000
+    decay: int = 0  # the last steps, in which warmup_stable_decay falls
+    rules: tuple[tuple[float, int | None], ...] = ()  # factor until step; the last one has no end
+
+    def progress(self, step: int) -> float:
+        """From 0 at the end of the warm-up to 1 at the end of the run."""
+        return (step - self.warmup) / max(1, self.total - self.warmup)
+
+
+def factor_at(formula: Formula, step: int, shape: Shape) -> float:
+    """The factor that this step learns at, warm-up included."""
+    return step / max(1, shape.warmup) if step < shape.warmup else formula(step, shape)
+
+
+def constant(_step: int, _shape: Shape) -> float:
+    """Always the full rate."""
+    return 1.0
+
+
+def linear(step: int, shape: Shape) -> float:
+    """A straight line down to 0."""
+    return max(0.0, (shape.total - step) / max(1, shape.total - shape.warmup))
+
+
+def cosine(step: int, shape: Shape) -> float:
+    """Half a cosine down to 0 (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * shape.progress(step))))
+
+
+def cosine_with_restarts(step: int, shape: Shape) -> float:
+    """Half a cosine, `cycles` times (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983)."""
+    progress = shape.progress(step)
+    if progress >= 1:
+        return 0.0
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * ((shape.cycles * progress) % 1.0))))
+
+
+def cosine_with_min_lr(step: int, shape: Shape) -> float:
+    """`cycles` half cosines, down and up again, to the least share instead of 0."""
+    wave = 0.5 * (1 + math.cos(math.pi * shape.cycles * shape.progress(step)))
+    return max(0.0, wave * (1 - shape.least) + shape.least)
+
+
+def polynomial(step: int, shape: Shape) -> float:
+    """(1 - progress) to the power, down to a rate of 1e-7, `cycles` times.
+
+    The reference ends every group at the main rate's 1e-7 (its defect 21); here each ends at its
+    own. It knows no restarts, which the guide promises; one cycle is its own curve.
+    """
+    end = min(LEAST_RATE, shape.rate)
+    if step > shape.total:
+        return end / shape.rate
+    progress = shape.progress(step)
+    if progress < 1:
+        progress = shape.cycles * progress % 1.0
+    remaining = 1 - progress
+    return float(((shape.rate - end) * remaining**shape.power + end) / shape.rate)
+
+
+def inverse_sqrt(step: int, shape: Shape) -> float:
+    """1 / sqrt of the steps, in units of the timescale (Vaswani et al. 2017, eq. 3)."""
+    timescale = shape.timescale or shape.warmup or 10_000
+    return math.sqrt(timescale / (step - shape.warmup + timescale))
+
+
+def warmup_stable_decay(step: int, shape: Shape) -> float:
+    """The full rate until the last `decay` steps, then half a cosine to the least share.
+
+    Source: https://arxiv.org/abs/2404.06395, section 4.
+    """
+    if step < shape.total - shape.decay:
+        return 1.0
+    if step >= shape.total:
+        return shape.least
+    progress = (step - (shape.total - shape.decay)) / max(1, shape.decay)
+    wave = 0.5 * (1 + math.cos(math.pi * shape.cycles * progress))
+    return max(0.0, wave * (1 - shape.least) + shape.least)
+
+
+def rex(step: int, shape: Shape) -> float:
+    """Falls slowly at first and fast at the end, to the least share.
+
+    Source: REX, Chen et al. 2021, https://arxiv.org/abs/2107.04197, eq. 1.
+    """
+    remaining = 1 - min(1.0, shape.progress(step))
+    return shape.least + (1 - shape.least) * remaining / (0.5 + 0.5 * remaining)
+
+
+def piecewise_constant(step: int, shape: Shape) -> float:
+    """Fixed factors, each until its step."""
+    return next(factor for factor, end in shape.rules if end is None or step < end)
+
+
+def parse_step_rules(text: str) -> tuple[tuple[float, int | None], ...]:
+    """`1:10,0.1:20,0.01` is the full rate until step 10, a tenth until 20, a hundredth after.
+
+    Raises: ValueError where it is not of that form, or the steps do not rise.
+    """
+    rules: list[tuple[float, int | None]] = []
+    *parts, last = (part.strip() for part in text.split(","))
+    for part in parts:
+        factor, colon, end = part.partition(":")
+        if not colon or not end.strip().isdigit():
+            raise ValueError(f"{part!r} is no factor:step; write e.g. 1:10,0.1:20,0.01")
+        rules.append((float(factor), int(end)))
+    ends = [end for _, end in rules if end is not None]
+    if ":" in last or ends != sorted(set(ends)):
+        raise ValueError(f"{text!r}: the steps must rise, and the last factor stands without one")
+    return (*rules, (float(last), None))

@@ -1,0 +1,91 @@
+"""Rules about the learning-rate schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kit import catalog, schedules
+from kit.settings.optimizer_args import parse_optimizer_args
+
+if TYPE_CHECKING:
+    from kit.settings import Settings
+
+OPTIONAL = (
+    "lr_scheduler_num_cycles",
+    "lr_scheduler_power",
+    "lr_scheduler_min_lr_ratio",
+    "lr_scheduler_timescale",
+    "lr_decay_steps",
+)
+
+
+def warms_up(settings: Settings) -> bool:
+    """The schedule begins with a warm-up; constant ones and foreign classes do not."""
+    basic = settings.basic
+    return catalog.SCHEDULES[basic.lr_scheduler].warms_up and not basic.lr_scheduler_type
+
+
+def least_share(settings: Settings) -> float:
+    """The share of the rate that the schedule ends at, where it ends at one."""
+    given = settings.basic.lr_scheduler_min_lr_ratio
+    return catalog.SCHEDULES[settings.basic.lr_scheduler].least if given is None else given
+
+
+def step_rules(settings: Settings) -> tuple[tuple[float, int | None], ...]:
+    """The factors of piecewise_constant; none for other schedules.
+
+    Raises: ValueError where they are missing or cannot be read.
+    """
+    basic = settings.basic
+    if basic.lr_scheduler != "piecewise_constant" or basic.lr_scheduler_type:
+        return ()
+    given = parse_optimizer_args(basic.lr_scheduler_args)
+    if set(given) != {"step_rules"}:
+        raise ValueError("piecewise_constant reads step_rules; write e.g. step_rules=1:10,0.1")
+    return schedules.parse_step_rules(str(given["step_rules"]))
+
+
+def _arguments(settings: Settings) -> Iterator[str]:
+    try:
+        parse_optimizer_args(settings.basic.lr_scheduler_args)
+        step_rules(settings)
+    except ValueError as error:
+        yield f"[basic] lr_scheduler_args: {error}"
+
+
+def _no_warmup(settings: Settings) -> Iterator[str]:
+    basic = settings.basic
+    if not warms_up(settings) and (basic.lr_warmup_steps or basic.lr_warmup):
+        name = basic.lr_scheduler_type or basic.lr_scheduler
+        yield (
+            f"lr_warmup has no effect: lr_scheduler = {name} does not warm up "
+            "(constant_with_warmup does)"
+        )
+
+
+def _unused(settings: Settings) -> Iterator[str]:
+    basic = settings.basic
+    foreign = basic.lr_scheduler_type
+    used = () if foreign else catalog.SCHEDULES[basic.lr_scheduler].uses
+    for name in OPTIONAL:
+        if getattr(basic, name) is not None and name not in used:
+            yield f"{name} has no effect: {foreign or basic.lr_scheduler} does not use it"
+    if basic.lr_scheduler_args and not foreign and "lr_scheduler_args" not in used:
+        yield f"lr_scheduler_args has no effect: {basic.lr_scheduler} does not use it"
+    if foreign:
+        yield f"lr_scheduler has no effect: lr_scheduler_type = {foreign} takes its place"
+
+
+def _ends_high(settings: Settings) -> Iterator[str]:
+    basic, cycles = settings.basic, settings.basic.lr_scheduler_num_cycles or 1
+    waves = basic.lr_scheduler in ("cosine_with_min_lr", "warmup_stable_decay")
+    if waves and cycles % 2 == 0 and not basic.lr_scheduler_type:
+        yield (
+            f"lr_scheduler_num_cycles = {cycles}: {basic.lr_scheduler} makes that many half waves "
+            "and ends at the full rate; an odd number ends low"
+        )
+
+
+PROBLEMS = (_arguments,)
+NOTICES = (_no_warmup, _unused, _ends_high)
