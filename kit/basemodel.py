@@ -57,9 +57,8 @@ def _check_prediction(settings: Settings, file: ModelFile) -> Iterator[str]:
     if noise.v_pred_like_loss and is_v:
         wrong.append("v_pred_like_loss: it is for models that predict noise")
     if wrong:
-        raise SettingsError(
-            [f"[noise] {text} ({file.path.name} is of the other sort)" for text in wrong]
-        )
+        other = f"and {file.path.name} is of the other sort; turn it off"
+        raise SettingsError([f"[noise] {text}, {other}" for text in wrong])
     if file.zero_terminal_snr and not is_v:
         yield (
             "zero_terminal_snr is on for a model that predicts noise: at pure noise that says "
