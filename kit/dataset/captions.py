@@ -53,7 +53,7 @@ def cached_caption_at(caption: str, settings: Captions, moment: Moment) -> str:
 
 def cached_captions(caption: str, settings: Captions, *, seed: int, image: int) -> set[str]:
     """Every text that `cached_caption_at` may choose for this image, the dropped one too."""
-    count = settings.cached_caption_variants if varies(settings, [caption]) else 1
+    count = settings.cached_caption_variants  # those that read the same fall together below
     texts = {_variant(caption, settings, seed, image, number) for number in range(count)}
     drops = settings.caption_dropout_rate or settings.caption_dropout_every_n_epochs
     return texts | {""} if drops else texts

@@ -94,6 +94,15 @@ def test_every_cached_caption_that_a_use_asks_for_was_encoded():
     assert all(text.startswith("1girl") for text in kept - {""})
 
 
+@pytest.mark.parametrize("place", ["caption_prefix", "caption_suffix"])
+def test_a_wildcard_outside_of_the_caption_is_cached_too(place):
+    settings = Captions(enable_wildcard=True, **{place: "{p|q}"})
+    kept = cached_captions("x", settings, seed=1, image=0)
+    asked = {cached_caption_at("x", settings, Moment(1, e, 0, 9, 0, 0)) for e in range(1, 60)}
+    assert len(kept) == 2
+    assert asked <= kept
+
+
 def test_a_caption_that_never_changes_is_cached_once():
     assert cached_captions(TAGS, Captions(), seed=1, image=0) == {TAGS}
     assert not varies(Captions(), [TAGS])
