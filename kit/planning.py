@@ -20,6 +20,7 @@ from kit.dataset.images import TrainImage, scan
 from kit.dataset.masks import check_masks
 from kit.errors import DatasetError, SettingsError
 from kit.runs import Run, choose_run
+from kit.schedules import Shape
 from kit.settings import Settings, rules_rates
 from kit.settings.checks import caches_latents, notices, problems
 from kit.settings.prompts import Prompt, parse_prompts
@@ -54,6 +55,21 @@ class Plan:
     def epochs(self) -> int:
         """Epochs that are begun; the last may be cut short by max_train_steps."""
         return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    @property
+    def shape(self) -> Shape:
+        """What the learning-rate schedule depends on, but for each group's own rate."""
+        basic = self.settings.basic
+        return Shape(
+            total=self.total_steps,
+            warmup=self.warmup_steps,
+            cycles=basic.lr_scheduler_num_cycles or 1,
+            power=basic.lr_scheduler_power or 1.0,
+            least=rules_rates.least_share(self.settings),
+            timescale=basic.lr_scheduler_timescale or 0,
+            decay=_share_or_steps(basic.lr_decay_steps or 0, self.total_steps),
+            rules=rules_rates.step_rules(self.settings),
+        )
 
     @cached_property
     def buckets(self) -> dict[Size, int]:
@@ -286,6 +302,11 @@ def lay_out(
     )
     buckets = tuple((size, tuple(members[size])) for size in sorted(members))
     return Layout(buckets, batch_size, seed, rotating)
+
+
+def _share_or_steps(value: float, total: int) -> int:
+    """A number of steps, or below 1 a share of them."""
+    return int(value * total) if value < 1 else int(value)
 
 
 def _counted(number: int, noun: str, plural: str = "") -> str:

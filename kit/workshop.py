@@ -44,10 +44,10 @@ from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
-from kit.optim import Learning, Shape, make_learning
+from kit.optim import Learning, make_learning
 from kit.planning import Plan
 from kit.sampling import Artist, rescales
-from kit.settings import Noise, Settings, rules_rates
+from kit.settings import Noise, Settings
 from kit.settings.checks import caches_latents, caches_words, rates
 
 
@@ -324,25 +324,11 @@ def _learning(plan: Plan, network: Network, device: torch.device) -> Learning:
         optimizer_type=basic.optimizer_type,
         optimizer_args=basic.optimizer_args,
         lr_scheduler=basic.lr_scheduler,
-        shape=Shape(
-            total=plan.total_steps,
-            warmup=plan.warmup_steps,
-            cycles=basic.lr_scheduler_num_cycles or 1,
-            power=basic.lr_scheduler_power or 1.0,
-            least=rules_rates.least_share(plan.settings),
-            timescale=basic.lr_scheduler_timescale or 0,
-            decay=_share_or_steps(basic.lr_decay_steps or 0, plan.total_steps),
-            rules=rules_rates.step_rules(plan.settings),
-        ),
+        shape=plan.shape,
         device=device,
         lr_scheduler_type=basic.lr_scheduler_type,
         lr_scheduler_args=basic.lr_scheduler_args,
     )
-
-
-def _share_or_steps(value: float, total: int) -> int:
-    """A number of steps, or below 1 a share of them."""
-    return int(value * total) if value < 1 else int(value)
 
 
 def _diverged(settings: Settings) -> Diverged:
