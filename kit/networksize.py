@@ -1,0 +1,87 @@
+"""How large a LoRA becomes, before torch or the base model is loaded.
+
+Of each full-size family the layers that adapters may sit beside are listed in
+`kit/modelfile/layers.json`, by shape: part, in a transformer block or not, side of the kernel (0:
+linear), inputs, outputs, and how many there are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from kit import catalog
+from kit.settings import Settings
+from kit.settings.checks import rates
+
+LAYERS = Path(__file__).parent / "modelfile" / "layers.json"
+BYTES = {"float": 4, "fp16": 2, "bf16": 2}
+TENSORS_PER_LAYER = 3  # down, up and alpha
+BYTES_PER_TENSOR = 130  # of a safetensors header: name, type, shape and place
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """What would be trained and saved."""
+
+    layers: int
+    weights: int  # without alphas
+    bytes: int  # of the LoRA file, about
+
+    def __str__(self) -> str:
+        """In a few words."""
+        size = f"{self.bytes / 1e6:.0f}" if self.bytes >= 1e7 else f"{self.bytes / 1e6:.1f}"
+        return f"{self.layers} layers, {self.weights:,} weights, about {size} MB"
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Equal layers of a base model."""
+
+    part: str  # "unet", "te", "te1" or "te2"
+    in_transformer: bool
+    kernel: int  # 0: linear
+    inputs: int
+    outputs: int
+    count: int
+
+
+@cache
+def layer_shapes(family: str) -> tuple[LayerShape, ...]:
+    """The layers of a full-size model; family: the catalog's key."""
+    rows = json.loads(LAYERS.read_text("utf-8"))[family]
+    return tuple(LayerShape(*row) for row in rows)
+
+
+def network_size(settings: Settings, family: str) -> NetworkSize | None:
+    """The size with these settings; None where it is another file's (dim_from_weights)."""
+    network = settings.network
+    if network.dim_from_weights:
+        return None
+    chosen = list(_sized(settings, layer_shapes(family)))
+    layers = sum(shape.count for shape, _ in chosen)
+    weights = sum(_lora_weights(shape, rank) * shape.count for shape, rank in chosen)
+    header = layers * TENSORS_PER_LAYER * BYTES_PER_TENSOR
+    file = (weights + layers) * BYTES[settings.saving.save_precision] + header
+    return NetworkSize(layers, weights, file)
+
+
+def _sized(
+    settings: Settings, shapes: Collection[LayerShape]
+) -> Iterator[tuple[LayerShape, int]]:
+    """The layers that get an adapter, each with its rank."""
+    network, (unet_rate, text_rate) = settings.network, rates(settings)
+    everywhere = catalog.KINDS[network.LoRA_type].adapts_convolutions
+    for shape in shapes:
+        learns = (unet_rate if shape.part == "unet" else text_rate) > 0
+        if learns and (shape.in_transformer or everywhere):
+            small = shape.kernel < 3
+            yield shape, network.network_dim if small else network.conv_dim or network.network_dim
+
+
+def _lora_weights(shape: LayerShape, rank: int) -> int:
+    """Down and up part of one layer."""
+    return rank * (shape.inputs * max(1, shape.kernel) ** 2 + shape.outputs)
