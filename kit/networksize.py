@@ -69,9 +69,7 @@ def network_size(settings: Settings, family: str) -> NetworkSize | None:
     return NetworkSize(layers, weights, file)
 
 
-def _sized(
-    settings: Settings, shapes: Collection[LayerShape]
-) -> Iterator[tuple[LayerShape, int]]:
+def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple[LayerShape, int]]:
     """The layers that get an adapter, each with its rank."""
     network, (unet_rate, text_rate) = settings.network, rates(settings)
     everywhere = catalog.KINDS[network.LoRA_type].adapts_convolutions

@@ -8,15 +8,24 @@ from typing import Any
 from kit import catalog
 from kit.settings import declarations
 
+CLAIMS = ("v2", "sdxl")  # a wrong claim is to be seen and put right
 WARM_UP = ("lr_warmup", "lr_warmup_steps")
 
 
-def idle_settings(values: Mapping[str, Any]) -> dict[str, str]:
+def idle_settings(values: Mapping[str, Any], family: str = "") -> dict[str, str]:
     """Every setting without effect, and why.
 
-    values: what stands in the form; only the menus are read.
+    values: what stands in the form; only the menus are read. family: the base model's, "" where it
+    is not known.
     """
-    return dict(_idle(values))
+    return {**dict(_idle(values)), **dict(_of_other_families(family))}
+
+
+def _of_other_families(family: str) -> Iterator[tuple[str, str]]:
+    """What belongs to other base models; what names the family itself stays open."""
+    for name, declared in declarations().items():
+        if family and family not in declared.families and name not in CLAIMS:
+            yield name, f"the base model is a {catalog.FAMILIES[family].label}"
 
 
 def _idle(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -9,27 +9,31 @@ It opens without torch: all that it asks is the settings and the plan.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from pathlib import Path
-
-import ipywidgets as widgets
+from collections.abc import Callable
 
 from kit import planning
-from kit.errors import KitError, OutputError, SettingsError
-from kit.runs import write_atomically
+from kit.errors import KitError, SettingsError
 from kit.settings import Settings, declarations
+from kit.settings.checks import problems
+from kit.ui import problem_texts as texts
+from kit.ui.contact_sheet import ContactSheet
 from kit.ui.effects import idle_settings
-from kit.ui.look import Shown, block, escaped, root
+from kit.ui.look import Shown, block, root
+from kit.ui.model_line import family_of, model_line
 from kit.ui.pages import Pages
+from kit.ui.plan_pictures import plan_pictures
+from kit.ui.plan_words import plan_words
+from kit.ui.settings_files import SettingsFiles
+from kit.ui.soon import Soon
+from kit.ui.starters import Starters
+from kit.ui.views import Views
 from kit.ui.widgets import Field
 
-NOT_READY = "<div class='is-bad'>Not ready to train:</div>"
-PROBLEM = re.compile(r"^\[\w+\] (?P<name>\w+)(?P<colon>:)?\s*(?P<rest>.*)$", re.DOTALL)
+MODEL = "pretrained_model_name_or_path"
 
 
 class Form(Shown):
-    """All settings as widgets; every change is checked and planned at once."""
+    """All settings as widgets; every change is checked at once and planned a moment later."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
@@ -39,23 +43,27 @@ class Form(Shown):
             for name, declared in declarations().items()
         }
         self.pages = Pages(self.fields)
+        self.views = Views(self.fields, self.pages, self.changed)
+        self.starters = Starters(lambda: self.settings, self.fill, self.fields[MODEL])
         self.plan_line = block(css="kit-plan")
-        self.path = widgets.Text(
-            "run.toml", continuous_update=False, layout=widgets.Layout(width="260px")
+        self.pictures = block()
+        self.images = ContactSheet()
+        self.files = SettingsFiles(lambda: self.settings, self.fill)
+        self.root = root(
+            self.starters.root,
+            self.views.root,
+            self.plan_line,
+            self.pictures,
+            self.images.root,
+            self.files.root,
         )
-        self.load_button = _button("Load TOML", "Fill the form from this file")
-        self.save_button = _button("Save TOML", "Write the form's settings to this file")
-        self.file_line = block(css="kit-quiet")
-        self.load_button.on_click(lambda _: self._tell(self._load))
-        self.save_button.on_click(lambda _: self._tell(self._save))
-        files = widgets.HBox(
-            [self.path, self.load_button, self.save_button],
-            layout=widgets.Layout(flex_flow="row wrap"),
-        )
-        self.root = root(self.pages.root, self.plan_line, files, self.file_line)
+        self.on_valid: list[Callable[[Settings], None]] = [self.files.offer]
+        self.plan: planning.Plan | None = None
         self._is_filling = False
         self._problems: tuple[str, ...] = ()
+        self._plan_soon = Soon(self._replan)
         self._changed()
+        self._plan_soon.finish()
 
     @property
     def settings(self) -> Settings:
@@ -68,7 +76,12 @@ class Form(Shown):
     @property
     def problems(self) -> tuple[str, ...]:
         """What stands in the way of a plan: wrong values, contradictions, or the folders."""
+        self._plan_soon.finish()
         return self._problems
+
+    def changed(self) -> list[str]:
+        """The settings that differ from their defaults, wrong values included."""
+        return [name for name, field in self.fields.items() if field.is_changed]
 
     def fill(self, settings: Settings) -> None:
         """Put settings into the form."""
@@ -79,111 +92,58 @@ class Form(Shown):
         finally:
             self._is_filling = False
             self._changed()
+            self._plan_soon.finish()
+        self.views.update()
+
+    def show_problem(self) -> None:
+        """Open the tab of the first field that is wrong."""
+        self.views.show_all()
+        for name, field in self.fields.items():
+            if field.problem:
+                self.pages.open(self.fields[name].declared.box)
+                return
 
     def _changed(self) -> None:
-        """Check and plan anew; while many fields are filled, once at the end."""
+        """Check; while many fields are filled, once at the end."""
         if self._is_filling:
             return
         try:
-            plan = planning.plan(self.settings)
+            settings = self.settings
+            found = tuple(problems(settings))
+        except SettingsError as error:
+            settings, found = None, error.problems
+        self._mark(found, settings)
+        self._plan_soon()
+
+    def _replan(self) -> None:
+        """Plan anew, and show it in words and pictures."""
+        self.plan = None
+        try:
+            settings = self.settings
+            self.plan = planning.plan(settings)
         except SettingsError as error:
             self._problems = error.problems
-            self._mark(error.problems)
-            told = [self._with_place(problem) for problem in error.problems]
-            self.plan_line.value = NOT_READY + _as_list(told)
+            told = [texts.with_place(problem, self.fields) for problem in error.problems]
+            self.plan_line.value = texts.not_ready(told)
         except (KitError, OSError) as error:
             self._problems = (str(error),)
-            self._mark(())
-            self.plan_line.value = (
-                f"{NOT_READY}<div class='kit-quiet'>{_as_lines(str(error))}</div>"
-            )
+            self.plan_line.value = texts.not_ready([str(error)])
         else:
             self._problems = ()
-            self._mark(())
-            self.plan_line.value = _in_words(plan)
+            self.plan_line.value = plan_words(self.plan)
+            for tell in self.on_valid:
+                tell(settings)
+        self.pictures.value = plan_pictures(self.plan, family_of(settings)) if self.plan else ""
+        self.images.update(self.plan)
 
-    def _with_place(self, problem: str) -> str:
-        """A problem with its field's tab and label, for that tab may not be the open one."""
-        match = PROBLEM.match(problem)
-        if not match or match["name"] not in self.fields:
-            return problem
-        declared = self.fields[match["name"]].declared
-        return f"{declared.box} / {declared.label}: {_told(match)}"
-
-    def _mark(self, problems: Iterable[str]) -> None:
-        wrong: dict[str, str] = {}
-        for text in problems:
-            match = PROBLEM.match(text)
-            if match and match["name"] in self.fields:
-                wrong.setdefault(match["name"], _told(match))
-        idle = idle_settings({name: field.value for name, field in self.fields.items()})
+    def _mark(self, found: tuple[str, ...], settings: Settings | None) -> None:
+        values = {name: field.value for name, field in self.fields.items()}
+        wrong = texts.by_setting(found, self.fields)
+        idle = idle_settings(values, family_of(settings) if settings else "")
         for name, field in self.fields.items():
-            field.mark(problem=wrong.get(name, ""), idle=idle.get(name, ""))
+            field.mark(
+                problem=wrong.get(name, ""),
+                idle=idle.get(name, ""),
+                note=model_line(str(values[name])) if name == MODEL else "",
+            )
         self.pages.mark({self.fields[name].declared.box for name in wrong})
-
-    def _load(self) -> str:
-        self.fill(Settings.load(self._named_file()))
-        return f"Filled from {self._named_file()}."
-
-    def _save(self) -> str:
-        path, text = self._named_file(), self.settings.to_toml()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-        except OSError as error:
-            raise OutputError(
-                f"{path} cannot be written: {error.strerror or error}.", do="Choose another path."
-            ) from error
-        return f"Saved as {path}."
-
-    def _named_file(self) -> Path:
-        return Path(self.path.value.strip() or "run.toml").expanduser()
-
-    def _tell(self, job: Callable[[], str]) -> None:
-        """Do what a button asks for, and say how it went beside it."""
-        try:
-            self.file_line.value = escaped(job())
-        except KitError as error:
-            self.file_line.value = _as_lines(str(error))
-
-
-def _told(match: re.Match[str]) -> str:
-    """A problem without its place: "[basic] epoch: '' is not ..." is "blank is not ..."."""
-    text = match["rest"] if match["colon"] else f"{match['name']} {match['rest']}"
-    return text.replace("'' is not", "blank is not")
-
-
-def plan_sentence(plan: planning.Plan) -> str:
-    """The plan's length in one sentence; no seed, for a blank one is drawn anew at each plan."""
-    count = sum(not image.is_reg for image in plan.images)
-    many = _counted(len(plan.buckets), "bucket")
-    balanced = " and regularisation" if count < len(plan.images) else ""
-    seen = f"{sum(plan.buckets.values())} with repeats{balanced}"
-    return (
-        f"{_counted(count, 'image')}, {seen}, in {many}: "
-        f"{_counted(plan.steps_per_epoch, 'step')} an epoch, {_counted(plan.epochs, 'epoch')}, "
-    )
-
-
-def _in_words(plan: planning.Plan) -> str:
-    sentence = f"{escaped(plan_sentence(plan))}<b>{plan.total_steps} steps in all</b>"
-    if plan.run.resumes:
-        sentence += f"; goes on at step {plan.run.from_step}"
-    return f"<div>{sentence}.</div>{_as_list(plan.notices)}"
-
-
-def _as_list(texts: Iterable[str]) -> str:
-    items = "".join(f"<li>{escaped(text)}</li>" for text in texts)
-    return f"<ul class='kit-quiet'>{items}</ul>" if items else ""
-
-
-def _as_lines(text: str) -> str:
-    return "<br>".join(escaped(line) for line in text.splitlines())
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-def _button(text: str, hint: str) -> widgets.Button:
-    return widgets.Button(description=text, tooltip=hint, layout=widgets.Layout(width="auto"))

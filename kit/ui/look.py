@@ -87,6 +87,25 @@ STYLE = """<style>
 .kit .kit-prompt { margin-top: 8px; font-size: 12px; }
 .kit .kit-notes ul { margin: 2px 0 6px; padding-left: 18px; }
 .kit code { background: transparent; color: inherit; font-size: 12px; }
+.kit .kit-bar { gap: 6px 12px; margin: 2px 0 6px; overflow: visible !important; }
+.kit .kit-bar > * { margin: 0 !important; }
+.kit .kit-link { color: var(--kit-accent); padding: 0 8px; }
+.kit .kit-pictures {
+  display: grid; gap: 10px 20px; padding: 4px 0 8px;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr));
+}
+.kit .kit-pictures svg { display: block; width: 100%; max-width: 400px; height: auto; }
+.kit .kit-caption { font-size: 12px; font-weight: 600; }
+.kit .kit-facts { display: grid; grid-template-columns: auto 1fr; gap: 1px 12px; font-size: 12px; }
+.kit .kit-facts span { color: var(--kit-dim); }
+.kit .kit-facts b { font-weight: 600; }
+.kit .kit-cards {
+  display: grid; gap: 12px; padding: 4px 0;
+  grid-template-columns: repeat(auto-fill, minmax(200px, 1fr));
+}
+.kit .kit-card { min-width: 0; overflow-wrap: anywhere; font-size: 12px; }
+.kit .kit-card img { display: block; max-width: 100%; height: auto; margin-bottom: 3px; }
+.kit .kit-card ol { margin: 2px 0 0; padding-left: 18px; }
 @media (min-width: 760px) { .kit .kit-wide { grid-column: span 2; } }
 .kit .kit-full { grid-column: 1 / -1; }
 </style>"""

@@ -37,6 +37,13 @@ class Pages:
                 if tabs.get_title(i) != text:
                     tabs.set_title(i, text)
 
+    def open(self, box: str) -> None:
+        """Bring the page of this box to the front."""
+        for tabs, _, paths in self._bars:
+            for i, path in enumerate(paths):
+                if box == path or box.startswith(path + BESIDE):
+                    tabs.selected_index = i
+
     def _tabs(self, boxes: Mapping[str, list[Field]], above: str) -> widgets.Tab:
         inner: dict[str, dict[str, list[Field]]] = {}
         for box, fields in boxes.items():

@@ -50,7 +50,7 @@ def make_control(declared: Declared, value: Any) -> widgets.Widget:
     if declared.type == "text":
         tall = widgets.Layout(width="100%", height="110px")
         return widgets.Textarea(as_text(value), continuous_update=False, layout=tall)
-    return widgets.Text(as_text(value), continuous_update=False, layout=full)
+    return widgets.Text(as_text(value), continuous_update=True, layout=full)  # checked as one types
 
 
 class Field:
@@ -58,8 +58,7 @@ class Field:
 
     def __init__(self, declared: Declared, value: Any, on_change: Callable[[], None]) -> None:
         self.declared = declared
-        self.problem = ""
-        self.idle = ""
+        self.problem = self.idle = self.note = ""
         self.control = make_control(declared, value)
         width = "auto" if isinstance(self.control, widgets.Checkbox) else "100%"
         self._head = widgets.HTML(self._label(), layout=widgets.Layout(width=width))
@@ -85,11 +84,30 @@ class Field:
         else:
             self.control.value = as_text(value)
 
-    def mark(self, *, problem: str = "", idle: str = "") -> None:
-        """Show what is wrong with the value, or why it has no effect now; blank texts clear it."""
-        if (problem, idle) == (self.problem, self.idle):
+    @property
+    def default_text(self) -> str:
+        """The default as a person would type it."""
+        return as_text(self.declared.default)
+
+    @property
+    def is_changed(self) -> bool:
+        """What stands in it is not the default; 1e-4 and 0.0001 are the same."""
+        value, default = self.value, self.declared.default
+        if not isinstance(value, str):
+            return bool(value != default)
+        try:
+            return float(value) != default if self.declared.type in NUMBERS else value != default
+        except ValueError:
+            return value.strip() != as_text(default)
+
+    def mark(self, *, problem: str = "", idle: str = "", note: str = "") -> None:
+        """Show what is wrong with the value, why it has no effect now, or what else is known of it.
+
+        Blank texts clear it.
+        """
+        if (problem, idle, note) == (self.problem, self.idle, self.note):
             return
-        self.problem, self.idle = problem, idle
+        self.problem, self.idle, self.note = problem, idle, note
         self._head.value = self._label()
         _toggle(self.row, "kit-bad", on=bool(problem))
         _toggle(self.row, "kit-idle", on=bool(idle) and not problem)
@@ -115,10 +133,11 @@ class Field:
         unit = f"<em>{escaped(declared.unit)}</em>" if declared.unit else ""
         idle = f"No effect now: {self.idle}.\n\n" if self.idle else ""
         hint = f"{idle}{declared.help}\n\n{declared.name}: {declared.possible}"
-        problem = f"<div class='kit-problem'>{escaped(self.problem)}</div>" if self.problem else ""
-        return (
-            f"<div class='kit-label'>{name}{unit}<i title=\"{escaped(hint)}\">?</i></div>{problem}"
-        )
+        below = ""
+        if self.problem or self.note:
+            css, text = ("problem", self.problem) if self.problem else ("quiet", self.note)
+            below = f"<div class='kit-{css}'>{escaped(text)}</div>"
+        return f"<div class='kit-label'>{name}{unit}<i title=\"{escaped(hint)}\">?</i></div>{below}"
 
 
 def _is_box(declared: Declared) -> bool:

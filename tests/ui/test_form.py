@@ -4,6 +4,7 @@ import sys
 import ipywidgets as widgets
 import pytest
 
+from kit import planning
 from kit.errors import SettingsError
 from kit.settings import Settings, declarations
 from kit.ui import Form
@@ -131,18 +132,25 @@ def test_fields_without_effect_are_grey_until_they_have_one():
 def test_the_line_beneath_says_how_long_it_takes(settings):
     form = Form(settings)
     assert form.problems == ()
-    words = "3 images, 12 with repeats, in 1 bucket: 12 steps an epoch, 5 epochs"
-    assert words in form.plan_line.value
-    assert "<b>60 steps in all</b>" in form.plan_line.value
+    assert "3 images x 4 repeats / batch 1 x 5 epochs = <b>60 steps</b>" in form.plan_line.value
+    assert "each image is seen 20 times, in 1 bucket" in form.plan_line.value
     set_by_hand(form, "train_batch_size", "4")
-    assert "<b>15 steps in all</b>" in form.plan_line.value
+    assert "/ batch 4 x 5 epochs = <b>15 steps</b>" in form.plan_line.value
     assert "choose a base model" in form.plan_line.value
+
+
+def test_the_line_never_shows_a_false_equation(settings):
+    form = Form(settings.replace(train_batch_size=5))
+    told = "(3 images x 4 repeats / batch 5, each bucket rounded up = 3 steps) x 5 epochs = <b>15"
+    assert told in form.plan_line.value
+    set_by_hand(form, "max_train_steps", "7")
+    assert "an epoch, ended in epoch 3 = <b>7 steps</b>" in form.plan_line.value
 
 
 def test_the_line_does_not_change_by_itself(settings):
     form = Form(settings.replace(seed=None))
     before = form.plan_line.value
-    form._changed()
+    form._replan()
     assert form.plan_line.value == before
 
 
@@ -158,8 +166,10 @@ def test_the_line_says_what_is_wrong_with_the_folder(settings):
 def test_filling_many_fields_plans_once(settings, monkeypatch):
     plans = []
     form = Form()
-    monkeypatch.setattr("kit.ui.form.planning.plan", lambda asked: plans.append(asked))
-    monkeypatch.setattr("kit.ui.form._in_words", lambda plan: "")
+    real = planning.plan
+    monkeypatch.setattr(
+        "kit.ui.form.planning.plan", lambda asked: plans.append(asked) or real(asked)
+    )
     form.fill(settings)
     assert plans == [settings]
 
@@ -167,34 +177,34 @@ def test_filling_many_fields_plans_once(settings, monkeypatch):
 def test_toml_goes_out_and_comes_back(settings, tmp_path):
     path = tmp_path / "new folder" / "run.toml"
     form = Form(settings)
-    form.path.value = f" {path} "
-    form.save_button.click()
-    assert "Saved as" in form.file_line.value
+    form.files.path.value = f" {path} "
+    form.files.save_button.click()
+    assert "Saved as" in form.files.line.value
     assert Settings.load(path) == settings
 
     other = Form()
-    other.path.value = str(path)
-    other.load_button.click()
+    other.files.path.value = str(path)
+    other.files.load_button.click()
     assert other.settings == settings
-    assert "Filled from" in other.file_line.value
+    assert "Filled from" in other.files.line.value
 
 
 def test_a_file_that_cannot_be_read_changes_nothing(settings, tmp_path):
     (tmp_path / "bad.toml").write_text("epohc = 3", encoding="utf-8")
     form = Form(settings)
     for name, told in (("none.toml", "cannot be read"), ("bad.toml", "did you mean epoch")):
-        form.path.value = str(tmp_path / name)
-        form.load_button.click()
-        assert told in form.file_line.value
+        form.files.path.value = str(tmp_path / name)
+        form.files.load_button.click()
+        assert told in form.files.line.value
         assert form.settings == settings
 
 
 def test_a_form_with_wrong_values_is_not_saved(tmp_path):
     form = Form()
     set_by_hand(form, "epoch", "many")
-    form.path.value = str(tmp_path / "run.toml")
-    form.save_button.click()
-    assert "epoch" in form.file_line.value
+    form.files.path.value = str(tmp_path / "run.toml")
+    form.files.save_button.click()
+    assert "epoch" in form.files.line.value
     assert not (tmp_path / "run.toml").exists()
 
 

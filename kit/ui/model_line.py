@@ -1,0 +1,79 @@
+"""What a base model's path holds, told as it is typed; nothing is fetched."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from kit.errors import ModelError
+from kit.modelfile import ModelFile, detect
+from kit.modelfile.headers import PICKLES
+from kit.settings import Settings
+
+PREDICTS = {"epsilon": "predicts noise", "v_prediction": "predicts v", None: ""}
+
+
+def found_model(name_or_path: str) -> ModelFile | ModelError | None:
+    """The model at a path here, what is wrong with it, or None where it is no path here."""
+    path = Path(name_or_path.strip()).expanduser()
+    try:
+        if not name_or_path.strip() or not path.exists() or path.suffix.lower() in PICKLES:
+            return None  # looking into a pickle needs torch, and that takes seconds
+        return _found(path, path.stat().st_mtime_ns)
+    except OSError:  # longer than a path may be, or not to be read
+        return None
+
+
+@lru_cache(maxsize=16)
+def _found(path: Path, _changed: int) -> ModelFile | ModelError:
+    try:
+        return detect(path)
+    except ModelError as error:
+        return error
+
+
+def family_of(settings: Settings) -> str:
+    """The catalog's key of the base model's family as far as it is known here, else ""."""
+    model = settings.model
+    found = found_model(model.pretrained_model_name_or_path)
+    if isinstance(found, ModelFile):
+        return found.family
+    if model.sdxl:
+        return "sdxl"
+    return "sd2" if model.v2 else ""
+
+
+def model_line(name_or_path: str) -> str:
+    """One sentence about what was typed; "" for a blank."""
+    text = name_or_path.strip()
+    found = found_model(text)
+    if not text:
+        return ""
+    if isinstance(found, ModelError):
+        return f"{found.found} {found.do}".strip()
+    if found is None:
+        return _not_here(text)
+    facts = [found.label, PREDICTS[found.predicts], "a folder" if found.is_folder else ""]
+    if found.zero_terminal_snr:
+        facts.append("zero terminal SNR")
+    if not found.is_folder:
+        facts.append(f"{found.path.stat().st_size / 1e9:.2g} GB")
+    if not found.has_vae:
+        facts.append("without VAE: name one in VAE")
+    return f"Found: {', '.join(fact for fact in facts if fact)}."
+
+
+def _not_here(text: str) -> str:
+    if text.lower().endswith(PICKLES) and _is_file(text):
+        return "A pickle: what it holds is read when you press Train. A .safetensors is safer."
+    is_repository = text.count("/") == 1 and not text.startswith((".", "/", "~"))
+    if is_repository or text.startswith("https://huggingface.co/"):
+        return "Not on this machine: it is looked for on the Hugging Face Hub when you press Train."
+    return "There is no such file or folder on this machine."
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).expanduser().is_file()
+    except OSError:  # longer than a path may be
+        return False

@@ -1,0 +1,52 @@
+"""Problems of settings, for a person who sees labels and tabs instead of names and tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from kit.ui.look import escaped
+from kit.ui.widgets import Field
+
+PROBLEM = re.compile(r"^\[\w+\] (?P<name>\w+)(?P<colon>:)?\s*(?P<rest>.*)$", re.DOTALL)
+
+
+def by_setting(problems: Iterable[str], fields: Mapping[str, Field]) -> dict[str, str]:
+    """The first problem of each setting, without its place."""
+    wrong: dict[str, str] = {}
+    for text in problems:
+        match = PROBLEM.match(text)
+        if match and match["name"] in fields:
+            wrong.setdefault(match["name"], _told(match))
+    return wrong
+
+
+def with_place(problem: str, fields: Mapping[str, Field]) -> str:
+    """A problem with its field's tab and label, for that tab may not be the open one."""
+    match = PROBLEM.match(problem)
+    if not match or match["name"] not in fields:
+        return problem
+    declared = fields[match["name"]].declared
+    return f"{declared.box} / {declared.label}: {_told(match)}"
+
+
+def not_ready(problems: Iterable[str]) -> str:
+    """Why training cannot begin, as HTML."""
+    return f"<div class='is-bad'>Not ready to train:</div>{as_list(problems)}"
+
+
+def as_list(texts: Iterable[str]) -> str:
+    """A quiet list; the lines of each text stay lines."""
+    items = "".join(f"<li>{as_lines(text)}</li>" for text in texts)
+    return f"<ul class='kit-quiet'>{items}</ul>" if items else ""
+
+
+def as_lines(text: str) -> str:
+    """Text whose lines stay lines."""
+    return "<br>".join(escaped(line) for line in text.splitlines())
+
+
+def _told(match: re.Match[str]) -> str:
+    """A problem without its place: "[basic] epoch: '' is not ..." is "blank is not ..."."""
+    text = match["rest"] if match["colon"] else f"{match['name']} {match['rest']}"
+    return text.replace("'' is not", "blank is not")

@@ -1,0 +1,105 @@
+"""Settings in and out of the form: by path on the kernel's machine, or through the browser."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from kit.errors import KitError, OutputError
+from kit.runs import write_atomically
+from kit.settings import Settings
+from kit.ui.look import block, escaped
+from kit.ui.problem_texts import as_lines
+
+ACCEPTED = ".toml,.json,.safetensors,.txt"
+
+
+class SettingsFiles:
+    """The row beneath the form that loads, saves, uploads and downloads."""
+
+    def __init__(self, settings: Callable[[], Settings], fill: Callable[[Settings], None]) -> None:
+        """settings() reads the form, or raises; fill() puts settings into it."""
+        self._settings, self._fill = settings, fill
+        self.path = widgets.Text(
+            "run.toml", continuous_update=False, layout=widgets.Layout(width="260px")
+        )
+        self.load_button = _button("Load", "Fill the form from this file on the kernel's machine")
+        self.save_button = _button("Save", "Write the form's settings to this file")
+        self.upload = widgets.FileUpload(
+            accept=ACCEPTED, multiple=False, layout=widgets.Layout(width="auto")
+        )
+        self.download = widgets.HTML()
+        self.line = block(css="kit-quiet")
+        self.load_button.on_click(lambda _: self._tell(self._load))
+        self.save_button.on_click(lambda _: self._tell(self._save))
+        self.upload.observe(lambda _: self._tell(self._take_upload), names="value")
+        row = widgets.HBox(
+            [self.path, self.load_button, self.save_button, self.upload, self.download],
+            layout=widgets.Layout(flex_flow="row wrap", align_items="center"),
+        )
+        self.root = widgets.VBox([row, self.line], layout=widgets.Layout(width="100%"))
+
+    def offer(self, settings: Settings) -> None:
+        """Let the browser download these settings."""
+        data = base64.b64encode(settings.to_toml(with_help=False).encode()).decode()
+        self.download.value = (
+            f"<a class='kit-link' download='run.toml' href='data:text/plain;base64,{data}'>"
+            "Download</a>"
+        )
+
+    def _load(self) -> str:
+        path = self._named_file()
+        return self._filled_from(path)
+
+    def _filled_from(self, path: Path, *, name: str = "") -> str:
+        self._fill(Settings.load(path))
+        return f"Filled from {name or path}."
+
+    def _save(self) -> str:
+        path, text = self._named_file(), self._settings().to_toml()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be written: {error.strerror or error}.", do="Choose another path."
+            ) from error
+        return f"Saved as {path}."
+
+    def _take_upload(self) -> str:
+        import tempfile
+
+        for name, content in uploaded(self.upload.value):
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / Path(name).name
+                file.write_bytes(content)
+                return self._filled_from(file, name=name)
+        return ""
+
+    def _named_file(self) -> Path:
+        return Path(self.path.value.strip() or "run.toml").expanduser()
+
+    def _tell(self, job: Callable[[], str]) -> None:
+        """Do what a button asks for, and say how it went beside it."""
+        try:
+            self.line.value = escaped(job())
+        except KitError as error:
+            self.line.value = as_lines(str(error))
+
+
+def uploaded(value: Any) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of an upload: a dictionary in ipywidgets 7, a tuple in 8."""
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield name, bytes(entry["content"])
+    else:
+        for entry in value:
+            yield entry["name"], bytes(entry["content"])
+
+
+def _button(text: str, hint: str) -> widgets.Button:
+    return widgets.Button(description=text, tooltip=hint, layout=widgets.Layout(width="auto"))

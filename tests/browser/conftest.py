@@ -1,0 +1,297 @@
+"""A real JupyterLab and a real headless Chromium, started once; only this machine is reached.
+
+Screenshots go to the folder that LORA_KIT_SHOTS names, or to a temporary one.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+ROOT = Path(__file__).parents[2]
+QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
+IS_OPEN = """() => {
+  const panel = window.jupyterapp && window.jupyterapp.shell.currentWidget;
+  return !!(panel && panel.sessionContext && panel.content && panel.content.model);
+}"""
+KERNEL_ANSWERS = """async () => {
+  const panel = window.jupyterapp.shell.currentWidget;
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  await panel.sessionContext.session.kernel.info;
+}"""
+
+
+def pytest_collection_modifyitems(items):
+    """Without a browser these tests cannot be run; they say so instead of failing."""
+    try:
+        import jupyterlab  # noqa: F401
+        import playwright  # noqa: F401
+
+        missing = "" if CHROMIUM else "there is no Chromium"
+    except ImportError as error:
+        missing = f"{error.name} is not installed"
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=missing))
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab and its folder."""
+
+    url: str
+    token: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    root = tmp_path_factory.mktemp("lab")
+    folder = root / "work"
+    folder.mkdir()
+    token, port = secrets.token_hex(16), _free_port()
+    log = root / "lab.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+                "--ServerApp.ip=127.0.0.1",
+                f"--ServerApp.port={port}",
+                "--ServerApp.port_retries=0",
+                f"--IdentityProvider.token={token}",
+                f"--ServerApp.root_dir={folder}",
+                "--LabApp.expose_app_in_browser=True",
+                "--ServerApp.terminals_enabled=False",
+            ],
+            env=_environment(root),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    lab = Lab(f"http://127.0.0.1:{port}", token, folder)
+    try:
+        _wait_for(lab, process, log)
+        yield lab
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Notebook:
+    """A notebook open in the browser, as a person sees it."""
+
+    page: object
+    lab: Lab
+    shots: Path
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, source):
+        """A copy of this notebook, or one with these code cells, in a page of its own."""
+        name = f"{time.time_ns()}.ipynb"
+        target = self.lab.folder / name
+        if isinstance(source, Path):
+            shutil.copy(source, target)
+        else:
+            target.write_text(json.dumps(_notebook_of(source)), "utf-8")
+        self.url = f"{self.lab.url}/lab/workspaces/w{name[:-6]}/tree/{name}?token={self.lab.token}"
+        self.page.goto(self.url + "&reset")
+        self._settle()
+        self.command("application:toggle-left-area")
+        return self
+
+    def reload(self):
+        self.page.reload()
+        self._settle()
+
+    def _settle(self):
+        self.page.wait_for_function(IS_OPEN, timeout=90_000)
+        self.page.evaluate(KERNEL_ANSWERS)  # before, "Run all" would be swallowed
+
+    def command(self, name, arguments=None):
+        """A command of JupyterLab; not awaited, for a cell may keep it busy."""
+        words = json.dumps([name, arguments or {}])
+        self.page.evaluate(f"() => {{ window.jupyterapp.commands.execute(...{words}); }}")
+
+    def run_all(self):
+        self.command("notebook:run-all-cells")
+
+    def save(self):
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+
+    def theme(self, name):
+        """Light or Dark; JupyterLab keeps it for all later pages."""
+        self.page.evaluate(
+            "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
+            f"JupyterLab {name}",
+        )
+
+    @property
+    def output(self):
+        return self.page.locator(".jp-OutputArea")
+
+    def field(self, name):
+        """The control of a setting, in the first place where its row stands."""
+        row = self.output.locator(f".kit-f-{name}").locator("visible=true").first
+        return row.locator("input, select, textarea").first
+
+    def fill(self, name, text):
+        control = self.field(name)
+        control.fill(text)
+        control.press("Tab")
+
+    def button(self, name):
+        return (
+            self.output.get_by_role("button", name=name, exact=True).locator("visible=true").first
+        )
+
+    def tab(self, name):
+        return self.output.locator(f"[role=tab]:has-text('{name}')").first
+
+    def shot(self, name, **options):
+        self.shots.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=self.shots / f"{name}.png", **options)
+
+    def errors(self):
+        """What cells printed to stderr or raised."""
+        kinds = "stderr", "error"
+        found = (f".jp-OutputArea [data-mime-type='application/vnd.jupyter.{k}']" for k in kinds)
+        return [text for kind in found for text in self.page.locator(kind).all_inner_texts()]
+
+
+@pytest.fixture
+def notebook(browser, lab, tmp_path):
+    """An empty page; it fails at its end if the page complained."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1400})
+    page = context.new_page()
+    shots = Path(os.environ.get("LORA_KIT_SHOTS", tmp_path / "shots"))
+    notebook = Notebook(page, lab, shots)
+    page.route("**/*", lambda route: _only_here(route, lab.url))
+    page.on("console", lambda m: _take(notebook, m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: notebook.complaints.append(str(error)))
+    yield notebook
+    for session in _ask(lab, "/api/sessions"):
+        _ask(lab, f"/api/sessions/{session['id']}", method="DELETE")
+    context.close()
+
+
+def _take(notebook, text):
+    """The badge of "Open in Colab" lies elsewhere, and nothing elsewhere is fetched."""
+    if "net::ERR_FAILED" not in text:
+        notebook.complaints.append(text)
+
+
+def _only_here(route, url):
+    here = route.request.url.startswith((url, url.replace("http", "ws"), "data:", "blob:"))
+    route.continue_() if here else route.abort()
+
+
+def _ask(lab, path, method="GET"):
+    request = urllib.request.Request(
+        lab.url + path, method=method, headers={"Authorization": f"token {lab.token}"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def _wait_for(lab, process, log):
+    for _ in range(450):
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            _ask(lab, "/api/status")
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+
+
+def _environment(root):
+    """Nothing of the person who runs the tests, and two cores that are not spun on."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "JPY", "COLAB"))}
+    settings = root / "config/lab/user-settings/@jupyterlab/apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(QUIET))
+    places = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "IPYTHONDIR": "ipython",
+        "MPLCONFIGDIR": "matplotlib",
+        "HOME": "",
+    }
+    return {
+        **plain,
+        **{name: str(root / place) for name, place in places.items()},
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "LORA_KIT_EXAMPLE_STEPS": "24",
+    }
+
+
+def _notebook_of(cells):
+    code = [
+        {
+            "cell_type": "code",
+            "id": f"cell{number}",
+            "metadata": {},
+            "source": text,
+            "outputs": [],
+            "execution_count": None,
+        }
+        for number, text in enumerate(cells)
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {"cells": code, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

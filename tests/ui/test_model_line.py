@@ -1,0 +1,65 @@
+import pytest
+
+from kit import catalog, demo
+from kit.ui import Form
+from kit.ui.model_line import family_of, model_line
+
+
+def test_a_model_that_is_here_is_told_with_family_and_prediction():
+    assert model_line(str(demo.BASE)) == ("Found: Stable Diffusion 1.x, predicts noise, a folder.")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", ""),
+        ("owner/name", "Hugging Face Hub"),
+        ("/no/such/file.safetensors", "no such file"),
+        ("x" * 5000, "no such file"),
+    ],
+)
+def test_what_is_not_here_is_told(text, told):
+    assert told in model_line(text)
+
+
+def test_a_file_that_is_no_base_model_is_told_as_what_it_is(tmp_path):
+    (tmp_path / "unet").mkdir()
+    assert "not a diffusers model" in model_line(str(tmp_path / "unet"))
+
+
+def test_a_pickle_is_not_opened_while_one_types(tmp_path):
+    (tmp_path / "model.ckpt").write_bytes(b"whatever")
+    assert "A pickle" in model_line(str(tmp_path / "model.ckpt"))
+
+
+def test_the_family_greys_what_belongs_to_others():
+    form = Form()
+    form.fields["pretrained_model_name_or_path"].value = str(demo.BASE)
+    assert family_of(form.settings) == "sd1"
+    assert "Found" in form.fields["pretrained_model_name_or_path"].note
+    assert not form.fields["clip_skip"].idle
+    assert not form.fields["sdxl"].control.disabled  # a claim stays open
+    form.fields["pretrained_model_name_or_path"].value = ""
+    form.fields["sdxl"].value = True
+    assert "Stable Diffusion XL" in form.fields["clip_skip"].idle
+
+
+def test_a_quick_pick_names_the_model():
+    form = Form()
+    name = "stabilityai/stable-diffusion-xl-base-1.0"
+    form.starters.quick_pick.value = name
+    assert form.settings.model.pretrained_model_name_or_path == name
+    assert "1024 x 1024" in form.starters.line.value
+    form.fields["pretrained_model_name_or_path"].value = "something/else"
+    assert form.starters.quick_pick.value.startswith("custom")
+
+
+def test_quick_picks_belong_to_families():
+    assert set(catalog.QUICK_PICKS.values()) == set(catalog.FAMILIES)
+
+
+def test_the_example_is_one_click_away():
+    form = Form()
+    form.starters.example_button.click()
+    assert form.settings == demo.settings()
+    assert form.problems == ()
