@@ -8,6 +8,7 @@ import pytest
 from kit.settings import declarations
 
 KIT = Path(__file__).parents[1] / "kit"
+EFFECTS = Path(__file__).parent / "effects" / "rows"
 FILES = {path.relative_to(KIT).as_posix(): path for path in sorted(KIT.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items()}
 LONGEST_FILE = 400
@@ -60,6 +61,14 @@ USED = set(names_used())
 @pytest.mark.parametrize("name", declarations())
 def test_every_setting_is_read_somewhere(name):
     assert name in USED, f"nobody reads {name}: it would be accepted and have no effect"
+
+
+def test_every_setting_has_an_effect_test():
+    trees = [ast.parse(path.read_text("utf-8")) for path in EFFECTS.glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    named = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    missing = [name for name in declarations() if name not in named]
+    assert not missing, f"write a row for {missing}: tests/effects/__init__.py says how"
 
 
 @pytest.mark.parametrize("name", FILES)

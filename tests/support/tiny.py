@@ -49,6 +49,16 @@ _UNETS: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 48 + 6 * 8,
     },
 }
+_THIN: dict[str, dict[str, Any]] = {
+    "sd1": {
+        "down_block_types": (CROSS, "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+    }
+}
+_THIN["sd2"] = {**_THIN["sd1"], "attention_head_dim": [2, 4]}
+_THIN["sdxl"] = {"block_out_channels": (16, 32, 32), "transformer_layers_per_block": 1}
 
 
 def text_config(width: int, layers: int, activation: str) -> CLIPTextConfig:
@@ -79,13 +89,18 @@ def build_vae(scaling_factor: float) -> AutoencoderKL:
     )
 
 
-def write_tiny(folder: Path, family: str, *, predicts: str = "epsilon", seed: int = 0) -> Path:
-    """A diffusers folder of "sd1", "sd2" or "sdxl"; the same seed gives the same weights."""
+def write_tiny(
+    folder: Path, family: str, *, predicts: str = "epsilon", seed: int = 0, thin: bool = False
+) -> Path:
+    """A diffusers folder of "sd1", "sd2" or "sdxl"; the same seed gives the same weights.
+
+    thin: fewer blocks than the real layout, for tests of everything but names; made at once.
+    """
     is_xl = family == "sdxl"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel(**_UNETS[family]),
+            "unet": UNet2DConditionModel(**_UNETS[family] | (_THIN[family] if thin else {})),
             "vae": build_vae(0.13025 if is_xl else 0.18215),
             "text_encoder": CLIPTextModel(
                 text_config(48, 2, "gelu") if family == "sd2" else text_config(32, 3, "quick_gelu")

@@ -1,0 +1,143 @@
+"""Where an effect may show: each observer looks at one thing, and returns all that it saw of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from kit import planning
+from kit.errors import KitError
+from kit.lora_file import read_header, read_lora
+from kit.optim import rates_of
+from kit.sampling import draw_samples
+from kit.settings import Settings
+from kit.workshop import Workshop
+from tests.effects.stage import Stage
+from tests.support.parts import outcome
+from tests.support.toys import run
+
+BATCHES, STEPS = 4, 3
+STAMP = re.compile(r"_\d{14}")  # the time of day in a sample's name
+TIMES = re.compile(r"ss_session_id|ss_training_\w+_at|modelspec\.date|lorakit_settings")
+
+
+def plan(stage: Stage, settings: Settings) -> Any:
+    """What the plan derives: images, buckets, steps, when files and samples are due."""
+    planned = planning.plan(settings)
+    numbers = json.loads(planned.to_json())
+    for name in ("notices", "output", "seed"):
+        del numbers[name]
+    images = [(i.path.name, i.caption, i.repeats, i.is_reg) for i in planned.images]
+    windows = [list(planned.window(step)) for step in range(1, planned.total_steps + 1)]
+    return numbers, images, planned.fits, planned.layout.buckets, windows, planned.prompts
+
+
+def batch(stage: Stage, settings: Settings) -> Any:
+    """The first batches: everything that a backward pass reads."""
+    with stage.shop(settings) as shop:
+        return [_all_of(shop, shop.feed.batch(n)) for n in range(BATCHES)]
+
+
+def _all_of(shop: Workshop, made: Any) -> Any:
+    sizes = made.sizes_B6 if shop.family.key == "sdxl" else None  # the others do not read them
+    words = made.words and (made.words.hidden_BND, made.words.pooled_BP)
+    return {**vars(made), "sizes_B6": sizes, "words": words}
+
+
+def loss(stage: Stage, settings: Settings) -> Any:
+    """The losses of the first batches, before anything is learned."""
+    with stage.shop(settings) as shop, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return [shop.loss(shop.feed.batch(n)) for n in range(BATCHES)]
+
+
+def weights(stage: Stage, settings: Settings) -> Any:
+    """The LoRA after the first steps."""
+    with stage.shop(settings) as shop:
+        for step in range(1, STEPS + 1):
+            gathered = settings.basic.gradient_accumulation_steps
+            shop.learn(shop.feed.window(step), count=gathered)
+        return shop.network.tensors()
+
+
+def network(stage: Stage, settings: Settings) -> Any:
+    """Adapters with their weights, and which of them learn; or why they cannot be made."""
+    try:
+        with stage.shop(settings) as shop:
+            learns = {name: p.requires_grad for name, p in shop.network.named_parameters()}
+            return shop.network.tensors(), learns
+    except KitError as error:
+        return str(error)
+
+
+def rates(stage: Stage, settings: Settings) -> Any:
+    """The rate of every group at every step."""
+    with stage.shop(settings) as shop:
+        told = []
+        for _ in range(shop.plan.total_steps):
+            told.append(rates_of(shop.learning))
+            shop.learning.optimizer.step()
+            shop.learning.schedule.step()
+        return told
+
+
+def optimizer(stage: Stage, settings: Settings) -> Any:
+    """The optimizer's class, and its groups' options."""
+    with stage.shop(settings) as shop:
+        inner = getattr(shop.learning.optimizer, "optimizer", shop.learning.optimizer)
+        return [type(inner).__name__] + [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in inner.param_groups
+        ]
+
+
+def file(stage: Stage, settings: Settings) -> Any:
+    """One LoRA file: where it lies, its tensors, and what it says about itself."""
+    with stage.shop(settings) as shop:
+        path = shop.plan.run.file("")
+        shop.checkpoint.write_file(path, 1, 1)
+    held = read_lora(path)
+    told = {} if path.suffix != ".safetensors" else read_header(path).metadata
+    told = {name: value for name, value in told.items() if not TIMES.fullmatch(name)}
+    return path.parent.name, path.name, held.tensors, told
+
+
+def metadata(stage: Stage, settings: Settings) -> Any:
+    """What a LoRA file says about itself, but for the hashes of its tensors."""
+    told: dict[str, str] = file(stage, settings)[3]
+    return {name: value for name, value in told.items() if not name.startswith("sshs_")}
+
+
+def files(stage: Stage, settings: Settings) -> Any:
+    """The names of all files of a whole run, but for its own folder."""
+    run(settings)
+    return _listed(Path(settings.folders.output_dir))
+
+
+def _listed(folder: Path) -> list[str]:
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    names = [path.as_posix() for path in paths if not path.parts[0].endswith(".run")]
+    return [STAMP.sub("", name) for name in names]
+
+
+def samples(stage: Stage, settings: Settings) -> Any:
+    """The pictures that are drawn before the first step."""
+    with stage.shop(settings) as shop:
+        _, events = outcome(draw_samples(shop.plan, shop.artist, shop.network, 0))
+    drawn = [(event.prompt, event.seed, np.asarray(Image.open(event.path))) for event in events]
+    return [(prompt, seed, torch.from_numpy(pixels.copy())) for prompt, seed, pixels in drawn]
+
+
+def error(stage: Stage, settings: Settings) -> Any:
+    """What is refused, in the words that are told; None where the workshop stands."""
+    try:
+        with stage.shop(settings):
+            return None
+    except KitError as refused:
+        return str(refused)

@@ -1,0 +1,87 @@
+"""Precision, caches and what else trades memory for time: seen by what is used."""
+
+import shutil
+from pathlib import Path
+
+from kit.caching import FOLDER
+from tests.effects.observers import batch, loss
+from tests.effects.stage import Row
+
+BF16 = {"mixed_precision": "bf16"}
+LONG = {"caption_suffix": " ".join(f"tag {number}," for number in range(60))}
+
+
+def dtypes(stage, settings):
+    """What the parts are kept in, and what the U-Net computes in."""
+    with stage.shop(settings) as shop:
+        family = shop.family
+        parts = [family.unet, family.vae, *family.text_encoders, shop.network]
+        kept = [next(part.parameters()).dtype for part in parts]
+        computed = []
+        family.unet.conv_out.register_forward_hook(lambda *seen: computed.append(seen[2].dtype))
+        shop.loss(shop.feed.batch(0))
+        return kept, computed
+
+
+def recomputed(stage, settings):
+    """How often parts of U-Net and text encoder are run in one step, backward pass included."""
+    with stage.shop(settings) as shop:
+        calls = []
+        family = shop.family
+        inner = [family.unet.down_blocks[0].resnets[0].conv1]
+        inner.append(next(m for n, m in family.text_encoders[0].named_modules() if n[-3:] == "fc1"))
+        for module in inner:
+            module.register_forward_hook(lambda module, *_: calls.append(inner.index(module)))
+        shop.learn(shop.feed.window(1), count=1)
+        return calls
+
+
+def encodings(stage, settings):
+    """How many pictures the VAE is given at each call, before the training and in two epochs."""
+    encode, sizes = stage.load_family, []
+
+    def load_family(*args, **kwargs):
+        family = encode(*args, **kwargs)
+        family.vae.encoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+        return family
+
+    stage.load_family = load_family
+    try:
+        with stage.shop(settings) as shop:
+            before = list(sizes)
+            for number in range(2 * shop.plan.batches_per_epoch):
+                shop.feed.batch(number)
+            return before, sizes[len(before) :]
+    finally:
+        del stage.load_family
+
+
+def on_disk(stage, settings):
+    """What lies in the cache beside the images once the workshop stands."""
+    cache = Path(settings.folders.train_data_dir) / FOLDER
+    with stage.shop(settings):
+        kept = [path.parent.name for path in sorted(cache.rglob("*")) if path.is_file()]
+    shutil.rmtree(cache, ignore_errors=True)
+    return kept
+
+
+def token_sources(stage, settings):
+    """Whether batches hold tokens, to be encoded at each step, or words that were encoded."""
+    with stage.shop(settings) as shop:
+        return [made.words is not None for made in map(shop.feed.batch, range(3))]
+
+
+FROZEN = {"text_encoder_lr": 0}
+
+ROWS = {
+    "mixed_precision": Row(dtypes, "bf16"),
+    "gradient_checkpointing": Row(recomputed, True),
+    "cache_latents": Row(encodings, False),
+    "cache_latents_to_disk": Row(on_disk, True),
+    "vae_batch_size": Row(encodings, 2),
+    "no_half_vae": Row(dtypes, True, given=BF16),
+    "cache_text_encoder_outputs": Row(token_sources, True, given=FROZEN),
+    "cache_text_encoder_outputs_to_disk": Row(on_disk, True, given=FROZEN),
+    "clip_skip": Row(loss, 2),
+    "max_token_length": Row(batch, 150, given=LONG),
+}

@@ -1,0 +1,40 @@
+"""Each declared setting changes what it is for, and that alone is what is changed on both sides."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+from kit import planning
+from kit.settings import declarations
+from tests.effects import rows
+
+TABLES = {
+    info.name: importlib.import_module(f"{rows.__name__}.{info.name}").ROWS
+    for info in pkgutil.iter_modules(rows.__path__)
+}
+ROWS = {name: row for table in TABLES.values() for name, row in table.items()}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_setting_has_its_effect(stage, name):
+    plain, other = stage.sides(name, ROWS[name])
+    assert [key for key in other if other[key] != plain.get(key, ...)] == [name]
+    before, after = (stage.look(ROWS[name], side) for side in (plain, other))
+    assert before != after, f"{name} changes nothing that can be seen"
+    assert stage.look(ROWS[name], other, again=True) == after, "the same settings, another effect"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_plan_does_not_call_it_idle(stage, name):
+    _, other = stage.sides(name, ROWS[name])
+    told = planning.notices(stage.settings(other))
+    assert not [text for text in told if text.startswith(f"{name} has no effect")]
+
+
+def test_every_declared_setting_has_one_row():
+    listed = [name for table in TABLES.values() for name in table]
+    assert sorted(listed) == sorted(set(listed)), "a setting stands in two tables"
+    missing = [name for name in declarations() if name not in ROWS]
+    assert not missing, f"no effect is shown for {missing}: see tests/effects/__init__.py"
+    assert not [name for name in ROWS if name not in declarations()], "a row without a setting"
