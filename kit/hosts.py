@@ -23,12 +23,22 @@ class Host:
     data_folder: where training images are looked for first.
     output_folder: where runs go by default.
     persistent: what lies in output_folder is still there when the session is over.
+    slow: a mounted storage that is kept but slow (Google Drive), if any; scratch: a fast folder
+    that is lost with the session, to work in instead.
     """
 
     name: HostName
     data_folder: Path
     output_folder: Path
     persistent: bool
+    slow: Path | None = None
+    scratch: Path | None = None
+
+    def is_slow(self, path: str | Path) -> bool:
+        """The path lies on the slow storage."""
+        return self.slow is not None and Path(path).expanduser().absolute().is_relative_to(
+            self.slow
+        )
 
 
 def host(
@@ -68,7 +78,8 @@ def _kaggle(environment: Mapping[str, str]) -> Host:
 def _colab(is_mounted: Callable[[Path], bool]) -> Host:
     drive = Path("/content/drive")
     if is_mounted(drive):
-        return Host("colab", Path("/content"), drive / "MyDrive" / "loras", persistent=True)
+        loras, scratch = drive / "MyDrive" / "loras", Path("/content/lora-kit-work")
+        return Host("colab", Path("/content"), loras, persistent=True, slow=drive, scratch=scratch)
     return Host("colab", Path("/content"), Path("/content/output"), persistent=False)
 
 

@@ -19,6 +19,7 @@ from kit.dataset.buckets import BucketRule, Fit, Size, bucket_sizes, fit
 from kit.dataset.images import TrainImage, scan
 from kit.dataset.masks import check_masks
 from kit.errors import DatasetError, SettingsError
+from kit.hosts import host
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
 from kit.settings import Settings, rules_rates
@@ -148,7 +149,9 @@ class Plan:
             f"{_counted(self.epochs, 'epoch')}, {_counted(self.total_steps, 'step')} in all, "
             f"warm-up {_counted(self.warmup_steps, 'step')}"
         )
-        yield f"seed {self.seed}, LoRA {self.run.file('')}"
+        yield f"seed {self.seed}, LoRA {self.run.kept_in / self.run.file('').name}"
+        if self.run.home:
+            yield f"works in {self.run.output_dir}, copied to {self.run.home} as it goes"
         if self.run.resumes:
             yield f"goes on at step {self.run.from_step} of {self.total_steps}"
 
@@ -168,7 +171,7 @@ class Plan:
             "total_steps": self.total_steps,
             "warmup_steps": self.warmup_steps,
             "seed": self.seed,
-            "output": str(self.run.file("")),
+            "output": str(self.run.kept_in / self.run.file("").name),
             "from_step": self.run.from_step,
             "saves": [step for step in range(1, self.total_steps) if self.save_due(step)],
             "samples": [step for step in range(self.total_steps + 1) if self.sample_due(step)],
@@ -194,12 +197,14 @@ def plan(settings: Settings) -> Plan:
     if settings.noise.masked_loss and settings.folders.conditioning_data_dir:
         check_masks(dataset.images, settings.folders.conditioning_data_dir)
     prompts = parse_prompts(settings.samples.sample_prompts)
+    here = host()
     run = choose_run(
         settings.folders.output_dir,
         settings.folders.output_name,
         ending=settings.saving.save_model_as,
         fingerprint=_fingerprint(settings, dataset.images),
         seed=settings.basic.seed or 0,
+        workplace=here.scratch if here.is_slow(settings.folders.output_dir) else None,
     )
     seed = settings.basic.seed or run.seed or secrets.randbelow(2**32 - 1) + 1
     settings = settings.replace(seed=seed, output_name=run.name)

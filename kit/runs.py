@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -33,6 +34,12 @@ class Run:
     seed: int = 0  # 0: not drawn yet
     from_step: int = 0
     renamed_from: str = ""
+    home: Path | None = None  # where the files are kept, if output_dir is only to work in
+
+    @property
+    def kept_in(self) -> Path:
+        """The folder in which a person finds the files."""
+        return self.home or self.output_dir
 
     @property
     def dir(self) -> Path:
@@ -53,6 +60,11 @@ class Run:
         """The LoRA file: suffix "" for the final one, "-000002" for epoch 2."""
         return self.output_dir / f"{self.name}{suffix}.{self.ending}"
 
+    def owns(self, file_name: str) -> bool:
+        """The name is that of a LoRA file of this run, of its end or from along its way."""
+        pattern = rf"{re.escape(self.name)}(-\d{{6}}|-step\d{{8}})?\.{re.escape(self.ending)}"
+        return re.fullmatch(pattern, file_name) is not None
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -64,20 +76,32 @@ class RunRecord:
     finished: bool = False
 
 
-def choose_run(output_dir: str, name: str, *, ending: str, fingerprint: str, seed: int = 0) -> Run:
+def choose_run(
+    output_dir: str,
+    name: str,
+    *,
+    ending: str,
+    fingerprint: str,
+    seed: int = 0,
+    workplace: Path | None = None,
+) -> Run:
     """The unfinished run of the same settings, or a new one under a name that is still free.
 
-    seed: the one that was asked for; 0 goes on with whatever was drawn.
+    seed: the one that was asked for; 0 goes on with whatever was drawn. workplace: a fast folder
+    to work in while output_dir, which is slow, keeps copies.
     """
     folder = Path(output_dir).expanduser()
     candidate, number = name, 1
     while True:
-        run = Run(folder, candidate, ending, fingerprint, renamed_from="" if number == 1 else name)
-        record = read_record(run.dir)
+        renamed = "" if number == 1 else name
+        run = Run(folder, candidate, ending, fingerprint, renamed_from=renamed)
+        if workplace is not None:
+            run = replace(run, output_dir=_place_for(folder, workplace), home=folder)
+        record = newest_record(run)
         is_same = record and not record.finished and record.fingerprint == fingerprint
         if record and is_same and seed in (0, record.seed):
             return replace(run, seed=record.seed, from_step=record.step)
-        if not run.dir.exists() and not _has_files(run):
+        if not any(_is_taken(run, place) for place in {run.output_dir, run.kept_in}):
             return run
         number += 1
         candidate = f"{name}-{number}"
@@ -88,6 +112,7 @@ def begin(run: Run, *, seed: int, settings_toml: str) -> None:
 
     Raises: OutputError where the folder cannot be written.
     """
+    bring_back(run)
     try:
         run.dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run.dir / "run.toml", lambda part: part.write_text(settings_toml, "utf-8"))
@@ -98,6 +123,26 @@ def begin(run: Run, *, seed: int, settings_toml: str) -> None:
             f"output_dir = {run.output_dir} cannot be written: {error.strerror or error}.",
             "It must be a folder in which you may create files, with free space.",
             "Choose another output_dir, or free some space.",
+        ) from error
+
+
+def bring_back(run: Run) -> None:
+    """After a lost session: the copies of a run, where they have come farther than what is here.
+
+    Raises: OutputError where they cannot be read.
+    """
+    if run.home is None or not run.resumes:
+        return
+    kept, record = run.home / run.dir.name, newest_record(run)
+    if record is None or record == read_record(run.dir):
+        return
+    try:
+        shutil.copytree(kept, run.dir, dirs_exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The state of this run cannot be copied from {kept}: {error}",
+            "It was kept there in an earlier session.",
+            "Check that the folder is there and that its storage is connected.",
         ) from error
 
 
@@ -135,12 +180,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def _has_files(run: Run) -> bool:
-    """A LoRA file of that name lies there, of the end of a run or from along its way."""
-    if run.file("").exists():
-        return True
-    named = re.compile(rf"{re.escape(run.name)}-(\d{{6}}|step\d{{8}})\.{re.escape(run.ending)}")
-    return any(named.fullmatch(path.name) for path in _listed(run.output_dir))
+def newest_record(run: Run) -> RunRecord | None:
+    """The record that has come farthest: the work's, or that of the copies after a lost session."""
+    folders = [run.dir] if run.home is None else [run.dir, run.home / run.dir.name]
+    found = [record for folder in folders if (record := read_record(folder))]
+    mine = [record for record in found if record.fingerprint == run.fingerprint] or found
+    return max(mine, key=lambda record: (record.finished, record.step), default=None)
+
+
+def _place_for(folder: Path, workplace: Path) -> Path:
+    """A folder of its own for each output folder, the same in every session."""
+    return workplace / "runs" / hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]
+
+
+def _is_taken(run: Run, folder: Path) -> bool:
+    """A run or a LoRA file of that name lies there."""
+    return (folder / run.dir.name).exists() or any(run.owns(p.name) for p in _listed(folder))
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from collections.abc import Generator
 from kit import runs
 from kit.checkpoint import Checkpoint, step_suffix
 from kit.events import Began, Event, Finished, Noticed, Stepped
+from kit.mirroring import Mirror, mirrored
 from kit.optim import rates_of
 from kit.planning import Plan
 from kit.sampling import draw_samples
@@ -37,7 +38,7 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
     for text in plan.notices:
         yield Noticed(text)
 
-    with interrupt_asks(stop):
+    with interrupt_asks(stop), mirrored(plan.run) as mirror:
         shop = yield from _prepared(plan)  # model, caches, network, optimizer, state
         step = done = shop.checkpoint.kept_step
         try:
@@ -66,11 +67,12 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
                 if saved := shop.checkpoint.save_due(step):
                     shop.checkpoint.keep(step)
                     yield saved
+                yield from mirror.notices()
                 if stop.asked:
                     break
                 shop.checkpoint.keep_if_cheap(step)
 
-            yield from _ended(plan, shop.checkpoint, done)
+            yield from _ended(plan, shop.checkpoint, mirror, done)
         except GeneratorExit:  # whoever iterated has left: a whole step lies behind us
             shop.checkpoint.keep(done)
             raise
@@ -78,7 +80,9 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
             shop.network.detach_hooks()
 
 
-def _ended(plan: Plan, checkpoint: Checkpoint, done: int) -> Generator[Event, None, None]:
+def _ended(
+    plan: Plan, checkpoint: Checkpoint, mirror: Mirror, done: int
+) -> Generator[Event, None, None]:
     """The last file: the LoRA itself, or what it has come to, with what is needed to go on."""
     if done < plan.total_steps:
         checkpoint.keep(done)
@@ -89,6 +93,8 @@ def _ended(plan: Plan, checkpoint: Checkpoint, done: int) -> Generator[Event, No
         checkpoint.finish(done)
         reason = "done"
     yield saved
+    mirror.finish()
+    yield from mirror.notices()
     yield Finished(done, reason, saved.path)
 
 

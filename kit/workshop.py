@@ -49,6 +49,7 @@ from kit.planning import Plan
 from kit.sampling import Artist, rescales
 from kit.settings import Noise, Settings
 from kit.settings.checks import caches_latents, caches_words, rates
+from kit.staging import staged_images, staged_model
 
 
 @dataclass
@@ -194,6 +195,8 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
     file, notices = find_model(settings)
     for text in notices:
         yield Noticed(text)
+    file = yield from staged_model(file)
+    plan = yield from staged_images(plan)
     accelerator = make_accelerator(device, settings.memory.mixed_precision)
     family = load_model(settings, file, device)
     if family.zero_terminal_snr and not rescales(settings.samples.sample_sampler):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from kit.events import Event, Noticed
-from kit.runs import Run
+from kit.runs import Run, bring_back
 from kit.sinks.console import Console
 from kit.sinks.history import JsonLines, read_events
 from kit.sinks.picture import LossChart
@@ -31,6 +31,7 @@ def listening(run: Run, *more: Sink, chart: Path | None = None) -> Iterator[Sink
 
     chart: where the curve is drawn; None means loss.png in the run's folder.
     """
+    bring_back(run)  # the events of an earlier session, before new ones are added
     with closing(JsonLines(run.dir / "events.jsonl", run.from_step)) as lines:
         yield fan_out(*more, lines, LossChart(chart or run.dir / "loss.png", lines.kept()))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kit.events import Event, Finished
 from kit.planning import Plan
+from kit.runs import bring_back
 from kit.settings import Settings
 from kit.sinks import JsonLines, LossChart, Sink, fan_out, listening
 from kit.ui.dashboard import Dashboard
@@ -67,6 +68,7 @@ def run(events: Iterable[Event], plan: Plan) -> Dashboard:
 
 
 def _lines_of(plan: Plan) -> JsonLines:
+    bring_back(plan.run)
     return JsonLines(plan.run.dir / "events.jsonl", plan.run.from_step)
 
 

@@ -1,0 +1,168 @@
+"""A run's files, copied to where they are kept while it works elsewhere.
+
+On Colab the output folder lies on Google Drive: kept, but slow, and sometimes not answering. So the
+run works on the machine's own disk, and a thread copies what is new: each copy is read back and
+compared, and tried again until it is whole. Copies are written beside their place and renamed, so
+that what is kept is always whole, and the state comes before the record that tells of it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kit.events import Noticed
+from kit.runs import Run, write_atomically
+
+SECONDS_BETWEEN_LOOKS = 5.0
+SECONDS_BETWEEN_STATES = 60.0  # a lost session costs at most this much, and one copy's time
+LAST_TRIES = 5
+BLOCK = 1 << 22
+
+Stamp = tuple[int, int]  # time of change and size
+
+
+@contextmanager
+def mirrored(run: Run) -> Iterator[Mirror]:
+    """Copy in the background what the run writes; at the end wait until all of it is copied.
+
+    Without a home there is nothing to do.
+    """
+    mirror = Mirror(run)
+    mirror.start()
+    try:
+        yield mirror
+    finally:
+        mirror.finish()
+
+
+class Mirror:
+    """Looks for new files of a run and copies them."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._copied: dict[Path, Stamp] = {}
+        self._failing: dict[Path, str] = {}
+        self._told = False
+        self._states_copied_at = float("-inf")
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to copy in a thread of its own."""
+        if self.run.home is None:
+            return
+        work = contextvars.copy_context().run
+        self._thread = threading.Thread(
+            target=work, args=(self._work,), name="kit-mirror", daemon=True
+        )
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Copy what is left, and stop. What cannot be copied is told by `notices`."""
+        if self.run.home is None:
+            return
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join()
+        for attempt in range(LAST_TRIES):
+            self.copy_new(last=True)
+            if not self._failing:
+                return
+            time.sleep(min(2.0**attempt, 20))
+
+    def notices(self) -> Iterator[Noticed]:
+        """Copies that do not succeed, told once until they do."""
+        if not self._failing:
+            self._told = False
+        elif not self._told:
+            self._told = True
+            name, reason = next(iter(self._failing.items()))
+            yield Noticed(
+                f"{len(self._failing)} files are not yet copied to {self.run.home} ({name.name}: "
+                f"{reason}). They lie in {self.run.output_dir}; it is tried again and again"
+            )
+
+    def _work(self) -> None:
+        pause = SECONDS_BETWEEN_LOOKS
+        while not self._ending.wait(pause):
+            self.copy_new()
+            # A storage that does not answer is asked less and less often.
+            pause = min(pause * 2, 60) if self._failing else SECONDS_BETWEEN_LOOKS
+
+    def copy_new(self, *, last: bool = False) -> None:
+        """Copy every file that is new or changed, remove copies of those that are gone."""
+        assert self.run.home is not None
+        state_due = time.monotonic() - self._states_copied_at >= SECONDS_BETWEEN_STATES
+        for path in self._files(with_state=last or state_due):
+            self._copy(path)
+        if last or state_due:
+            self._copy_record()
+        for path in [path for path in self._copied if not path.exists()]:
+            (self.run.home / path.relative_to(self.run.output_dir)).unlink(missing_ok=True)
+            del self._copied[path]
+        if state_due:
+            self._states_copied_at = time.monotonic()
+
+    def _files(self, *, with_state: bool) -> Iterator[Path]:
+        """What belongs to the run: LoRA files first, then samples, then its folder."""
+        run = self.run
+        if run.output_dir.is_dir():
+            yield from sorted(path for path in run.output_dir.iterdir() if run.owns(path.name))
+        if run.sample_dir.is_dir():
+            yield from sorted(run.sample_dir.glob(f"{run.name}_*"))
+        for path in sorted(run.dir.rglob("*")) if run.dir.is_dir() else ():
+            is_state = path.parent != run.dir
+            if path.is_file() and path.name != "run.json" and (with_state or not is_state):
+                yield path
+
+    def _copy_record(self) -> None:
+        """The record last: it must never tell of a state that is not there."""
+        record = self.run.dir / "run.json"
+        if record.is_file():
+            self._copy(record)
+
+    def _copy(self, path: Path) -> None:
+        if path.suffix == ".part" or self.run.home is None:
+            return
+        try:
+            stat = path.stat()
+            stamp = stat.st_mtime_ns, stat.st_size
+            if self._copied.get(path) == stamp:
+                return
+            copy_whole(path, self.run.home / path.relative_to(self.run.output_dir))
+        except FileNotFoundError:
+            return  # replaced or removed just now; the next look sees what has become of it
+        except OSError as error:
+            self._failing[path] = error.strerror or str(error)
+        else:
+            self._copied[path] = stamp
+            self._failing.pop(path, None)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file, read the copy back, and rename it only if it is the same.
+
+    Raises: OSError where it cannot be written, or reads back otherwise.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(part: Path) -> None:
+        digest = hashlib.sha256()
+        with source.open("rb") as file, part.open("wb") as copy:
+            while block := file.read(BLOCK):
+                digest.update(block)
+                copy.write(block)
+            copy.flush()
+            os.fsync(copy.fileno())
+        with part.open("rb") as copy:
+            if hashlib.file_digest(copy, "sha256").digest() != digest.digest():
+                raise OSError(f"{part.name} reads back otherwise than it was written")
+
+    write_atomically(target, write)
