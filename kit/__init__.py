@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kit.ui import listeners as listeners
     from kit.ui import show as show
     from kit.ui import watch as watch
+    from kit.ui.welcome import welcome as welcome
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ _HOMES = {
     "show": "kit.ui:show",
     "train": "kit.training:train",
     "watch": "kit.ui:watch",
+    "welcome": "kit.ui.welcome:welcome",
 }
 __all__ = [
     "Dashboard",
@@ -53,6 +55,7 @@ __all__ = [
     "show",
     "train",
     "watch",
+    "welcome",
 ]
 
 
