@@ -323,6 +323,7 @@ class CaptionReader:
 
     plan: Plan
     family: Family
+    adapters: tuple[nn.Module, ...] = ()  # beside the encoders: they too decide what is read
 
     def words(self, captions: Sequence[str]) -> Words:
         """Encode now; differentiable where the encoders learn."""
@@ -353,7 +354,7 @@ class CaptionReader:
 
     @cached_property
     def _encoders(self) -> str:
-        return weights_hash(list(self.family.text_encoders))
+        return weights_hash([*self.family.text_encoders, *self.adapters])
 
 
 def _captions(plan: Plan) -> set[str]:

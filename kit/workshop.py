@@ -218,8 +218,8 @@ def equip(
     """
     settings = plan.settings
     latents = yield from _latents(plan, family)
-    words = yield from _words(plan, family, accelerator)
     network = _attached(plan, family)
+    words = yield from _words(plan, family, network, accelerator)
     _checkpoint_gradients(settings, family)
     learning = _learning(plan, network, accelerator.device)
     for text in learning.notices:
@@ -276,14 +276,20 @@ def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
 
 
 def _words(
-    plan: Plan, family: Family, accelerator: Accelerator
+    plan: Plan, family: Family, network: Network, accelerator: Accelerator
 ) -> Generator[Event, None, WordsCache | None]:
-    """Cached captions, after which the text encoders leave the device; or none."""
+    """Cached captions, after which the text encoders leave the device; or none.
+
+    Frozen adapters that network_weights brought for the encoders act on what is cached.
+    """
     if not caches_words(plan.settings):
         return None
-    words = yield from cache_words(plan, CaptionReader(plan, family), accelerator.autocast)
-    for encoder in family.text_encoders:
-        encoder.to("cpu").float()  # half precision is slow or missing on CPUs
+    adapters = network.beside_text_encoders()
+    with network.resting():
+        reader = CaptionReader(plan, family, adapters)
+        words = yield from cache_words(plan, reader, accelerator.autocast)
+    for module in (*family.text_encoders, *adapters):
+        module.to("cpu").float()  # half precision is slow or missing on CPUs
     free_memory()
     return words
 

@@ -76,6 +76,10 @@ class Network(nn.Module):
             if weights and rates[name] > 0
         )
 
+    def beside_text_encoders(self) -> tuple[nn.Module, ...]:
+        """The adapters of all text encoders."""
+        return tuple(a for name, a in self.named() if self._layers[name].part != "unet")
+
     def detach_hooks(self) -> None:
         """Leave the base model as it was."""
         for hook in self._hooks:

@@ -90,11 +90,18 @@ def build_vae(scaling_factor: float) -> AutoencoderKL:
 
 
 def write_tiny(
-    folder: Path, family: str, *, predicts: str = "epsilon", seed: int = 0, thin: bool = False
+    folder: Path,
+    family: str,
+    *,
+    predicts: str = "epsilon",
+    zero_snr: bool = False,
+    seed: int = 0,
+    thin: bool = False,
 ) -> Path:
     """A diffusers folder of "sd1", "sd2" or "sdxl"; the same seed gives the same weights.
 
-    thin: fewer blocks than the real layout, for tests of everything but names; made at once.
+    zero_snr: its scheduler says that the noisiest step is pure noise; thin: fewer blocks than the
+    real layout, for tests of everything but names.
     """
     is_xl = family == "sdxl"
     with torch.random.fork_rng(devices=[]):
@@ -110,7 +117,7 @@ def write_tiny(
             parts["text_encoder_2"] = CLIPTextModelWithProjection(text_config(48, 3, "gelu"))
         for module in parts.values():
             _spread(module)
-    parts["scheduler"] = _scheduler(family, predicts)
+    parts["scheduler"] = _scheduler(family, predicts, zero_snr)
     pads = {"tokenizer": "!" if family == "sd2" else END, "tokenizer_2": "!"}
     for name in ("tokenizer", "tokenizer_2") if is_xl else ("tokenizer",):
         parts[name] = packaged_tokenizer(pads[name], splits_pad=True).inner
@@ -127,8 +134,9 @@ def _spread(module: torch.nn.Module) -> None:
             torch.nn.init.normal_(weight, mean=float("norm" in name and "weight" in name), std=0.1)
 
 
-def _scheduler(family: str, predicts: str) -> Any:
+def _scheduler(family: str, predicts: str, zero_snr: bool) -> Any:
     shared = {
+        "rescale_betas_zero_snr": zero_snr,
         "beta_start": 0.00085,
         "beta_end": 0.012,
         "beta_schedule": "scaled_linear",
