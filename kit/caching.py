@@ -10,8 +10,6 @@ Shapes: 3 colours, H W picture, C latent channels, h w latent height and width.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-import safetensors.torch
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kit.dataset.batches import Use
@@ -37,10 +34,11 @@ from kit.dataset.pixels import (
     recolouring,
 )
 from kit.errors import DatasetError
-from kit.events import Cached, Event, Noticed
+from kit.events import Cached, Event
 from kit.families import Family, Tokens, Words
 from kit.planning import Plan
-from kit.runs import write_atomically
+from kit.prefetching import Ahead
+from kit.shelf import Shelf, file_hash, weights_hash
 
 FOLDER = ".kit_cache"
 
@@ -62,6 +60,23 @@ class Latents(Protocol):
         """The latent, cut and mirrored as this use asks."""
         ...
 
+    def expect(self, uses: Sequence[Use], *, epoch: int) -> None:
+        """These will be asked for soon, in this order."""
+        ...
+
+    @property
+    def ahead(self) -> int:
+        """How many batches it is good to expect ahead."""
+        ...
+
+    def rest(self) -> None:
+        """An epoch is over: end threads that are not to outlive it."""
+        ...
+
+    def close(self) -> None:
+        """End every thread."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Cut:
@@ -79,6 +94,8 @@ class Encoder:
 
     def __init__(self, plan: Plan, family: Family) -> None:
         self.plan, self.family = plan, family
+        workers = plan.settings.machine.max_data_loader_n_workers
+        self.pictures: Ahead[_Cut, np.ndarray] = Ahead(self._prepared, workers=workers)
 
     def cut(self, use: Use, *, epoch: int, flip: bool, random_crop: bool) -> _Cut:
         """How this use is cut: a function of (seed, epoch, image, turn)."""
@@ -137,11 +154,15 @@ class Encoder:
         return mask_files(folder) if folder else {}
 
     def _pixels(self, cut: _Cut) -> Tensor:
+        pixels_HW3 = self.pictures.take(cut)
+        return torch.from_numpy(pixels_HW3).permute(2, 0, 1).float() / 127.5 - 1
+
+    def _prepared(self, cut: _Cut) -> np.ndarray:
+        """Pixels from 0 to 255 in the shape H W 3: a function of the cut alone."""
         picture = open_upright(self.plan.images[cut.image].path)
         place = self.plan.fits[cut.image]
         pixels_HW3 = prepared(picture, place, cut.offset, flipped=cut.flipped)
-        pixels_HW3 = recoloured(pixels_HW3, cut.hue, cut.gamma)
-        return torch.from_numpy(pixels_HW3).permute(2, 0, 1).float() / 127.5 - 1
+        return recoloured(pixels_HW3, cut.hue, cut.gamma)
 
 
 @dataclass(frozen=True)
@@ -152,12 +173,33 @@ class LiveLatents:
 
     def of(self, use: Use, *, epoch: int) -> Latent:
         """Open, cut and encode the image now."""
-        images = self.encoder.plan.settings.images
-        cut = self.encoder.cut(
-            use, epoch=epoch, flip=images.flip_aug, random_crop=images.random_crop
-        )
+        cut = self._cut(use, epoch)
         [(mean_Chw, logvar_Chw)] = self.encoder.encode([cut])
         return Latent(mean_Chw, logvar_Chw, self.encoder.conditions(cut), self.encoder.mask(cut))
+
+    def expect(self, uses: Sequence[Use], *, epoch: int) -> None:
+        """Have their pictures read."""
+        self.encoder.pictures.expect(self._cut(use, epoch) for use in uses)
+
+    @property
+    def ahead(self) -> int:
+        """One batch for each thread."""
+        return self.encoder.pictures.workers
+
+    def rest(self) -> None:
+        """Begin new threads in the next epoch, unless they are to stay."""
+        if not self.encoder.plan.settings.machine.persistent_data_loader_workers:
+            self.encoder.pictures.rest()
+
+    def close(self) -> None:
+        """End the threads."""
+        self.encoder.pictures.close()
+
+    def _cut(self, use: Use, epoch: int) -> _Cut:
+        images = self.encoder.plan.settings.images
+        return self.encoder.cut(
+            use, epoch=epoch, flip=images.flip_aug, random_crop=images.random_crop
+        )
 
 
 @dataclass(frozen=True)
@@ -173,50 +215,16 @@ class KeptLatents:
         cut = self.encoder.cut(use, epoch=epoch, flip=flip, random_crop=False)
         return self.kept[cut.image, cut.flipped]
 
+    ahead = 0
 
-class Shelf:
-    """Tensors on disk by the hash of what they depend on; an unwritable place is left alone."""
+    def expect(self, uses: Sequence[Use], *, epoch: int) -> None:
+        """All of it is there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.refused = ""
+    def rest(self) -> None:
+        """No threads."""
 
-    @staticmethod
-    def key(*parts: object) -> str:
-        """The hash of everything that the thing depends on."""
-        text = json.dumps(parts, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def get(self, key: str, *names: str) -> dict[str, Tensor] | None:
-        """What lies there, or None where nothing whole with these names does."""
-        path = self.folder / f"{key}.safetensors"
-        try:
-            tensors = safetensors.torch.load_file(path) if path.is_file() else {}
-        except (SafetensorError, OSError):
-            return None
-        return tensors if tensors.keys() >= set(names) else None
-
-    def put(self, key: str, tensors: dict[str, Tensor]) -> None:
-        """Keep it; the first refusal of the disk is remembered and nothing more is tried."""
-        if self.refused:
-            return
-        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(
-                self.folder / f"{key}.safetensors",
-                lambda part: safetensors.torch.save_file(whole, part),
-            )
-        except (OSError, SafetensorError) as error:
-            self.refused = str(error)
-
-    def notice(self) -> Iterator[Event]:
-        """Tell where the disk refused."""
-        if self.refused:
-            yield Noticed(
-                f"the cache cannot be kept in {self.folder} ({self.refused}); it stays in memory "
-                "for this run"
-            )
+    def close(self) -> None:
+        """No threads."""
 
 
 def cache_latents(plan: Plan, encoder: Encoder) -> Generator[Event, None, Latents]:
@@ -225,25 +233,31 @@ def cache_latents(plan: Plan, encoder: Encoder) -> Generator[Event, None, Latent
     cuts = list(_cuts(plan))
     shelf = Shelf(_folder(plan) / "latents") if settings.memory.cache_latents_to_disk else None
     vae = weights_hash([encoder.family.vae]) if shelf else ""
-    kept: dict[tuple[int, bool], Latent] = {}
-    for group in _grouped(plan, cuts, settings.memory.vae_batch_size):
-        keys = [_latent_key(plan, cut, vae) for cut in group] if shelf else [""] * len(group)
-        found = [shelf.get(key, "mean", "logvar") if shelf else None for key in keys]
-        missing = [cut for cut, tensors in zip(group, found, strict=True) if tensors is None]
-        fresh = iter(encoder.encode(missing) if missing else [])
-        for cut, key, tensors in zip(group, keys, found, strict=True):
-            if tensors is None:
-                mean_Chw, logvar_Chw = next(fresh)
-                tensors = {"mean": mean_Chw, "logvar": logvar_Chw}
-                if shelf:
-                    shelf.put(key, tensors)
-            conditions = encoder.conditions(cut)
-            kept[cut.image, cut.flipped] = Latent(
-                tensors["mean"], tensors["logvar"], conditions, encoder.mask(cut)
-            )
-        yield Cached("latents", len(kept), len(cuts))
+    keys = {cut: _latent_key(plan, cut, vae) for cut in cuts} if shelf else {}
+    found: dict[_Cut, dict[str, Tensor]] = {}
+    for cut, key in keys.items():
+        if shelf and (tensors := shelf.get(key, "mean", "logvar")):
+            found[cut] = tensors
+    if found:
+        yield Cached("latents", len(found), len(cuts))
+    missing = [cut for cut in cuts if cut not in found]
+    groups = list(_grouped(plan, missing, settings.memory.vae_batch_size))
+    for number, group in enumerate(groups):
+        for soon in groups[number : number + 1 + encoder.pictures.workers]:
+            encoder.pictures.expect(soon)
+        for cut, (mean_Chw, logvar_Chw) in zip(group, encoder.encode(group), strict=True):
+            found[cut] = {"mean": mean_Chw, "logvar": logvar_Chw}
+            if shelf:
+                shelf.put(keys[cut], found[cut])
+        yield Cached("latents", len(found), len(cuts))
     if shelf:
         yield from shelf.notice()
+    kept = {
+        (cut.image, cut.flipped): Latent(
+            found[cut]["mean"], found[cut]["logvar"], encoder.conditions(cut), encoder.mask(cut)
+        )
+        for cut in cuts
+    }
     return KeptLatents(encoder, kept)
 
 
@@ -268,31 +282,8 @@ def _grouped(plan: Plan, cuts: Iterable[_Cut], most: int) -> Iterator[list[_Cut]
 
 def _latent_key(plan: Plan, cut: _Cut, vae: str) -> str:
     place: Fit = plan.fits[cut.image]
-    picture = _file_hash(plan.images[cut.image].path)
+    picture = file_hash(plan.images[cut.image].path)
     return Shelf.key("latent", picture, place.resized, place.bucket, cut.offset, cut.flipped, vae)
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DatasetError(
-            f"The image {path} cannot be read: {error.strerror or error}",
-            "It was there when the run was planned.",
-            "Put it back, or plan the run again.",
-        ) from error
-
-
-def weights_hash(modules: Sequence[nn.Module]) -> str:
-    """A hash of every weight's bytes, in the precision that it is used in."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            plain = tensor.detach().cpu().contiguous()
-            digest.update(f"{name}{plain.dtype}{tuple(plain.shape)}".encode())
-            digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _folder(plan: Plan) -> Path:

@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 from kit.errors import DeviceError
+from kit.settings import Machine
+from kit.settings.rules_machine import gpu_ids
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def choose_device() -> torch.device:
-    """CUDA before Apple's MPS before the CPU."""
+THREADS_BESIDE_GPU = 2  # for a GPU's run more bring nothing, and other processes want some
+
+
+@contextmanager
+def at_work(machine: Machine) -> Iterator[None]:
+    """The GPU and the number of threads that are asked for; both are as before after the block."""
+    threads = torch.get_num_threads()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpu = torch.cuda.current_device() if gpus else 0
+    asked = machine.num_cpu_threads_per_process or (THREADS_BESIDE_GPU if gpus else threads)
+    torch.set_num_threads(asked)
+    if gpus > _first_gpu(machine, gpu):
+        torch.cuda.set_device(_first_gpu(machine, gpu))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if gpus:
+            torch.cuda.set_device(gpu)
+
+
+def _first_gpu(machine: Machine, current: int) -> int:
+    return (*gpu_ids(machine.gpu_ids), current)[0]
+
+
+def choose_device(machine: Machine | None = None) -> torch.device:
+    """CUDA before Apple's MPS before the CPU; of several GPUs the one that is asked for.
+
+    Raises: DeviceError where there is no GPU of that number.
+    """
     if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
+        gpu, there = torch.cuda.current_device(), torch.cuda.device_count()
+        gpu = _first_gpu(machine, gpu) if machine else gpu
+        if gpu >= there:
+            raise DeviceError(
+                f"gpu_ids names GPU {gpu}, which is not there.",
+                f"There are {there}: " + ", ".join(map(str, range(there))) + ".",
+                "Choose one of them, or leave gpu_ids blank.",
+            )
+        return torch.device("cuda", gpu)
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")

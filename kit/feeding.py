@@ -55,6 +55,7 @@ class Feed:
         """The batch of a micro-step (from 0)."""
         plan = self.plan
         epoch = number // plan.batches_per_epoch
+        self._expect(number)
         _, uses = batch_at(plan.layout, number)
         latents = [self.latents.of(use, epoch=epoch) for use in uses]
         clean = []
@@ -77,6 +78,18 @@ class Feed:
             sizes_B6=torch.tensor([latent.conditions for latent in latents]),
             number=number,
         )
+
+    def _expect(self, number: int) -> None:
+        """Tell what this batch and the next ones will ask for."""
+        plan = self.plan
+        if number % plan.batches_per_epoch == 0:
+            self.latents.rest()
+        if not self.latents.ahead:
+            return
+        end = plan.window(plan.total_steps).stop
+        for soon in range(number, min(number + 1 + self.latents.ahead, end)):
+            _, uses = batch_at(plan.layout, soon)
+            self.latents.expect(uses, epoch=soon // plan.batches_per_epoch)
 
     def _caption(self, use: Use, number: int) -> str:
         """What the image's caption becomes at this use."""

@@ -22,7 +22,7 @@ from kit.errors import DatasetError, SettingsError
 from kit.hosts import host
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
-from kit.settings import Settings, rules_rates
+from kit.settings import Settings, declarations, rules_rates
 from kit.settings.checks import caches_latents, notices, problems
 from kit.settings.prompts import Prompt, parse_prompts
 
@@ -369,14 +369,12 @@ def _cut_share(place: Fit) -> float:
 
 
 def _fingerprint(settings: Settings, images: tuple[TrainImage, ...]) -> str:
-    """What must be equal for a run to go on: all settings but its name and place, and the images.
+    """What must be equal for a run to go on: the settings that shape it, and the images.
 
     The seed is left to the run's record, which knows the one that was drawn for a blank.
     Captions and picture files are told by size and time; a changed one begins a new run.
     """
-    asked = settings.flat()
-    for name in ("output_dir", "output_name", "seed"):
-        asked.pop(name)
+    asked = {n: v for n, v in settings.flat().items() if declarations()[n].shapes_run}
     pictures = [
         (
             str(i.path.resolve()),

@@ -14,6 +14,7 @@ from collections.abc import Generator
 
 from kit import runs
 from kit.checkpoint import Checkpoint, step_suffix
+from kit.devices import at_work
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.mirroring import Mirror, mirrored
 from kit.optim import rates_of
@@ -38,7 +39,11 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
     for text in plan.notices:
         yield Noticed(text)
 
-    with interrupt_asks(stop), mirrored(plan.run) as mirror:
+    with (
+        interrupt_asks(stop),
+        at_work(plan.settings.machine),
+        mirrored(plan.run) as mirror,
+    ):
         shop = yield from _prepared(plan)  # model, caches, network, optimizer, state
         step = done = shop.checkpoint.kept_step
         try:
@@ -77,7 +82,7 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
             shop.checkpoint.keep(done)
             raise
         finally:
-            shop.network.detach_hooks()
+            shop.close()
 
 
 def _ended(

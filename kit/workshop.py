@@ -140,6 +140,11 @@ class Workshop:
             weight = weight * losses.debiased_weight(snr_B, predicts=predicts)
         return weight
 
+    def close(self) -> None:
+        """Leave the base model as it was, and no thread behind."""
+        self.network.detach_hooks()
+        self.feed.latents.close()
+
     @property
     def _noise(self) -> Noise:
         return self.plan.settings.noise
@@ -190,7 +195,9 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
     """
     settings, began = plan.settings, time.time()
     require_model(settings)
-    device = choose_device()
+    device = choose_device(settings.machine)
+    if settings.machine.gpu_ids and device.type != "cuda":
+        yield Noticed(f"gpu_ids has no effect: {describe(device)} trains, no NVIDIA GPU is there")
     check_precision(device, settings.memory.mixed_precision)
     file, notices = find_model(settings)
     for text in notices:
@@ -269,7 +276,10 @@ def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
     encoder = Encoder(plan, family)
     if not caches_latents(plan.settings):
         return LiveLatents(encoder)
-    latents = yield from cache_latents(plan, encoder)
+    try:
+        latents = yield from cache_latents(plan, encoder)
+    finally:
+        encoder.pictures.close()
     family.vae.to("cpu")
     free_memory()
     return latents

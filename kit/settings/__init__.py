@@ -22,6 +22,7 @@ from kit.settings.basic import Basic
 from kit.settings.captions import Captions
 from kit.settings.folders import Folders
 from kit.settings.images import Images
+from kit.settings.machine import Machine
 from kit.settings.memory import Memory
 from kit.settings.metadata import Metadata
 from kit.settings.model import Model
@@ -32,8 +33,8 @@ from kit.settings.saving import Saving
 from kit.settings.setting import Declared, Section
 
 __all__ = [
-    "Basic", "Captions", "Declared", "Folders", "Images", "Memory", "Metadata", "Model", "Network",
-    "Noise", "Samples", "Saving", "Section", "Settings", "declarations",
+    "Basic", "Captions", "Declared", "Folders", "Images", "Machine", "Memory", "Metadata", "Model",
+    "Network", "Noise", "Samples", "Saving", "Section", "Settings", "declarations",
 ]  # fmt: skip
 
 
@@ -50,6 +51,7 @@ class Settings(BaseModel):
     network: Network = Network()
     noise: Noise = Noise()
     memory: Memory = Memory()
+    machine: Machine = Machine()
     saving: Saving = Saving()
     samples: Samples = Samples()
     metadata: Metadata = Metadata()

@@ -57,6 +57,7 @@ class Basic(Section, box="Parameters / Basic"):
         "Seed",
         "Same seed and same settings, same LoRA. Blank or 0: drawn at the start, and told.",
         between=(0, 2**32 - 1),
+        shapes_run=False,  # the run's record knows the one that was drawn for a blank
     )
     learning_rate: float = setting(
         1e-4,

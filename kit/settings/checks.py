@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator
 
 from kit import catalog
 from kit.errors import SettingsError
-from kit.settings import Settings, declarations, rules_captions, rules_noise, rules_rates
+from kit.settings import (
+    Settings,
+    declarations,
+    rules_captions,
+    rules_machine,
+    rules_noise,
+    rules_rates,
+)
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.prompts import parse_prompts
 
@@ -245,6 +252,7 @@ PROBLEMS: tuple[Rule, ...] = (
     *rules_rates.PROBLEMS,
     *rules_captions.PROBLEMS,
     *rules_noise.PROBLEMS,
+    *rules_machine.PROBLEMS,
 )
 NOTICES: tuple[Rule, ...] = (
     *rules_rates.NOTICES,
@@ -258,4 +266,5 @@ NOTICES: tuple[Rule, ...] = (
     _pickle_without_metadata,
     *rules_captions.NOTICES,
     *rules_noise.NOTICES,
+    *rules_machine.NOTICES,
 )

@@ -44,12 +44,14 @@ class Folders(Section, box="Folders"):
         "needed to "
         "go on after a disconnect to '<name>.run'.",
         kind="path",
+        shapes_run=False,
     )
     output_name: str = setting(
         "last",
         "Model output name",
         "The file's name, without ending. An existing file is never overwritten: the name gets a "
         "number.",
+        shapes_run=False,
     )
     training_comment: str = setting(
         "", "Training comment", "Any text; it is embedded in the LoRA file as ss_training_comment."

@@ -41,6 +41,7 @@ class Declared:
     gui_key: str | None  # None: the GUI has no such field
     families: tuple[str, ...]
     source: str
+    shapes_run: bool  # another value makes another run, which starts from the beginning
 
     @property
     def possible(self) -> str:
@@ -70,12 +71,15 @@ def setting(
     families: tuple[str, ...] = ALL_FAMILIES,
     source: str = "",
     box: str = "",
+    shapes_run: bool = True,
 ) -> Any:
     """Declare a setting inside a Section.
 
     between: inclusive bounds; kind: "path" or "text" where the Python type does not say it;
     gui: the GUI's JSON key where it differs from the name, None where the GUI has no such field;
-    box: the place in the form, where it differs from the section's.
+    box: the place in the form, where it differs from the section's;
+    shapes_run: False where it changes no number of the training, so that an unfinished run goes on
+    when it is changed.
     """
     extra: dict[str, Any] = {
         "between": between,
@@ -86,6 +90,7 @@ def setting(
         "families": families,
         "source": source,
         "box": box,
+        "shapes_run": shapes_run,
     }
     return Field(default, title=label, description=help, json_schema_extra=extra)
 
@@ -164,6 +169,7 @@ def _declared(section: type[Section], name: str, info: FieldInfo) -> Declared:
         gui_key=name if gui == "" else gui,
         families=extra["families"],
         source=extra["source"],
+        shapes_run=extra["shapes_run"],
     )
 
 

@@ -101,7 +101,7 @@ class Stage:
         try:
             yield shop
         finally:
-            shop.network.detach_hooks()
+            shop.close()
 
     def load_family(self, *args: Any, **kwargs: Any) -> Any:
         """In place of the product's own: a copy of what it read for the same arguments."""

@@ -55,6 +55,7 @@ PROBLEMS = {
         dict(sample_every_n_epochs=1),
         dict(sample_every_n_steps=10, sample_prompts=" \n"),
     ],
+    "_gpu_numbers": [dict(gpu_ids="all"), dict(gpu_ids="-1")],
 }  # fmt: skip
 NOTICES = {
     "_no_warmup": [
@@ -110,6 +111,8 @@ NOTICES = {
         dict(max_train_steps=5, epoch=3),
     ],
     "_pickle_without_metadata": [dict(save_model_as="ckpt")],
+    "_further_gpus": [dict(gpu_ids="1,0")],
+    "_threads_to_keep": [dict(persistent_data_loader_workers=True)],
 }
 FINE = {
     "one part learns": dict(unet_lr=0),

@@ -1,0 +1,45 @@
+"""What of the computer a run uses."""
+
+from __future__ import annotations
+
+from kit.settings.setting import Section, setting
+
+
+class Machine(Section, box="Accelerate launch"):
+    """What of the computer a run uses."""
+
+    num_cpu_threads_per_process: int | None = setting(
+        None,
+        "Number of CPU threads per core",
+        "Threads of torch on the CPU, for the whole run and not per core. Blank: 2 beside a GPU, "
+        "where more bring nothing, and as many as torch chooses where the CPU itself trains; there "
+        "another number rounds a little differently.",
+        between=(1, 1024),
+        unit="threads",
+        shapes_run=False,
+    )
+    gpu_ids: str = setting(
+        "",
+        "GPU IDs",
+        "The number of the GPU that trains, from 0. Of several, such as 1,0, the first is used: a "
+        "run is one process on one GPU. Blank: the current one, usually 0.",
+        shapes_run=False,
+    )
+    max_data_loader_n_workers: int = setting(
+        0,
+        "Max num workers for DataLoader",
+        "Threads that read and cut pictures ahead, while latents are cached and, where they are "
+        "not, while the GPU trains. 0: read when they are needed. The batches are the same.",
+        between=(0, 64),
+        unit="threads",
+        box="Parameters / Advanced",
+        shapes_run=False,
+    )
+    persistent_data_loader_workers: bool = setting(
+        False,
+        "Persistent data loader",
+        "Keep these threads from one epoch to the next instead of beginning new ones, which takes "
+        "about a millisecond.",
+        box="Parameters / Advanced",
+        shapes_run=False,
+    )

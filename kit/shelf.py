@@ -1,0 +1,89 @@
+"""A cache on disk: tensors by the hash of all that they depend on, and these hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from kit.errors import DatasetError
+from kit.events import Event, Noticed
+from kit.runs import write_atomically
+
+
+class Shelf:
+    """Tensors on disk by the hash of what they depend on; an unwritable place is left alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.refused = ""
+
+    @staticmethod
+    def key(*parts: object) -> str:
+        """The hash of everything that the thing depends on."""
+        text = json.dumps(parts, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def get(self, key: str, *names: str) -> dict[str, Tensor] | None:
+        """What lies there, or None where nothing whole with these names does."""
+        path = self.folder / f"{key}.safetensors"
+        try:
+            tensors = safetensors.torch.load_file(path) if path.is_file() else {}
+        except (SafetensorError, OSError):
+            return None
+        return tensors if tensors.keys() >= set(names) else None
+
+    def put(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Keep it; the first refusal of the disk is remembered and nothing more is tried."""
+        if self.refused:
+            return
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(
+                self.folder / f"{key}.safetensors",
+                lambda part: safetensors.torch.save_file(whole, part),
+            )
+        except (OSError, SafetensorError) as error:
+            self.refused = str(error)
+
+    def notice(self) -> Iterator[Event]:
+        """Tell where the disk refused."""
+        if self.refused:
+            yield Noticed(
+                f"the cache cannot be kept in {self.folder} ({self.refused}); it stays in memory "
+                "for this run"
+            )
+
+
+def file_hash(path: Path) -> str:
+    """A hash of an image file's bytes.
+
+    Raises: DatasetError where it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DatasetError(
+            f"The image {path} cannot be read: {error.strerror or error}",
+            "It was there when the run was planned.",
+            "Put it back, or plan the run again.",
+        ) from error
+
+
+def weights_hash(modules: Sequence[nn.Module]) -> str:
+    """A hash of every weight's bytes, in the precision that it is used in."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            plain = tensor.detach().cpu().contiguous()
+            digest.update(f"{name}{plain.dtype}{tuple(plain.shape)}".encode())
+            digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,66 @@
+"""What of the computer a run uses."""
+
+import threading
+
+import pytest
+import torch
+
+from kit import devices, planning, prefetching
+from kit.events import Loaded
+from kit.training import train
+from tests.effects.stage import Row
+
+LIVE = {"cache_latents": False}
+AHEAD = {**LIVE, "max_data_loader_n_workers": 2}
+
+
+def threads(stage, settings):
+    """Torch's threads while a run trains; afterwards they are what they were."""
+    before, during = torch.get_num_threads(), []
+    for event in train(planning.plan(settings)):
+        if isinstance(event, Loaded):
+            during.append(torch.get_num_threads())
+            break
+    assert torch.get_num_threads() == before
+    return during
+
+
+def gpu(stage, settings):
+    """The GPU that is chosen on a machine with two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: 2)
+        patch.setattr(torch.cuda, "current_device", lambda: 0)
+        return str(devices.choose_device(settings.machine))
+
+
+def readers(stage, settings):
+    """Who opens pictures, and how many pools of threads two epochs take."""
+    pools, names = [], set()
+    make = prefetching.ThreadPoolExecutor
+
+    def counted(*args, **kwargs):
+        pools.append(args)
+        return make(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, stage.shop(settings) as shop:
+        patch.setattr(prefetching, "ThreadPoolExecutor", counted)
+        pictures = shop.feed.latents.encoder.pictures
+        prepared = pictures._make
+
+        def noted(cut):
+            names.add(threading.current_thread().name.partition("_")[0])
+            return prepared(cut)
+
+        pictures._make = noted
+        for number in range(2 * shop.plan.batches_per_epoch):
+            shop.feed.batch(number)
+    return sorted(names), len(pools)
+
+
+ROWS = {
+    "num_cpu_threads_per_process": Row(threads, 3, plain=1),
+    "gpu_ids": Row(gpu, "1,0"),
+    "max_data_loader_n_workers": Row(readers, 2, given=LIVE),
+    "persistent_data_loader_workers": Row(readers, True, given=AHEAD),
+}
