@@ -4,6 +4,8 @@
     kit plan run.toml --set network_dim=16          what would happen, without torch
     kit train run.toml                              do it, or go on with it
     kit settings > run.toml                         every setting with its help
+    kit import old.json --toml run.toml             settings of other programs, with a report
+    kit export run.toml --kohya-json gui.json       ours for other programs
     kit inspect cat.safetensors                     what a LoRA file says about itself
 
 What goes wrong and a person can put right ends with exit code 2 and no traceback.
@@ -12,32 +14,24 @@ What goes wrong and a person can put right ends with exit code 2 and no tracebac
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from kit import __version__, catalog
-from kit.errors import KitError, SettingsError, nearest
+from kit.cli import travelling
+from kit.cli.command import Command
+from kit.cli.listing import act_settings, describe_settings
+from kit.cli.reading import read_settings, takes_settings
+from kit.errors import KitError, nearest
 from kit.planning import plan
-from kit.settings import Declared, Settings, declarations
 from kit.sinks import Console, listening
 
 WRONG = 2  # the exit code of argparse, too
 INTERRUPTED = 130  # what shells report for Ctrl-C
-
-
-@dataclass(frozen=True)
-class Command:
-    """One word after `kit`."""
-
-    help: str
-    describe: Callable[[argparse.ArgumentParser], None]
-    act: Callable[[argparse.Namespace], int | None]  # an exit code, where it is not 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,74 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 # ---------------------------------------------------------------------------- plan and train
 
 
-def _takes_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        metavar="run.toml",
-        help="a file with settings; `kit settings` prints one to begin with",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="changes",
-        metavar="NAME=VALUE",
-        help="a setting that counts more than the file's, e.g. --set network_dim=16 or "
-        "--set network.network_dim=16; an empty value is a blank; may be given again",
-    )
-    parser.epilog = """examples:
-  %(prog)s run.toml
-  %(prog)s run.toml --set network_dim=16 --set output_name=rank16
-  %(prog)s --set train_data_dir=images --set pretrained_model_name_or_path=base.safetensors"""
-
-
 def _describe_plan(parser: argparse.ArgumentParser) -> None:
-    _takes_settings(parser)
+    takes_settings(parser)
     parser.add_argument("--json", action="store_true", help="the plan's numbers, for programs")
-
-
-def read_settings(file: Path | None, changes: Sequence[str]) -> Settings:
-    """The file's settings, or the defaults, with the changes of --set.
-
-    Raises: SettingsError with every problem of both at once.
-    """
-    problems: list[str] = []
-    values: dict[str, str] = {}
-    settings = Settings()
-    for change in changes:
-        try:
-            name, value = parse_change(change)
-            values[name] = value
-        except SettingsError as error:
-            problems += error.problems
-    try:
-        settings = Settings.load(file) if file else settings
-    except SettingsError as error:
-        problems += error.problems
-    try:
-        settings = settings.replace(**values)
-    except SettingsError as error:
-        problems += error.problems
-    if problems:
-        raise SettingsError(problems)
-    return settings
-
-
-def parse_change(text: str) -> tuple[str, str]:
-    """`network_dim=16` or `network.network_dim=16` to the setting's name and what it is set to.
-
-    Raises: SettingsError where it is neither, or the section is not the setting's.
-    """
-    place, equals, value = text.partition("=")
-    section, _, name = place.strip().rpartition(".")
-    if not equals or not name:
-        raise SettingsError([f"--set {text}: write NAME=VALUE, such as network_dim=16"])
-    declared = declarations().get(name)
-    if section and declared and declared.section != section:
-        raise SettingsError([f"--set {text}: {name} is in [{declared.section}], not [{section}]"])
-    return name, value
 
 
 def _act_plan(chosen: argparse.Namespace) -> None:
@@ -177,72 +106,7 @@ def _act_train(chosen: argparse.Namespace) -> None:
             tell(event)
 
 
-# -------------------------------------------------------------- settings, demo, inspect
-
-
-def _describe_settings(parser: argparse.ArgumentParser) -> None:
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--toml", action="store_true", help="a file to begin with (the default)")
-    form.add_argument("--json", action="store_true", help="every declaration, for programs")
-    form.add_argument("--markdown", action="store_true", help="tables, for people")
-
-
-def _act_settings(chosen: argparse.Namespace) -> None:
-    if chosen.json:
-        print(settings_json())
-    elif chosen.markdown:
-        print(settings_markdown())
-    else:
-        print(Settings().to_toml().strip())
-
-
-def settings_json() -> str:
-    """Every declared setting as a JSON list, in the order of the form."""
-    rows = [
-        {**dataclasses.asdict(declared), "possible": declared.possible}
-        for declared in declarations().values()
-    ]
-    return json.dumps(rows, indent=2)
-
-
-def settings_markdown() -> str:
-    """Every declared setting in Markdown tables, one for each box of the form."""
-    by_box: dict[str, list[Declared]] = {}
-    for declared in declarations().values():
-        by_box.setdefault(declared.box, []).append(declared)
-    return "\n\n".join(
-        "\n".join([f"## {box}", "", *_MARKDOWN_HEAD, *(_markdown_row(row) for row in rows)])
-        for box, rows in by_box.items()
-    )
-
-
-_MARKDOWN_HEAD = (
-    "| Setting | Label | Default | Possible | What it does |",
-    "| --- | --- | --- | --- | --- |",
-)
-
-
-def _markdown_row(declared: Declared) -> str:
-    default = "" if declared.default in (None, "") else f"`{_toml_word(declared.default)}`"
-    cells = (
-        f"`{declared.name}`",
-        _markdown(declared.label),
-        default or "blank",
-        _markdown(declared.possible),
-        _markdown(declared.help),
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def _toml_word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _markdown(text: str) -> str:
-    """Text in which nothing is taken for a tag, a column or emphasis."""
-    for mark in "\\|*_<>":
-        text = text.replace(mark, f"\\{mark}")
-    return text
+# ------------------------------------------------------------------------- demo, inspect
 
 
 def _describe_demo(parser: argparse.ArgumentParser) -> None:
@@ -279,8 +143,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "plan": Command("show what a training would do, without doing it", _describe_plan, _act_plan),
     "train": Command(
-        "train a LoRA, or go on with a training of the same settings", _takes_settings, _act_train
+        "train a LoRA, or go on with a training of the same settings", takes_settings, _act_train
     ),
-    "settings": Command("print every setting with its help", _describe_settings, _act_settings),
+    "settings": Command("print every setting with its help", describe_settings, act_settings),
+    "import": travelling.IMPORT,
+    "export": travelling.EXPORT,
     "inspect": Command("tell what a LoRA file holds", _describe_inspect, _act_inspect),
 }

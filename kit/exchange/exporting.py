@@ -1,0 +1,63 @@
+"""Settings for other programs, with a notice for each that they cannot hold.
+
+What is lost is not listed by hand: the result is read back, and what comes back otherwise is told.
+"""
+
+from __future__ import annotations
+
+import tomlkit
+
+from kit.exchange import gui_json, sd_scripts
+from kit.exchange.arguments import SCRIPT
+from kit.exchange.known import trainer_args
+from kit.exchange.report import shown
+from kit.exchange.translating import unread_by
+from kit.settings import Settings, declarations
+
+SCRIPTS = {True: "sdxl_train_network.py", False: "train_network.py"}
+
+
+def export_gui(settings: Settings) -> tuple[str, list[str]]:
+    """The GUI's JSON, and what it cannot hold."""
+    written = gui_json.to_gui(settings)
+    back, _ = gui_json.from_gui(written)
+    known = {d.name for d in declarations().values() if d.gui_key in written}
+    notices = _differences(settings, back, known, "the GUI")
+    if settings.model.sdxl is None:
+        notices.append(
+            "sdxl is blank: the GUI does not read it from the model's file; tick SDXL there where "
+            "it is one"
+        )
+    return gui_json.as_json(written), notices
+
+
+def export_sd_scripts(settings: Settings) -> tuple[str, list[str]]:
+    """sd-scripts' TOML, and what it cannot hold."""
+    written = sd_scripts.to_sd_scripts(settings)
+    script = SCRIPTS[bool(settings.model.sdxl)]
+    back, _, _ = sd_scripts.from_sd_scripts(
+        {SCRIPT: script, **sd_scripts.entries_of(written)}, assumes_defaults=True
+    )
+    document = tomlkit.document()
+    document.add(tomlkit.comment(f"accelerate launch {script} --config_file THIS_FILE"))
+    for name, value in written.items():
+        document.add(name, value)
+    known = {name for name in declarations() if name in trainer_args()}
+    notices = _differences(settings, back, known, "sd-scripts")
+    return tomlkit.dumps(document), notices
+
+
+def _differences(settings: Settings, back: Settings, known: set[str], program: str) -> list[str]:
+    """What does not come back as it was; a switch that is off or blank is the same there."""
+    found = []
+    unread = unread_by(settings.network.LoRA_type)
+    before, after = settings.flat(), back.flat()
+    for name, value in before.items():
+        same = value == after[name] or (value is False and after[name] is None)
+        if same or name in unread:
+            continue
+        if name in known:
+            found.append(f"{name} = {shown(value)} is written as its like, {shown(after[name])}")
+        else:
+            found.append(f"{name} = {shown(value)}: {program} has no such setting")
+    return found

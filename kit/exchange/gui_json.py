@@ -1,0 +1,236 @@
+"""The kohya_ss GUI's JSON: presets, saved forms, and what it leaves beside a LoRA.
+
+Its loader's own conversions are done here too: old names, texts for numbers, old switches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from kit import catalog
+from kit.exchange.fitting import as_number, fitted, is_blank, is_zero
+from kit.exchange.known import gui_fields
+from kit.exchange.report import Line
+from kit.exchange.translating import (
+    Dialect,
+    Entries,
+    Outcome,
+    Rule,
+    no_effect,
+    one_of,
+    refused,
+    take,
+    translate,
+    translated,
+)
+from kit.settings import Settings, declarations
+
+RENAMED = MappingProxyType(
+    {
+        "lora_network_weights": "network_weights",
+        "conv_dims": "conv_block_dims",
+        "conv_alphas": "conv_block_alphas",
+        "stop_text_encoder_training_pct": "stop_text_encoder_training",
+        "use_wandb": "log_with",
+    }
+)
+FAMILY_BOXES = {
+    "sd3_checkbox": "Stable Diffusion 3",
+    "flux1_checkbox": "Flux.1",
+    "hunyuan_image_checkbox": "HunyuanImage-2.1",
+    "anima_checkbox": "Anima",
+    "lumina_checkbox": "Lumina",
+}
+OTHER_KINDS = ("Anima", "Flux1", "Flux1 OFT", "HunyuanImage-2.1", "Lumina")
+SDXL_ONLY = ("sdxl_cache_text_encoder_outputs", "sdxl_no_half_vae")
+
+
+def from_gui(entries: Entries, base: Settings | None = None) -> tuple[Settings, list[Line]]:
+    """Settings from the GUI's JSON; a key that is absent leaves the base's value."""
+    return translate(dialect(), entries, base or Settings())
+
+
+def to_gui(settings: Settings) -> dict[str, Any]:
+    """Everything that the GUI saves, so that it loads to the same; secrets stay blank."""
+    written: dict[str, Any] = {key: field.default for key, field in gui_fields().items()}
+    flat = settings.flat()
+    for declared in declarations().values():
+        key = declared.gui_key
+        if key in written:
+            written[key] = _for_gui(declared.name, gui_fields()[key].default, flat)
+    written["model_list"] = "custom"
+    if "xformers" not in dialect().names:
+        written["xformers"] = "sdpa"  # how it was trained here
+    return dict(sorted(written.items()))
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """The GUI's own layout."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def _for_gui(name: str, usual: Any, flat: Mapping[str, Any]) -> Any:
+    """A setting's value; the GUI has no blank numbers and no blank switches."""
+    value = flat[name]
+    if value is not None:
+        return value
+    if name in ("unet_lr", "text_encoder_lr"):
+        return flat["learning_rate"]
+    if name == "conv_dim":
+        return flat["network_dim"]
+    if isinstance(usual, bool):
+        return False
+    if name in ("lr_scheduler_num_cycles", "lr_scheduler_power"):
+        return usual
+    return 0 if isinstance(usual, int | float) else ""
+
+
+@cache
+def dialect() -> Dialect:
+    """How the GUI spells settings."""
+    names = {d.gui_key: d.name for d in declarations().values() if d.gui_key}
+    return Dialect(
+        label="the kohya_ss GUI",
+        names=names,
+        known=gui_fields(),
+        rules=_rules(),
+        renamed=RENAMED,
+        zero_is_unset=True,
+    )
+
+
+def _rules() -> dict[str, Rule]:
+    return {
+        "LoRA_type": _kind,
+        "optimizer": optimizer,
+        "use_8bit_adam": _use_8bit_adam,
+        "lr_scheduler": schedule("optimizer"),
+        "unet_lr": _rate("unet_lr", "text_encoder_lr"),
+        "text_encoder_lr": _rate("text_encoder_lr", "unet_lr"),
+        "save_model_as": _save_model_as,
+        "model_list": _model_list,
+        "xformers": _attention,
+        "log_with": _log_with,
+        "optimizer_args": unquoted("optimizer_args"),
+        "lr_scheduler_args": unquoted("lr_scheduler_args"),
+        **{box: _other_family(label) for box, label in FAMILY_BOXES.items()},
+        **dict.fromkeys(SDXL_ONLY, _only_for_sdxl),
+    }
+
+
+def _kind(value: Any, entries: Entries) -> Outcome | None:
+    if value == "LoCon":
+        return take("LoRA_type", "LyCORIS/LoCon", told="LoCon's name of today")
+    if value in OTHER_KINDS:
+        return refused(
+            f"{value} is for another model family; LoRA Kit trains SD 1.x, 2.x and XL",
+            LoRA_type=value,
+        )
+    return None
+
+
+def optimizer(value: Any, entries: Entries) -> Outcome | None:
+    """An optimizer in any case; blank is AdamW."""
+    if is_blank(value):
+        return translated("blank means AdamW", optimizer_type="AdamW")
+    name = one_of(catalog.OPTIMIZERS, value)
+    if name and name != value:
+        return take("optimizer_type", name, told="our spelling")
+    return None
+
+
+def _use_8bit_adam(value: Any, entries: Entries) -> Outcome | None:
+    if not is_blank(entries.get("optimizer")):
+        return no_effect("the old way to choose an optimizer; optimizer is there too and counts")
+    switched_on = str(value).strip().lower() in ("true", "1")
+    return take(
+        "optimizer_type", "AdamW8bit" if switched_on else "AdamW", told="the old switch of it"
+    )
+
+
+def unquoted(name: str) -> Rule:
+    """A list or text of name=value; quotes are for the shell and the GUI."""
+
+    def rule(value: Any, entries: Entries) -> Outcome:
+        texts = value if isinstance(value, list) else [value or ""]
+        plain = " ".join(" ".join(map(str, texts)).replace('"', "").replace("'", "").split())
+        return take(name, plain)
+
+    return rule
+
+
+def schedule(optimizer_key: str) -> Rule:
+    """The schedule named adafactor only says that Adafactor goes its own way."""
+
+    def rule(value: Any, entries: Entries) -> Outcome | None:
+        if str(value).strip().lower() != "adafactor" or "adafactor" in catalog.SCHEDULES:
+            return None
+        if str(entries.get(optimizer_key, "")).strip().lower() != "adafactor":
+            return refused("only the optimizer Adafactor has this schedule", lr_scheduler=value)
+        return take("lr_scheduler", "constant", told="Adafactor chooses its own rate")
+
+    return rule
+
+
+def _rate(name: str, other: str) -> Rule:
+    """With both rates at 0 the GUI trains both parts at Learning rate."""
+
+    def rule(value: Any, entries: Entries) -> Outcome | None:
+        both = (as_number(value), as_number(entries.get(other, 1)))
+        if all(rate is not None and is_zero(rate) for rate in both):
+            return translated("both rates are 0 there: learning_rate counts", **{name: None})
+        if is_blank(value):
+            return take(name, 0, told="blank means 0 there")
+        return None
+
+    return rule
+
+
+def _save_model_as(value: Any, entries: Entries) -> Outcome | None:
+    if value in ("ckpt", "safetensors"):
+        return None
+    return take("save_model_as", "safetensors", told="the GUI saves it so")
+
+
+def _model_list(value: Any, entries: Entries) -> Outcome | None:
+    is_named = not is_blank(entries.get("pretrained_model_name_or_path"))
+    if is_named or is_blank(value) or value == "custom":
+        return None
+    return take("pretrained_model_name_or_path", value, told="the quick pick")
+
+
+def _attention(value: Any, entries: Entries) -> Outcome | None:
+    """The old switch, where there is a setting at all."""
+    name = dialect().names.get("xformers")
+    if name is None or not isinstance(value, bool):
+        return None
+    return take(name, "xformers" if value else "none", told="the old switch of it")
+
+
+def _log_with(value: Any, entries: Entries) -> Outcome | None:
+    """`use_wandb` was a switch."""
+    name = dialect().names.get("log_with")
+    if name is None or str(value).lower() not in ("true", "false"):
+        return None
+    return take(name, "wandb" if str(value).lower() == "true" else "", told="was a switch")
+
+
+def _other_family(label: str) -> Rule:
+    def rule(value: Any, entries: Entries) -> Outcome | None:
+        if str(value).strip().lower() not in ("true", "1"):
+            return no_effect("another model family, and off")
+        return refused(f"the file trains {label}; LoRA Kit trains SD 1.x, 2.x and XL")
+
+    return rule
+
+
+def _only_for_sdxl(value: Any, entries: Entries) -> Outcome | None:
+    """The GUI sends these for SDXL only, ticked or not."""
+    is_on = str(value).strip().lower() in ("true", "1")
+    if not is_on or fitted(declarations()["sdxl"], entries.get("sdxl", True)):
+        return None
+    return no_effect("the GUI sends it for SDXL only")

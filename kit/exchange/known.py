@@ -1,0 +1,121 @@
+"""What the kohya_ss GUI and sd-scripts know: names, types and defaults, as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A field of the GUI, or an argument of the trainer."""
+
+    name: str
+    type: str  # "bool", "int", "float", "str"; the trainer's also "flag", "list[str]", ...
+    default: Any
+    families: tuple[str, ...]
+    is_ours: bool  # it means something for SD 1.x, 2.x or XL
+
+    @property
+    def is_list(self) -> bool:
+        """It takes several values."""
+        return self.type.startswith("list")
+
+
+def gui_fields() -> MappingProxyType[str, Foreign]:
+    """The fields that the GUI saves in its JSON, by key."""
+    return _known()[0]
+
+
+def trainer_args() -> MappingProxyType[str, Foreign]:
+    """The arguments of train_network.py and sdxl_train_network.py, by name."""
+    return _known()[1]
+
+
+def other_families() -> MappingProxyType[str, str]:
+    """Arguments and network arguments of other families' trainers, with their families."""
+    return _known()[2]
+
+
+def network_args() -> MappingProxyType[str, str]:
+    """What may stand in network_args, with the GUI's key of it."""
+    return _known()[3]
+
+
+_Tables = tuple[
+    MappingProxyType[str, Foreign],
+    MappingProxyType[str, Foreign],
+    MappingProxyType[str, str],
+    MappingProxyType[str, str],
+]
+
+
+@cache
+def _known() -> _Tables:
+    text = resources.files("kit.exchange").joinpath("known.json").read_text("utf-8")
+    tables = json.loads(text)
+    return (
+        MappingProxyType({row[0]: _foreign(row) for row in tables["gui"]}),
+        MappingProxyType({row[0]: _foreign(row) for row in tables["trainer"]}),
+        MappingProxyType(dict(tables["other_families"])),
+        MappingProxyType(dict(tables["network_args"])),
+    )
+
+
+def _foreign(row: list[Any]) -> Foreign:
+    name, kind, default, families = row
+    is_ours = not families.startswith("!")
+    return Foreign(name, kind, default, tuple(families.lstrip("!").split()), is_ours)
+
+
+_ONE_PROCESS = "training runs in one process here, on one GPU"
+_GOES_ON = "a run's state is always kept beside the LoRA; started again, it goes on by itself"
+_ATTENTION = "attention is always PyTorch's own, which picks the fastest way"
+_CONSOLE = "says how the other program talks, not how it trains"
+_OF_THE_GUI = "the GUI's own bookkeeping"
+
+# What will never be a setting, with the reason. A declared setting of that name comes first.
+_NEVER: tuple[tuple[str, str], ...] = (
+    (
+        "training runs in one process here, on one GPU",
+        """num_processes num_machines multi_gpu gpu_ids main_process_port
+        extra_accelerate_launch_args ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph
+        deepspeed zero_stage offload_optimizer_device offload_optimizer_nvme_path
+        offload_param_device offload_param_nvme_path zero3_init_flag zero3_save_16bit_model
+        fp16_master_weights_and_gradients""",
+    ),
+    (
+        "a run's state is always kept beside the LoRA; started again, it goes on by itself",
+        """resume save_state save_state_on_train_end save_last_n_steps_state
+        save_last_n_epochs_state initial_epoch initial_step skip_until_initial_step""",
+    ),
+    (
+        "attention is always PyTorch's own, which picks the fastest way",
+        "xformers sdpa mem_eff_attn",
+    ),
+    (
+        "says how the other program talks, not how it trains",
+        "console_log_level console_log_file console_log_simple output_config debug_dataset",
+    ),
+    ("the GUI's own bookkeeping", "save_as_bool model_list"),
+    ("the GUI does not use it either", "lowvram"),
+    ("it left the GUI's LoRA tab; captions are always padded", "no_token_padding"),
+    (
+        "a cache is known by what it was made of, so there is nothing to skip",
+        "skip_cache_check",
+    ),
+    ("captions and sizes are always read anew", "cache_info"),
+    ("it does nothing in sd-scripts' LoRA training either", "fused_backward_pass"),
+    (
+        "how a file is read makes no difference to the LoRA",
+        "disable_mmap_load_safetensors",
+    ),
+    ("the file's arguments are read, too", "config_file"),
+)
+REASONS: MappingProxyType[str, str] = MappingProxyType(
+    {name: reason for reason, names in _NEVER for name in names.split()}
+)

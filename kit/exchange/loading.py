@@ -1,0 +1,169 @@
+"""Settings from whatever there is: our TOML, the GUI's JSON, sd-scripts' files, a LoRA, a text.
+
+    settings, report = load_any("old.json")
+
+What it is, is told by its content. Our own files are read strictly: an unknown name is an error.
+Foreign ones are translated, and the report has a line for each of their keys.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kit.errors import SettingsError
+from kit.exchange import command_line, gui_json, lora_recipe, sd_scripts
+from kit.exchange.report import Line, Report, Verdict, shown
+from kit.modelfile.headers import read_header
+from kit.settings import Settings, declarations
+
+MADE_BY_THE_RUN = ("output_dir", "logging_dir")
+CONFIG_FILE = "config_file"
+DEEPEST = 3  # files that name files
+
+
+def load_any(source: str | Path) -> tuple[Settings, Report]:
+    """Settings from a file, or from the text of one, with what became of each key.
+
+    Raises: SettingsError where it cannot be read, or our own file holds what is no setting.
+    """
+    if isinstance(source, str) and _is_text(source):
+        return _from_text(source, "the text", Path())
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".safetensors":
+        return _from_lora(path)
+    return _from_text(_read(path), path.name, path.parent)
+
+
+def _is_text(source: str) -> bool:
+    """Text rather than the name of a file."""
+    return "\n" in source or source.lstrip().startswith("{") or command_line.looks_like_one(source)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(
+            [
+                f"{path}: cannot be read ({error.strerror}); give a .toml or .json file with "
+                "settings, a LoRA's .safetensors, or a text file with a command line"
+            ]
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            [f"{path}: is no text; of files of weights only a LoRA's .safetensors can be read"]
+        ) from error
+
+
+def _from_lora(path: Path) -> tuple[Settings, Report]:
+    if not path.is_file():
+        raise SettingsError([f"{path}: there is no such file"])
+    settings, lines = lora_recipe.from_metadata(read_header(path).metadata)
+    return settings, _report(path.name, settings, lines)
+
+
+def _from_text(text: str, name: str, folder: Path) -> tuple[Settings, Report]:
+    if text.lstrip().startswith("{"):
+        return _from_json(text, name)
+    values = _as_toml(text)
+    if values is not None:
+        return _from_toml(values, name)
+    if command_line.looks_like_one(text):
+        entries = with_config_files(command_line.arguments_in(text), folder)
+        return _from_arguments(entries, f"{name} (a command line)")
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError([f"{name}: is no TOML file: {error}"]) from error
+    raise SettingsError([f"{name}: holds no settings"])
+
+
+def _as_toml(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text) or None
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _from_json(text: str, name: str) -> tuple[Settings, Report]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise SettingsError([f"{name}: is no JSON file: {error}"]) from error
+    if "network_module" in values and "LoRA_type" not in values:
+        return _from_arguments(sd_scripts.entries_of(values), f"{name} (sd-scripts)")
+    settings, lines = gui_json.from_gui(values)
+    return settings, _report(f"{name} (kohya_ss GUI)", settings, lines)
+
+
+def _from_toml(values: Mapping[str, Any], name: str) -> tuple[Settings, Report]:
+    """Ours, or sd-scripts', which always names the network's module."""
+    if "datasets" in values:
+        raise SettingsError(
+            [f"{name}: describes images, not a training; it belongs in dataset_config"]
+        )
+    entries = sd_scripts.entries_of(values)
+    if "network_module" in entries:
+        return _from_arguments(entries, f"{name} (sd-scripts)")
+    settings = Settings.of(values)
+    lines = [
+        Line(key, shown(value), Verdict.TAKEN, changes={key: value})
+        for key, value in entries.items()
+    ]
+    return settings, Report(name, tuple(lines), {}, missing_paths(settings), is_foreign=False)
+
+
+def _from_arguments(entries: Mapping[str, Any], name: str) -> tuple[Settings, Report]:
+    settings, lines, assumed = sd_scripts.from_sd_scripts(entries, assumes_defaults=True)
+    return settings, _report(name, settings, lines, assumed=assumed, strict=True)
+
+
+def with_config_files(entries: Mapping[str, Any], folder: Path, depth: int = 0) -> dict[str, Any]:
+    """Arguments with those of the file that --config_file names; the command line counts more.
+
+    Raises: SettingsError where there is no such file.
+    """
+    named = entries.get(CONFIG_FILE)
+    if not named or depth == DEEPEST:
+        return sd_scripts.entries_of(entries)
+    path = Path(str(named)).expanduser()
+    path = path if path.is_absolute() or path.exists() else folder / path
+    if not path.exists() and path.with_suffix(".toml").exists():
+        path = path.with_suffix(".toml")
+    inner = _as_toml(_read(path)) or {}
+    return {**sd_scripts.entries_of(inner), **sd_scripts.entries_of(entries)}
+
+
+def _report(
+    name: str,
+    settings: Settings,
+    lines: list[Line],
+    *,
+    assumed: Mapping[str, Any] | None = None,
+    strict: bool = False,
+) -> Report:
+    return Report(name, tuple(lines), assumed or {}, missing_paths(settings), strict)
+
+
+def missing_paths(settings: Settings) -> dict[str, str]:
+    """Paths that the settings name and that are not here; names on the Hub are not looked up."""
+    return {
+        name: value
+        for name, value in settings.flat().items()
+        if declarations()[name].type == "path"
+        and name not in MADE_BY_THE_RUN
+        and value
+        and not _is_there(name, str(value))
+    }
+
+
+def _is_there(name: str, value: str) -> bool:
+    if Path(value).expanduser().exists():
+        return True
+    may_be_on_hub = declarations()[name].section == "model"
+    parts = value.split("/")
+    return may_be_on_hub and len(parts) == 2 and all(parts) and "\\" not in value

@@ -1,0 +1,105 @@
+"""LoRA types and what sd-scripts calls them: a network module and its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kit import catalog
+from kit.exchange.known import gui_fields, network_args
+from kit.exchange.translating import unread_by
+from kit.settings import Declared, Settings, declarations
+
+LYCORIS = "lycoris.kohya"
+ALGORITHMS = {
+    "locon": "LyCORIS/LoCon",
+    "loha": "LyCORIS/LoHa",
+    "lokr": "LyCORIS/LoKr",
+    "ia3": "LyCORIS/iA3",
+    "dylora": "LyCORIS/DyLoRA",
+    "glora": "LyCORIS/GLoRA",
+    "diag-oft": "LyCORIS/Diag-OFT",
+    "boft": "LyCORIS/BOFT",
+    "full": "LyCORIS/Native Fine-Tuning",
+}
+ALGORITHM_NAMES = {"": "locon", "lora": "locon", "oft": "diag-oft", "diag_oft": "diag-oft"}
+MODULES = {
+    "networks.lora": "Standard",
+    "networks.lora_fa": "LoRA-FA",
+    "networks.dylora": "Kohya DyLoRA",
+    "networks.loha": "Kohya LoHa",
+    "networks.lokr": "Kohya LoKr",
+}
+WITH_CONVOLUTIONS = "Kohya LoCon"
+DROPOUT = "dropout"  # what the trainer adds to a network's arguments by itself
+
+
+def kind_of(module: str, arguments: Mapping[str, Any]) -> str | None:
+    """The LoRA type of a module with its arguments, in the GUI's words; None where it has none."""
+    module = module.strip()
+    if module == LYCORIS:
+        algorithm = str(arguments.get("algo", "")).strip().lower()
+        return ALGORITHMS.get(ALGORITHM_NAMES.get(algorithm, algorithm))
+    if module == "networks.lora" and _asks_for_convolutions(arguments):
+        return WITH_CONVOLUTIONS
+    return MODULES.get(module)
+
+
+def _asks_for_convolutions(arguments: Mapping[str, Any]) -> bool:
+    return str(arguments.get("conv_dim", "")).strip() not in ("", "0", "None") or bool(
+        arguments.get("conv_block_dims")
+    )
+
+
+def module_of(kind: str) -> tuple[str, dict[str, str]]:
+    """The module of a LoRA type, and the arguments that choose it there."""
+    module = catalog.KINDS[kind].network_module
+    names = {label: name for name, label in ALGORITHMS.items()}
+    return module, {"algo": names[kind]} if module == LYCORIS else {}
+
+
+def setting_of(argument: str) -> str | None:
+    """The setting that an argument of a network is; None where there is none."""
+    if argument == DROPOUT:
+        return "network_dropout"
+    key = network_args().get(argument, argument)
+    for declared in _network_settings():
+        if argument == declared.name or key in (declared.name, declared.gui_key):
+            return declared.name
+    return None
+
+
+def arguments_of(settings: Settings) -> dict[str, str]:
+    """What must stand in network_args, as texts without blanks.
+
+    A switch is written only where it is on: LyCORIS reads "False" as yes in places.
+    """
+    kind = settings.network.LoRA_type
+    _, written = module_of(kind)
+    flat, unread = settings.flat(), unread_by(kind)
+    for argument in network_args():
+        name = setting_of(argument)
+        if name is None or name in unread:
+            continue
+        value = _written(argument, name, flat)
+        if value is not None:
+            written[argument] = value
+    return written
+
+
+def _written(argument: str, name: str, flat: Mapping[str, Any]) -> str | None:
+    value = flat[name]
+    if value is None and name == "conv_dim":
+        value = flat["network_dim"]  # blank means the same
+    if isinstance(value, bool):
+        usual = gui_fields()[network_args()[argument]].default
+        return "True" if value else "False" if usual else None
+    if not value:
+        return None
+    return f"{value:.9g}" if isinstance(value, float) else "".join(str(value).split())
+
+
+def _network_settings() -> Iterator[Declared]:
+    for declared in declarations().values():
+        if declared.name != "network_dim":
+            yield declared
