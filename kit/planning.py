@@ -19,6 +19,7 @@ from kit.dataset.buckets import BucketRule, Fit, Size, bucket_sizes, fit
 from kit.dataset.images import TrainImage, scan
 from kit.dataset.masks import check_masks
 from kit.errors import DatasetError, SettingsError
+from kit.exchange.additional import with_additional
 from kit.hosts import host
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
@@ -31,7 +32,7 @@ from kit.settings.prompts import Prompt, parse_prompts
 class Plan:
     """What will happen. Steps are optimizer updates, batches are what the device sees at once."""
 
-    settings: Settings  # with the seed that was drawn, if it was blank
+    settings: Settings  # with the seed that was drawn, and additional_parameters applied
     images: tuple[TrainImage, ...]
     fits: tuple[Fit, ...]  # one per image
     layout: Layout
@@ -185,7 +186,8 @@ def plan(settings: Settings) -> Plan:
 
     Raises: SettingsError with all contradictions at once; DatasetError for folders and images.
     """
-    found = problems(settings)
+    settings, wrong, overridden = with_additional(settings)
+    found = [*wrong, *problems(settings)]
     if found:
         raise SettingsError(found)
     dataset = scan(
@@ -224,6 +226,7 @@ def plan(settings: Settings) -> Plan:
         run=run,
         notices=(
             *dataset.notices,
+            *overridden,
             *notices(settings),
             *_noticed(settings, dataset.images, fits, run),
         ),

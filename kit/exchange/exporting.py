@@ -5,9 +5,13 @@ What is lost is not listed by hand: the result is read back, and what comes back
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import tomlkit
 
+from kit.errors import SettingsError
 from kit.exchange import gui_json, sd_scripts
+from kit.exchange.additional import NAME, with_additional
 from kit.exchange.arguments import SCRIPT
 from kit.exchange.known import trainer_args
 from kit.exchange.report import shown
@@ -18,12 +22,19 @@ SCRIPTS = {True: "sdxl_train_network.py", False: "train_network.py"}
 
 
 def export_gui(settings: Settings) -> tuple[str, list[str]]:
-    """The GUI's JSON, and what it cannot hold."""
+    """The GUI's JSON, and what it cannot hold.
+
+    What has no field there, but is an argument of sd-scripts, goes to its Additional parameters.
+
+    Raises: SettingsError where additional_parameters are not understood.
+    """
+    counting = _counting(settings)
     written = gui_json.to_gui(settings)
-    back, _ = gui_json.from_gui(written)
+    written[NAME] = " ".join([settings.extra.additional_parameters, *_arguments(settings)]).strip()
+    back = _counting(gui_json.from_gui(written)[0])
     known = {d.name for d in declarations().values() if d.gui_key in written}
-    notices = _differences(settings, back, known, "the GUI")
-    if settings.model.sdxl is None:
+    notices = _differences(counting, back, known, "the GUI")
+    if counting.model.sdxl is None:
         notices.append(
             "sdxl is blank: the GUI does not read it from the model's file; tick SDXL there where "
             "it is one"
@@ -32,9 +43,13 @@ def export_gui(settings: Settings) -> tuple[str, list[str]]:
 
 
 def export_sd_scripts(settings: Settings) -> tuple[str, list[str]]:
-    """sd-scripts' TOML, and what it cannot hold."""
-    written = sd_scripts.to_sd_scripts(settings)
-    script = SCRIPTS[bool(settings.model.sdxl)]
+    """sd-scripts' TOML, and what it cannot hold.
+
+    Raises: SettingsError where additional_parameters are not understood.
+    """
+    counting = _counting(settings)
+    written = sd_scripts.to_sd_scripts(counting)
+    script = SCRIPTS[bool(counting.model.sdxl)]
     back, _, _ = sd_scripts.from_sd_scripts(
         {SCRIPT: script, **sd_scripts.entries_of(written)}, assumes_defaults=True
     )
@@ -43,8 +58,28 @@ def export_sd_scripts(settings: Settings) -> tuple[str, list[str]]:
     for name, value in written.items():
         document.add(name, value)
     known = {name for name in declarations() if name in trainer_args()}
-    notices = _differences(settings, back, known, "sd-scripts")
+    notices = _differences(counting, back, known, "sd-scripts")
     return tomlkit.dumps(document), notices
+
+
+def _counting(settings: Settings) -> Settings:
+    """With the additional parameters in their places."""
+    counting, problems, _ = with_additional(settings)
+    if problems:
+        raise SettingsError(problems)
+    return counting
+
+
+def _arguments(settings: Settings) -> Iterator[str]:
+    """Settings without a field in the GUI, as arguments; it tears texts at every blank."""
+    changed = settings.changed()
+    for name, value in sd_scripts.to_sd_scripts(settings).items():
+        if name not in changed or declarations()[name].gui_key:
+            continue
+        if value is True:
+            yield f"--{name}"
+        elif not isinstance(value, list) and str(value) and len(str(value).split()) == 1:
+            yield f"--{name}={value}"
 
 
 def _differences(settings: Settings, back: Settings, known: set[str], program: str) -> list[str]:

@@ -18,6 +18,7 @@ from kit.exchange.fitting import as_number, fitted, is_blank, is_zero
 from kit.exchange.known import REASONS, Foreign, other_families
 from kit.exchange.report import Line, Verdict, shown
 from kit.settings import Settings, declarations
+from kit.settings.extra import NAMES_A_SECRET
 
 SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret)$")
 SECRET_TOLD = (
@@ -66,8 +67,8 @@ def translate(dialect: Dialect, entries: Entries, base: Settings) -> tuple[Setti
     settings, judged = _applied(base, judged)
     lines = []
     for key, value, outcome in judged:
-        is_secret = SECRET.search(key) and not is_blank(value)
-        text = "" if is_secret else shown(value)
+        is_secret = SECRET.search(key) or NAMES_A_SECRET.search(str(value))
+        text = "" if is_secret and not is_blank(value) else shown(value)
         lines.append(Line(key, text, outcome.verdict, outcome.told, outcome.changes))
     return settings, lines
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kit.errors import SettingsError, nearest
 from kit.settings.basic import Basic
 from kit.settings.captions import Captions
+from kit.settings.extra import Extra
 from kit.settings.folders import Folders
 from kit.settings.images import Images
 from kit.settings.machine import Machine
@@ -33,8 +34,8 @@ from kit.settings.saving import Saving
 from kit.settings.setting import Declared, Section
 
 __all__ = [
-    "Basic", "Captions", "Declared", "Folders", "Images", "Machine", "Memory", "Metadata", "Model",
-    "Network", "Noise", "Samples", "Saving", "Section", "Settings", "declarations",
+    "Basic", "Captions", "Declared", "Extra", "Folders", "Images", "Machine", "Memory", "Metadata",
+    "Model", "Network", "Noise", "Samples", "Saving", "Section", "Settings", "declarations",
 ]  # fmt: skip
 
 
@@ -55,6 +56,7 @@ class Settings(BaseModel):
     saving: Saving = Saving()
     samples: Samples = Samples()
     metadata: Metadata = Metadata()
+    extra: Extra = Extra()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
