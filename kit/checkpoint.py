@@ -10,19 +10,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from kit.adapters.network import Network
 from kit.errors import OutputError
-from kit.events import Saved
+from kit.events import Saved, StateKept
 from kit.optim import Learning
 from kit.planning import Plan
 from kit.runs import RunRecord, write_atomically, write_record
+from kit.states import STATE_FILE, keeps_states
 
 SHARE = (
     0.03  # of the time may go into keeping state; a kill then costs at most cost / SHARE seconds
@@ -67,18 +70,34 @@ class Checkpoint:
         """write_file(path, step, epoch) writes the network as a LoRA file."""
         self.plan, self.network, self.learning, self.losses = plan, network, learning, losses
         self.scaler, self.write_file = scaler, write_file
-        self.path = plan.run.dir / "state" / "state.pt"
+        self.path = plan.run.dir / "state" / STATE_FILE
         self.kept_step = 0
+        self.notices: list[str] = []
         self._kept_at, self._cost = time.monotonic(), 0.0
 
     def resume(self) -> int:
-        """Restore what was kept; returns the steps that are done, 0 for a new run.
+        """Restore what was kept, or what `resume` names; returns the steps that are done.
 
-        Raises: OutputError where the state cannot be read.
+        Raises: OutputError where the state cannot be read, or is of another network or optimizer.
         """
-        if not self.plan.run.resumes:
+        start = self.plan.start
+        if not self.plan.run.resumes and start is None:
             return 0
-        state = self._read()
+        path = self.path if self.plan.run.resumes or start is None else start.file
+        state = self._read(path)
+        rates = _first_rates(self.learning)
+        try:
+            self._restore(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise _misfit(path, str(error).splitlines()[0]) from error
+        if rates != (own := _first_rates(self.learning)):
+            shown = ", ".join(f"{rate:g}" for rate in own)
+            self.notices.append(f"the learning rates are those of the state: {shown}")
+        return self.kept_step
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if (made := state.get("optimizer_kind")) not in (None, self._optimizer_kind):
+            raise ValueError(f"it was made with {made}, not with {self._optimizer_kind}")
         self.network.load_state_dict(state["network"])
         self.learning.optimizer.load_state_dict(state["optimizer"])
         self.learning.schedule.load_state_dict(state["schedule"])
@@ -86,21 +105,24 @@ class Checkpoint:
             self.scaler.load_state_dict(state["scaler"])
         self.losses.recent.extend(state["losses"])
         self.kept_step = int(state["step"])
-        return self.kept_step
 
-    def _read(self) -> dict[str, Any]:
+    @property
+    def _optimizer_kind(self) -> str:
+        return self.learning.described.partition("(")[0]
+
+    def _read(self, path: Path) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
             raise OutputError(
-                f"The state of this run cannot be read: {self.path} ({error}).",
+                f"The state cannot be read: {path} ({error}).",
                 "Without it the run cannot go on where it stopped.",
-                f"Delete the folder {self.plan.run.dir} to begin again, or restore the file.",
+                f"Delete the folder {path.parent} to begin again, or restore the file.",
             ) from error
         if state["format"] != FORMAT:
             raise OutputError(
-                f"The state of this run was written by another version of LoRA Kit: {self.path}.",
-                do=f"Delete the folder {self.plan.run.dir} to begin again.",
+                f"The state was written by another version of LoRA Kit: {path}.",
+                do=f"Delete the folder {path.parent} to begin again.",
             )
         return state
 
@@ -117,28 +139,63 @@ class Checkpoint:
         if step == self.kept_step:
             return
         began = time.monotonic()
+        with self._writing(self.path):
+            self._write(self.path, step)
+            self._record(step, finished=False)
+        self.kept_step, self._kept_at = step, time.monotonic()
+        self._cost = self._kept_at - began
+
+    def _write(self, path: Path, step: int) -> None:
         scaler = self.scaler.state_dict() if self.scaler else {}
         state = {
             "format": FORMAT,
             "step": step,
             "network": self.network.state_dict(),
             "optimizer": self.learning.optimizer.state_dict(),
+            "optimizer_kind": self._optimizer_kind,
             "schedule": self.learning.schedule.state_dict(),
             "scaler": scaler,
             "losses": list(self.losses.recent),
         }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda part: torch.save(state, part))
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, lambda part: torch.save(state, part))
-            self._record(step, finished=False)
+            yield
         except (OSError, RuntimeError) as error:
             raise OutputError(
-                f"The state could not be written to {self.path}: {error}",
+                f"The state could not be written to {path}: {error}",
                 f"The state of step {self.kept_step} is untouched, and so is every file.",
                 "Free some space there, and start the same settings again to go on.",
             ) from error
-        self.kept_step, self._kept_at = step, time.monotonic()
-        self._cost = self._kept_at - began
+
+    def state_beside(self, saved: Saved) -> Iterator[StateKept]:
+        """Keep a state folder with a LoRA file, where that is asked for, and drop outdated ones.
+
+        Raises: OutputError where it cannot be written.
+        """
+        step, run = saved.step, self.plan.run
+        if not keeps_states(self.plan.settings, at_end=step == self.plan.total_steps):
+            return
+        suffix = Path(saved.path).name.removeprefix(run.name).removesuffix(f".{run.ending}")
+        folder = run.state_dir(suffix)
+        with self._writing(folder):
+            self._write(folder / STATE_FILE, step)
+            write_record(folder, RunRecord(run.fingerprint, self.plan.seed, step))
+        saving = self.plan.settings.saving
+        old = self._outdated(
+            step,
+            self.plan.save_due(step),
+            saving.save_last_n_epochs_state or saving.save_last_n_epochs,
+            saving.save_last_n_steps_state or saving.save_last_n_steps,
+        )
+        gone = run.state_dir(old) if old else None
+        removed = (str(gone),) if gone and gone.is_dir() else ()
+        for path in removed:
+            shutil.rmtree(path, ignore_errors=True)
+        yield StateKept(step, saved.epoch, str(folder), removed)
 
     def finish(self, step: int) -> None:
         """The run is done: its state is no longer needed."""
@@ -157,7 +214,10 @@ class Checkpoint:
         epoch = self.plan.epoch_of(step)
         suffix = epoch_suffix(epoch) if kind == "epoch" else step_suffix(step)
         saved = self.save(step, suffix)
-        old = self._outdated_epoch(epoch) if kind == "epoch" else self._outdated_step(step)
+        saving = self.plan.settings.saving
+        kept = saving.save_last_n_epochs, saving.save_last_n_steps
+        outdated = self._outdated(step, kind, *kept)
+        old = self.plan.run.file(outdated) if outdated else None
         if old and old.exists():
             old.unlink()
             return Saved(saved.step, saved.epoch, saved.path, (str(old),))
@@ -170,21 +230,35 @@ class Checkpoint:
         self.write_file(path, step, epoch)
         return Saved(step, epoch, str(path))
 
-    def _outdated_epoch(self, epoch: int) -> Path | None:
-        saving = self.plan.settings.saving
-        if not saving.save_last_n_epochs:
-            return None
-        old = epoch - (saving.save_every_n_epochs or 1) * saving.save_last_n_epochs
-        return self.plan.run.file(epoch_suffix(old)) if old > 0 else None
+    def _outdated(self, step: int, kind: str, epochs: int | None, steps: int | None) -> str:
+        """The suffix that this save outdates where the last `epochs` or `steps` are kept.
 
-    def _outdated_step(self, step: int) -> Path | None:
-        """The reference's rule: kept are the files of the last N steps (trainer behaviour 10.1)."""
+        For steps it is the reference's rule: kept is what was saved in the last N steps (trainer
+        behaviour 10.1). Empty where nothing is outdated.
+        """
         saving = self.plan.settings.saving
-        if not saving.save_last_n_steps:
-            return None
-        old = step - saving.save_last_n_steps - 1
-        old -= old % (saving.save_every_n_steps or 1)
-        return self.plan.run.file(step_suffix(old)) if old > 0 else None
+        if kind == "epoch" and epochs:
+            old = self.plan.epoch_of(step) - (saving.save_every_n_epochs or 1) * epochs
+            return epoch_suffix(old) if old > 0 else ""
+        if kind == "step" and steps:
+            old = step - steps - 1
+            old -= old % (saving.save_every_n_steps or 1)
+            return step_suffix(old) if old > 0 else ""
+        return ""
+
+
+def _first_rates(learning: Learning) -> list[float | None]:
+    """Every group's rate, before the schedule."""
+    return [group.get("initial_lr", group["lr"]) for group in learning.optimizer.param_groups]
+
+
+def _misfit(path: Path, why: str) -> OutputError:
+    return OutputError(
+        f"The state {path} does not fit these settings: {why}",
+        "A state goes on with the base model, the LoRA type, the ranks and the optimizer that it "
+        "was made with.",
+        "Set them as they were in its run, or leave resume blank.",
+    )
 
 
 def epoch_suffix(epoch: int) -> str:

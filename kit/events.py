@@ -97,6 +97,16 @@ class Saved(Event):
 
 
 @dataclass(frozen=True)
+class StateKept(Event):
+    """A state folder lies on disk that `resume` can go on from; `removed` as in Saved."""
+
+    step: int
+    epoch: int
+    path: str
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The run is over: reason is "done" or "asked to stop"; path is the newest LoRA file."""
 
@@ -107,7 +117,7 @@ class Finished(Event):
 
 KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
-    for kind in (Began, Noticed, Cached, Loaded, Stepped, Sampled, Saved, Finished)
+    for kind in (Began, Noticed, Cached, Loaded, Stepped, Sampled, Saved, StateKept, Finished)
 }
 
 

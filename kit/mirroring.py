@@ -105,7 +105,10 @@ class Mirror:
         if last or state_due:
             self._copy_record()
         for path in [path for path in self._copied if not path.exists()]:
-            (self.run.home / path.relative_to(self.run.output_dir)).unlink(missing_ok=True)
+            copy = self.run.home / path.relative_to(self.run.output_dir)
+            copy.unlink(missing_ok=True)
+            if self.run.owns_state(copy.parent.name) and not any(copy.parent.iterdir()):
+                copy.parent.rmdir()
             del self._copied[path]
         if state_due:
             self._states_copied_at = time.monotonic()
@@ -114,7 +117,10 @@ class Mirror:
         """What belongs to the run: LoRA files first, then samples, then its folder."""
         run = self.run
         if run.output_dir.is_dir():
-            yield from sorted(path for path in run.output_dir.iterdir() if run.owns(path.name))
+            listed = sorted(run.output_dir.iterdir())
+            yield from (path for path in listed if run.owns(path.name))
+            for folder in (path for path in listed if run.owns_state(path.name)):
+                yield from sorted(path for path in folder.iterdir() if path.is_file())
         if run.sample_dir.is_dir():
             yield from sorted(run.sample_dir.glob(f"{run.name}_*"))
         for path in sorted(run.dir.rglob("*")) if run.dir.is_dir() else ():

@@ -5,7 +5,6 @@ The plan is what the person reads and what the run obeys; both are the same valu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import secrets
@@ -21,11 +20,13 @@ from kit.dataset.masks import check_masks
 from kit.errors import DatasetError, SettingsError
 from kit.exchange.additional import with_additional
 from kit.hosts import host
+from kit.identity import fingerprint
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
-from kit.settings import Settings, declarations, rules_rates
+from kit.settings import Settings, rules_rates
 from kit.settings.checks import caches_latents, notices, problems
 from kit.settings.prompts import Prompt, parse_prompts
+from kit.states import Start, beyond_the_end, find_start
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,17 @@ class Plan:
     prompts: tuple[Prompt, ...]
     run: Run
     notices: tuple[str, ...]
+    start: Start | None = None  # the state that a new run goes on from
 
     @property
     def seed(self) -> int:
         """The run's seed, drawn if it was blank."""
         return self.layout.seed
+
+    @property
+    def from_step(self) -> int:
+        """The steps that are done already: by this run, or by the one that `resume` names."""
+        return self.run.from_step or (self.start.step if self.start else 0)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -153,8 +160,8 @@ class Plan:
         yield f"seed {self.seed}, LoRA {self.run.kept_in / self.run.file('').name}"
         if self.run.home:
             yield f"works in {self.run.output_dir}, copied to {self.run.home} as it goes"
-        if self.run.resumes:
-            yield f"goes on at step {self.run.from_step} of {self.total_steps}"
+        if self.from_step:
+            yield f"goes on at step {self.from_step} of {self.total_steps}"
 
     def __str__(self) -> str:
         """The plan in words, notices marked with an exclamation mark."""
@@ -173,7 +180,7 @@ class Plan:
             "warmup_steps": self.warmup_steps,
             "seed": self.seed,
             "output": str(self.run.kept_in / self.run.file("").name),
-            "from_step": self.run.from_step,
+            "from_step": self.from_step,
             "saves": [step for step in range(1, self.total_steps) if self.save_due(step)],
             "samples": [step for step in range(self.total_steps + 1) if self.sample_due(step)],
             "notices": list(self.notices),
@@ -199,21 +206,25 @@ def plan(settings: Settings) -> Plan:
     if settings.noise.masked_loss and settings.folders.conditioning_data_dir:
         check_masks(dataset.images, settings.folders.conditioning_data_dir)
     prompts = parse_prompts(settings.samples.sample_prompts)
+    start = find_start(settings.saving.resume)
     here = host()
     run = choose_run(
         settings.folders.output_dir,
         settings.folders.output_name,
         ending=settings.saving.save_model_as,
-        fingerprint=_fingerprint(settings, dataset.images),
+        fingerprint=fingerprint(settings, dataset.images),
         seed=settings.basic.seed or 0,
         workplace=here.scratch if here.is_slow(settings.folders.output_dir) else None,
     )
-    seed = settings.basic.seed or run.seed or secrets.randbelow(2**32 - 1) + 1
+    seed = settings.basic.seed or run.seed or (start.seed if start else 0)
+    seed = seed or secrets.randbelow(2**32 - 1) + 1
     settings = settings.replace(seed=seed, output_name=run.name)
     fits = fit_all(dataset.images, bucket_rule(settings))
     layout = lay_out(dataset.images, fits, batch_size=settings.basic.train_batch_size, seed=seed)
     per_epoch = math.ceil(layout.batches_per_epoch / settings.basic.gradient_accumulation_steps)
     total = total_steps(settings, per_epoch)
+    if start and (text := beyond_the_end(start, total)):
+        raise SettingsError([text])
     return Plan(
         settings=settings,
         images=dataset.images,
@@ -224,6 +235,7 @@ def plan(settings: Settings) -> Plan:
         warmup_steps=warmup_steps(settings, total),
         prompts=prompts,
         run=run,
+        start=start,
         notices=(
             *dataset.notices,
             *overridden,
@@ -369,25 +381,3 @@ def _rate_notices(settings: Settings) -> Iterator[str]:
 def _cut_share(place: Fit) -> float:
     (width, height), (kept_width, kept_height) = place.resized, place.bucket
     return 1 - kept_width * kept_height / (width * height)
-
-
-def _fingerprint(settings: Settings, images: tuple[TrainImage, ...]) -> str:
-    """What must be equal for a run to go on: the settings that shape it, and the images.
-
-    The seed is left to the run's record, which knows the one that was drawn for a blank.
-    Captions and picture files are told by size and time; a changed one begins a new run.
-    """
-    asked = {n: v for n, v in settings.flat().items() if declarations()[n].shapes_run}
-    pictures = [
-        (
-            str(i.path.resolve()),
-            i.caption,
-            i.repeats,
-            i.is_reg,
-            i.path.stat().st_size,
-            i.path.stat().st_mtime_ns,
-        )
-        for i in images
-    ]
-    text = json.dumps([asked, pictures], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

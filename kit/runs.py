@@ -1,6 +1,7 @@
 """Where a run's files lie, and which run a name means: a new one, or one that goes on.
 
 <output_dir>/<name>.safetensors           the finished LoRA; before it <name>-000002 and so on
+<output_dir>/<name>-000002-state/         what `resume` goes on from, where save_state asks for it
 <output_dir>/sample/<name>_...png         sample pictures
 <output_dir>/<name>.run/run.toml          the settings that were used, with help
 <output_dir>/<name>.run/run.json          fingerprint, seed, last kept step, whether it is finished
@@ -59,6 +60,15 @@ class Run:
     def file(self, suffix: str) -> Path:
         """The LoRA file: suffix "" for the final one, "-000002" for epoch 2."""
         return self.output_dir / f"{self.name}{suffix}.{self.ending}"
+
+    def state_dir(self, suffix: str) -> Path:
+        """The state folder that is kept with the LoRA file of this suffix, as kohya names it."""
+        return self.output_dir / f"{self.name}{suffix}-state"
+
+    def owns_state(self, folder_name: str) -> bool:
+        """The name is that of a state folder of this run."""
+        pattern = rf"{re.escape(self.name)}(-\d{{6}}|-step\d{{8}})?-state"
+        return re.fullmatch(pattern, folder_name) is not None
 
     def owns(self, file_name: str) -> bool:
         """The name is that of a LoRA file of this run, of its end or from along its way."""
@@ -194,8 +204,9 @@ def _place_for(folder: Path, workplace: Path) -> Path:
 
 
 def _is_taken(run: Run, folder: Path) -> bool:
-    """A run or a LoRA file of that name lies there."""
-    return (folder / run.dir.name).exists() or any(run.owns(p.name) for p in _listed(folder))
+    """A run, a LoRA file or a state of that name lies there."""
+    names = [path.name for path in _listed(folder)]
+    return run.dir.name in names or any(run.owns(n) or run.owns_state(n) for n in names)
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -72,6 +72,7 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
                 if saved := shop.checkpoint.save_due(step):
                     shop.checkpoint.keep(step)
                     yield saved
+                    yield from shop.checkpoint.state_beside(saved)
                 yield from mirror.notices()
                 if stop.asked:
                     break
@@ -98,6 +99,7 @@ def _ended(
         checkpoint.finish(done)
         reason = "done"
     yield saved
+    yield from checkpoint.state_beside(saved)
     mirror.finish()
     yield from mirror.notices()
     yield Finished(done, reason, saved.path)

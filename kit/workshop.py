@@ -241,6 +241,8 @@ def equip(
         write_file=writer(network, learning),
     )
     step = checkpoint.resume()
+    for text in checkpoint.notices:
+        yield Noticed(text)
     learning.optimizer = accelerator.prepare_optimizer(learning.optimizer)
     yield Loaded(
         family.label,

@@ -15,6 +15,7 @@ from kit.events import (
     Noticed,
     Sampled,
     Saved,
+    StateKept,
     Stepped,
     from_line,
     to_line,
@@ -28,6 +29,7 @@ EXAMPLES = [
     Stepped(7, 0.35, 0.125, 0.25, {"unet": 1e-4, "text_encoder": 5e-5}, 0.5, 1.25),
     Sampled(10, 0, "out/sample/cat.png", "a cat", 42),
     Saved(20, 1, "out/cat-000001.safetensors", ("out/cat-000000.safetensors",)),
+    StateKept(20, 1, "out/cat-000001-state", ("out/cat-000000-state",)),
     Finished(600, "done", "out/cat.safetensors"),
 ]
 

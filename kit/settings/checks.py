@@ -17,6 +17,7 @@ from kit.settings import (
     rules_machine,
     rules_noise,
     rules_rates,
+    rules_saving,
 )
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.prompts import parse_prompts
@@ -267,4 +268,5 @@ NOTICES: tuple[Rule, ...] = (
     *rules_captions.NOTICES,
     *rules_noise.NOTICES,
     *rules_machine.NOTICES,
+    *rules_saving.NOTICES,
 )

@@ -53,3 +53,46 @@ class Saving(Section, box="Parameters / Basic"):
         unit="steps",
         box="Parameters / Advanced",
     )
+    save_state: bool = setting(
+        False,
+        "Save training state",
+        "Keep a folder <name>-...-state beside every LoRA file, from which Resume goes on: "
+        "weights, optimizer, schedule and step, about three times the size of the weights in 32 "
+        "bits. To go on after a disconnect it is not needed: that state is always kept.",
+        box="Parameters / Advanced",
+        shapes_run=False,
+    )
+    save_state_on_train_end: bool = setting(
+        False,
+        "Save training state at end of training",
+        "Keep a folder <name>-state beside the final file, so that more epochs can be trained "
+        "later.",
+        box="Parameters / Advanced",
+        shapes_run=False,
+    )
+    save_last_n_epochs_state: int | None = setting(
+        None,
+        "Save last N epochs state",
+        "Keep only the newest N state folders of epochs. Blank or 0: as Save last N epochs.",
+        between=(0, 100_000),
+        box="Parameters / Advanced",
+        shapes_run=False,
+    )
+    save_last_n_steps_state: int | None = setting(
+        None,
+        "Save last N steps state",
+        "Keep only state folders of the last N steps. Blank or 0: as Save last N steps.",
+        between=(0, 10_000_000),
+        unit="steps",
+        box="Parameters / Advanced",
+        shapes_run=False,
+    )
+    resume: str = setting(
+        "",
+        "Resume from saved training state",
+        "A folder <name>-...-state or <name>.run. The new run goes on at its step, with its rates "
+        "and, where Seed is blank, with its seed; epochs and steps count from the beginning. A "
+        "run that was only broken off goes on by itself.",
+        kind="path",
+        box="Parameters / Advanced",
+    )

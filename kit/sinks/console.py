@@ -6,7 +6,18 @@ import math
 import sys
 from typing import Any, Protocol, TextIO
 
-from kit.events import Began, Cached, Event, Finished, Loaded, Noticed, Sampled, Saved, Stepped
+from kit.events import (
+    Began,
+    Cached,
+    Event,
+    Finished,
+    Loaded,
+    Noticed,
+    Sampled,
+    Saved,
+    StateKept,
+    Stepped,
+)
 
 SECONDS_BETWEEN_REDRAWS = 0.2
 LINES_A_RUN = 10  # where there is no terminal whose line could be redrawn
@@ -58,8 +69,9 @@ class Console:
             case Sampled():
                 self._say(f"step {event.step}: drew {event.path}")
             case Saved():
-                removed = f", removed {', '.join(event.removed)}" if event.removed else ""
-                self._say(f"step {event.step}: saved {event.path}{removed}")
+                self._say(f"step {event.step}: saved {event.path}{_removed(event)}")
+            case StateKept():
+                self._say(f"step {event.step}: state {event.path}{_removed(event)}")
             case Finished():
                 self._progress.end()
                 at = f"{event.reason}, at step {event.step}"
@@ -156,6 +168,10 @@ def duration(seconds: float) -> str:
         return f"{math.ceil(seconds)} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _removed(event: Saved | StateKept) -> str:
+    return f", removed {', '.join(event.removed)}" if event.removed else ""
 
 
 def _loaded(event: Loaded) -> str:

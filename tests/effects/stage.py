@@ -21,6 +21,7 @@ from PIL import Image
 from kit import basemodel, planning
 from kit.demo.scenes import draw_subject
 from kit.lora_file import write_lora
+from kit.runs import RunRecord, write_record
 from kit.settings import Settings
 from kit.workshop import Workshop, prepare
 from tests.support.parts import outcome
@@ -148,6 +149,9 @@ def furnish(folder: Path) -> Path:
     random = np.random.default_rng(1)
     draw_subject("gray", "center", random).save(folder / "reg" / "1_ball" / "r.png")
     _write_start(folder / "start.safetensors", rank=3)
+    (folder / "state").mkdir()
+    (folder / "state" / "state.pt").touch()
+    write_record(folder / "state", RunRecord("", seed=5, step=2))
     (folder / "prompts.txt").write_text("a zib ball --s 1 --d 4\n")
     return folder
 

@@ -111,6 +111,12 @@ NOTICES = {
         dict(max_train_steps=5, epoch=3),
     ],
     "_pickle_without_metadata": [dict(save_model_as="ckpt")],
+    "_idle_states": [
+        dict(save_last_n_epochs_state=1),
+        dict(save_last_n_steps_state=1),
+        dict(save_state=True, save_state_on_train_end=True),
+    ],
+    "_two_starts": [dict(resume="x", network_weights="a.safetensors")],
     "_further_gpus": [dict(gpu_ids="1,0")],
     "_threads_to_keep": [dict(persistent_data_loader_workers=True)],
 }
