@@ -4,6 +4,7 @@
     kit plan run.toml --set network_dim=16          what would happen, without torch
     kit train run.toml                              do it, or go on with it
     kit settings > run.toml                         every setting with its help
+    kit train run.toml --preset sdxl-subject-16gb   values for an aim, a family and a card
     kit import old.json --toml run.toml             settings of other programs, with a report
     kit export run.toml --kohya-json gui.json       ours for other programs
     kit inspect cat.safetensors                     what a LoRA file says about itself
@@ -22,7 +23,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kit import __version__, catalog
-from kit.cli import travelling
+from kit.cli import choosing, travelling
 from kit.cli.command import Command
 from kit.cli.listing import act_settings, describe_settings
 from kit.cli.reading import read_settings, takes_settings
@@ -92,12 +93,12 @@ def _describe_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def _act_plan(chosen: argparse.Namespace) -> None:
-    planned = plan(read_settings(chosen.file, chosen.changes))
+    planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
     print(planned.to_json() if chosen.json else planned)
 
 
 def _act_train(chosen: argparse.Namespace) -> None:
-    planned = plan(read_settings(chosen.file, chosen.changes))
+    planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
     print(*planned.lines(), sep="\n", flush=True)  # its notices come as events
     print("loading torch and the base model ...", flush=True)
     train = catalog.load("kit.training:train")
@@ -146,6 +147,7 @@ COMMANDS: dict[str, Command] = {
         "train a LoRA, or go on with a training of the same settings", takes_settings, _act_train
     ),
     "settings": Command("print every setting with its help", describe_settings, act_settings),
+    "presets": choosing.PRESETS,
     "import": travelling.IMPORT,
     "export": travelling.EXPORT,
     "inspect": Command("tell what a LoRA file holds", _describe_inspect, _act_inspect),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kit.errors import SettingsError
 from kit.exchange import Report, load_any
+from kit.presets import preset_named, presets
 from kit.settings import Settings, declarations
 
 
@@ -21,6 +22,12 @@ def takes_settings(parser: argparse.ArgumentParser) -> None:
         metavar="run.toml",
         help="a file with settings; `kit settings` prints one to begin with. Also the kohya_ss "
         "GUI's JSON, sd-scripts' TOML, a text with its command line, or a LoRA to make again",
+    )
+    parser.add_argument(
+        "--preset",
+        default="",
+        metavar="NAME",
+        help="values to begin with, which count more than the file's; `kit presets` lists them",
     )
     parser.add_argument(
         "--set",
@@ -37,14 +44,15 @@ def takes_settings(parser: argparse.ArgumentParser) -> None:
   %(prog)s --set train_data_dir=images --set pretrained_model_name_or_path=base.safetensors"""
 
 
-def read_settings(file: Path | None, changes: Sequence[str]) -> Settings:
-    """The file's settings, or the defaults, with the changes of --set.
+def read_settings(file: Path | None, changes: Sequence[str], *, preset: str = "") -> Settings:
+    """The file's settings, or the defaults, with the preset's values and the changes of --set.
 
     Raises: SettingsError with every problem of both at once.
     """
     problems: list[str] = []
     values: dict[str, str] = {}
     settings = Settings()
+    chosen = presets()[preset].values if preset in presets() else {}
     for change in changes:
         try:
             name, value = parse_change(change)
@@ -54,8 +62,12 @@ def read_settings(file: Path | None, changes: Sequence[str]) -> Settings:
     try:
         if file:
             settings, report = load_any(file)
-            problems += report.problems(settled=values)
+            problems += report.problems(settled={**chosen, **values})
             tell(report)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        settings = preset_named(preset).applied_to(settings) if preset else settings
     except SettingsError as error:
         problems += error.problems
     try:

@@ -47,7 +47,7 @@ def _describe_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _act_export(chosen: argparse.Namespace) -> None:
-    settings = read_settings(chosen.file, chosen.changes)
+    settings = read_settings(chosen.file, chosen.changes, preset=chosen.preset)
     wanted = [
         (path, export)
         for path, export in (

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from kit.settings.diffs import in_words
+
 LONGEST_VALUE = 60
 
 
@@ -97,10 +99,6 @@ def _is_settled(line: Line, settled: Mapping[str, Any]) -> bool:
 
 def shown(value: Any) -> str:
     """A value as a person reads it, on one line."""
-    if value is None or value in ("", []):
-        return "(blank)"
-    if isinstance(value, list):
-        value = " ".join(map(str, value))
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    text = " ".join(text.split())
+    text = " ".join(map(str, value)) if isinstance(value, list) else in_words(value)
+    text = " ".join(text.split()) or in_words("")
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

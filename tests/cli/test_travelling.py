@@ -106,3 +106,32 @@ def test_a_lora_whose_images_are_elsewhere_says_so(folder, capsys):
     err = capsys.readouterr().err
     assert "not on this machine:\n  train_data_dir = gone" in err
     planned(capsys, "cat.safetensors", "--set", "train_data_dir=images")
+
+
+def test_presets_are_listed_and_shown_as_a_difference(folder, capsys):
+    assert main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 27
+    assert lines[0].startswith("sd1-subject-8gb")
+    Path("run.toml").write_text("epoch = 3\nnetwork_dim = 16\n")
+    assert main(["presets", "run.toml", "--preset", "sd1-subject-8gb"]) == 0
+    out = capsys.readouterr().out
+    assert "\nepoch: 3 -> 10\n" in out
+    assert "network_dim" not in out
+
+
+def test_a_preset_counts_more_than_the_file_and_less_than_a_change(folder, capsys):
+    Path("run.toml").write_text('train_data_dir = "images"\nepoch = 3\ntrain_batch_size = 9\n')
+    words = ["run.toml", "--preset", "sd1-subject-16gb", "--set", "resolution=64"]
+    plan, _ = planned(capsys, *words)
+    assert (plan["epochs"], plan["images"]) == (10, 6)
+    plan, _ = planned(capsys, *words, "--set", "epoch=2")
+    assert plan["epochs"] == 2
+    assert main(["plan", "--preset", "sd1-subjekt-16gb"]) == 2
+    assert "did you mean sd1-subject-16gb" in capsys.readouterr().err
+
+
+def test_a_preset_settles_what_its_file_cannot(folder, capsys):
+    values = {"optimizer": "Banana", "train_data_dir": "images", "max_resolution": "64"}
+    Path("old.json").write_text(json.dumps(values))
+    planned(capsys, "old.json", "--preset", "sd1-subject-8gb", "--set", "resolution=64")

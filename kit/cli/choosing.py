@@ -1,0 +1,32 @@
+"""`kit presets`: settings to begin with."""
+
+from __future__ import annotations
+
+import argparse
+
+from kit.cli.command import Command
+from kit.cli.reading import read_settings, takes_settings
+from kit.presets import preset_named, presets
+from kit.settings.diffs import diff
+
+
+def _describe(parser: argparse.ArgumentParser) -> None:
+    takes_settings(parser)
+    parser.epilog = """examples:
+  %(prog)s                                          all of them
+  %(prog)s --preset sdxl-style-16gb                 what it changes of the defaults
+  %(prog)s run.toml --preset sdxl-style-16gb        what it would change of these settings"""
+
+
+def _act(chosen: argparse.Namespace) -> None:
+    if not chosen.preset:
+        width = max(map(len, presets()))
+        print(*(f"{p.name:<{width}}  {p.about}" for p in presets().values()), sep="\n")
+        return
+    before = read_settings(chosen.file, chosen.changes)
+    preset = preset_named(chosen.preset)
+    print(f"{preset.name}: {preset.about}")
+    print(*diff(before, preset.applied_to(before)), sep="\n")
+
+
+PRESETS = Command("list the presets, or tell what one changes", _describe, _act)
