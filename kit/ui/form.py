@@ -19,7 +19,7 @@ from kit.ui import problem_texts as texts
 from kit.ui.contact_sheet import ContactSheet
 from kit.ui.effects import idle_settings
 from kit.ui.look import Shown, block, root
-from kit.ui.model_line import family_of, model_line
+from kit.ui.model_line import family_of, model_line, size_note
 from kit.ui.pages import Pages
 from kit.ui.plan_pictures import plan_pictures
 from kit.ui.plan_words import plan_words
@@ -139,11 +139,15 @@ class Form(Shown):
     def _mark(self, found: tuple[str, ...], settings: Settings | None) -> None:
         values = {name: field.value for name, field in self.fields.items()}
         wrong = texts.by_setting(found, self.fields)
-        idle = idle_settings(values, family_of(settings) if settings else "")
+        family = family_of(settings) if settings else ""
+        idle = idle_settings(values, family)
+        notes = {MODEL: model_line(str(values[MODEL]))}
+        if settings and family:
+            notes["resolution"] = size_note(settings.images.size, family)
         for name, field in self.fields.items():
             field.mark(
                 problem=wrong.get(name, ""),
                 idle=idle.get(name, ""),
-                note=model_line(str(values[name])) if name == MODEL else "",
+                note=notes.get(name, ""),
             )
         self.pages.mark({self.fields[name].declared.box for name in wrong})

@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from kit import catalog
 from kit.errors import ModelError
 from kit.modelfile import ModelFile, detect
 from kit.modelfile.headers import PICKLES
 from kit.settings import Settings
 
+SMALL = 0.6  # of the pixels that a family was made for; below, pictures suffer
 PREDICTS = {"epsilon": "predicts noise", "v_prediction": "predicts v", None: ""}
 
 
@@ -61,6 +63,14 @@ def model_line(name_or_path: str) -> str:
     if not found.has_vae:
         facts.append("without VAE: name one in VAE")
     return f"Found: {', '.join(fact for fact in facts if fact)}."
+
+
+def size_note(size: tuple[int, int], family: str) -> str:
+    """A word about a resolution that is much smaller than what the family was made for."""
+    row = catalog.FAMILIES[family]
+    if size[0] * size[1] >= SMALL * row.native_size**2:
+        return ""
+    return f"{row.label} was made for {row.native_size},{row.native_size}: better pictures."
 
 
 def _not_here(text: str) -> str:

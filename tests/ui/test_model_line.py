@@ -63,3 +63,14 @@ def test_the_example_is_one_click_away():
     form.starters.example_button.click()
     assert form.settings == demo.settings()
     assert form.problems == ()
+
+
+def test_a_resolution_too_small_for_the_family_is_told():
+    form = Form()
+    form.fields["sdxl"].value = True
+    assert "1024,1024" in form.fields["resolution"].note
+    form.fields["resolution"].value = "1024,1024"
+    assert form.fields["resolution"].note == ""
+    form.fields["sdxl"].value = None
+    form.fields["resolution"].value = "512,512"
+    assert form.fields["resolution"].note == ""
