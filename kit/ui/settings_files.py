@@ -9,11 +9,12 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from kit.errors import KitError, OutputError
+from kit.errors import KitError, OutputError, SettingsError
+from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_any
 from kit.runs import write_atomically
 from kit.settings import Settings
 from kit.ui.look import block, escaped
-from kit.ui.problem_texts import as_lines
+from kit.ui.problem_texts import as_lines, as_list
 
 ACCEPTED = ".toml,.json,.safetensors,.txt"
 
@@ -34,6 +35,7 @@ class SettingsFiles:
         )
         self.download = widgets.HTML()
         self.line = block(css="kit-quiet")
+        self.report = block(css="kit-quiet")
         self.load_button.on_click(lambda _: self._tell(self._load))
         self.save_button.on_click(lambda _: self._tell(self._save))
         self.upload.observe(lambda _: self._tell(self._take_upload), names="value")
@@ -41,26 +43,34 @@ class SettingsFiles:
             [self.path, self.load_button, self.save_button, self.upload, self.download],
             layout=widgets.Layout(flex_flow="row wrap", align_items="center"),
         )
-        self.root = widgets.VBox([row, self.line], layout=widgets.Layout(width="100%"))
+        self.root = widgets.VBox([row, self.line, self.report], layout=widgets.Layout(width="100%"))
 
     def offer(self, settings: Settings) -> None:
-        """Let the browser download these settings."""
-        data = base64.b64encode(settings.to_toml(with_help=False).encode()).decode()
-        self.download.value = (
-            f"<a class='kit-link' download='run.toml' href='data:text/plain;base64,{data}'>"
-            "Download</a>"
-        )
+        """Let the browser download these settings, for LoRA Kit and for other programs."""
+        texts = {
+            "run.toml": settings.to_toml(with_help=False),
+            "kohya_ss.json": export_gui(settings)[0],
+            "sd_scripts.toml": export_sd_scripts(settings)[0],
+        }
+        links = " ".join(_link(name, text) for name, text in texts.items())
+        self.download.value = f"<span class='kit-quiet'>Download:</span> {links}"
 
     def _load(self) -> str:
         path = self._named_file()
-        return self._filled_from(path)
+        return self._filled_from(path, str(path))
 
-    def _filled_from(self, path: Path, *, name: str = "") -> str:
-        self._fill(Settings.load(path))
-        return f"Filled from {name or path}."
+    def _filled_from(self, path: Path, name: str) -> str:
+        """Fill the form from a file of any kind that is known, and tell what became of each key."""
+        settings, report = load_any(path)
+        if not report.is_foreign and (problems := report.problems()):
+            raise SettingsError(problems)
+        self._fill(settings)
+        self.report.value = _in_words(report)
+        return f"Filled from {name}."
 
     def _save(self) -> str:
-        path, text = self._named_file(), self._settings().to_toml()
+        path = self._named_file()
+        text, told = self._written(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
@@ -68,7 +78,13 @@ class SettingsFiles:
             raise OutputError(
                 f"{path} cannot be written: {error.strerror or error}.", do="Choose another path."
             ) from error
+        self.report.value = as_list(told)
         return f"Saved as {path}."
+
+    def _written(self, path: Path) -> tuple[str, list[str]]:
+        """The settings in the language of the file's ending: .json is the kohya_ss GUI's."""
+        settings = self._settings()
+        return export_gui(settings) if path.suffix == ".json" else (settings.to_toml(), [])
 
     def _take_upload(self) -> str:
         import tempfile
@@ -77,7 +93,7 @@ class SettingsFiles:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / Path(name).name
                 file.write_bytes(content)
-                return self._filled_from(file, name=name)
+                return self._filled_from(file, name)
         return ""
 
     def _named_file(self) -> Path:
@@ -86,6 +102,7 @@ class SettingsFiles:
     def _tell(self, job: Callable[[], str]) -> None:
         """Do what a button asks for, and say how it went beside it."""
         try:
+            self.report.value = ""
             self.line.value = escaped(job())
         except KitError as error:
             self.line.value = as_lines(str(error))
@@ -99,6 +116,22 @@ def uploaded(value: Any) -> Iterator[tuple[str, bytes]]:
     else:
         for entry in value:
             yield entry["name"], bytes(entry["content"])
+
+
+def _link(name: str, text: str) -> str:
+    data = base64.b64encode(text.encode()).decode()
+    address = f"data:text/plain;base64,{data}"
+    return f"<a class='kit-link' download='{name}' href='{address}'>{name}</a>"
+
+
+def _in_words(report: Report) -> str:
+    """The counts, and folded beneath them a line for each key that was not simply taken."""
+    if not report.is_foreign:
+        return ""
+    summary, *lines = report.text(with_taken=False)
+    rest = "<br>".join(escaped(line) for line in lines)
+    is_open = " open" if report.of(Verdict.UNKNOWN) or report.of(Verdict.REFUSED) else ""
+    return f"<details{is_open}><summary>{escaped(summary)}</summary>{rest}</details>"
 
 
 def _button(text: str, hint: str) -> widgets.Button:
