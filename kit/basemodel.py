@@ -13,7 +13,7 @@ from kit.errors import ModelError, SettingsError
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.modelfile import ModelFile, check_claims, decide_prediction, detect, locate
-from kit.settings import Settings
+from kit.settings import Settings, rules_memory
 
 
 def require_model(settings: Settings) -> None:
@@ -83,4 +83,6 @@ def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Fam
         dtype=dtype,
         vae_dtype=torch.float32 if whole else dtype,
         vae=settings.model.vae,
+        base_precision=rules_memory.base_precision(settings),
+        compress_text_encoders=settings.memory.compress_text_encoders,
     )

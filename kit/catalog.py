@@ -59,6 +59,16 @@ class Kind:
 
 
 @dataclass(frozen=True)
+class BasePrecision:
+    """How the frozen base's layers are kept."""
+
+    code: str  # blank: as they are computed with
+    setting: str  # what asks for it, for messages
+    costs: str = ""  # what a person should know before
+    needs: str = ""
+
+
+@dataclass(frozen=True)
 class Sampler:
     """A sampler of diffusers, with what its constructor is told."""
 
@@ -165,6 +175,25 @@ SAMPLERS: dict[str, Sampler] = {
 SAMPLERS |= {
     f"k_{name}": SAMPLERS[name] for name in ("lms", "euler", "euler_a", "dpm_2", "dpm_2_a")
 }
+
+BASE_PRECISIONS: dict[str, BasePrecision] = {
+    "as_mixed_precision": BasePrecision("", "base_precision = as_mixed_precision"),
+    "int8": BasePrecision(
+        "kit.families.compressed:Int8", "base_precision = int8",
+        "layers of the base take half of their 16 bits; next to no loss of quality, slower steps",
+    ),
+    "fp8": BasePrecision(
+        "kit.families.compressed:Fp8", "fp8_base",
+        "layers of the base take half of their 16 bits; about four times int8's error, no gain "
+        "over it but the reference's name",
+    ),
+    "nf4": BasePrecision(
+        "kit.families.compressed:Nf4", "base_precision = nf4",
+        "layers of the base take 4.5 of their 16 bits; the LoRA learns to make up for the base's "
+        "error, too, and is less exact on the whole base; slower steps",
+        needs="bitsandbytes",
+    ),
+}  # fmt: skip
 
 CAPTION_EXTENSIONS = (".txt", ".caption", ".cap")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -95,8 +96,17 @@ def _possible(device: torch.device) -> tuple[str, ...]:
     return ("bf16", "no") if device.type == "cpu" else ("no",)
 
 
-def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
-    """An Accelerator for this run.
+class HalfScaler(torch.amp.GradScaler):
+    """A scaler for weights that are themselves fp16, whose gradients torch's own refuses."""
+
+    def _unscale_grads_(self, optimizer: Any, inv_scale: Any, found_inf: Any, _: bool) -> Any:
+        return super()._unscale_grads_(optimizer, inv_scale, found_inf, True)
+
+
+def make_accelerator(
+    device: torch.device, mixed_precision: str, *, half_weights: bool = False
+) -> Accelerator:
+    """An Accelerator for this run; half_weights: what learns is fp16 itself.
 
     Raises: DeviceError where several processes were launched.
     """
@@ -110,6 +120,8 @@ def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
             "LoRA Kit trains in one process.",
             "Start it without accelerate's --num_processes, or with --num_processes 1.",
         )
+    if half_weights and accelerator.scaler is not None:
+        accelerator.scaler = HalfScaler(device.type)
     return accelerator
 
 

@@ -35,7 +35,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)+")
 # What the reference can do and we cannot yet, with the values that mean "off" there.
 _NONE = """ss_face_crop_aug_range ss_max_validation_steps ss_resize_interpolation
     ss_validate_every_n_epochs ss_validate_every_n_steps ss_validation_seed"""
-_FALSE = "ss_fp8_base ss_fp8_base_unet ss_full_fp16 ss_lowram"
+_FALSE = "ss_fp8_base_unet ss_lowram"
 OFF: dict[str, Any] = {
     **dict.fromkeys(_NONE.split(), None),
     **dict.fromkeys(_FALSE.split(), False),
@@ -204,6 +204,8 @@ def _choices(settings: Settings, family: str) -> dict[str, Any]:
     memory = settings.memory
     return {
         "ss_mixed_precision": memory.mixed_precision,
+        "ss_full_fp16": memory.full_fp16,
+        "ss_fp8_base": memory.fp8_base,
         "ss_gradient_checkpointing": memory.gradient_checkpointing,
         "ss_cache_latents": caches_latents(settings),
         "ss_clip_skip": _clip_skip(settings, family),

@@ -33,6 +33,7 @@ from kit.caching import (
 )
 from kit.checkpoint import Checkpoint, Losses
 from kit.devices import (
+    DTYPES,
     check_precision,
     choose_device,
     describe,
@@ -47,7 +48,7 @@ from kit.filing import FileWriter, file_writer
 from kit.optim import Learning, make_learning
 from kit.planning import Plan
 from kit.sampling import Artist, rescales
-from kit.settings import Noise, Settings
+from kit.settings import Noise, Settings, rules_memory
 from kit.settings.checks import caches_latents, caches_words, rates
 from kit.staging import staged_images, staged_model
 
@@ -204,7 +205,9 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
         yield Noticed(text)
     file = yield from staged_model(file)
     plan = yield from staged_images(plan)
-    accelerator = make_accelerator(device, settings.memory.mixed_precision)
+    accelerator = make_accelerator(
+        device, settings.memory.mixed_precision, half_weights=settings.memory.full_fp16
+    )
     family = load_model(settings, file, device)
     if family.zero_terminal_snr and not rescales(settings.samples.sample_sampler):
         yield Noticed(
@@ -315,7 +318,11 @@ def _attached(plan: Plan, family: Family) -> Network:
     start = None
     if settings.network_weights:
         start = lora_file.read_lora(Path(settings.network_weights).expanduser()).tensors
-    return attach(settings, family, learns=learns, seed=plan.seed, start=start)
+    network = attach(settings, family, learns=learns, seed=plan.seed, start=start)
+    if half := rules_memory.full_precision(plan.settings):
+        for weight in network.parameters():  # not the alphas, which are told exactly
+            weight.data = weight.data.to(DTYPES[half])
+    return network
 
 
 def _checkpoint_gradients(settings: Settings, family: Family) -> None:

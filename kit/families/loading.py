@@ -20,9 +20,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from kit.errors import ModelError
-from kit.families import Family, Prediction, clip
+from kit import catalog
+from kit.errors import DeviceError, MissingPackage, ModelError
+from kit.families import Family, Prediction, clip, layers
 from kit.families.clip_weights import read_text_encoder
+from kit.families.compressed import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
 from kit.modelfile import ModelFile, locate_vae
@@ -49,6 +51,8 @@ def load_family(
     dtype: torch.dtype,
     vae_dtype: torch.dtype,
     vae: str = "",
+    base_precision: str = "as_mixed_precision",
+    compress_text_encoders: bool = False,
 ) -> Family:
     """The base model, frozen, on its device; `vae` names a separate VAE that replaces its own.
 
@@ -71,9 +75,43 @@ def load_family(
             own_vae = _read_separate_vae(separate, file, vae_dtype)
     for module in (unet, own_vae, *encoders):
         _check_complete(module, file.path)
-        module.requires_grad_(False).eval().to(device)
+        module.requires_grad_(False).eval()
+    _compress(unet, encoders if compress_text_encoders else [], base_precision, device)
+    for module in (unet, own_vae, *encoders):
+        module.to(device)
         _align(module)
     return _assemble(file, predicts, unet, own_vae, encoders)
+
+
+def _compress(
+    unet: nn.Module, encoders: list[Any], base_precision: str, device: torch.device
+) -> None:
+    """Keep the layers that adapters sit at in few bits.
+
+    Raises: DeviceError where the device cannot; MissingPackage.
+    """
+    row = catalog.BASE_PRECISIONS[base_precision]
+    if not row.code:
+        return
+    found = [module for _, module, _ in layers.unet_layers(unet)]
+    found += [x.module for encoder in encoders for x in layers.text_encoder_layers(encoder, "te")]
+    pack = catalog.load(row.code, row.needs)
+    try:
+        pack(torch.ones(64, 64, device=device)).decoded(torch.float32)
+        compress(found, pack, device)
+    except torch.OutOfMemoryError:
+        raise
+    except ImportError as error:
+        raise MissingPackage(
+            f"{row.setting} needs the package {row.needs}: {error}",
+            do=f"Install it with: pip install {row.needs}, or keep the base as it is.",
+        ) from error
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+        raise DeviceError(
+            f"{row.setting} does not work on this device ({device}): {error}",
+            "The base can also be kept in the precision that it is computed with.",
+            "Turn it off, or choose int8.",
+        ) from error
 
 
 def _assemble(

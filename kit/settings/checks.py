@@ -15,6 +15,7 @@ from kit.settings import (
     declarations,
     rules_captions,
     rules_machine,
+    rules_memory,
     rules_noise,
     rules_rates,
     rules_saving,
@@ -254,6 +255,7 @@ PROBLEMS: tuple[Rule, ...] = (
     *rules_captions.PROBLEMS,
     *rules_noise.PROBLEMS,
     *rules_machine.PROBLEMS,
+    *rules_memory.PROBLEMS,
 )
 NOTICES: tuple[Rule, ...] = (
     *rules_rates.NOTICES,
@@ -268,5 +270,6 @@ NOTICES: tuple[Rule, ...] = (
     *rules_captions.NOTICES,
     *rules_noise.NOTICES,
     *rules_machine.NOTICES,
+    *rules_memory.NOTICES,
     *rules_saving.NOTICES,
 )

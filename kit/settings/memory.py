@@ -82,3 +82,40 @@ class Memory(Section, box="Parameters / Advanced"):
         choices=(75, 150, 225),
         unit="tokens",
     )
+    full_fp16: bool = setting(
+        False,
+        "Full fp16 training (experimental)",
+        "The LoRA's weights, gradients and optimizer state in fp16, too. Saves a few MB for a "
+        "small LoRA, at most what its file takes six times over, and small updates are rounded "
+        "away: better left off. Only with Mixed precision fp16.",
+    )
+    full_bf16: bool = setting(
+        False,
+        "Full bf16 training (experimental)",
+        "The same in bf16, which rounds updates smaller than about 1/256 of a weight away; with "
+        "the usual rates much of what would be learned. Only with Mixed precision bf16.",
+    )
+    base_precision: str = setting(
+        "as_mixed_precision",
+        "Base precision",
+        "How the frozen base's layers are kept in memory. For small cards: int8 halves them with "
+        "next to no loss, nf4 (bitsandbytes) takes a bit more than a quarter and loses some. Steps "
+        "become slower, the LoRA itself stays exact.",
+        choices=("as_mixed_precision", "int8", "nf4"),
+        gui=None,
+        source="https://arxiv.org/abs/2305.14314",
+    )
+    fp8_base: bool = setting(
+        False,
+        "fp8 base",
+        "Keep the frozen base's layers in fp8, with a scale for each output, which the reference "
+        "lacks. int8 in Base precision takes as much memory and is more exact.",
+        source="https://arxiv.org/abs/2209.05433",
+    )
+    compress_text_encoders: bool = setting(
+        False,
+        "Compress text encoders too",
+        "Base precision and fp8 base also for the text encoders, not only for the U-Net. Where "
+        "their outputs are cached they leave the GPU anyway.",
+        gui=None,
+    )

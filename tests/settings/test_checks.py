@@ -55,6 +55,12 @@ PROBLEMS = {
         dict(sample_every_n_epochs=1),
         dict(sample_every_n_steps=10, sample_prompts=" \n"),
     ],
+    "_full_needs_mixed": [
+        dict(full_bf16=True),
+        dict(full_fp16=True, mixed_precision="no"),
+        dict(full_fp16=True, full_bf16=True),
+    ],
+    "_two_base_precisions": [dict(fp8_base=True, base_precision="nf4")],
     "_gpu_numbers": [dict(gpu_ids="all"), dict(gpu_ids="-1")],
 }  # fmt: skip
 NOTICES = {
@@ -117,6 +123,11 @@ NOTICES = {
         dict(save_state=True, save_state_on_train_end=True),
     ],
     "_two_starts": [dict(resume="x", network_weights="a.safetensors")],
+    "_cost_of_base_precision": [
+        dict(base_precision="int8"),
+        dict(fp8_base=True),
+        dict(compress_text_encoders=True),
+    ],
     "_further_gpus": [dict(gpu_ids="1,0")],
     "_threads_to_keep": [dict(persistent_data_loader_workers=True)],
 }

@@ -3,6 +3,9 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
+from kit import workshop
 from kit.caching import FOLDER
 from tests.effects.observers import batch, loss
 from tests.effects.stage import Row
@@ -71,6 +74,29 @@ def token_sources(stage, settings):
         return [made.words is not None for made in map(shop.feed.batch, range(3))]
 
 
+def learning(stage, settings):
+    """What the LoRA learns in, and what its gradients are."""
+    with stage.shop(settings) as shop:
+        shop.accelerator.backward(shop.loss(shop.feed.batch(0)))
+        seen = {str(p.dtype) + str(p.grad.dtype) for p in shop.network.parameters()}
+        return sorted(seen)
+
+
+def in_fp16(stage, settings):
+    """What the LoRA is made of; no step, because the CPU trains in no fp16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workshop, "check_precision", lambda *_: None)
+        with stage.shop(settings) as shop:
+            return sorted({str(p.dtype) for p in shop.network.parameters()})
+
+
+def kept(stage, settings):
+    """Bytes that U-Net and text encoders take."""
+    with stage.shop(settings) as shop:
+        parts = (shop.family.unet, *shop.family.text_encoders)
+        return [sum(t.nbytes for t in part.state_dict().values()) for part in parts]
+
+
 FROZEN = {"text_encoder_lr": 0}
 
 ROWS = {
@@ -84,4 +110,9 @@ ROWS = {
     "cache_text_encoder_outputs_to_disk": Row(on_disk, True, given=FROZEN),
     "clip_skip": Row(loss, 2),
     "max_token_length": Row(batch, 150, given=LONG),
+    "full_fp16": Row(in_fp16, True, given={"mixed_precision": "fp16"}),
+    "full_bf16": Row(learning, True, given=BF16),
+    "base_precision": Row(kept, "nf4"),
+    "fp8_base": Row(kept, True),
+    "compress_text_encoders": Row(kept, True, given={"base_precision": "int8"}),
 }
