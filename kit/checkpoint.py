@@ -131,12 +131,12 @@ class Checkpoint:
         if time.monotonic() - self._kept_at >= self._cost / SHARE:
             self.keep(step)
 
-    def keep(self, step: int) -> None:
-        """Keep state after a whole step.
+    def keep(self, step: int, *, again: bool = False) -> None:
+        """Keep state after a whole step; `again` where it has changed since it was kept.
 
         Raises: OutputError where it cannot be written; the state before it stays as it was.
         """
-        if step == self.kept_step:
+        if step == self.kept_step and not again:
             return
         began = time.monotonic()
         with self._writing(self.path):

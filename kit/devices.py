@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,6 +16,12 @@ from accelerate.state import AcceleratorState, PartialState
 from kit.errors import DeviceError
 from kit.settings import Machine
 from kit.settings.rules_machine import gpu_ids
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -123,6 +131,19 @@ def make_accelerator(
     if half_weights and accelerator.scaler is not None:
         accelerator.scaler = HalfScaler(device.type)
     return accelerator
+
+
+def peak_megabytes(device: torch.device) -> int:
+    """The most memory that this process has held: the GPU's, or else the machine's own.
+
+    0 where the system does not tell.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device) / 1e6)
+    if resource is None:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)  # macOS says bytes
 
 
 def free_memory() -> None:

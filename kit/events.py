@@ -64,6 +64,9 @@ class Stepped(Event):
     rates: learning rate of each parameter group that made this step; norm: gradient norm before
     clipping.
     seconds: wall time of the step; epoch counts from 1 and may be fractional.
+    bands: mean loss of the images whose timestep fell into each quarter of the 1000, from the
+    cleanest to the noisiest; None where there was none.
+    megabytes: the most memory that was used so far, the GPU's, or without one the process's.
     """
 
     step: int
@@ -73,17 +76,20 @@ class Stepped(Event):
     rates: dict[str, float] = field(default_factory=dict)
     norm: float = 0.0
     seconds: float = 0.0
+    bands: tuple[float | None, ...] = ()
+    megabytes: int = 0
 
 
 @dataclass(frozen=True)
 class Sampled(Event):
-    """One sample picture lies on disk."""
+    """One sample picture lies on disk; `wished` by a person, or due."""
 
     step: int
     index: int
     path: str
     prompt: str
     seed: int
+    wished: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,29 @@ class Saved(Event):
     epoch: int
     path: str
     removed: tuple[str, ...] = ()
+    wished: bool = False
+
+
+@dataclass(frozen=True)
+class Paused(Event):
+    """The run rests after this step, as was wished; its state is kept."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """The rest after this step is over."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class RateChanged(Event):
+    """From the step after this one, the schedule's rates are multiplied by these, as was wished."""
+
+    step: int
+    factors: dict[str, float]  # by group, of those that changed
 
 
 @dataclass(frozen=True)
@@ -115,10 +144,30 @@ class Finished(Event):
     path: str = ""
 
 
-KINDS: dict[str, type[Event]] = {
-    kind.__name__: kind
-    for kind in (Began, Noticed, Cached, Loaded, Stepped, Sampled, Saved, StateKept, Finished)
-}
+@dataclass(frozen=True)
+class Failed(Event):
+    """The run broke off with an error; `text` is its message. Who iterates tells it."""
+
+    text: str
+
+
+_ALL = (
+    Began,
+    Noticed,
+    Cached,
+    Loaded,
+    Stepped,
+    Sampled,
+    Saved,
+    StateKept,
+    Paused,
+    Resumed,
+    RateChanged,
+    Finished,
+    Failed,
+)
+KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in _ALL}
+TUPLES = ("removed", "bands")  # fields that JSON knows as lists only
 
 
 def to_line(event: Event) -> str:
@@ -134,8 +183,7 @@ def from_line(line: str) -> Event:
     try:
         record: dict[str, Any] = json.loads(line)
         kind = KINDS[record.pop("event")]
-        if "removed" in record:
-            record["removed"] = tuple(record["removed"])
+        record |= {name: tuple(record[name]) for name in TUPLES if name in record}
         return kind(**record)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KitError(

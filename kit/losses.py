@@ -15,6 +15,7 @@ from torch import Tensor
 from kit.diffusion import TIMESTEPS
 from kit.families import Prediction
 
+BANDS = 4  # of 250 timesteps each
 LEAST_SNR, MOST_SNR = 1e-8, 1000.0  # pure noise has none; nearly clean latents have any
 HUBER_LIKE = ("huber", "smooth_l1")
 
@@ -98,3 +99,26 @@ def noise_like_v_weight(snr_B: Tensor, strength: float) -> Tensor:
     """1 + strength (SNR + 1) / SNR: adds a v-like share to a noise-prediction loss, shape B."""
     capped_B = snr_B.clamp(min=LEAST_SNR, max=MOST_SNR)
     return 1 + strength * (capped_B + 1) / capped_B
+
+
+class Bands:
+    """The losses of a step's images by noise level; reading them waits for the device, once."""
+
+    def __init__(self) -> None:
+        self._told: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, t_B: Tensor, loss_B: Tensor) -> None:
+        """Take in a batch."""
+        self._told.append((t_B, loss_B))
+
+    def take(self) -> tuple[float | None, ...]:
+        """The mean loss of each band since the last time, None where no image fell into it."""
+        told, self._told = self._told, []
+        if not told:
+            return (None,) * BANDS
+        bands = torch.cat([t_B for t_B, _ in told]) * BANDS // TIMESTEPS
+        losses = torch.cat([loss_B.float() for _, loss_B in told]).cpu()
+        return tuple(
+            round(float(losses[bands == band].mean()), 6) if bool((bands == band).any()) else None
+            for band in range(BANDS)
+        )

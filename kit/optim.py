@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -134,7 +135,30 @@ def make_foreign_schedule(optimizer: Optimizer, name: str, arguments: str) -> LR
 
 def rates_of(learning: Learning) -> dict[str, float]:
     """The rate of every group, by its name, that the next step uses."""
-    return {group["name"]: _rate_of(learning, group) for group in learning.optimizer.param_groups}
+    groups = learning.optimizer.param_groups
+    return {group["name"]: _rate_of(learning, group) * factor_of(group) for group in groups}
+
+
+def factor_of(group: dict[str, Any]) -> float:
+    """What a person has multiplied the group's rate with, while it trained."""
+    return float(group.get("factor", 1.0))
+
+
+@contextmanager
+def at_wished_rates(optimizer: Optimizer) -> Iterator[None]:
+    """Inside the block the groups have the rates that were wished; schedules never see them.
+
+    The factor lies in the group, so it is kept and restored with the optimizer's state.
+    """
+    scheduled = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        if factor_of(group) != 1.0:
+            group["lr"] = group["lr"] * factor_of(group)
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, scheduled, strict=True):
+            group["lr"] = rate
 
 
 def _rate_of(learning: Learning, group: dict[str, Any]) -> float:

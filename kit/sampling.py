@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,17 +153,24 @@ def rescales(sampler: str) -> bool:
 
 
 def draw_samples(
-    plan: Plan, artist: Artist, network: Network, step: int
+    plan: Plan,
+    artist: Artist,
+    network: Network,
+    step: int,
+    *,
+    prompts: Mapping[int, Prompt] | None = None,
+    wished: bool = False,
 ) -> Generator[Event, None, None]:
-    """Draw every prompt of the plan and write the pictures."""
+    """Draw every prompt of the plan, or these by their number, and write the pictures."""
+    numbered = dict(enumerate(plan.prompts)) if prompts is None else prompts
     with network.resting(), lent(artist.family.vae, to=device_of(artist.family.unet)):
-        for index, prompt in enumerate(plan.prompts):
+        for index, prompt in numbered.items():
             seed = seed_of(plan, prompt, index)
             picture = artist.draw(prompt, size=size_of(plan, prompt), seed=seed)
-            path = _path(plan, step, index, prompt)
+            path = _path(plan, step, index, prompt, wished=wished)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda part, picture=picture: picture.save(part, "PNG"))  # type: ignore[misc]
-            yield Sampled(step, index, str(path), prompt.text, seed)
+            yield Sampled(step, index, str(path), prompt.text, seed, wished)
 
 
 @contextmanager
@@ -190,9 +197,9 @@ def size_of(plan: Plan, prompt: Prompt) -> tuple[int, int]:
     return prompt.width or width // 8 * 8, prompt.height or height // 8 * 8
 
 
-def _path(plan: Plan, step: int, index: int, prompt: Prompt) -> Path:
+def _path(plan: Plan, step: int, index: int, prompt: Prompt, *, wished: bool) -> Path:
     """As kohya: name, epoch or step, prompt, time, and the seed where the prompt has one."""
-    by_epoch = step == 0 or bool(plan.settings.samples.sample_every_n_epochs)
+    by_epoch = step == 0 or (bool(plan.settings.samples.sample_every_n_epochs) and not wished)
     when = f"e{plan.epoch_of(step):06d}" if by_epoch else f"{step:06d}"
     seed = "" if prompt.seed is None else f"_{prompt.seed}"
     stamp = time.strftime("%Y%m%d%H%M%S")

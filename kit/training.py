@@ -11,48 +11,53 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from contextlib import closing
 
 from kit import runs
 from kit.checkpoint import Checkpoint, step_suffix
-from kit.devices import at_work
+from kit.devices import at_work, peak_megabytes
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.mirroring import Mirror, mirrored
 from kit.optim import rates_of
 from kit.planning import Plan
-from kit.sampling import draw_samples
-from kit.stopping import Stop, interrupt_asks
+from kit.steering import due_samples, fulfil
+from kit.wishes import Wishes, interrupt_asks
 from kit.workshop import Workshop, prepare
 
 
-def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
+def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, None]:
     """Train one LoRA, telling what happens as it happens.
 
-    The run is over when the iteration is. `stop` is a wish that is read between two steps; Ctrl-C
-    and the notebook's stop sign are such a wish too.
+    The run is over when the iteration is. `wishes` are read between two steps: to stop, to rest, to
+    draw, to save, to change the learning rate. Ctrl-C and the notebook's stop sign wish to stop.
 
     Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says
     what to change.
     """
-    stop = stop or Stop()
+    wishes = wishes or Wishes()
     runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
     yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
     for text in plan.notices:
         yield Noticed(text)
 
     with (
-        interrupt_asks(stop),
+        interrupt_asks(wishes),
         at_work(plan.settings.machine),
         mirrored(plan.run) as mirror,
     ):
-        shop = yield from _prepared(plan)  # model, caches, network, optimizer, state
+        shop = yield from _prepared(plan, wishes)  # model, caches, network, optimizer, state
+        if shop is None:
+            yield Finished(plan.run.from_step, "asked to stop")
+            return
         step = done = shop.checkpoint.kept_step
         try:
-            if step == 0 and plan.sample_due(0):
-                yield from draw_samples(plan, shop.artist, shop.network, 0)
+            if step == 0:
+                yield from due_samples(wishes, plan, shop, 0)
 
             for step in range(done + 1, plan.total_steps + 1):
+                if wishes.stop_asked:
+                    break
                 began, rates = time.monotonic(), rates_of(shop.learning)
-                window = plan.window(step)
                 losses, norm = shop.learn(
                     shop.feed.window(step), count=plan.settings.basic.gradient_accumulation_steps
                 )
@@ -60,23 +65,24 @@ def train(plan: Plan, stop: Stop | None = None) -> Generator[Event, None, None]:
                 done = step
                 yield Stepped(
                     step=step,
-                    epoch=(window.stop) / plan.batches_per_epoch,
+                    epoch=plan.window(step).stop / plan.batches_per_epoch,
                     loss=sum(losses) / len(losses),
                     loss_average=shop.losses.average,
                     rates=rates,
                     norm=norm,
                     seconds=time.monotonic() - began,
+                    bands=shop.bands.take(),
+                    megabytes=peak_megabytes(shop.accelerator.device),
                 )
-                if plan.sample_due(step):
-                    yield from draw_samples(plan, shop.artist, shop.network, step)
+                yield from due_samples(wishes, plan, shop, step)
                 if saved := shop.checkpoint.save_due(step):
                     shop.checkpoint.keep(step)
                     yield saved
                     yield from shop.checkpoint.state_beside(saved)
                 yield from mirror.notices()
-                if stop.asked:
-                    break
-                shop.checkpoint.keep_if_cheap(step)
+                yield from fulfil(wishes, plan, shop, step)
+                if not wishes.stop_asked:
+                    shop.checkpoint.keep_if_cheap(step)
 
             yield from _ended(plan, shop.checkpoint, mirror, done)
         except GeneratorExit:  # whoever iterated has left: a whole step lies behind us
@@ -90,6 +96,10 @@ def _ended(
     plan: Plan, checkpoint: Checkpoint, mirror: Mirror, done: int
 ) -> Generator[Event, None, None]:
     """The last file: the LoRA itself, or what it has come to, with what is needed to go on."""
+    if not done:
+        runs.abandon(plan.run)
+        yield Finished(0, "asked to stop")
+        return
     if done < plan.total_steps:
         checkpoint.keep(done)
         saved = checkpoint.save(done, step_suffix(done))
@@ -105,10 +115,22 @@ def _ended(
     yield Finished(done, reason, saved.path)
 
 
-def _prepared(plan: Plan) -> Generator[Event, None, Workshop]:
-    """The workshop; a new run that cannot even begin gives its name back."""
-    try:
-        return (yield from prepare(plan))
-    except BaseException:
-        runs.abandon(plan.run)
-        raise
+def _prepared(plan: Plan, wishes: Wishes) -> Generator[Event, None, Workshop | None]:
+    """The workshop, or None where a stop was wished before it was ready.
+
+    A new run that does not even begin gives its name back.
+    """
+    with closing(prepare(plan)) as job:
+        try:
+            while not wishes.stop_asked:
+                try:
+                    event = next(job)
+                except StopIteration as end:
+                    shop: Workshop = end.value
+                    return shop
+                yield event
+        except BaseException:
+            runs.abandon(plan.run)
+            raise
+    runs.abandon(plan.run)
+    return None

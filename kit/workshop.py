@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
-from kit.optim import Learning, make_learning
+from kit.losses import Bands
+from kit.optim import Learning, at_wished_rates, make_learning
 from kit.planning import Plan
 from kit.sampling import Artist, rescales
 from kit.settings import Noise, Settings, rules_memory
 from kit.settings.checks import caches_latents, caches_words, rates
+from kit.settings.prompts import Prompt
 from kit.staging import staged_images, staged_model
 
 
@@ -67,6 +69,8 @@ class Workshop:
     losses: Losses
     checkpoint: Checkpoint
     snr_T: Tensor
+    bands: Bands = field(default_factory=Bands)
+    typed: list[Prompt] = field(default_factory=list)  # prompts wished along the way
 
     def learn(self, batches: Iterable[Batch], *, count: int) -> tuple[list[float], float]:
         """One optimizer step from `count` batches: their losses, and the gradient's norm.
@@ -85,7 +89,8 @@ class Workshop:
                 raise _diverged(self.plan.settings)
         norm = self._clip()
         optimizer = self.learning.optimizer
-        optimizer.step()
+        with at_wished_rates(optimizer):
+            optimizer.step()
         if not getattr(optimizer, "step_was_skipped", False):  # fp16: the scaler met an overflow
             self.learning.schedule.step()
         optimizer.zero_grad(set_to_none=True)
@@ -115,7 +120,9 @@ class Workshop:
             threshold_B=self._huber(t_B),
         )
         loss_B = losses.masked(loss_BChw, batch.mask_B1hw).mean((1, 2, 3))
-        return (loss_B * batch.weight_B.to(device) * self._snr_weight(t_B)).mean()
+        loss_B = loss_B * batch.weight_B.to(device) * self._snr_weight(t_B)
+        self.bands.add(batch.t_B, loss_B.detach())
+        return loss_B.mean()
 
     def _huber(self, t_B: Tensor) -> Tensor | None:
         noise = self._noise
@@ -145,6 +152,12 @@ class Workshop:
         """Leave the base model as it was, and no thread behind."""
         self.network.detach_hooks()
         self.feed.latents.close()
+
+    def number_of(self, prompt: Prompt) -> int:
+        """The place of a prompt that was typed while it trains: behind those of the plan."""
+        if prompt not in self.typed:
+            self.typed.append(prompt)
+        return len(self.plan.prompts) + self.typed.index(prompt)
 
     @property
     def _noise(self) -> Noise:

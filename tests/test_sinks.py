@@ -10,15 +10,19 @@ from kit.events import (
     Began,
     Cached,
     Event,
+    Failed,
     Finished,
     Loaded,
     Noticed,
+    Paused,
+    RateChanged,
     Sampled,
     Saved,
     Stepped,
     to_line,
 )
-from kit.sinks import Console, JsonLines, LossChart, fan_out, read_events
+from kit.runs import Run
+from kit.sinks import Console, JsonLines, LossChart, fan_out, listening, read_events
 from kit.sinks.console import duration
 from kit.sinks.picture import loss_figure
 
@@ -97,6 +101,24 @@ def test_ctrl_c_in_a_sink_is_not_swallowed():
 
     with pytest.raises(KeyboardInterrupt):
         fan_out(pressed)(stepped(1))
+
+
+def test_a_run_that_breaks_off_is_told_and_still_raises(tmp_path):
+    run = Run(tmp_path, "cat", "safetensors", "f")
+    run.dir.mkdir()
+    heard = []
+    with pytest.raises(KitError), listening(run, heard.append) as tell:
+        tell(stepped(1))
+        raise KitError("The loss is no number.", do="Lower it.")
+    assert heard[1:] == [Failed("The loss is no number.\nLower it.")]
+    assert read_events(run.dir / "events.jsonl") == heard
+
+
+def test_a_run_that_did_not_begin_leaves_no_file_of_events(tmp_path):
+    run = Run(tmp_path, "cat", "safetensors", "f")
+    with pytest.raises(KitError), listening(run):
+        raise KitError("No such model.")
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_sinks_nothing_happens():
@@ -286,6 +308,12 @@ def test_different_rates_are_named():
     text = shown([stepped(1, rates={"unet": 1e-4, "text encoder": 5e-5})])
     assert "lr unet 0.0001 text encoder 5e-05" in text
     assert "lr 0.0001," in shown([stepped(1, rates={"unet": 1e-4, "text encoder": 1e-4})])
+
+
+def test_what_was_wished_is_a_line():
+    text = shown([Paused(3), RateChanged(4, {"unet": 0.5})])
+    assert "step 3: rests, its state is kept" in text
+    assert "step 4: learning rate of unet x 0.5" in text
 
 
 def test_a_loss_that_is_not_a_number_is_shown():

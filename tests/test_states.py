@@ -9,8 +9,8 @@ import torch
 from kit import planning
 from kit.errors import OutputError, SettingsError
 from kit.events import Loaded, Noticed, StateKept
-from kit.stopping import Stop
 from kit.training import train
+from kit.wishes import Wishes
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 
@@ -96,10 +96,10 @@ def test_only_the_last_states_are_kept(model, images, tmp_path):
 
 
 def test_a_run_that_is_asked_to_stop_keeps_one(model, images, tmp_path):
-    stop, settings = Stop(), toy_settings(model, images, tmp_path, save_state=True)
-    for event in train(planning.plan(settings), stop):
+    wishes, settings = Wishes(), toy_settings(model, images, tmp_path, save_state=True)
+    for event in train(planning.plan(settings), wishes):
         if losses([event]):
-            stop.ask()
+            wishes.stop()
     assert folders(tmp_path) == ["toy-step00000001-state"]
 
 

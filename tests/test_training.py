@@ -14,8 +14,8 @@ from kit import planning
 from kit.errors import DeviceError, Diverged, ModelError, OutputError
 from kit.events import Finished, Loaded, Noticed, Sampled, Saved, Stepped
 from kit.runs import read_record
-from kit.stopping import Stop
 from kit.training import train
+from kit.wishes import Wishes
 from kit.workshop import Workshop
 from tests.support.tiny import write_tiny
 from tests.support.toys import (
@@ -180,12 +180,12 @@ def test_the_same_name_again_gets_a_number_and_nothing_is_overwritten(tmp_path, 
 
 
 def test_a_wish_to_stop_ends_after_the_step_with_a_file_and_state(tmp_path, asked):
-    stop = Stop()
+    wishes = Wishes()
     told = []
-    for event in train(planning.plan(asked(tmp_path)), stop):
+    for event in train(planning.plan(asked(tmp_path)), wishes):
         told.append(event)
         if isinstance(event, Stepped) and event.step == 3:
-            stop.ask()
+            wishes.stop()
     assert isinstance(told[-1], Finished)
     assert (told[-1].step, told[-1].reason) == (3, "asked to stop")
     assert (tmp_path / "toy-step00000003.safetensors").exists()

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from kit.events import Event, Noticed
+from kit.events import Event, Failed, Noticed
 from kit.runs import Run, bring_back
 from kit.sinks.console import Console
 from kit.sinks.history import JsonLines, read_events
@@ -33,7 +33,12 @@ def listening(run: Run, *more: Sink, chart: Path | None = None) -> Iterator[Sink
     """
     bring_back(run)  # the events of an earlier session, before new ones are added
     with closing(JsonLines(run.dir / "events.jsonl", run.from_step)) as lines:
-        yield fan_out(*more, lines, LossChart(chart or run.dir / "loss.png", lines.kept()))
+        tell = fan_out(*more, lines, LossChart(chart or run.dir / "loss.png", lines.kept()))
+        try:
+            yield tell
+        except Exception as error:  # told, so that who looks at the run later knows, too
+            tell(Failed(str(error) or type(error).__name__))
+            raise
 
 
 def fan_out(*sinks: Sink) -> Sink:

@@ -13,6 +13,8 @@ from kit.events import (
     Finished,
     Loaded,
     Noticed,
+    Paused,
+    RateChanged,
     Sampled,
     Saved,
     StateKept,
@@ -72,6 +74,11 @@ class Console:
                 self._say(f"step {event.step}: saved {event.path}{_removed(event)}")
             case StateKept():
                 self._say(f"step {event.step}: state {event.path}{_removed(event)}")
+            case Paused():
+                self._say(f"step {event.step}: rests, its state is kept")
+            case RateChanged():
+                told = ", ".join(f"{name} x {by:.4g}" for name, by in event.factors.items())
+                self._say(f"step {event.step}: learning rate of {told}")
             case Finished():
                 self._progress.end()
                 at = f"{event.reason}, at step {event.step}"

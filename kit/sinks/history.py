@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kit.errors import KitError
-from kit.events import Event, Finished, Sampled, Saved, Stepped, from_line, to_line
+from kit.events import Event, Failed, from_line, to_line
 from kit.runs import write_atomically
 
 
@@ -26,6 +26,8 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         """Append the event."""
+        if self._file is None and isinstance(event, Failed):
+            return  # the run did not even begin: there is nothing that could be shown later
         if self._file is None:
             self._file = self._opened()
         self._file.write(f"{to_line(event)}\n")
@@ -86,4 +88,4 @@ def _readable(lines: Iterable[str]) -> list[Event]:
 
 
 def _is_after(event: Event, step: int) -> bool:
-    return isinstance(event, Stepped | Sampled | Saved | Finished) and event.step > step
+    return int(getattr(event, "step", 0)) > step

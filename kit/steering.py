@@ -1,0 +1,108 @@
+"""What was wished, done between two steps: sample now, save now, another learning rate, a pause.
+
+None of it disturbs the training: pictures draw from generators of their own, and a changed rate is
+kept with the state at once, so that a run that is broken off later goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+
+from kit.checkpoint import step_suffix
+from kit.devices import free_memory
+from kit.errors import KitError
+from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
+from kit.planning import Plan
+from kit.sampling import draw_samples
+from kit.wishes import RateWish, SampleWish, SaveWish, Wish, Wishes
+from kit.workshop import Workshop
+
+
+def due_samples(
+    wishes: Wishes, plan: Plan, shop: Workshop, step: int
+) -> Generator[Event, None, None]:
+    """Draw what is due after this step; a wish to stop is heard after each picture."""
+    if plan.sample_due(step):
+        yield from _unless_stopped(draw_samples(plan, shop.artist, shop.network, step), wishes)
+
+
+def _unless_stopped(
+    job: Generator[Event, None, None], wishes: Wishes
+) -> Generator[Event, None, None]:
+    """Whatever takes long, left after the event at which a stop is wished."""
+    with closing(job):
+        for event in job:
+            yield event
+            if wishes.stop_asked:
+                return
+
+
+def fulfil(wishes: Wishes, plan: Plan, shop: Workshop, step: int) -> Generator[Event, None, None]:
+    """Do what was wished after this step, and rest as long as a pause is asked for."""
+    rests = False
+    while True:
+        for wish in wishes.take():
+            yield from _unless_stopped(_one(wish, plan, shop, step), wishes)
+        if not wishes.pause_asked:
+            break
+        if not rests:
+            rests = True
+            shop.checkpoint.keep(step)
+            yield Paused(step)
+        wishes.rest()
+    if rests:
+        yield Resumed(step)
+
+
+def _one(wish: Wish, plan: Plan, shop: Workshop, step: int) -> Generator[Event, None, None]:
+    """A wish that cannot be fulfilled is told; the training goes on."""
+    try:
+        match wish:
+            case SampleWish():
+                yield from _sampled(wish, plan, shop, step)
+            case SaveWish():
+                shop.checkpoint.keep(step)
+                saved = shop.checkpoint.save(step, step_suffix(step))
+                yield Saved(saved.step, saved.epoch, saved.path, wished=True)
+            case RateWish():
+                yield from _rates_changed(wish, shop, step)
+    except (KitError, OSError, RuntimeError, ValueError) as error:
+        free_memory()  # a picture may have been too large
+        yield Noticed(f"step {step}: the wish could not be fulfilled: {error}")
+
+
+def _sampled(
+    wish: SampleWish, plan: Plan, shop: Workshop, step: int
+) -> Generator[Event, None, None]:
+    prompts = dict(enumerate(plan.prompts))
+    if wish.prompt is not None:
+        prompts = {shop.number_of(wish.prompt): wish.prompt}
+    if not prompts:
+        yield Noticed("Sample now: sample_prompts is blank, so there is nothing to draw")
+    yield from draw_samples(plan, shop.artist, shop.network, step, prompts=prompts, wished=True)
+
+
+def _rates_changed(wish: RateWish, shop: Workshop, step: int) -> Generator[Event, None, None]:
+    groups = shop.learning.optimizer.param_groups
+    changed = {}
+    for group in groups:
+        if wish.group in ("", group["name"]) and group["lr"] is not None:
+            base = float(group.get("initial_lr", group["lr"]))
+            if wish.rate is not None and base > 0:
+                group["factor"] = wish.rate / base
+            elif wish.factor is not None:
+                group["factor"] = group.get("factor", 1.0) * wish.factor
+            changed[group["name"]] = group.get("factor", 1.0)
+    if shop.learning.own_rate or not changed:
+        yield Noticed(
+            f"The learning rate of {wish.group or 'all parts'} stays as it is: "
+            + (
+                "the optimizer chooses it by itself"
+                if shop.learning.own_rate
+                else f"there are {', '.join(group['name'] for group in groups)}"
+            )
+        )
+        return
+    shop.checkpoint.keep(step, again=True)
+    yield RateChanged(step, changed)

@@ -1,0 +1,118 @@
+"""What a person may wish while it trains. Wishes are read between two steps: a step is whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from kit.settings.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class SampleWish:
+    """Draw the run's prompts now, or this one."""
+
+    prompt: Prompt | None = None
+
+
+@dataclass(frozen=True)
+class SaveWish:
+    """Write the LoRA as it is now."""
+
+
+@dataclass(frozen=True)
+class RateWish:
+    """Change the learning rate of a group of weights; an empty name means all of them.
+
+    factor: multiplies what the group learns at now. rate: takes the place of the group's learning
+    rate in the settings. One of the two is given; the schedule's shape stays.
+    """
+
+    group: str = ""
+    factor: float | None = None
+    rate: float | None = None
+
+
+Wish = SampleWish | SaveWish | RateWish
+
+
+class Wishes:
+    """What is wished, by whatever thread; who trains asks for it between two steps."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[Wish] = []
+        self._stop = self._pause = False
+
+    @property
+    def stop_asked(self) -> bool:
+        """End after this step."""
+        return self._stop
+
+    @property
+    def pause_asked(self) -> bool:
+        """Rest after this step, until asked to go on or to stop."""
+        return self._pause and not self._stop
+
+    def stop(self) -> None:
+        """End after this step."""
+        with self._changed:
+            self._stop = True
+            self._changed.notify_all()
+
+    def pause(self) -> None:
+        """Rest after this step."""
+        with self._changed:
+            self._pause = True
+
+    def go_on(self) -> None:
+        """End the rest."""
+        with self._changed:
+            self._pause = False
+            self._changed.notify_all()
+
+    def wish(self, wish: Wish) -> None:
+        """Ask for something after this step, or now while it rests."""
+        with self._changed:
+            self._waiting.append(wish)
+            self._changed.notify_all()
+
+    def take(self) -> list[Wish]:
+        """What was wished since the last time, in its order."""
+        with self._changed:
+            taken, self._waiting = self._waiting, []
+        return taken
+
+    def rest(self) -> None:
+        """Sleep while a pause is asked for and nothing else is."""
+        with self._changed:
+            while self.pause_asked and not self._waiting:
+                # Not without an end: in the main thread only a sleep that ends hears Ctrl-C.
+                self._changed.wait(0.2)
+
+
+@contextmanager
+def interrupt_asks(wishes: Wishes) -> Iterator[None]:
+    """Turn the first Ctrl-C, stop sign or SIGTERM into a wish to stop; the second ends at once.
+
+    Only the main thread of a process may listen to signals; elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if wishes.stop_asked:
+            raise KeyboardInterrupt
+        wishes.stop()  # the code interrupted here may hold the lock: it is one for re-entry
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
