@@ -8,12 +8,14 @@ https://github.com/KohakuBlueleaf/LyCORIS (idea), with the 3x3 kernel in the dow
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import Parameter, functional
 
+from kit.adapters.base import AdaptedLayer, Adapter
 from kit.addresses import seed_at
 
 
@@ -26,7 +28,7 @@ def lora_delta(up: Tensor, down: Tensor, scale: float) -> Tensor:
     return change.reshape(up.shape[0], *down.shape[1:])
 
 
-class Lora(nn.Module):
+class Lora(Adapter):
     """The change of one layer: down to rank R, up again, scaled by alpha / R.
 
     Weights are float32 whatever the layer's precision. The up part starts as zeros, so an untrained
@@ -37,7 +39,7 @@ class Lora(nn.Module):
 
     def __init__(
         self,
-        layer: nn.Linear | nn.Conv2d,
+        layer: AdaptedLayer,
         *,
         rank: int,
         alpha: float,
@@ -49,7 +51,6 @@ class Lora(nn.Module):
         super().__init__()
         self.rank, self.dropout = rank, dropout
         self.rank_dropout, self.module_dropout = rank_dropout, module_dropout
-        self.multiplier = 1.0
         alpha = alpha or float(rank)
         self.scale = alpha / rank
         self.register_buffer("alpha", torch.tensor(float(alpha)))
@@ -112,44 +113,28 @@ class Lora(nn.Module):
         shape = (-1, self.rank, *between) if is_conv else (-1, *between, self.rank)
         return kept_BR.to(hidden.dtype).reshape(shape)
 
-    def add_to(self, _layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """The layer's forward hook: its output with the change added."""
-        if self.multiplier == 0 or (
-            self.training and self.module_dropout and torch.rand(()).item() < self.module_dropout
-        ):
-            return output
-        return output + self(inputs[0]).to(output.dtype)
+    def fast(self) -> tuple[Parameter, ...]:
+        """The up part."""
+        return tuple(self.lora_up.parameters())
 
     def delta(self) -> Tensor:
         """The change of the layer's weight at multiplier 1, float32, in the weight's shape."""
         return lora_delta(self.lora_up.weight.float(), self.lora_down.weight.float(), self.scale)
 
-    @torch.no_grad()
-    def limit_norm(self, longest: float) -> tuple[float, bool]:
-        """Scale both parts so that the change is no longer than `longest` (Frobenius).
-
-        Returns the norm afterwards and whether it was scaled. Source: max-norm regularisation,
-        https://github.com/kohya-ss/sd-scripts/pull/545 (behaviour).
-        """
-        length = self.delta().norm().item()
-        if length <= longest:
-            return length, False
-        root = (longest / length) ** 0.5
-        self.lora_up.weight.mul_(root)
-        self.lora_down.weight.mul_(root)
-        return longest, True
+    def shrink(self, share: float) -> None:
+        """Both parts alike."""
+        self.lora_up.weight.mul_(share**0.5)
+        self.lora_down.weight.mul_(share**0.5)
 
     @torch.no_grad()
-    def take(self, up: Tensor, down: Tensor, alpha: float) -> None:
-        """Start from a file's weights, so that the layer changes as it did there.
-
-        The file's strength is folded into the up part, because this adapter keeps its own alpha.
-        Raises: ValueError where the shapes differ.
-        """
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """The file's strength is folded into the up part: this adapter keeps its own alpha."""
+        up, down = tensors["lora_up.weight"], tensors["lora_down.weight"]
         own = self.lora_up.weight, self.lora_down.weight
         if down.shape[0] != self.rank:
             raise ValueError(f"rank {down.shape[0]} in the file, {self.rank} here")
         if up.numel() != own[0].numel() or down.numel() != own[1].numel():
             raise ValueError(f"shapes {tuple(up.shape)} x {tuple(down.shape)} do not fit the layer")
+        strength = float(tensors.get("alpha", self.rank)) / self.rank
         own[1].copy_(down.reshape(own[1].shape))
-        own[0].copy_(up.reshape(own[0].shape).float() * (alpha / self.rank / self.scale))
+        own[0].copy_(up.reshape(own[0].shape).float() * (strength / self.scale))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from kit import catalog
-from kit.adapters.lora import Lora
+from kit.adapters.base import Adapter
 from kit.errors import LoraFileError
 from kit.families import Family, Layer
 from kit.settings import Network as NetworkSettings
@@ -37,7 +37,7 @@ class Group:
 class Network(nn.Module):
     """Adapters by their kohya names, hooked to the layers that they change."""
 
-    def __init__(self, adapters: dict[str, Lora], layers: dict[str, Layer]) -> None:
+    def __init__(self, adapters: dict[str, Adapter], layers: dict[str, Layer]) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict(adapters)
         self._layers = layers
@@ -46,10 +46,10 @@ class Network(nn.Module):
             for name, adapter in adapters.items()
         ]
 
-    def named(self) -> Iterator[tuple[str, Lora]]:
+    def named(self) -> Iterator[tuple[str, Adapter]]:
         """Every adapter with its kohya name."""
         for name, adapter in self.adapters.items():
-            assert isinstance(adapter, Lora)
+            assert isinstance(adapter, Adapter)
             yield name, adapter
 
     @property
@@ -68,8 +68,10 @@ class Network(nn.Module):
         members: dict[str, list[Parameter]] = {name: [] for name in rates}
         for name, adapter in self.named():
             group = "unet" if self._layers[name].part == "unet" else "textencoder"
-            members[group] += adapter.parameters()
-            adapter.requires_grad_(rates[group] > 0)
+            members[group] += adapter.learning()
+            adapter.requires_grad_(False)
+            for weight in adapter.learning():
+                weight.requires_grad_(rates[group] > 0)
         return tuple(
             Group(name, rates[name], tuple(weights))
             for name, weights in members.items()
@@ -103,15 +105,15 @@ class Network(nn.Module):
 
     def limit_norms(self, longest: float) -> int:
         """Scale back every learning change that is longer; returns how many were."""
-        learning = (a for _, a in self.named() if a.lora_up.weight.requires_grad)
+        learning = (a for _, a in self.named() if any(w.requires_grad for w in a.learning()))
         return sum(adapter.limit_norm(longest)[1] for adapter in learning)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a LoRA file holds: `<name>.alpha`, `.lora_down.weight`, `.lora_up.weight`."""
+        """What a LoRA file holds, e.g. `<name>.alpha`, `.lora_down.weight`, `.lora_up.weight`."""
         return {
             f"{name}.{key}": tensor.detach()
             for name, adapter in self.named()
-            for key, tensor in adapter.state_dict().items()
+            for key, tensor in adapter.tensors().items()
         }
 
 
@@ -151,9 +153,9 @@ def parts_of(family: Family) -> frozenset[str]:
     return frozenset(layer.part for layer in family.layers())
 
 
-def _made(settings: NetworkSettings, layer: Layer, size: Size) -> Lora:
+def _made(settings: NetworkSettings, layer: Layer, size: Size) -> Adapter:
     kind = catalog.load(catalog.KINDS[settings.LoRA_type].code)
-    adapter: Lora = kind(
+    adapter: Adapter = kind(
         layer.module,
         rank=size.rank,
         alpha=size.alpha,
@@ -228,7 +230,13 @@ def _start_from(network: Network, files: dict[str, _Entry], settings: NetworkSet
     misfits = []
     for name, entry in files.items():
         try:
-            own[name].take(entry.up.float(), entry.down.float(), entry.alpha)
+            own[name].take(
+                {
+                    "lora_up.weight": entry.up.float(),
+                    "lora_down.weight": entry.down.float(),
+                    "alpha": torch.tensor(entry.alpha),
+                }
+            )
         except ValueError as error:
             misfits.append(f"{name}: {error}")
     if misfits:
