@@ -7,11 +7,9 @@ Python's str() writes it (None, True, 1e-05, (512, 512)). Of a path only the las
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +21,12 @@ from kit.planning import Plan
 from kit.settings import Captions, Network, Settings, declarations, rules_noise
 from kit.settings.checks import caches_latents
 from kit.settings.optimizer_args import parse_optimizer_args
+from kit.settings.public import public_name, public_settings
 
 MAKER = f"lora-kit/{kit.__version__}"
 V_PREDICTION = "v_prediction"
 V_VERSIONS = {"sd1": "sd_v1_v", "sd2": "sd_v2_v"}  # instead of the catalog's, where v is predicted
 V_ARCHITECTURES = {"sd2": "stable-diffusion-v2-768-v"}
-PROMPT_FILE = re.compile(r"[^\n]*\.txt", re.IGNORECASE)
-SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret)$")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)+")
 
 # What the reference can do and we cannot yet, with the values that mean "off" there.
 _NONE = """ss_face_crop_aug_range ss_max_validation_steps ss_resize_interpolation
@@ -95,35 +91,6 @@ def training_metadata(
     }
     # A file name that is no proper text would otherwise end the run at its first save.
     return {key: str(value).encode(errors="replace").decode() for key, value in metadata.items()}
-
-
-def public_settings(settings: Settings) -> dict[str, Any]:
-    """The settings that differ from their defaults, without secrets and without private paths."""
-    public: dict[str, Any] = {}
-    for name, value in settings.changed().items():
-        declared = declarations()[name]
-        if SECRET.search(name):
-            continue
-        if value and declared.type == "path":
-            value = public_name(value) if declared.section == "model" else _last_part(value)
-        elif declared.type == "text" and PROMPT_FILE.fullmatch(value.strip()):
-            value = _last_part(value)
-        public[name] = value
-    return public
-
-
-def public_name(name: str) -> str:
-    """What may be told of a model's place: a Hub id whole, of a path or address its end."""
-    name = name.strip().strip("\"'")
-    on_web = re.match(r"https?://([^/?#]*)/?([^?#]*)", name)  # what follows a ? may be a token
-    if on_web:
-        return on_web[2] if on_web[1] in ("huggingface.co", "hf.co") else _last_part(on_web[2])
-    is_id = HUB_ID.fullmatch(name) and not Path(name).exists()
-    return name if is_id else _last_part(name)
-
-
-def _last_part(path: str) -> str:
-    return re.split(r"[/\\]", path.strip().rstrip("/\\"))[-1]
 
 
 def _base(family: str, base: BaseFacts, vae: BaseFacts | None) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from PIL import Image
 
 import kit
 from kit.lora_file import model_hashes, read_lora, write_lora
-from kit.metadata import BaseFacts, public_name, public_settings, training_metadata
+from kit.metadata import BaseFacts, training_metadata
 from kit.planning import plan
 from kit.settings import Settings, declarations
+from kit.settings.public import public_name, public_settings
 
 GOLDEN = Path(__file__).parent / "golden"
 EXAMPLES = json.loads((GOLDEN / "metadata_example.json").read_text())
@@ -458,5 +459,5 @@ def test_secrets_would_not_be_kept(monkeypatch):
     changed = {"hub_token": "s3", "wandb_api_key": "s3", "max_token_length": 150}
     monkeypatch.setattr(Settings, "changed", lambda self: changed)
     everything = dict.fromkeys(changed, declarations()["max_token_length"])
-    monkeypatch.setattr("kit.metadata.declarations", lambda: everything)
+    monkeypatch.setattr("kit.settings.public.declarations", lambda: everything)
     assert public_settings(Settings()) == {"max_token_length": 150}
