@@ -6,12 +6,13 @@ container images have such folders.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 HostName: TypeAlias = Literal["colab", "kaggle", "runpod", "vscode", "plain"]
 
@@ -87,3 +88,36 @@ def _runpod(is_mounted: Callable[[Path], bool]) -> Host:
     # A pod may be rented without a volume; then /workspace is an ordinary folder of the container.
     workspace = Path("/workspace")
     return Host("runpod", workspace, workspace / "output", persistent=is_mounted(workspace))
+
+
+def secret(name: str) -> str:
+    """A secret by its name, from the environment or from the notebook's own store; "" without one.
+
+    The store asks the browser and may wait seconds for its answer: call it from the cell's own
+    thread, before the work. What is returned belongs into no file, no message and no event.
+    """
+    if value := os.environ.get(name, "").strip():
+        return value
+    store = _STORES.get(host().name)
+    try:
+        return (store(name) or "").strip() if store else ""
+    except Exception:  # not granted, not there, no answer: each has an exception of its own
+        return ""
+
+
+def _colab_secret(name: str) -> str | None:
+    module: Any = importlib.import_module("google.colab.userdata")
+    value: str | None = module.get(name)
+    return value
+
+
+def _kaggle_secret(name: str) -> str | None:
+    module: Any = importlib.import_module("kaggle_secrets")
+    value: str | None = module.UserSecretsClient().get_secret(name)
+    return value
+
+
+_STORES: dict[HostName, Callable[[str], str | None]] = {
+    "colab": _colab_secret,
+    "kaggle": _kaggle_secret,
+}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from kit import catalog
 from kit.dataset.batches import Layout, balanced_repeats
 from kit.dataset.buckets import BucketRule, Fit, Size, bucket_sizes, fit
 from kit.dataset.images import TrainImage, scan
@@ -23,7 +24,7 @@ from kit.hosts import host
 from kit.identity import fingerprint
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
-from kit.settings import Settings, rules_rates
+from kit.settings import Settings, rules_logs, rules_rates
 from kit.settings.checks import caches_latents, notices, problems
 from kit.settings.prompts import Prompt, parse_prompts
 from kit.states import Start, beyond_the_end, find_start
@@ -160,6 +161,10 @@ class Plan:
         yield f"seed {self.seed}, LoRA {self.run.kept_in / self.run.file('').name}"
         if self.run.home:
             yield f"works in {self.run.output_dir}, copied to {self.run.home} as it goes"
+        for name in rules_logs.loggers(self.settings):
+            row = catalog.LOGGERS[name]
+            shown = row.shown.format(logging_dir=self.settings.logs.logging_dir)
+            yield f"logged with {row.label}: {shown}"
         if self.from_step:
             yield f"goes on at step {self.from_step} of {self.total_steps}"
 

@@ -6,6 +6,7 @@
 <output_dir>/<name>.run/run.toml          the settings that were used, with help
 <output_dir>/<name>.run/run.json          fingerprint, seed, last kept step, whether it is finished
 <output_dir>/<name>.run/events.jsonl      what happened
+<output_dir>/<name>.run/logs.json         where its curves are logged, to go on there
 <output_dir>/<name>.run/state/            what is needed to go on
 """
 
@@ -16,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -175,6 +177,29 @@ def write_record(run_dir: Path, record: RunRecord) -> None:
     """Replace the run's record in one step."""
     text = json.dumps(asdict(record), indent=2)
     write_atomically(run_dir / "run.json", lambda part: part.write_text(text, "utf-8"))
+
+
+_REMEMBERING = threading.Lock()  # listeners live in several threads
+
+
+def recall(run_dir: Path, name: str) -> str:
+    """What a listener had to remember about this run; "" where it is not known."""
+    return _memories(run_dir).get(name, "")
+
+
+def remember(run_dir: Path, name: str, value: str) -> None:
+    """Keep it for when the run goes on."""
+    with _REMEMBERING:
+        text = json.dumps({**_memories(run_dir), name: value}, indent=2)
+        write_atomically(run_dir / "logs.json", lambda part: part.write_text(text, "utf-8"))
+
+
+def _memories(run_dir: Path) -> dict[str, str]:
+    try:
+        known = json.loads((run_dir / "logs.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

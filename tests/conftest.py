@@ -28,7 +28,7 @@ def pytest_configure(config):
     os.environ["HF_HOME"] = f"{folder.name}/huggingface"
     os.environ["MPLCONFIGDIR"] = f"{folder.name}/matplotlib"
     os.environ["IPYTHONDIR"] = f"{folder.name}/ipython"
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN"):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "WANDB_API_KEY"):
         os.environ.pop(name, None)
 
 

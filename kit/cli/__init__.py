@@ -102,7 +102,10 @@ def _act_train(chosen: argparse.Namespace) -> None:
     print(*planned.lines(), sep="\n", flush=True)  # its notices come as events
     print("loading torch and the base model ...", flush=True)
     train = catalog.load("kit.training:train")
-    with closing(Console(planned.total_steps)) as console, listening(planned.run, console) as tell:
+    with (
+        closing(Console(planned.total_steps)) as console,
+        listening(planned.run, console, settings=planned.settings) as tell,
+    ):
         for event in train(planned):
             tell(event)
 

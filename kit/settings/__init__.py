@@ -23,6 +23,7 @@ from kit.settings.captions import Captions
 from kit.settings.extra import Extra
 from kit.settings.folders import Folders
 from kit.settings.images import Images
+from kit.settings.logs import Logs
 from kit.settings.machine import Machine
 from kit.settings.memory import Memory
 from kit.settings.metadata import Metadata
@@ -34,9 +35,13 @@ from kit.settings.saving import Saving
 from kit.settings.setting import Declared, Section
 
 __all__ = [
-    "Basic", "Captions", "Declared", "Extra", "Folders", "Images", "Machine", "Memory", "Metadata",
-    "Model", "Network", "Noise", "Samples", "Saving", "Section", "Settings", "declarations",
+    "Basic", "Captions", "Declared", "Extra", "Folders", "Images", "Logs", "Machine", "Memory",
+    "Metadata", "Model", "Network", "Noise", "Samples", "Saving", "Section", "Settings",
+    "declarations",
 ]  # fmt: skip
+
+# What files of other programs may carry and ours never do, with where it belongs.
+SECRETS = {"huggingface_token": "HF_TOKEN", "wandb_api_key": "WANDB_API_KEY"}
 
 
 class Settings(BaseModel):
@@ -54,6 +59,7 @@ class Settings(BaseModel):
     memory: Memory = Memory()
     machine: Machine = Machine()
     saving: Saving = Saving()
+    logs: Logs = Logs()
     samples: Samples = Samples()
     metadata: Metadata = Metadata()
     extra: Extra = Extra()
@@ -151,7 +157,13 @@ def _sorted_into_sections(values: Mapping[str, Any]) -> tuple[list[str], dict[st
     by_section: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         declared = declarations().get(name)
-        if declared is None:
+        if name in SECRETS:
+            problems.append(
+                f"{name}: a secret is no setting, so that no file can tell it; take it out, and "
+                f"give it as the environment variable {SECRETS[name]} or as the notebook's secret "
+                "of that name"
+            )
+        elif declared is None:
             problems.append(f"{name}: no such setting{nearest(name, declarations())}")
         else:
             by_section.setdefault(declared.section, {})[name] = value

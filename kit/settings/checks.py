@@ -14,6 +14,7 @@ from kit.settings import (
     Settings,
     declarations,
     rules_captions,
+    rules_logs,
     rules_machine,
     rules_memory,
     rules_noise,
@@ -256,6 +257,7 @@ PROBLEMS: tuple[Rule, ...] = (
     *rules_noise.PROBLEMS,
     *rules_machine.PROBLEMS,
     *rules_memory.PROBLEMS,
+    *rules_logs.PROBLEMS,
 )
 NOTICES: tuple[Rule, ...] = (
     *rules_rates.NOTICES,
@@ -272,4 +274,5 @@ NOTICES: tuple[Rule, ...] = (
     *rules_machine.NOTICES,
     *rules_memory.NOTICES,
     *rules_saving.NOTICES,
+    *rules_logs.NOTICES,
 )

@@ -54,7 +54,10 @@ class Folders(Section, box="Folders"):
         shapes_run=False,
     )
     training_comment: str = setting(
-        "", "Training comment", "Any text; it is embedded in the LoRA file as ss_training_comment."
+        "",
+        "Training comment",
+        "Any text; it is embedded in the LoRA file as ss_training_comment.",
+        shapes_run=False,
     )
 
     @field_validator("output_name")

@@ -17,6 +17,7 @@ class Samples(Section, box="Samples"):
         "prompt, --w width, --h height, --d seed, --l guidance scale, --s steps. Lines with # are "
         "skipped.",
         kind="text",
+        shapes_run=False,
     )
     sample_every_n_steps: int | None = setting(
         None,
@@ -24,6 +25,7 @@ class Samples(Section, box="Samples"):
         "Blank or 0: off.",
         between=(0, 10_000_000),
         unit="steps",
+        shapes_run=False,
     )
     sample_every_n_epochs: int | None = setting(
         None,
@@ -31,16 +33,19 @@ class Samples(Section, box="Samples"):
         "Blank or 0: off. When set, Sample every n steps is not used.",
         between=(0, 100_000),
         unit="epochs",
+        shapes_run=False,
     )
     sample_at_first: bool = setting(
         False,
         "Sample at first",
         "Also draw before the first step, to see what the base model makes of the prompts.",
         gui=None,
+        shapes_run=False,
     )
     sample_sampler: str = setting(
         "euler_a",
         "Sample sampler",
         "The sampler that draws the pictures.",
         choices=tuple(catalog.SAMPLERS),
+        shapes_run=False,
     )

@@ -1,39 +1,47 @@
-"""Who listens to a job: the console, the file of its events, the picture of its losses.
+"""Who listens to a job: the console, the file of its events, the picture of its losses, loggers.
 
-A sink is a callable that takes an event. `fan_out` makes one of several:
+A sink is a callable that takes an event, and may return notices that the others should hear.
+`fan_out` makes one of several:
 
-    with listening(plan.run, Console(plan.total_steps)) as tell:
+    with listening(plan.run, Console(plan.total_steps), settings=plan.settings) as tell:
         for event in train(plan):
             tell(event)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
+from kit import catalog
 from kit.events import Event, Failed, Noticed
 from kit.runs import Run, bring_back
+from kit.settings import Settings, rules_logs
+from kit.sinks.background import Background, Sink, muted
 from kit.sinks.console import Console
 from kit.sinks.history import JsonLines, read_events
 from kit.sinks.picture import LossChart
 
 __all__ = ["Console", "JsonLines", "LossChart", "Sink", "fan_out", "listening", "read_events"]
 
-Sink: TypeAlias = Callable[[Event], None]
-
 
 @contextmanager
-def listening(run: Run, *more: Sink, chart: Path | None = None) -> Iterator[Sink]:
-    """One sink for a run: whoever is given, its events.jsonl, and its loss curve.
+def listening(
+    run: Run, *more: Sink, settings: Settings | None = None, chart: Path | None = None
+) -> Iterator[Sink]:
+    """One sink for a run: whoever is given, its events.jsonl, its loss curve, and its loggers.
 
-    chart: where the curve is drawn; None means loss.png in the run's folder.
+    settings: name the loggers; None means none. chart: where the curve is drawn; None means
+    loss.png in the run's folder.
     """
     bring_back(run)  # the events of an earlier session, before new ones are added
-    with closing(JsonLines(run.dir / "events.jsonl", run.from_step)) as lines:
-        tell = fan_out(*more, lines, LossChart(chart or run.dir / "loss.png", lines.kept()))
+    with ExitStack() as stack:
+        lines = stack.enter_context(closing(JsonLines(run.dir / "events.jsonl", run.from_step)))
+        drawn = LossChart(chart or run.dir / "loss.png", lines.kept())
+        others = [stack.enter_context(closing(sink)) for sink in _chosen(run, settings)]
+        tell = fan_out(*more, lines, drawn, *others)
         try:
             yield tell
         except Exception as error:  # told, so that who looks at the run later knows, too
@@ -41,20 +49,33 @@ def listening(run: Run, *more: Sink, chart: Path | None = None) -> Iterator[Sink
             raise
 
 
+def _chosen(run: Run, settings: Settings | None) -> Iterator[Any]:
+    """The loggers that the settings name, each from its row."""
+    for name in rules_logs.loggers(settings) if settings else ():
+        sink = catalog.load(catalog.LOGGERS[name].code)(run, settings)
+        yield Background(sink) if getattr(sink, "waits", False) else sink
+
+
 def fan_out(*sinks: Sink) -> Sink:
     """One sink for all of them; one that raises is muted, and the others are told."""
     listening = list(sinks)
 
     def tell(event: Event) -> None:
-        waiting = [event]
+        waiting: list[Event] = [event]
         while waiting:
             current = waiting.pop(0)
             for sink in tuple(listening):
                 try:
-                    sink(current)
+                    waiting.extend(_noticed(sink(current)))
                 except Exception as error:  # whatever it is, a listener must not end the run
                     listening[:] = [other for other in listening if other is not sink]
-                    name = getattr(sink, "__name__", type(sink).__name__)
-                    waiting.append(Noticed(f"{name} failed and is muted; the run goes on: {error}"))
+                    waiting.append(muted(sink, error))
 
     return tell
+
+
+def _noticed(told: object) -> list[Noticed]:
+    """A sink's own notices; whatever else it returns is its own affair."""
+    if not isinstance(told, Iterator | list | tuple):
+        return []
+    return [notice for notice in told if isinstance(notice, Noticed)]

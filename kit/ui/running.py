@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from kit.events import Event, Finished
 from kit.planning import Plan
-from kit.runs import bring_back
 from kit.settings import Settings
-from kit.sinks import JsonLines, LossChart, Sink, fan_out, listening
+from kit.sinks import Sink, listening
 from kit.ui.dashboard import Dashboard
 from kit.ui.errors import install
 from kit.ui.form import Form
@@ -35,7 +35,7 @@ def watch(run_dir: str | Path) -> Dashboard:
 
 
 def listeners(plan: Plan, *more: Sink) -> Sink:
-    """One listener for a run: its events.jsonl and loss.png, and whoever else is given.
+    """One listener for a run: its events.jsonl, loss.png and loggers, and whoever else is given.
 
         tell = kit.listeners(plan, dashboard)
         for event in kit.train(plan):
@@ -44,20 +44,22 @@ def listeners(plan: Plan, *more: Sink) -> Sink:
     A listener that breaks is muted; it never ends a run.
     """
     install()
-    lines = _lines_of(plan)
+    stack = ExitStack()
+    tell = stack.enter_context(listening(plan.run, *more, settings=plan.settings))
 
-    def close_at_the_end(event: Event) -> None:
+    def tell_until_the_end(event: Event) -> None:
+        tell(event)
         if isinstance(event, Finished):
-            lines.close()
+            stack.close()
 
-    return fan_out(*more, lines, _chart_of(plan, lines), close_at_the_end)
+    return tell_until_the_end
 
 
 def run(events: Iterable[Event], plan: Plan) -> Dashboard:
     """All of a run in one line, `kit.run(kit.train(plan), plan)`: its dashboard and its folder."""
     install()
     dashboard = Dashboard(plan)
-    with listening(plan.run, dashboard) as tell:
+    with listening(plan.run, dashboard, settings=plan.settings) as tell:
         try:
             for event in events:
                 tell(event)
@@ -65,12 +67,3 @@ def run(events: Iterable[Event], plan: Plan) -> Dashboard:
             dashboard.break_off()
             raise
     return dashboard
-
-
-def _lines_of(plan: Plan) -> JsonLines:
-    bring_back(plan.run)
-    return JsonLines(plan.run.dir / "events.jsonl", plan.run.from_step)
-
-
-def _chart_of(plan: Plan, lines: JsonLines) -> LossChart:
-    return LossChart(plan.run.dir / "loss.png", lines.kept())

@@ -153,6 +153,7 @@ def furnish(folder: Path) -> Path:
     (folder / "state" / "state.pt").touch()
     write_record(folder / "state", RunRecord("", seed=5, step=2))
     (folder / "prompts.txt").write_text("a zib ball --s 1 --d 4\n")
+    (folder / "trackers.toml").write_text('[wandb]\ngroup = "cats"\n')
     return folder
 
 

@@ -82,6 +82,7 @@ def test_the_file_that_the_gui_writes_comes_in():
         "output_dir": "out",
         "max_train_steps": 1600,
         "text_encoder_lr": 1e-4,
+        "wandb_run_name": "last",
     }
     assert report.assumed == {}
 

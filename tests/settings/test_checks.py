@@ -61,6 +61,12 @@ PROBLEMS = {
         dict(full_fp16=True, full_bf16=True),
     ],
     "_two_base_precisions": [dict(fp8_base=True, base_precision="nf4")],
+    "_without_logging_folder": [dict(log_with="tensorboard"), dict(log_with="all")],
+    "_tracker_config": [dict(log_with="wandb", log_tracker_config="no such file.toml")],
+    "_log_folder_name": [
+        dict(logging_dir="logs", log_prefix="a/"),
+        dict(logging_dir="logs", log_tracker_name="a:b"),
+    ],
     "_gpu_numbers": [dict(gpu_ids="all"), dict(gpu_ids="-1")],
 }  # fmt: skip
 NOTICES = {
@@ -127,6 +133,11 @@ NOTICES = {
         dict(base_precision="int8"),
         dict(fp8_base=True),
         dict(compress_text_encoders=True),
+    ],
+    "_unused_log_settings": [
+        dict(log_config=True),
+        dict(logging_dir="logs", wandb_run_name="cat"),
+        dict(log_with="wandb", logging_dir="logs"),
     ],
     "_further_gpus": [dict(gpu_ids="1,0")],
     "_threads_to_keep": [dict(persistent_data_loader_workers=True)],

@@ -80,7 +80,8 @@ def test_only_what_the_gui_lacks_has_no_key():
     of_the_trainer = """alpha_mask caption_prefix caption_separator caption_suffix
         caption_tag_dropout_rate conditioning_data_dir dataset_repeats enable_wildcard
         cache_text_encoder_outputs_to_disk keep_tokens_separator lr_decay_steps
-        lr_scheduler_min_lr_ratio lr_scheduler_timescale sample_at_first secondary_separator
+        log_prefix lr_scheduler_min_lr_ratio lr_scheduler_timescale sample_at_first
+        secondary_separator
         token_warmup_min token_warmup_step zero_terminal_snr"""
     assert ours == {*of_the_trainer.split(), *OUR_OWN.split()}
 
