@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from kit import catalog
 from kit.devices import DTYPES
@@ -74,7 +75,7 @@ def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Fam
     dtype = DTYPES[settings.memory.mixed_precision]
     overflows = dtype is torch.float16 and catalog.FAMILIES[file.family].half_vae_overflows
     whole = settings.memory.no_half_vae or (overflows and not settings.model.vae)
-    return load_family(
+    family = load_family(
         file,
         predicts=Prediction(
             decide_prediction(file, v_parameterization=settings.model.v_parameterization)
@@ -85,4 +86,8 @@ def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Fam
         vae=settings.model.vae,
         base_precision=rules_memory.base_precision(settings),
         compress_text_encoders=settings.memory.compress_text_encoders,
+        mapped=not settings.memory.disable_mmap_load_safetensors,
     )
+    plain = rules_memory.keeps_attention_matrices(settings)
+    family.unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
+    return family

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kit.dataset.batches import Use
-from kit.dataset.buckets import Fit, Size, crop_conditions
+from kit.dataset.buckets import Size, crop_conditions
 from kit.dataset.captions import cached_captions
 from kit.dataset.masks import mask_files, mask_of
 from kit.dataset.pixels import (
@@ -38,9 +38,8 @@ from kit.events import Cached, Event
 from kit.families import Family, Tokens, Words
 from kit.planning import Plan
 from kit.prefetching import Ahead
-from kit.shelf import Shelf, file_hash, weights_hash
-
-FOLDER = ".kit_cache"
+from kit.settings import rules_memory
+from kit.shelf import Shelf, file_hash, folder_of, hashes_of, weights_hash
 
 
 @dataclass(frozen=True)
@@ -231,9 +230,8 @@ def cache_latents(plan: Plan, encoder: Encoder) -> Generator[Event, None, Latent
     """Encode every image, mirrored too where flip_aug asks, and keep the result."""
     settings = plan.settings
     cuts = list(_cuts(plan))
-    shelf = Shelf(_folder(plan) / "latents") if settings.memory.cache_latents_to_disk else None
-    vae = weights_hash([encoder.family.vae]) if shelf else ""
-    keys = {cut: _latent_key(plan, cut, vae) for cut in cuts} if shelf else {}
+    shelf = Shelf(folder_of(plan) / "latents") if settings.memory.cache_latents_to_disk else None
+    keys = _latent_keys(plan, cuts, encoder.family.vae) if shelf else {}
     found: dict[_Cut, dict[str, Tensor]] = {}
     for cut, key in keys.items():
         if shelf and (tensors := shelf.get(key, "mean", "logvar")):
@@ -280,14 +278,18 @@ def _grouped(plan: Plan, cuts: Iterable[_Cut], most: int) -> Iterator[list[_Cut]
         yield from (group[start : start + most] for start in range(0, len(group), most))
 
 
-def _latent_key(plan: Plan, cut: _Cut, vae: str) -> str:
-    place: Fit = plan.fits[cut.image]
-    picture = file_hash(plan.images[cut.image].path)
-    return Shelf.key("latent", picture, place.resized, place.bucket, cut.offset, cut.flipped, vae)
-
-
-def _folder(plan: Plan) -> Path:
-    return Path(plan.settings.folders.train_data_dir).expanduser() / FOLDER
+def _latent_keys(plan: Plan, cuts: Sequence[_Cut], vae: Any) -> dict[_Cut, str]:
+    hashes, model = hashes_of(plan), plan.settings.model
+    source = model.vae or model.pretrained_model_name_or_path
+    made_by = hashes.of(f"vae of {source} {vae.dtype}", lambda: weights_hash([vae]))
+    keys = {}
+    for cut in cuts:
+        path, place = plan.images[cut.image].path, plan.fits[cut.image]
+        picture = hashes.of(f"image {path}", partial(file_hash, path))
+        parts = (place.resized, place.bucket, cut.offset, cut.flipped)
+        keys[cut] = Shelf.key("latent", picture, *parts, made_by)
+    hashes.keep()
+    return keys
 
 
 def _finite(*tensors: Tensor) -> bool:
@@ -345,7 +347,15 @@ class CaptionReader:
 
     @cached_property
     def _encoders(self) -> str:
-        return weights_hash([*self.family.text_encoders, *self.adapters])
+        settings, hashes = self.plan.settings, hashes_of(self.plan)
+        names = (settings.model.pretrained_model_name_or_path, settings.network.network_weights)
+        memory = settings.memory
+        kinds = (memory.mixed_precision, rules_memory.base_precision(settings))
+        encoders = [*self.family.text_encoders, *self.adapters]
+        name = f"text encoders of {names} {kinds} {memory.compress_text_encoders}"
+        made_by = hashes.of(name, lambda: weights_hash(encoders))
+        hashes.keep()
+        return made_by
 
 
 def _captions(plan: Plan) -> set[str]:
@@ -363,7 +373,7 @@ def cache_words(
     """Encode every caption once and keep the result."""
     captions = sorted(_captions(plan))
     on_disk = plan.settings.memory.cache_text_encoder_outputs_to_disk
-    shelf = Shelf(_folder(plan) / "captions") if on_disk else None
+    shelf = Shelf(folder_of(plan) / "captions") if on_disk else None
     kept: dict[str, Words] = {}
     for caption in captions:
         key = reader.key(caption) if shelf else ""

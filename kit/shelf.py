@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 
 from kit.errors import DatasetError
 from kit.events import Event, Noticed
+from kit.planning import Plan
 from kit.runs import write_atomically
+
+FOLDER, HASHES = ".kit_cache", "hashes.json"
 
 
 class Shelf:
@@ -60,6 +64,47 @@ class Shelf:
                 f"the cache cannot be kept in {self.folder} ({self.refused}); it stays in memory "
                 "for this run"
             )
+
+
+class Hashes:
+    """Hashes of what a cache depends on, by name, kept beside it."""
+
+    def __init__(self, folder: Path, *, trusted: bool) -> None:
+        """trusted: a hash that is kept is believed, without looking at what it is of."""
+        self.path, self.trusted = folder / HASHES, trusted
+        self._kept = self._read()
+        self._seen: dict[str, str] = {}
+
+    def of(self, name: str, look: Callable[[], str]) -> str:
+        """The hash of that name; each is looked at once."""
+        if name not in self._seen:
+            is_believed = self.trusted and name in self._kept
+            self._seen[name] = self._kept[name] if is_believed else look()
+        return self._seen[name]
+
+    def keep(self) -> None:
+        """Write them for the next run; a disk that refuses is left alone."""
+        text = json.dumps({**self._kept, **self._seen}, indent=0)
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, lambda part: part.write_text(text, "utf-8"))
+
+    def _read(self) -> dict[str, str]:
+        try:
+            kept = json.loads(self.path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {str(name): str(value) for name, value in kept.items()}
+
+
+def folder_of(plan: Plan) -> Path:
+    """Where a plan's caches lie: beside its images."""
+    return Path(plan.settings.folders.train_data_dir).expanduser() / FOLDER
+
+
+def hashes_of(plan: Plan) -> Hashes:
+    """The hashes that are kept there, believed if skip_cache_check says so."""
+    return Hashes(folder_of(plan), trusted=plan.settings.memory.skip_cache_check)
 
 
 def file_hash(path: Path) -> str:

@@ -298,8 +298,9 @@ def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
         latents = yield from cache_latents(plan, encoder)
     finally:
         encoder.pictures.close()
-    family.vae.to("cpu")
-    free_memory()
+    if not plan.settings.memory.highvram:
+        family.vae.to("cpu")
+        free_memory()
     return latents
 
 
@@ -316,9 +317,10 @@ def _words(
     with network.resting():
         reader = CaptionReader(plan, family, adapters)
         words = yield from cache_words(plan, reader, accelerator.autocast)
-    for module in (*family.text_encoders, *adapters):
-        module.to("cpu").float()  # half precision is slow or missing on CPUs
-    free_memory()
+    if not plan.settings.memory.highvram:
+        for module in (*family.text_encoders, *adapters):
+            module.to("cpu").float()  # half precision is slow or missing on CPUs
+        free_memory()
     return words
 
 

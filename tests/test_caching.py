@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kit.caching import (
-    FOLDER,
     CaptionReader,
     Encoder,
     KeptLatents,
@@ -23,6 +22,7 @@ from kit.events import Cached, Noticed
 from kit.families import Family
 from kit.feeding import Feed
 from kit.planning import Plan
+from kit.shelf import FOLDER
 from tests.support.parts import load_tiny, outcome, paint, paint_all, plan_for
 from tests.support.tiny import write_tiny
 
@@ -382,3 +382,16 @@ def test_damaged_words_are_ignored_and_written_anew(images, family):
     after = words_of(plan, family).of(["a zib ball"])
     assert torch.allclose(after.hidden_BND, before.hidden_BND, atol=1e-6)
     assert all("hidden" in load_file(path) for path in shelved(images, "captions"))
+
+
+def test_a_cache_that_is_trusted_is_not_compared(tmp_path, family):
+    images = paint_all(tmp_path / "images", CAPTIONS)
+    trusting = {**DISK, "skip_cache_check": True}
+    first, _ = outcome(cache_latents(p := plan_for(images, **trusting), Encoder(p, family)))
+    paint(images / "1_thing" / "one.png", seed=9)
+    again, _ = outcome(cache_latents(p := plan_for(images, **trusting), Encoder(p, family)))
+    looked, _ = outcome(cache_latents(p := plan_for(images, **DISK), Encoder(p, family)))
+    number = next(i for i, image in enumerate(p.images) if image.path.stem == "one")
+    kept = [latents.kept[number, False].mean_Chw for latents in (first, again, looked)]
+    assert torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept[0], kept[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from kit.families.compressed import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
 from kit.modelfile import ModelFile, locate_vae
-from kit.modelfile.parts import choose_weights
+from kit.modelfile.parts import Weights, choose_weights
 
 CONFIGS = Path(__file__).with_name("configs")
 ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it
@@ -53,8 +54,11 @@ def load_family(
     vae: str = "",
     base_precision: str = "as_mixed_precision",
     compress_text_encoders: bool = False,
+    mapped: bool = True,
 ) -> Family:
     """The base model, frozen, on its device; `vae` names a separate VAE that replaces its own.
+
+    mapped: files are mapped from disk rather than read as a whole.
 
     Raises: ModelError where weights are missing, damaged or of another shape.
     """
@@ -68,11 +72,11 @@ def load_family(
     read = _read_folder if file.is_folder else _read_file
     with _quiet(), _readable(file.path):
         unet, own_vae, encoders = read(
-            file, dtype=dtype, vae_dtype=vae_dtype, with_vae=separate is None
+            file, dtype=dtype, vae_dtype=vae_dtype, with_vae=separate is None, mapped=mapped
         )
     if separate:
         with _quiet(), _readable(separate):
-            own_vae = _read_separate_vae(separate, file, vae_dtype)
+            own_vae = _read_separate_vae(separate, file, vae_dtype, mapped=mapped)
     for module in (unet, own_vae, *encoders):
         _check_complete(module, file.path)
         module.requires_grad_(False).eval()
@@ -154,28 +158,56 @@ def _tokenizer(
 
 
 def _read_folder(
-    file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool
+    file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool, mapped: bool
 ) -> tuple[UNet2DConditionModel, AutoencoderKL | None, list[Any]]:
-    unet = _read_part(UNet2DConditionModel, file.path / "unet", torch_dtype=dtype)
-    vae = _read_part(AutoencoderKL, file.path / "vae", torch_dtype=vae_dtype) if with_vae else None
+    unet = _read_part(UNet2DConditionModel, file.path / "unet", dtype, mapped=mapped)
+    vae = None
+    if with_vae:
+        vae = _read_part(AutoencoderKL, file.path / "vae", vae_dtype, mapped=mapped)
     encoders = [
-        _read_part(kind, file.path / part, dtype=dtype)
+        _read_encoder(kind, file.path / part, dtype, mapped=mapped)
         for part, kind, _ in _TEXT_ENCODERS[file.family]
     ]
     return unet, vae, encoders
 
 
-def _read_part(kind: Any, folder: Path, **precision: torch.dtype) -> Any:
-    """One part of a diffusers folder; fp16 or pickled weights where there are no others."""
+def _weights_of(folder: Path) -> Weights:
     weights = choose_weights(file.name for file in folder.iterdir())
     assert weights is not None, f"{folder} was checked by detect()"
+    return weights
+
+
+def _read_encoder(kind: Any, folder: Path, dtype: torch.dtype, *, mapped: bool) -> Any:
+    """A text encoder out of a diffusers folder."""
+    weights = _weights_of(folder)
+    if mapped or not weights.is_safetensors:
+        return _from_folder(kind, folder, weights, dtype=dtype)
+    # Not every supported transformers can read a file without mapping it.
+    tensors: dict[str, Tensor] = {}
+    for name in weights.names:
+        tensors |= {} if name.endswith(".json") else _open(folder / name, mapped=False)
+    return read_text_encoder(kind, config=folder, weights=tensors, prefix="", dtype=dtype)
+
+
+def _read_part(kind: Any, folder: Path, dtype: torch.dtype, *, mapped: bool) -> Any:
+    """U-Net or VAE out of a diffusers folder."""
+    weights = _weights_of(folder)
+    if mapped:
+        return _from_folder(kind, folder, weights, torch_dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # diffusers leaves the closing to Python
+        return _from_folder(kind, folder, weights, torch_dtype=dtype, disable_mmap=True)
+
+
+def _from_folder(kind: Any, folder: Path, weights: Weights, **options: Any) -> Any:
+    """A part by its library's own reader; fp16 or pickled weights where there are no others."""
     module, found = kind.from_pretrained(
         folder,
         variant=weights.variant,
         use_safetensors=weights.is_safetensors,
         local_files_only=True,
         output_loading_info=True,
-        **precision,
+        **options,
     )
     missing = sorted(name for name in found["missing_keys"] if "position_ids" not in name)
     if missing:
@@ -184,9 +216,9 @@ def _read_part(kind: Any, folder: Path, **precision: torch.dtype) -> Any:
 
 
 def _read_file(
-    file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool
+    file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool, mapped: bool
 ) -> tuple[UNet2DConditionModel, AutoencoderKL | None, list[Any]]:
-    weights, configs = _open(file.path), config_folder(file.family)
+    weights, configs = _open(file.path, mapped=mapped), config_folder(file.family)
     unet = _read_converted(UNet2DConditionModel, weights, configs / "unet", dtype)
     vae = _read_converted(AutoencoderKL, weights, configs / "vae", vae_dtype) if with_vae else None
     encoders: list[Any] = [
@@ -201,15 +233,19 @@ def config_folder(family: str) -> Path:
     return CONFIGS / family
 
 
-def _open(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, mapped from disk rather than read where the format allows."""
+def _open(path: Path, *, mapped: bool) -> dict[str, Tensor]:
+    """All tensors of a file, mapped from disk if that is wanted and the format allows it."""
     if path.suffix.lower() == ".safetensors":
-        return safetensors.torch.load_file(path)
-    mapped = zipfile.is_zipfile(path)  # files of torch < 1.6 are no zip and cannot be mapped
+        return safetensors.torch.load_file(path) if mapped else _read_whole(path)
+    mapped = mapped and zipfile.is_zipfile(path)  # not of torch < 1.6, which wrote no zips
     contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     while isinstance(contents.get("state_dict"), dict):
         contents = contents["state_dict"]
     return {name: tensor for name, tensor in contents.items() if isinstance(tensor, Tensor)}
+
+
+def _read_whole(path: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load(path.read_bytes())
 
 
 def _read_converted(
@@ -224,14 +260,16 @@ def _read_converted(
     )
 
 
-def _read_separate_vae(path: Path, file: ModelFile, dtype: torch.dtype) -> AutoencoderKL:
+def _read_separate_vae(
+    path: Path, file: ModelFile, dtype: torch.dtype, *, mapped: bool
+) -> AutoencoderKL:
     """A VAE from a folder (itself or its part `vae`), or from a file in either layout.
 
     Raises: ModelError where its latents are scaled otherwise than the model's own.
     """
     base = file.path / "vae" if file.is_folder else config_folder(file.family) / "vae"
     if path.is_file():
-        return _read_converted(AutoencoderKL, _open(path), base, dtype)
+        return _read_converted(AutoencoderKL, _open(path, mapped=mapped), base, dtype)
     folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
     if not (folder / "config.json").is_file() or not choose_weights(
         f.name for f in folder.iterdir()
@@ -248,7 +286,7 @@ def _read_separate_vae(path: Path, file: ModelFile, dtype: torch.dtype) -> Autoe
             "0.18215 belongs to Stable Diffusion 1.x and 2.x, 0.13025 to XL.",
             "Choose a VAE of the base model's family.",
         )
-    read: AutoencoderKL = _read_part(AutoencoderKL, folder, torch_dtype=dtype)
+    read: AutoencoderKL = _read_part(AutoencoderKL, folder, dtype, mapped=mapped)
     read.register_to_config(scaling_factor=expected)
     return read
 

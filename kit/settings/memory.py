@@ -119,3 +119,41 @@ class Memory(Section, box="Parameters / Advanced"):
         "their outputs are cached they leave the GPU anyway.",
         gui=None,
     )
+    highvram: bool = setting(
+        False,
+        "highvram",
+        "Leave VAE and text encoders on the GPU after their outputs are cached. Samples begin a "
+        "little sooner; about 0.4 GB for SD 1.x and 1.8 GB for SDXL stay taken in half precision.",
+        shapes_run=False,
+    )
+    skip_cache_check: bool = setting(
+        False,
+        "Skip cache check",
+        "Trust what lies in the caches on disk without reading images and model again to see that "
+        "they are the same. Saves minutes where the images lie on a slow drive; a changed image is "
+        "then not noticed.",
+    )
+    disable_mmap_load_safetensors: bool = setting(
+        False,
+        "Disable mmap load safetensors",
+        "Read the base model's files into memory as a whole instead of mapping them. Faster on "
+        "network drives, and takes the file's size in RAM for a moment.",
+        gui=None,
+        shapes_run=False,
+    )
+    cross_attention: str = setting(
+        "sdpa",
+        "CrossAttention",
+        "How the U-Net's attention is computed. sdpa is PyTorch's own and memory efficient; "
+        "xformers is the same here, its package is not needed. none keeps whole attention "
+        "matrices: slow and large, for comparisons.",
+        choices=("none", "sdpa", "xformers"),
+        gui="xformers",
+        source="https://arxiv.org/abs/2205.14135",
+    )
+    mem_eff_attn: bool = setting(
+        False,
+        "Memory efficient attention",
+        "Overrules CrossAttention none with PyTorch's memory-efficient attention. sdpa and "
+        "xformers have it anyway.",
+    )

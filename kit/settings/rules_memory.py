@@ -22,6 +22,11 @@ def full_precision(settings: Settings) -> str:
     return "fp16" if memory.full_fp16 else "bf16" if memory.full_bf16 else ""
 
 
+def keeps_attention_matrices(settings: Settings) -> bool:
+    """Attention is computed step by step, without a kernel that avoids its matrices."""
+    return settings.memory.cross_attention == "none" and not settings.memory.mem_eff_attn
+
+
 def _full_needs_mixed(settings: Settings) -> Iterator[str]:
     memory = settings.memory
     for precision, is_on in (("fp16", memory.full_fp16), ("bf16", memory.full_bf16)):
@@ -49,5 +54,33 @@ def _cost_of_base_precision(settings: Settings) -> Iterator[str]:
         yield "compress_text_encoders has no effect: base_precision is as_mixed_precision"
 
 
+def _attention(settings: Settings) -> Iterator[str]:
+    memory = settings.memory
+    if memory.cross_attention == "xformers":
+        yield (
+            "cross_attention = xformers: PyTorch's own memory-efficient attention (sdpa) is used, "
+            "which needs no further package"
+        )
+    if memory.mem_eff_attn and memory.cross_attention != "none":
+        yield (
+            f"mem_eff_attn has no effect: cross_attention = {memory.cross_attention} is memory "
+            "efficient"
+        )
+
+
+def _idle_memory(settings: Settings) -> Iterator[str]:
+    memory = settings.memory
+    on_disk = memory.cache_latents_to_disk or memory.cache_text_encoder_outputs_to_disk
+    if memory.skip_cache_check and not on_disk:
+        yield "skip_cache_check has no effect: nothing is cached on disk"
+    if memory.highvram and not (on_disk or memory.cache_latents or _caches_words(settings)):
+        yield "highvram has no effect: nothing is cached, so VAE and text encoders stay anyway"
+
+
+def _caches_words(settings: Settings) -> bool:
+    memory = settings.memory
+    return memory.cache_text_encoder_outputs or memory.cache_text_encoder_outputs_to_disk
+
+
 PROBLEMS = (_full_needs_mixed, _two_base_precisions)
-NOTICES = (_cost_of_base_precision,)
+NOTICES = (_cost_of_base_precision, _attention, _idle_memory)

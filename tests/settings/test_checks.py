@@ -139,6 +139,14 @@ NOTICES = {
         dict(logging_dir="logs", wandb_run_name="cat"),
         dict(log_with="wandb", logging_dir="logs"),
     ],
+    "_attention": [
+        dict(cross_attention="xformers"),
+        dict(mem_eff_attn=True),
+    ],
+    "_idle_memory": [
+        dict(skip_cache_check=True),
+        dict(highvram=True, cache_latents=False),
+    ],
     "_further_gpus": [dict(gpu_ids="1,0")],
     "_threads_to_keep": [dict(persistent_data_loader_workers=True)],
 }

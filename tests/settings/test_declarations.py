@@ -10,6 +10,7 @@ from kit.settings import Section, Settings, declarations
 GUI = json.loads((Path(__file__).parents[1] / "golden" / "gui_fields.json").read_text())["fields"]
 DECLARED = declarations()
 OUR_OWN = "cached_caption_variants base_precision compress_text_encoders"
+DEAD_IN_THE_GUI = "disable_mmap_load_safetensors"
 TYPES = {"int": int, "float": float, "bool": bool, "str": str, "path": str, "text": str}
 
 each = pytest.mark.parametrize("declared", DECLARED.values(), ids=DECLARED)
@@ -83,7 +84,7 @@ def test_only_what_the_gui_lacks_has_no_key():
         log_prefix lr_scheduler_min_lr_ratio lr_scheduler_timescale sample_at_first
         secondary_separator
         token_warmup_min token_warmup_step zero_terminal_snr"""
-    assert ours == {*of_the_trainer.split(), *OUR_OWN.split()}
+    assert ours == {*of_the_trainer.split(), *OUR_OWN.split(), DEAD_IN_THE_GUI}
 
 
 def test_no_two_settings_share_a_key_of_the_gui():

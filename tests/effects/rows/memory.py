@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
-from kit import workshop
-from kit.caching import FOLDER
+from kit import caching, workshop
+from kit.shelf import FOLDER
 from tests.effects.observers import batch, loss
 from tests.effects.stage import Row
 
@@ -97,6 +99,52 @@ def kept(stage, settings):
         return [sum(t.nbytes for t in part.state_dict().values()) for part in parts]
 
 
+def encoders_after_caching(stage, settings):
+    """What text encoders are kept in once their outputs are cached: off the GPU in 32 bits."""
+    with stage.shop(settings) as shop:
+        return [next(encoder.parameters()).dtype for encoder in shop.family.text_encoders]
+
+
+def looked_at(stage, settings):
+    """How often a second run looks at images to see that its cache is of them."""
+    cache = Path(settings.folders.train_data_dir) / FOLDER
+    looks, look = [], caching.file_hash
+    with stage.shop(settings), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caching, "file_hash", lambda path: looks.append(path.name) or look(path))
+        with stage.shop(settings):
+            pass
+    shutil.rmtree(cache, ignore_errors=True)
+    return looks
+
+
+def read_whole(stage, settings):
+    """Which files are read as a whole, of a folder and of another VAE."""
+    names, read = [], Path.read_bytes
+    load = safetensors.torch.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "_families", {})
+        patch.setattr(Path, "read_bytes", lambda path: names.append(path.name) or read(path))
+        patch.setattr(safetensors.torch, "load", lambda data: names.append("loaded") or load(data))
+        with stage.shop(settings):
+            return names
+
+
+def attention(stage, settings):
+    """Whether the U-Net's attention goes through PyTorch's kernel."""
+    fused, kernel = [], torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*args, **kwargs):
+        fused.append(1)
+        return kernel(*args, **kwargs)
+
+    with stage.shop(settings) as shop, pytest.MonkeyPatch.context() as patch:
+        batch = shop.feed.batch(0)
+        words = shop._encode(batch)
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+        shop.family.predict(batch.latents_BChw, batch.t_B, words, batch.sizes_B6)
+    return len(fused)
+
+
 FROZEN = {"text_encoder_lr": 0}
 
 ROWS = {
@@ -115,4 +163,11 @@ ROWS = {
     "base_precision": Row(kept, "nf4"),
     "fp8_base": Row(kept, True),
     "compress_text_encoders": Row(kept, True, given={"base_precision": "int8"}),
+    "highvram": Row(
+        encoders_after_caching, True, given={**BF16, **FROZEN, "cache_text_encoder_outputs": True}
+    ),
+    "skip_cache_check": Row(looked_at, True, given={"cache_latents_to_disk": True}),
+    "disable_mmap_load_safetensors": Row(read_whole, True),
+    "cross_attention": Row(attention, "none"),
+    "mem_eff_attn": Row(attention, True, given={"cross_attention": "none"}),
 }
