@@ -93,15 +93,17 @@ class Encoder:
 
     def __init__(self, plan: Plan, family: Family) -> None:
         self.plan, self.family = plan, family
+        self._masks: dict[str, dict[str, Path]] = {}
         workers = plan.settings.machine.max_data_loader_n_workers
         self.pictures: Ahead[_Cut, np.ndarray] = Ahead(self._prepared, workers=workers)
 
-    def cut(self, use: Use, *, epoch: int, flip: bool, random_crop: bool) -> _Cut:
+    def cut(self, use: Use, *, epoch: int) -> _Cut:
         """How this use is cut: a function of (seed, epoch, image, turn)."""
+        images = self.plan.settings_of(use.image).images
         address = {"seed": self.plan.seed, "epoch": epoch, "image": use.image, "turn": use.turn}
-        offset = cut_offset(self.plan.fits[use.image], **address, random=random_crop)
-        flipped = flip and is_flipped(**address)
-        if not self.plan.settings.images.color_aug:
+        offset = cut_offset(self.plan.fits[use.image], **address, random=images.random_crop)
+        flipped = images.flip_aug and is_flipped(**address)
+        if not images.color_aug:
             return _Cut(use.image, offset, flipped)
         return _Cut(use.image, offset, flipped, *recolouring(**address))
 
@@ -132,7 +134,8 @@ class Encoder:
 
     def mask(self, cut: _Cut) -> Tensor | None:
         """The weights of this cut's places, shape (h, w), where masks are used."""
-        noise, image = self.plan.settings.noise, self.plan.images[cut.image]
+        settings, image = self.plan.settings_of(cut.image), self.plan.images[cut.image]
+        noise = settings.noise
         if image.is_reg or not (noise.masked_loss or noise.alpha_mask):
             return None
         place = self.plan.fits[cut.image]
@@ -141,16 +144,17 @@ class Encoder:
             place,
             cut.offset,
             flipped=cut.flipped,
-            files=self._mask_files,
+            files=self._mask_files(settings.folders.conditioning_data_dir),
             alpha=noise.alpha_mask,
         )
         return None if weights_hw is None else torch.from_numpy(weights_hw)
 
-    @cached_property
-    def _mask_files(self) -> dict[str, Path]:
-        settings = self.plan.settings
-        folder = settings.folders.conditioning_data_dir if settings.noise.masked_loss else ""
-        return mask_files(folder) if folder else {}
+    def _mask_files(self, folder: str) -> dict[str, Path]:
+        if not (folder and self.plan.settings.noise.masked_loss):
+            return {}
+        if folder not in self._masks:
+            self._masks[folder] = mask_files(folder)
+        return self._masks[folder]
 
     def _pixels(self, cut: _Cut) -> Tensor:
         pixels_HW3 = self.pictures.take(cut)
@@ -195,10 +199,7 @@ class LiveLatents:
         self.encoder.pictures.close()
 
     def _cut(self, use: Use, epoch: int) -> _Cut:
-        images = self.encoder.plan.settings.images
-        return self.encoder.cut(
-            use, epoch=epoch, flip=images.flip_aug, random_crop=images.random_crop
-        )
+        return self.encoder.cut(use, epoch=epoch)
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,7 @@ class KeptLatents:
 
     def of(self, use: Use, *, epoch: int) -> Latent:
         """Look it up."""
-        flip = self.encoder.plan.settings.images.flip_aug
-        cut = self.encoder.cut(use, epoch=epoch, flip=flip, random_crop=False)
+        cut = self.encoder.cut(use, epoch=epoch)
         return self.kept[cut.image, cut.flipped]
 
     ahead = 0
@@ -260,8 +260,8 @@ def cache_latents(plan: Plan, encoder: Encoder) -> Generator[Event, None, Latent
 
 
 def _cuts(plan: Plan) -> Iterator[_Cut]:
-    ways = (False, True) if plan.settings.images.flip_aug else (False,)
     for image, place in enumerate(plan.fits):
+        ways = (False, True) if plan.settings_of(image).images.flip_aug else (False,)
         across, down = place.overhang
         for flipped in ways:
             yield _Cut(image, (across // 2, down // 2), flipped)
@@ -362,7 +362,7 @@ def _captions(plan: Plan) -> set[str]:
     """Every text that a use may read."""
     texts: set[str] = set()
     for number, image in enumerate(plan.images):
-        settings = plan.settings.captions
+        settings = plan.settings_of(number).captions
         texts |= cached_captions(image.caption, settings, seed=plan.seed, image=number)
     return texts
 

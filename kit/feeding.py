@@ -93,7 +93,7 @@ class Feed:
 
     def _caption(self, use: Use, number: int) -> str:
         """What the image's caption becomes at this use."""
-        plan, settings = self.plan, self.plan.settings
+        plan, settings = self.plan, self.plan.settings_of(use.image)
         moment = Moment(
             seed=plan.seed,
             epoch=number // plan.batches_per_epoch + 1,

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
+from kit.dataset.config import Subset
 from kit.dataset.images import TrainImage
 from kit.settings import Settings, declarations
 
 
-def fingerprint(settings: Settings, images: tuple[TrainImage, ...]) -> str:
+def fingerprint(
+    settings: Settings, images: tuple[TrainImage, ...], subsets: Sequence[Subset] = ()
+) -> str:
     """What must be equal for a run to go on: the settings that shape it, and the images.
+
+    subsets: those of a dataset configuration; what they give counts, not where the file lies.
 
     The seed is left to the run's record, which knows the one that was drawn for a blank.
     Captions and picture files are told by size and time; a changed one begins a new run.
@@ -24,8 +30,13 @@ def fingerprint(settings: Settings, images: tuple[TrainImage, ...]) -> str:
             i.is_reg,
             i.path.stat().st_size,
             i.path.stat().st_mtime_ns,
+            *([i.subset] if subsets else []),
         )
         for i in images
     ]
-    text = json.dumps([asked, pictures], sort_keys=True, default=str)
+    ways = [
+        [subset.dataset, {name: subset.settings.flat()[name] for name in sorted(subset.given)}]
+        for subset in subsets
+    ]
+    text = json.dumps([asked, pictures, *ways], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

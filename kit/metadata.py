@@ -7,16 +7,13 @@ Python's str() writes it (None, True, 1e-05, (512, 512)). Of a path only the las
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 import kit
 from kit import catalog
-from kit.dataset.images import TrainImage
+from kit.dataset_metadata import dataset_metadata
 from kit.planning import Plan
 from kit.settings import Captions, Network, Settings, declarations, rules_noise
 from kit.settings.checks import caches_latents
@@ -84,7 +81,7 @@ def training_metadata(
         **_rates(plan),
         **_network(plan.settings.network),
         **_choices(plan.settings, family),
-        **_dataset(plan),
+        **dataset_metadata(plan),
         **OFF,
         **_modelspec(plan, family, base, finished_at),
         "lorakit_settings": json.dumps(public_settings(plan.settings), separators=(",", ":")),
@@ -119,8 +116,6 @@ def _lengths(plan: Plan) -> dict[str, Any]:
         "ss_num_batches_per_epoch": plan.batches_per_epoch,
         "ss_num_epochs": plan.epochs,
         "ss_max_train_steps": plan.total_steps,
-        "ss_batch_size_per_device": basic.train_batch_size,
-        "ss_total_batch_size": basic.train_batch_size * basic.gradient_accumulation_steps,
         "ss_gradient_accumulation_steps": basic.gradient_accumulation_steps,
         "ss_seed": plan.seed,
     }
@@ -218,62 +213,12 @@ def _clip_skip(settings: Settings, family: str) -> int | None:
     return settings.changed().get("clip_skip") if applies else None
 
 
-def _dataset(plan: Plan) -> dict[str, Any]:
-    images = plan.settings.images
-    step, enabled = images.bucket_reso_steps, images.enable_bucket
-    low, high = images.min_bucket_reso // step * step, -(-images.max_bucket_reso // step) * step
-    return {
-        "ss_resolution": images.size,
-        "ss_enable_bucket": enabled,
-        "ss_bucket_no_upscale": enabled and images.bucket_no_upscale,
-        "ss_min_bucket_reso": low if enabled else None,
-        "ss_max_bucket_reso": high if enabled else None,
-        "ss_color_aug": images.color_aug,
-        "ss_flip_aug": images.flip_aug,
-        "ss_random_crop": images.random_crop,
-        "ss_dataset_dirs": json.dumps(_folders(plan.images, is_reg=False)),
-        "ss_reg_dataset_dirs": json.dumps(_folders(plan.images, is_reg=True)),
-        "ss_tag_frequency": json.dumps(_tags(plan.images)),
-        "ss_bucket_info": json.dumps(_bucket_info(plan) if enabled else None),
-    }
-
-
-def _folders(images: tuple[TrainImage, ...], *, is_reg: bool) -> dict[str, Any]:
-    folders: dict[str, dict[str, int]] = {}
-    for image in images:
-        if image.is_reg == is_reg:
-            told = folders.setdefault(image.folder, {"n_repeats": image.repeats, "img_count": 0})
-            told["img_count"] += 1
-    return folders
-
-
-def _tags(images: tuple[TrainImage, ...]) -> dict[str, Counter[str]]:
-    """How often each part of a caption stands in a folder's captions, repeats not counted."""
-    folders: dict[str, Counter[str]] = {}
-    for image in images:
-        parts = (part.strip().lower() for part in image.caption.partition("\n")[0].split(","))
-        folders.setdefault(image.folder, Counter()).update(part for part in parts if part)
-    return folders
-
-
-def _bucket_info(plan: Plan) -> dict[str, Any]:
-    """The buckets in use, and by how much their proportions miss those of their images."""
-    used = sorted(i for _, members in plan.layout.buckets for i, _ in members)
-    places = [(plan.images[i], plan.fits[i].bucket) for i in used]
-    errors = [abs(wide / high - image.width / image.height) for image, (wide, high) in places]
-    buckets = {
-        str(i): {"resolution": size, "count": count}
-        for i, (size, count) in enumerate(plan.buckets.items())
-    }
-    return {"buckets": buckets, "mean_img_ar_error": float(np.mean(errors))}
-
-
 def _modelspec(plan: Plan, family: str, base: BaseFacts, finished_at: float) -> dict[str, Any]:
     """Entries of https://github.com/Stability-AI/ModelSpec."""
     row, told = catalog.FAMILIES[family], plan.settings.metadata
     predicts_v = base.predicts == V_PREDICTION
     architecture = V_ARCHITECTURES.get(family, row.architecture) if predicts_v else row.architecture
-    width, height = plan.settings.images.size
+    width, height = plan.size
     optional = {
         "author": told.metadata_author,
         "description": told.metadata_description,

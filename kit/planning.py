@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kit import catalog
-from kit.dataset.batches import Layout, balanced_repeats
-from kit.dataset.buckets import BucketRule, Fit, Size, bucket_sizes, fit
-from kit.dataset.images import TrainImage, scan
+from kit.dataset.batches import Layout
+from kit.dataset.buckets import Fit, Size
+from kit.dataset.config import Subset, read_subsets, shown, subset_notices
+from kit.dataset.images import Scan, TrainImage, scan
+from kit.dataset.laying import bucket_rule, fit_all, lay_out_all
+from kit.dataset.listing import scan_subsets
 from kit.dataset.masks import check_masks
-from kit.errors import DatasetError, SettingsError
+from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
 from kit.hosts import host
 from kit.identity import fingerprint
@@ -28,6 +31,9 @@ from kit.settings import Settings, rules_logs, rules_rates
 from kit.settings.checks import caches_latents, notices, problems
 from kit.settings.prompts import Prompt, parse_prompts
 from kit.states import Start, beyond_the_end, find_start
+
+# What belongs to a data set as a whole, and stands in the plan anyway.
+WHOLE_SET = frozenset({"train_batch_size", "resolution"})
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,22 @@ class Plan:
     run: Run
     notices: tuple[str, ...]
     start: Start | None = None  # the state that a new run goes on from
+    subsets: tuple[Subset, ...] = ()  # of the dataset configuration, where there is one
+
+    def settings_of(self, image: int) -> Settings:
+        """What counts for an image, by index: its subset's settings, or the run's."""
+        return self.subsets[self.images[image].subset].settings if self.subsets else self.settings
+
+    @property
+    def size(self) -> Size:
+        """The largest resolution that is trained, as (width, height)."""
+        sizes = [subset.settings.images.size for subset in self.subsets]
+        return max(sizes or [self.settings.images.size], key=math.prod)
+
+    @property
+    def batch_sizes(self) -> str:
+        """The batch size of every data set, in words."""
+        return " and ".join(str(part.batch_size) for part in self.layout.parts)
 
     @property
     def seed(self) -> int:
@@ -84,7 +106,11 @@ class Plan:
     @cached_property
     def buckets(self) -> dict[Size, int]:
         """Images times repeats in every bucket, regularisation included."""
-        return {size: sum(count for _, count in images) for size, images in self.layout.buckets}
+        counts: Counter[Size] = Counter()
+        for part in self.layout.parts:
+            for size, images in part.buckets:
+                counts[size] += sum(count for _, count in images)
+        return dict(counts)
 
     def epoch_of(self, step: int) -> int:
         """The epoch, from 1, that a finished step (from 1) belongs to."""
@@ -139,6 +165,7 @@ class Plan:
         basic = self.settings.basic
         uses = sum(self.buckets.values())
         in_all = sum(image.repeats for image in training)
+        yield from self._subset_lines()
         yield f"{_counted(len(training), 'image')}, with repeats {in_all}" + (
             f", and {_counted(reg, 'regularisation image')}, balanced to {uses - in_all}"
             if reg
@@ -150,7 +177,7 @@ class Plan:
         gathered = basic.gradient_accumulation_steps
         per_step = f" / {gathered} gathered" if gathered > 1 else ""
         yield (
-            f"{_counted(uses, 'image')} an epoch / batch {basic.train_batch_size} = "
+            f"{_counted(uses, 'image')} an epoch / batch {self.batch_sizes} = "
             f"{_counted(self.batches_per_epoch, 'batch', 'batches')}{per_step} = "
             f"{_counted(self.steps_per_epoch, 'step')} an epoch"
         )
@@ -168,6 +195,18 @@ class Plan:
         if self.from_step:
             yield f"goes on at step {self.from_step} of {self.total_steps}"
 
+    def _subset_lines(self) -> Iterator[str]:
+        for number, subset in enumerate(self.subsets):
+            images, basic = subset.settings.images, subset.settings.basic
+            count = sum(image.subset == number for image in self.images)
+            kind = "regularisation image" if subset.is_reg else "image"
+            ways = ", ".join(sorted(subset.given - WHOLE_SET))
+            yield (
+                f"{shown(subset)}: {_counted(count, kind)} x {subset.num_repeats}, "
+                f"{'up to ' * images.enable_bucket}{'x'.join(map(str, images.size))}, batch "
+                f"{basic.train_batch_size}" + (f"; its own {ways}" if ways else "")
+            )
+
     def __str__(self) -> str:
         """The plan in words, notices marked with an exclamation mark."""
         return "\n".join([*self.lines(), *(f"! {notice}" for notice in self.notices)])
@@ -178,6 +217,7 @@ class Plan:
             "images": sum(not image.is_reg for image in self.images),
             "reg_images": sum(image.is_reg for image in self.images),
             "buckets": {f"{w}x{h}": count for (w, h), count in self.buckets.items()},
+            "subsets": [shown(subset) for subset in self.subsets],
             "batches_per_epoch": self.batches_per_epoch,
             "steps_per_epoch": self.steps_per_epoch,
             "epochs": self.epochs,
@@ -199,17 +239,12 @@ def plan(settings: Settings) -> Plan:
     Raises: SettingsError with all contradictions at once; DatasetError for folders and images.
     """
     settings, wrong, overridden = with_additional(settings)
-    found = [*wrong, *problems(settings)]
-    if found:
+    if wrong:
+        raise SettingsError([*wrong, *problems(settings)])
+    subsets = read_subsets(settings)
+    if not subsets and (found := problems(settings)):
         raise SettingsError(found)
-    dataset = scan(
-        settings.folders.train_data_dir,
-        settings.folders.reg_data_dir,
-        caption_extension=settings.images.caption_extension,
-        dataset_repeats=settings.images.dataset_repeats,
-    )
-    if settings.noise.masked_loss and settings.folders.conditioning_data_dir:
-        check_masks(dataset.images, settings.folders.conditioning_data_dir)
+    dataset = scan_subsets(subsets) if subsets else _scan_folders(settings)
     prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume)
     here = host()
@@ -217,15 +252,17 @@ def plan(settings: Settings) -> Plan:
         settings.folders.output_dir,
         settings.folders.output_name,
         ending=settings.saving.save_model_as,
-        fingerprint=fingerprint(settings, dataset.images),
+        fingerprint=fingerprint(settings, dataset.images, subsets),
         seed=settings.basic.seed or 0,
         workplace=here.scratch if here.is_slow(settings.folders.output_dir) else None,
     )
     seed = settings.basic.seed or run.seed or (start.seed if start else 0)
     seed = seed or secrets.randbelow(2**32 - 1) + 1
     settings = settings.replace(seed=seed, output_name=run.name)
-    fits = fit_all(dataset.images, bucket_rule(settings))
-    layout = lay_out(dataset.images, fits, batch_size=settings.basic.train_batch_size, seed=seed)
+    rules = [bucket_rule(subset.settings) for subset in subsets] or [bucket_rule(settings)]
+    fits = fit_all(dataset.images, [rules[image.subset] for image in dataset.images])
+    size = settings.basic.train_batch_size
+    layout = lay_out_all(dataset.images, fits, subsets, batch_size=size, seed=seed)
     per_epoch = math.ceil(layout.batches_per_epoch / settings.basic.gradient_accumulation_steps)
     total = total_steps(settings, per_epoch)
     if start and (text := beyond_the_end(start, total)):
@@ -244,10 +281,25 @@ def plan(settings: Settings) -> Plan:
         notices=(
             *dataset.notices,
             *overridden,
-            *notices(settings),
+            *(subset_notices(settings, subsets) if subsets else notices(settings)),
             *_noticed(settings, dataset.images, fits, run),
         ),
+        subsets=subsets,
     )
+
+
+def _scan_folders(settings: Settings) -> Scan:
+    """The images of the training and the regularisation folder, each with its mask if asked."""
+    folders = settings.folders
+    dataset = scan(
+        folders.train_data_dir,
+        folders.reg_data_dir,
+        caption_extension=settings.images.caption_extension,
+        dataset_repeats=settings.images.dataset_repeats,
+    )
+    if settings.noise.masked_loss and folders.conditioning_data_dir:
+        check_masks(dataset.images, folders.conditioning_data_dir)
+    return dataset
 
 
 def total_steps(settings: Settings, steps_per_epoch: int) -> int:
@@ -266,67 +318,6 @@ def warmup_steps(settings: Settings, total: int) -> int:
     if basic.lr_warmup_steps is not None:
         return min(total, basic.lr_warmup_steps)
     return int(total * basic.lr_warmup / 100)  # in this order 29 % of 100 is 29, not 28.999
-
-
-def bucket_rule(settings: Settings) -> BucketRule:
-    """The rule that the settings describe."""
-    images = settings.images
-    return BucketRule(
-        resolution=images.size,
-        shortest=images.min_bucket_reso,
-        longest=images.max_bucket_reso,
-        step=images.bucket_reso_steps,
-        no_upscale=images.bucket_no_upscale,
-        enabled=images.enable_bucket,
-    )
-
-
-def fit_all(images: tuple[TrainImage, ...], rule: BucketRule) -> tuple[Fit, ...]:
-    """The bucket of every image.
-
-    Raises: DatasetError naming every image that is too small.
-    """
-    if rule.enabled and not rule.no_upscale:
-        bucket_sizes(rule)  # tells contradicting bounds before any image is blamed
-    fits, small = [], []
-    for image in images:
-        try:
-            fits.append(fit((image.width, image.height), rule))
-        except DatasetError:
-            small.append(f"{image.path.name} ({image.width} x {image.height})")
-    if small:
-        raise DatasetError(
-            f"Too small for buckets in steps of {rule.step} pixels: {', '.join(small[:5])}"
-            + (f" and {len(small) - 5} more." if len(small) > 5 else "."),
-            "With bucket_no_upscale on, images are never enlarged, and scaled down to the "
-            "resolution.",
-            "Turn bucket_no_upscale off, lower bucket_reso_steps, or remove these images.",
-        )
-    return tuple(fits)
-
-
-def lay_out(
-    images: tuple[TrainImage, ...], fits: tuple[Fit, ...], *, batch_size: int, seed: int
-) -> Layout:
-    """Images to buckets, regularisation images balanced with the training images."""
-    uses = [0 if image.is_reg else image.repeats for image in images]
-    reg = [i for i, image in enumerate(images) if image.is_reg]
-    for i, count in zip(
-        reg, balanced_repeats([images[i].repeats for i in reg], sum(uses)), strict=True
-    ):
-        uses[i] = count
-    members: dict[Size, list[tuple[int, int]]] = {}
-    for i, place in enumerate(fits):
-        if uses[i]:
-            members.setdefault(place.bucket, []).append((i, uses[i]))
-    # Regularisation images beyond the balance take turns with their bucket's others, epoch by
-    # epoch.
-    idle = {fits[i].bucket for i in reg if not uses[i]} & set(members)
-    rotating = tuple(
-        (size, tuple(i for i in reg if fits[i].bucket == size)) for size in sorted(idle)
-    )
-    buckets = tuple((size, tuple(members[size])) for size in sorted(members))
-    return Layout(buckets, batch_size, seed, rotating)
 
 
 def _share_or_steps(value: float, total: int) -> int:

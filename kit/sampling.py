@@ -193,7 +193,7 @@ def seed_of(plan: Plan, prompt: Prompt, index: int) -> int:
 
 def size_of(plan: Plan, prompt: Prompt) -> tuple[int, int]:
     """The prompt's size; where it says none, the size trained at."""
-    width, height = plan.settings.images.size
+    width, height = plan.size
     return prompt.width or width // 8 * 8, prompt.height or height // 8 * 8
 
 

@@ -99,7 +99,10 @@ class Hashes:
 
 def folder_of(plan: Plan) -> Path:
     """Where a plan's caches lie: beside its images."""
-    return Path(plan.settings.folders.train_data_dir).expanduser() / FOLDER
+    folders = plan.settings.folders
+    config = folders.dataset_config.strip()
+    root = Path(config).expanduser().parent if config else Path(folders.train_data_dir).expanduser()
+    return root / FOLDER
 
 
 def hashes_of(plan: Plan) -> Hashes:

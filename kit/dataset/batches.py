@@ -30,19 +30,28 @@ class Layout:
     buckets: bucket size to (image index, uses per epoch), in order.
     rotating: bucket size to the regularisation images that take turns there from epoch to epoch,
     because an epoch does not need all of them.
+    part: the number of this data set among several; more: the others, whose batches are mixed in.
     """
 
     buckets: tuple[tuple[Size, tuple[tuple[int, int], ...]], ...]
     batch_size: int
     seed: int
     rotating: tuple[tuple[Size, tuple[int, ...]], ...] = ()
+    part: int = 0
+    more: tuple[Layout, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Layout, ...]:
+        """The layouts of all data sets, each with its own batch size."""
+        return (self, *self.more)
 
     @property
     def batches_per_epoch(self) -> int:
         """Each bucket rounds up: its last batch may be short."""
         return sum(
-            math.ceil(sum(count for _, count in images) / self.batch_size)
-            for _, images in self.buckets
+            math.ceil(sum(count for _, count in images) / part.batch_size)
+            for part in self.parts
+            for _, images in part.buckets
         )
 
 
@@ -55,7 +64,15 @@ def batch_at(layout: Layout, micro_step: int) -> tuple[Size, tuple[Use, ...]]:
 @lru_cache(maxsize=4)
 def _epoch(layout: Layout, epoch: int) -> tuple[tuple[Size, tuple[Use, ...]], ...]:
     """All batches of an epoch, in order."""
+    batches = [batch for part in layout.parts for batch in _batches(part, epoch)]
+    order = random_at(layout.seed, "batches", epoch).permutation(len(batches))
+    return tuple(batches[i] for i in order)
+
+
+def _batches(layout: Layout, epoch: int) -> list[tuple[Size, tuple[Use, ...]]]:
+    """The batches of one data set's buckets, each bucket shuffled by itself."""
     rotating = dict(layout.rotating)
+    place = (layout.part,) if layout.part else ()  # buckets of several data sets may be equal
     batches: list[tuple[Size, tuple[Use, ...]]] = []
     for size, images in layout.buckets:
         stand_ins = _stand_ins(images, rotating.get(size, ()), epoch)
@@ -64,14 +81,13 @@ def _epoch(layout: Layout, epoch: int) -> tuple[tuple[Size, tuple[Use, ...]], ..
             for image, count in images
             for turn in range(count)
         ]
-        order = random_at(layout.seed, "order", epoch, *size).permutation(len(uses))
+        order = random_at(layout.seed, "order", epoch, *size, *place).permutation(len(uses))
         shuffled = [uses[i] for i in order]
         batches += [
             (size, tuple(shuffled[start : start + layout.batch_size]))
             for start in range(0, len(shuffled), layout.batch_size)
         ]
-    order = random_at(layout.seed, "batches", epoch).permutation(len(batches))
-    return tuple(batches[i] for i in order)
+    return batches
 
 
 def _stand_ins(

@@ -37,6 +37,7 @@ class TrainImage:
     folder: str  # the folder's name, e.g. "10_cat"
     repeats: int
     is_reg: bool = False
+    subset: int = 0  # of the dataset configuration, where there is one
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Scan:
 
 
 @dataclass
-class _Findings:
+class Findings:
     """Collected while scanning, told together at the end."""
 
     images: list[TrainImage] = field(default_factory=list)
@@ -71,13 +72,13 @@ def scan(
     high.
     """
     extension = caption_extension or ".caption"
-    findings = _Findings()
+    findings = Findings()
     root = _existing(train_data_dir, "train_data_dir")
     _collect(root, findings, extension, "train_data_dir", dataset_repeats, is_reg=False)
     if reg_data_dir:
         reg_root = _existing(reg_data_dir, "reg_data_dir")
         _collect(reg_root, findings, extension, "reg_data_dir", dataset_repeats, is_reg=True)
-    return Scan(tuple(findings.images), tuple(_told(findings, extension)))
+    return Scan(tuple(findings.images), tuple(told(findings, extension)))
 
 
 def _existing(path: str, setting: str) -> Path:
@@ -109,7 +110,7 @@ def _nearest_parent(folder: Path) -> str:
 
 def _collect(
     root: Path,
-    findings: _Findings,
+    findings: Findings,
     extension: str,
     setting: str,
     dataset_repeats: int | None,
@@ -118,7 +119,7 @@ def _collect(
 ) -> None:
     before = len(findings.images)
     concepts = list(_concepts(root, findings))
-    loose = _image_files(root)
+    loose = image_files(root)
     if dataset_repeats and loose:
         # A flat folder has no word; an image without caption file is then trained without words.
         concepts.insert(0, (root, dataset_repeats, ""))
@@ -129,21 +130,21 @@ def _collect(
             "<repeats>_<word> folder, or set dataset_repeats to use them too"
         )
     for folder, repeats, word in concepts:
-        files = _image_files(folder)
+        files = image_files(folder)
         if not files:
             findings.notices.append(f"{folder.name} holds no images and is skipped")
         for path in files:
-            _add(path, findings, extension, folder.name, repeats, word, is_reg=is_reg)
+            add_image(path, findings, extension, folder.name, repeats, word, is_reg=is_reg)
     if len(findings.images) == before:
         raise _nothing_found(root, setting, loose, findings)
 
 
-def _concepts(root: Path, findings: _Findings) -> Iterator[tuple[Path, int, str]]:
+def _concepts(root: Path, findings: Findings) -> Iterator[tuple[Path, int, str]]:
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         match = CONCEPT.match(folder.name)
         if match and int(match[1]) >= 1:
             yield folder, _believable(int(match[1]), folder), match[2]
-        elif not folder.name.startswith(".") and _image_files(folder):
+        elif not folder.name.startswith(".") and image_files(folder):
             findings.notices.append(
                 f"{folder.name} is skipped: its name does not begin with a number of repeats, such "
                 "as "
@@ -161,7 +162,7 @@ def _believable(repeats: int, folder: Path) -> int:
     )
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """Its images by name; names with a dot in front are hidden, such as macOS's "._" files."""
     return sorted(
         path
@@ -170,27 +171,29 @@ def _image_files(folder: Path) -> list[Path]:
     )
 
 
-def _add(
+def add_image(
     path: Path,
-    findings: _Findings,
+    findings: Findings,
     extension: str,
     folder: str,
     repeats: int,
     word: str,
     *,
     is_reg: bool,
+    subset: int = 0,
 ) -> None:
+    """Measure an image, find its caption, and put it to the others or to the broken ones."""
     size = measure(path)
     if isinstance(size, str):
         findings.broken.append(f"{path.name} ({size})")
         return
-    caption, found = _caption(path, extension)
+    caption, found = find_caption(path, extension)
     if caption is None:
         caption = word
         findings.without_caption.append(path.name)
     elif found != extension:
         findings.other_extension[found] = findings.other_extension.get(found, 0) + 1
-    findings.images.append(TrainImage(path, *size, caption, folder, repeats, is_reg))
+    findings.images.append(TrainImage(path, *size, caption, folder, repeats, is_reg, subset))
 
 
 def measure(path: Path) -> tuple[int, int] | str:
@@ -246,7 +249,7 @@ def _can_be_decoded(path: Path) -> bool:
     return True
 
 
-def _caption(path: Path, extension: str) -> tuple[str | None, str]:
+def find_caption(path: Path, extension: str) -> tuple[str | None, str]:
     """The caption file's lines, and the extension under which it was found."""
     for ending in dict.fromkeys((extension, *CAPTION_EXTENSIONS)):
         file = path.with_suffix(ending)
@@ -263,7 +266,10 @@ def _caption(path: Path, extension: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def _told(findings: _Findings, extension: str) -> Iterator[str]:
+def told(
+    findings: Findings, extension: str, *, instead: str = "the folder's word"
+) -> Iterator[str]:
+    """What is worth knowing of a scan; instead: what stands for a missing caption."""
     yield from findings.notices
     if findings.broken:
         yield f"{_counted(findings.broken, 'broken image')} skipped: {_listed(findings.broken)}"
@@ -277,7 +283,7 @@ def _told(findings: _Findings, extension: str) -> Iterator[str]:
             if count == len(findings.images)
             else (f"{_counted(findings.without_caption, 'image')} without a caption file")
         )
-        yield f"{whole}; the folder's word is the caption: {names}"
+        yield f"{whole}; {instead} is the caption: {names}"
     empty = [image.path.name for image in findings.images if not image.caption]
     if empty:
         yield f"{_counted(empty, 'image')} trained without any words: {_listed(empty)}"
@@ -292,9 +298,7 @@ def _listed(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _nothing_found(
-    root: Path, setting: str, loose: list[Path], findings: _Findings
-) -> DatasetError:
+def _nothing_found(root: Path, setting: str, loose: list[Path], findings: Findings) -> DatasetError:
     possible = f"Images lie in folders named <repeats>_<word>, e.g. {root / '10_cat' / '001.png'}."
     if findings.broken:
         return DatasetError(
@@ -338,6 +342,6 @@ def _with_concepts_inside(root: Path) -> Path | None:
     """The folder that was probably meant where the one above it was given."""
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         inside = (path for path in folder.iterdir() if path.is_dir() and CONCEPT.match(path.name))
-        if any(_image_files(path) for path in inside):
+        if any(image_files(path) for path in inside):
             return folder
     return None

@@ -29,6 +29,17 @@ class Folders(Section, box="Folders"):
         "help small subject sets to keep the class.",
         kind="path",
     )
+    dataset_config: str = setting(
+        "",
+        "Dataset config file",
+        "Optional. A .toml or .json file that names the images, in the form of kohya's scripts: "
+        "[[datasets]] with their own resolution, batch size and buckets, and in each "
+        "[[datasets.subsets]] with image_dir, num_repeats and whatever else should differ there. "
+        "What it leaves out is taken from the form. Image folder and Regularisation folder are "
+        "not read then.",
+        kind="path",
+        shapes_run=False,  # its content does
+    )
     conditioning_data_dir: str = setting(
         "",
         "Mask folder",

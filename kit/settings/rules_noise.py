@@ -93,7 +93,8 @@ def _idle_details(settings: Settings) -> Iterator[str]:
         yield "multires_noise_discount has no effect: multires_noise_iterations is 0"
     if settings.folders.conditioning_data_dir and not noise.masked_loss:
         yield "conditioning_data_dir has no effect: masked_loss is off"
-    if "prior_loss_weight" in changed and not settings.folders.reg_data_dir:
+    folders = settings.folders
+    if "prior_loss_weight" in changed and not (folders.reg_data_dir or folders.dataset_config):
         yield "prior_loss_weight has no effect: there are no regularisation images"
 
 

@@ -106,9 +106,8 @@ def _card(plan: Plan, number: int) -> str:
 
 
 def _captions(plan: Plan, number: int) -> str:
-    texts = effective_captions(
-        plan.images[number].caption, plan.settings.captions, seed=plan.seed, image=number
-    )
+    settings = plan.settings_of(number).captions
+    texts = effective_captions(plan.images[number].caption, settings, seed=plan.seed, image=number)
     if len(set(texts)) == 1:
         texts = texts[:1]  # every epoch reads the same
     return "".join(f"<li>{escaped(text) or '<i>no words</i>'}</li>" for text in texts)

@@ -23,11 +23,11 @@ def length(plan: Plan) -> str:
     """How the number of steps comes about: `40 images x 10 repeats / batch 4 x 8 epochs`."""
     text, uses = _uses(plan)
     basic = plan.settings.basic
-    at_once = basic.train_batch_size * basic.gradient_accumulation_steps
-    text += f" / batch {basic.train_batch_size}"
+    at_once = plan.layout.batch_size * basic.gradient_accumulation_steps
+    text += f" / batch {plan.batch_sizes}"
     if basic.gradient_accumulation_steps > 1:
         text += f" / {basic.gradient_accumulation_steps} gathered"
-    if uses != plan.steps_per_epoch * at_once:
+    if plan.layout.more or uses != plan.steps_per_epoch * at_once:
         each = _counted(plan.steps_per_epoch, "step")
         text = f"({text}, each bucket rounded up = {each})"
     if plan.total_steps % plan.steps_per_epoch:

@@ -29,6 +29,14 @@ from tests.support.tiny import build_vae, write_tiny
 
 TAGS = "a zib ball, red, (round:1.4), {big|small}\nanother line, of tags, here"
 SIZES = [(128, 64), (64, 64), (80, 64)]  # the last one is cut, or scaled
+DATASET = """
+[[datasets]]
+  [[datasets.subsets]]
+  image_dir = "images/2_zib ball"
+  [[datasets.subsets]]
+  image_dir = "flat"
+  num_repeats = 2
+"""
 UNSET = object()
 BASE: dict[str, Any] = {
     "pretrained_model_name_or_path": "@shared/models/sd1",
@@ -152,6 +160,7 @@ def furnish(folder: Path) -> Path:
     (folder / "state").mkdir()
     (folder / "state" / "state.pt").touch()
     write_record(folder / "state", RunRecord("", seed=5, step=2))
+    (folder / "dataset.toml").write_text(DATASET)
     (folder / "prompts.txt").write_text("a zib ball --s 1 --d 4\n")
     (folder / "trackers.toml").write_text('[wandb]\ngroup = "cats"\n')
     return folder

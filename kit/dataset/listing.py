@@ -1,0 +1,150 @@
+"""The images of a dataset configuration's subsets: those of a folder, or of a metadata file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kit.dataset.config import Subset, shown
+from kit.dataset.images import (
+    CONCEPT,
+    ENDINGS,
+    Findings,
+    Scan,
+    TrainImage,
+    add_image,
+    image_files,
+    measure,
+    told,
+)
+from kit.dataset.masks import check_masks
+from kit.errors import DatasetError
+
+
+def scan_subsets(subsets: Sequence[Subset]) -> Scan:
+    """Find every image of every subset, in the order of the configuration.
+
+    Raises: DatasetError where a folder, a metadata file or a listed image is missing, or a subset
+    holds no image.
+    """
+    images: list[TrainImage] = []
+    notices: list[str] = []
+    for number, subset in enumerate(subsets):
+        findings = Findings()
+        read = _read_metadata if subset.metadata_file else _read_folder
+        read(subset, number, findings)
+        if not findings.images:
+            raise DatasetError(
+                f"dataset_config, {shown(subset)}: there is no image that can be read"
+                + (f"; broken: {', '.join(findings.broken[:5])}." if findings.broken else "."),
+                "Images lie directly in image_dir; PNG, JPEG, WebP and BMP files can be read.",
+                "Correct image_dir, or take the subset out.",
+            )
+        _check_masks(subset, findings.images)
+        images += findings.images
+        extension = subset.settings.images.caption_extension or ".caption"
+        texts = told(findings, extension, instead="class_tokens")
+        notices += [f"{shown(subset)}: {text}" for text in texts]
+    return Scan(tuple(images), tuple(notices))
+
+
+def _read_folder(subset: Subset, number: int, findings: Findings) -> None:
+    folder = Path(subset.image_dir).expanduser()
+    if not folder.is_dir():
+        raise DatasetError(
+            f"dataset_config, {shown(subset)}: image_dir = {folder} is no folder.",
+            "It holds the images themselves; a relative path is looked for beside the "
+            "configuration, then where the program runs.",
+            "Correct image_dir.",
+        )
+    match = CONCEPT.match(folder.name)
+    if match and int(match[1]) != subset.num_repeats:
+        findings.notices.append(
+            f"the {match[1]} of the folder's name does not count here: num_repeats = "
+            f"{subset.num_repeats} does"
+        )
+    for path in image_files(folder):
+        add_image(
+            path,
+            findings,
+            subset.settings.images.caption_extension or ".caption",
+            folder.name,
+            subset.num_repeats,
+            subset.class_tokens,
+            is_reg=subset.is_reg,
+            subset=number,
+        )
+
+
+def _read_metadata(subset: Subset, number: int, findings: Findings) -> None:
+    path, missing = Path(subset.metadata_file), []
+    for key, entry in _entries(path):
+        image = _image_of(key, subset)
+        if image is None:
+            missing.append(key)
+            continue
+        size = measure(image)
+        if isinstance(size, str):
+            findings.broken.append(f"{image.name} ({size})")
+            continue
+        caption = _joined(entry, subset.settings.captions.caption_separator)
+        repeats, is_reg = subset.num_repeats, subset.is_reg
+        findings.images.append(
+            TrainImage(image, *size, caption, path.name, repeats, is_reg, subset=number)
+        )
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise DatasetError(
+            f"dataset_config: {path} names images that are not there: "
+            f"{', '.join(missing[:5])}{more}.",
+            "A name is a path, or lies in the subset's image_dir.",
+            "Correct image_dir or the names, or take them out.",
+        )
+
+
+def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Image names with what is said of them, by name; of a .json or a .jsonl file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".jsonl":
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            entries = {str(row["image_path"]): row for row in rows}
+        else:
+            entries = dict(json.loads(text))
+        if not all(isinstance(entry, dict) for entry in entries.values()):
+            raise ValueError("an entry is no object with a caption or tags")
+        return sorted(entries.items())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        raise DatasetError(
+            f"dataset_config: metadata_file = {path} cannot be read ({why}).",
+            'It is {"<image>": {"caption": "...", "tags": "..."}} as .json, or a .jsonl with '
+            "image_path in every line.",
+            "Correct the file, or use a subset with image_dir alone.",
+        ) from error
+
+
+def _image_of(key: str, subset: Subset) -> Path | None:
+    """The file that a key names, with or without its ending."""
+    path = Path(subset.image_dir).expanduser() / key
+    if path.is_file():
+        return path
+    found = (path.with_name(path.name + ending) for ending in sorted(ENDINGS))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _joined(entry: dict[str, Any], separator: str) -> str:
+    """Every line of the caption, with the tags behind it."""
+    tags = separator.join(line.strip() for line in str(entry.get("tags") or "").splitlines())
+    lines = [line.strip() for line in str(entry.get("caption") or "").splitlines()]
+    lines = [line for line in lines if line] or [""]
+    joined = (f"{separator} ".join(part for part in (line, tags) if part) for line in lines)
+    return "\n".join(joined)
+
+
+def _check_masks(subset: Subset, images: Sequence[TrainImage]) -> None:
+    folder = subset.settings.folders.conditioning_data_dir
+    if subset.settings.noise.masked_loss and folder and not subset.is_reg:
+        check_masks(images, folder)
