@@ -1,6 +1,7 @@
 """Caches: nothing stale, nothing made twice, nothing lost where disk or precision fails."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
