@@ -9,7 +9,8 @@ In a notebook, each step a value to look at before going on:
     for event in kit.train(plan):                       the work, told as it happens
         tell(event)
 
-`kit.Settings.load("run.toml")` takes the form's place in a script; `kit.watch("cat.run")` shows a
+`kit.Settings.load("run.toml")` takes the form's place in a script, and `kit.load_any("old.json")`
+reads other programs' settings and LoRA files, with a report; `kit.watch("cat.run")` shows a
 run that another process started or that has ended; `python -m kit --help` lists the same as
 commands. The names below load on first use, so that `import kit` takes no more than a blink.
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kit.demo import settings as example
+    from kit.exchange import load_any as load_any
     from kit.planning import plan as plan
     from kit.settings import Settings as Settings
     from kit.training import train as train
@@ -38,6 +40,7 @@ _HOMES = {
     "Form": "kit.ui:Form",
     "Settings": "kit.settings:Settings",
     "example": "kit.demo:settings",
+    "load_any": "kit.exchange:load_any",
     "listeners": "kit.ui:listeners",
     "plan": "kit.planning:plan",
     "show": "kit.ui:show",
@@ -51,6 +54,7 @@ __all__ = [
     "Settings",
     "example",
     "listeners",
+    "load_any",
     "plan",
     "show",
     "train",

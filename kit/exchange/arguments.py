@@ -7,8 +7,8 @@ from typing import Any
 
 from kit.exchange import networks
 from kit.exchange.fitting import as_number, fitted, is_blank
-from kit.exchange.gui_json import optimizer, schedule, unquoted
 from kit.exchange.known import trainer_args
+from kit.exchange.rules import optimizer, schedule, unquoted
 from kit.exchange.translating import (
     Dialect,
     Entries,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import tomlkit
 
 from kit.errors import SettingsError
-from kit.exchange import gui_json, sd_scripts
+from kit.exchange import frictions, gui_json, sd_scripts
 from kit.exchange.additional import NAME, with_additional
 from kit.exchange.arguments import SCRIPT
 from kit.exchange.known import trainer_args
@@ -33,7 +33,7 @@ def export_gui(settings: Settings) -> tuple[str, list[str]]:
     written[NAME] = " ".join([settings.extra.additional_parameters, *_arguments(settings)]).strip()
     back = _counting(gui_json.from_gui(written)[0])
     known = {d.name for d in declarations().values() if d.gui_key in written}
-    notices = _differences(counting, back, known, "the GUI")
+    notices = [*_differences(counting, back, known, "the GUI"), *frictions.in_gui(written)]
     if counting.model.sdxl is None:
         notices.append(
             "sdxl is blank: the GUI does not read it from the model's file; tick SDXL there where "
@@ -58,8 +58,8 @@ def export_sd_scripts(settings: Settings) -> tuple[str, list[str]]:
     for name, value in written.items():
         document.add(name, value)
     known = {name for name in declarations() if name in trainer_args()}
-    notices = _differences(counting, back, known, "sd-scripts")
-    return tomlkit.dumps(document), notices
+    lost = _differences(counting, back, known, "sd-scripts")
+    return tomlkit.dumps(document), [*lost, *frictions.in_sd_scripts(counting, written)]
 
 
 def _counting(settings: Settings) -> Settings:
@@ -92,7 +92,7 @@ def _differences(settings: Settings, back: Settings, known: set[str], program: s
         if same or name in unread:
             continue
         if name in known:
-            found.append(f"{name} = {shown(value)} is written as its like, {shown(after[name])}")
+            found.append(f"{name} = {shown(value)} becomes {shown(after[name])} in {program}")
         else:
             found.append(f"{name} = {shown(value)}: {program} has no such setting")
     return found

@@ -11,17 +11,18 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from kit import catalog
+from kit.errors import SettingsError
+from kit.exchange.additional import NAME, with_additional
 from kit.exchange.fitting import as_number, fitted, is_blank, is_zero
 from kit.exchange.known import gui_fields
 from kit.exchange.report import Line
+from kit.exchange.rules import optimizer, schedule, unquoted
 from kit.exchange.translating import (
     Dialect,
     Entries,
     Outcome,
     Rule,
     no_effect,
-    one_of,
     refused,
     take,
     translate,
@@ -115,6 +116,7 @@ def _rules() -> dict[str, Rule]:
         "model_list": _model_list,
         "xformers": _attention,
         "log_with": _log_with,
+        NAME: _additional,
         "optimizer_args": unquoted("optimizer_args"),
         "lr_scheduler_args": unquoted("lr_scheduler_args"),
         **{box: _other_family(label) for box, label in FAMILY_BOXES.items()},
@@ -133,16 +135,6 @@ def _kind(value: Any, entries: Entries) -> Outcome | None:
     return None
 
 
-def optimizer(value: Any, entries: Entries) -> Outcome | None:
-    """An optimizer in any case; blank is AdamW."""
-    if is_blank(value):
-        return translated("blank means AdamW", optimizer_type="AdamW")
-    name = one_of(catalog.OPTIMIZERS, value)
-    if name and name != value:
-        return take("optimizer_type", name, told="our spelling")
-    return None
-
-
 def _use_8bit_adam(value: Any, entries: Entries) -> Outcome | None:
     if not is_blank(entries.get("optimizer")):
         return no_effect("the old way to choose an optimizer; optimizer is there too and counts")
@@ -150,30 +142,6 @@ def _use_8bit_adam(value: Any, entries: Entries) -> Outcome | None:
     return take(
         "optimizer_type", "AdamW8bit" if switched_on else "AdamW", told="the old switch of it"
     )
-
-
-def unquoted(name: str) -> Rule:
-    """A list or text of name=value; quotes are for the shell and the GUI."""
-
-    def rule(value: Any, entries: Entries) -> Outcome:
-        texts = value if isinstance(value, list) else [value or ""]
-        plain = " ".join(" ".join(map(str, texts)).replace('"', "").replace("'", "").split())
-        return take(name, plain)
-
-    return rule
-
-
-def schedule(optimizer_key: str) -> Rule:
-    """The schedule named adafactor only says that Adafactor goes its own way."""
-
-    def rule(value: Any, entries: Entries) -> Outcome | None:
-        if str(value).strip().lower() != "adafactor" or "adafactor" in catalog.SCHEDULES:
-            return None
-        if str(entries.get(optimizer_key, "")).strip().lower() != "adafactor":
-            return refused("only the optimizer Adafactor has this schedule", lr_scheduler=value)
-        return take("lr_scheduler", "constant", told="Adafactor chooses its own rate")
-
-    return rule
 
 
 def _rate(name: str, other: str) -> Rule:
@@ -217,6 +185,18 @@ def _log_with(value: Any, entries: Entries) -> Outcome | None:
     if name is None or str(value).lower() not in ("true", "false"):
         return None
     return take(name, "wandb" if str(value).lower() == "true" else "", told="was a switch")
+
+
+def _additional(value: Any, entries: Entries) -> Outcome | None:
+    """It is read when a run is planned; here only whether it can be."""
+    taken = take(NAME, str(value or ""))
+    try:
+        _, problems, _ = with_additional(Settings().replace(**taken.changes))
+    except SettingsError:
+        return taken  # a secret, which the setting itself refuses
+    if not problems:
+        return taken
+    return refused("; ".join(problems), **taken.changes)
 
 
 def _other_family(label: str) -> Rule:

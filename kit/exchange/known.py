@@ -19,6 +19,7 @@ class Foreign:
     default: Any
     families: tuple[str, ...]
     is_ours: bool  # it means something for SD 1.x, 2.x or XL
+    choices: tuple[Any, ...] = ()  # where nothing else may be entered
 
     @property
     def is_list(self) -> bool:
@@ -67,9 +68,16 @@ def _known() -> _Tables:
 
 
 def _foreign(row: list[Any]) -> Foreign:
-    name, kind, default, families = row
+    name, kind, default, families, *choices = row
     is_ours = not families.startswith("!")
-    return Foreign(name, kind, default, tuple(families.lstrip("!").split()), is_ours)
+    return Foreign(
+        name,
+        kind,
+        default,
+        tuple(families.lstrip("!").split()),
+        is_ours,
+        tuple(choices[0]) if choices else (),
+    )
 
 
 _ONE_PROCESS = "training runs in one process here, on one GPU"
@@ -82,7 +90,7 @@ _OF_THE_GUI = "the GUI's own bookkeeping"
 _NEVER: tuple[tuple[str, str], ...] = (
     (
         "training runs in one process here, on one GPU",
-        """num_processes num_machines multi_gpu gpu_ids main_process_port
+        """num_processes num_machines multi_gpu main_process_port
         extra_accelerate_launch_args ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph
         deepspeed zero_stage offload_optimizer_device offload_optimizer_nvme_path
         offload_param_device offload_param_nvme_path zero3_init_flag zero3_save_16bit_model
@@ -90,8 +98,7 @@ _NEVER: tuple[tuple[str, str], ...] = (
     ),
     (
         "a run's state is always kept beside the LoRA; started again, it goes on by itself",
-        """resume save_state save_state_on_train_end save_last_n_steps_state
-        save_last_n_epochs_state initial_epoch initial_step skip_until_initial_step""",
+        "initial_epoch initial_step skip_until_initial_step",
     ),
     (
         "attention is always PyTorch's own, which picks the fastest way",

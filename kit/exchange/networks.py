@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from kit import catalog
 from kit.exchange.known import gui_fields, network_args
 from kit.exchange.translating import unread_by
-from kit.settings import Declared, Settings, declarations
+from kit.settings import Settings, declarations
 
 LYCORIS = "lycoris.kohya"
 ALGORITHMS = {
@@ -58,15 +59,14 @@ def module_of(kind: str) -> tuple[str, dict[str, str]]:
     return module, {"algo": names[kind]} if module == LYCORIS else {}
 
 
+@cache
 def setting_of(argument: str) -> str | None:
     """The setting that an argument of a network is; None where there is none."""
     if argument == DROPOUT:
         return "network_dropout"
     key = network_args().get(argument, argument)
-    for declared in _network_settings():
-        if argument == declared.name or key in (declared.name, declared.gui_key):
-            return declared.name
-    return None
+    names = (d.name for d in declarations().values() if key in (d.name, d.gui_key))
+    return next(names, argument if argument in declarations() else None)
 
 
 def arguments_of(settings: Settings) -> dict[str, str]:
@@ -97,9 +97,3 @@ def _written(argument: str, name: str, flat: Mapping[str, Any]) -> str | None:
     if not value:
         return None
     return f"{value:.9g}" if isinstance(value, float) else "".join(str(value).split())
-
-
-def _network_settings() -> Iterator[Declared]:
-    for declared in declarations().values():
-        if declared.name != "network_dim":
-            yield declared

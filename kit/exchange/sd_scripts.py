@@ -15,6 +15,7 @@ from kit.errors import SettingsError
 from kit.exchange import networks
 from kit.exchange.arguments import ARGUMENT, dialect
 from kit.exchange.fitting import as_number, fitted, is_blank
+from kit.exchange.frictions import is_for_sdxl_only
 from kit.exchange.known import trainer_args
 from kit.exchange.report import Line
 from kit.exchange.translating import BLANK_STANDS_FOR, Entries, translate
@@ -108,8 +109,10 @@ def to_sd_scripts(settings: Settings) -> dict[str, Any]:
     written: dict[str, Any] = {"network_module": module}
     if pairs:
         written["network_args"] = [f"{name}={text}" for name, text in pairs.items()]
+    elsewhere = {*map(networks.setting_of, pairs), "unet_lr", "text_encoder_lr", *NOT_ASSUMED}
     for name, value in settings.flat().items():
-        if name in trainer_args() and not _is_left_out(name, value, settings):
+        known = name in trainer_args() and name not in elsewhere
+        if known and not _is_left_out(name, value, settings):
             written[name] = _for_trainer(name, value)
     written |= _lengths(settings) | _rates(settings) | {"sdpa": True}
     return written
@@ -117,9 +120,7 @@ def to_sd_scripts(settings: Settings) -> dict[str, Any]:
 
 def _is_left_out(name: str, value: Any, settings: Settings) -> bool:
     """Absent means the same there, or another argument says it."""
-    if name in networks.arguments_of(settings) or name in ("unet_lr", "text_encoder_lr"):
-        return True
-    if name in ("dataset_repeats", "lr_warmup_steps"):
+    if is_for_sdxl_only(name) and not settings.model.sdxl:
         return True
     multires = settings.noise.noise_offset_type == "Multires"
     if name in (("noise_offset",) if multires else ("multires_noise_iterations",)):

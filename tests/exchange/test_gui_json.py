@@ -167,6 +167,7 @@ def test_old_and_odd_spellings_mean_what_the_gui_takes_them_for(values, name, ex
         ({"optimizer": "Banana"}, "Banana"),
         ({"lr_scheduler": "adafactor", "optimizer": "AdamW"}, "Adafactor"),
         ({"mixed_precision": "fp8"}, "fp8"),
+        ({"additional_parameters": "--network_dimm=4"}, "did you mean network_dim"),
     ],
 )
 def test_what_cannot_be_done_stops_a_training_and_says_so(values, word):

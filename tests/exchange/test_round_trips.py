@@ -167,3 +167,33 @@ def test_additional_parameters_go_out_in_their_places():
     assert json.loads(export_gui(settings)[0])["network_dim"] == 8
     with pytest.raises(SettingsError):
         export_gui(Settings().replace(additional_parameters="--network_dimm=16"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"lr_scheduler": "rex"}, "lr_scheduler = rex"),
+        ({"lr_scheduler": "polynomial", "lr_scheduler_num_cycles": 2}, "polynomial"),
+        ({"cache_text_encoder_outputs": True, "shuffle_caption": True}, "shuffle_caption"),
+        ({"persistent_data_loader_workers": True}, "max_data_loader_n_workers"),
+    ],
+)
+def test_what_sd_scripts_would_stop_at_is_told(changes, word):
+    _, notices = export_sd_scripts(Settings().replace(sdxl=True, **changes))
+    assert any(word in notice for notice in notices)
+
+
+def test_what_the_gui_does_not_offer_is_told():
+    _, notices = export_gui(Settings().replace(sdxl=True, lr_scheduler="rex", save_model_as="pt"))
+    assert "lr_scheduler = rex: the GUI has no such choice" in notices
+    assert "save_model_as = pt becomes safetensors in the GUI" in notices
+
+
+def test_an_argument_of_sdxl_alone_is_not_written_for_others():
+    settings = Settings().replace(cache_text_encoder_outputs=True, text_encoder_lr=0)
+    text, notices = export_sd_scripts(settings)
+    assert "cache_text_encoder_outputs" not in tomllib.loads(text)
+    assert told(notices, "cache_text_encoder_outputs")
+    text, notices = export_sd_scripts(settings.replace(sdxl=True))
+    assert "cache_text_encoder_outputs" in tomllib.loads(text)
+    assert notices == []

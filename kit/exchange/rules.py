@@ -1,0 +1,43 @@
+"""Rules that the GUI and sd-scripts share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kit import catalog
+from kit.exchange.fitting import is_blank
+from kit.exchange.translating import Entries, Outcome, Rule, one_of, refused, take, translated
+
+
+def optimizer(value: Any, entries: Entries) -> Outcome | None:
+    """An optimizer in any case; blank is AdamW."""
+    if is_blank(value):
+        return translated("blank means AdamW", optimizer_type="AdamW")
+    name = one_of(catalog.OPTIMIZERS, value)
+    if name and name != value:
+        return take("optimizer_type", name, told="our spelling")
+    return None
+
+
+def unquoted(name: str) -> Rule:
+    """A list or text of name=value; quotes are for the shell and the GUI."""
+
+    def rule(value: Any, entries: Entries) -> Outcome:
+        texts = value if isinstance(value, list) else [value or ""]
+        plain = " ".join(" ".join(map(str, texts)).replace('"', "").replace("'", "").split())
+        return take(name, plain)
+
+    return rule
+
+
+def schedule(optimizer_key: str) -> Rule:
+    """The schedule named adafactor only says that Adafactor goes its own way."""
+
+    def rule(value: Any, entries: Entries) -> Outcome | None:
+        if str(value).strip().lower() != "adafactor" or "adafactor" in catalog.SCHEDULES:
+            return None
+        if str(entries.get(optimizer_key, "")).strip().lower() != "adafactor":
+            return refused("only the optimizer Adafactor has this schedule", lr_scheduler=value)
+        return take("lr_scheduler", "constant", told="Adafactor chooses its own rate")
+
+    return rule
