@@ -15,6 +15,7 @@ from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.modelfile import ModelFile, check_claims, decide_prediction, detect, locate
 from kit.settings import Settings, rules_memory
+from kit.settings.rules_parts import block_problems
 
 
 def require_model(settings: Settings) -> None:
@@ -46,10 +47,13 @@ def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
 
 
 def _check_prediction(settings: Settings, file: ModelFile) -> Iterator[str]:
-    """What can only be judged once the model has said what it predicts.
+    """What can only be judged once the model has said what it is.
 
-    Raises: SettingsError where a loss belongs to the other sort of model.
+    Raises: SettingsError where a loss belongs to the other sort of model, or lists of blocks to
+    another family.
     """
+    if wrong_blocks := block_problems(settings, file.family):
+        raise SettingsError(wrong_blocks)
     claimed = settings.model.v_parameterization
     is_v = decide_prediction(file, v_parameterization=claimed) == Prediction.V
     noise, wrong = settings.noise, []

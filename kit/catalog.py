@@ -15,6 +15,27 @@ from kit.errors import MissingPackage
 
 
 @dataclass(frozen=True)
+class BlockLayout:
+    """How many U-Net blocks a family has, as the reference numbers them."""
+
+    before: int
+    down: int
+    mid: int
+    up: int
+    after: int
+
+    @property
+    def sections(self) -> tuple[int, int, int]:
+        """Down, middle and up."""
+        return self.down, self.mid, self.up
+
+    @property
+    def count(self) -> int:
+        """All blocks."""
+        return self.before + sum(self.sections) + self.after
+
+
+@dataclass(frozen=True)
 class Family:
     """A base-model family."""
 
@@ -25,6 +46,7 @@ class Family:
     architecture: str  # modelspec.architecture, without /lora
     implementation: str  # modelspec.implementation
     half_vae_overflows: bool = False  # its own VAE gives infinities in fp16
+    blocks: BlockLayout = BlockLayout(0, 12, 1, 12, 0)
 
 
 @dataclass(frozen=True)
@@ -103,7 +125,7 @@ FAMILIES: dict[str, Family] = {
     "sdxl": Family(
         "Stable Diffusion XL", 32, 1024,
         "sdxl_base_v1-0", "stable-diffusion-xl-v1-base", _SGM,
-        half_vae_overflows=True,
+        half_vae_overflows=True, blocks=BlockLayout(1, 9, 3, 9, 1),
     ),
 }  # fmt: skip
 

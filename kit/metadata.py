@@ -15,10 +15,11 @@ import kit
 from kit import catalog
 from kit.dataset_metadata import dataset_metadata
 from kit.planning import Plan
-from kit.settings import Captions, Network, Settings, declarations, rules_noise
+from kit.settings import Captions, Settings, declarations, rules_noise
 from kit.settings.checks import caches_latents
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.public import public_name, public_settings
+from kit.settings.rules_blocks import given_lists, given_weights
 
 MAKER = f"lora-kit/{kit.__version__}"
 V_PREDICTION = "v_prediction"
@@ -79,7 +80,7 @@ def training_metadata(
         **_base(family, base, vae),
         **_lengths(plan),
         **_rates(plan),
-        **_network(plan.settings.network),
+        **_network(plan.settings),
         **_choices(plan.settings, family),
         **dataset_metadata(plan),
         **OFF,
@@ -138,8 +139,9 @@ def _rates(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _network(network: Network) -> dict[str, Any]:
+def _network(settings: Settings) -> dict[str, Any]:
     """Rank and alpha that come from a file may differ by layer: "Dynamic", as kohya's tools say."""
+    network = settings.network
     kind, dynamic = catalog.KINDS[network.LoRA_type], network.dim_from_weights
     alpha = network.network_alpha or float(network.network_dim)
     facts: dict[str, Any] = {
@@ -155,11 +157,26 @@ def _network(network: Network) -> dict[str, Any]:
         args |= {"conv_dim": conv_dim, "conv_alpha": network.conv_alpha or conv_dim}
     dropouts = {"rank_dropout": network.rank_dropout, "module_dropout": network.module_dropout}
     args |= {name: share for name, share in dropouts.items() if share}
-    if args:
-        written: dict[str, Any] = {name: f"{value:.9g}" for name, value in args.items()}
+    written: dict[str, Any] = {name: f"{value:.9g}" for name, value in args.items()}
+    written |= _parts(settings)
+    if written:
         written["dropout"] = network.network_dropout or None
         facts["ss_network_args"] = json.dumps(written)
     return facts
+
+
+def _parts(settings: Settings) -> dict[str, str]:
+    """What is asked of single blocks and of LoRA+, as it stands in network_args."""
+    lists = {**given_weights(settings.blocks), **given_lists(settings.blocks)}
+    found = {name: text for name, text in lists.items() if text}
+    if threshold := settings.blocks.block_lr_zero_threshold:
+        found["block_lr_zero_threshold"] = f"{threshold:.9g}"
+    ratios = {
+        "loraplus_lr_ratio": settings.rates.loraplus_lr_ratio,
+        "loraplus_unet_lr_ratio": settings.rates.loraplus_unet_lr_ratio,
+        "loraplus_text_encoder_lr_ratio": settings.rates.loraplus_text_encoder_lr_ratio,
+    }
+    return found | {name: f"{ratio:.9g}" for name, ratio in ratios.items() if ratio}
 
 
 def _choices(settings: Settings, family: str) -> dict[str, Any]:

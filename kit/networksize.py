@@ -15,7 +15,8 @@ from pathlib import Path
 
 from kit import catalog
 from kit.settings import Settings
-from kit.settings.checks import rates
+from kit.settings.rules_blocks import uses_blocks
+from kit.settings.rules_rates import part_rates
 
 LAYERS = Path(__file__).parent / "modelfile" / "layers.json"
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
@@ -57,9 +58,8 @@ def layer_shapes(family: str) -> tuple[LayerShape, ...]:
 
 
 def network_size(settings: Settings, family: str) -> NetworkSize | None:
-    """The size with these settings; None where it is another file's (dim_from_weights)."""
-    network = settings.network
-    if network.dim_from_weights:
+    """The size with these settings; None where a file or single blocks decide it."""
+    if settings.network.dim_from_weights or uses_blocks(settings.blocks):
         return None
     chosen = list(_sized(settings, layer_shapes(family)))
     layers = sum(shape.count for shape, _ in chosen)
@@ -71,11 +71,10 @@ def network_size(settings: Settings, family: str) -> NetworkSize | None:
 
 def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple[LayerShape, int]]:
     """The layers that get an adapter, each with its rank."""
-    network, (unet_rate, text_rate) = settings.network, rates(settings)
+    network, asked = settings.network, part_rates(settings)
     everywhere = catalog.KINDS[network.LoRA_type].adapts_convolutions
     for shape in shapes:
-        learns = (unet_rate if shape.part == "unet" else text_rate) > 0
-        if learns and (shape.in_transformer or everywhere):
+        if asked[shape.part] > 0 and (shape.in_transformer or everywhere):
             small = shape.kernel < 3
             yield shape, network.network_dim if small else network.conv_dim or network.network_dim
 

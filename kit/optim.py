@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kit import catalog
-from kit.adapters.network import Group
+from kit.adapters.groups import Group
 from kit.errors import KitError, SettingsError
 from kit.schedules import Formula, Shape, factor_at
 from kit.settings.optimizer_args import parse_optimizer_args
@@ -162,6 +162,8 @@ def at_wished_rates(optimizer: Optimizer) -> Iterator[None]:
 
 
 def _rate_of(learning: Learning, group: dict[str, Any]) -> float:
+    if not any(weight.requires_grad for weight in group["params"]):
+        return 0.0  # it has stopped learning
     if not learning.own_rate:
         return float(group["lr"])
     # Adafactor keeps no rate; the step size of its first weight stands for the group.

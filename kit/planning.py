@@ -30,6 +30,7 @@ from kit.schedules import Shape
 from kit.settings import Settings, rules_logs, rules_rates
 from kit.settings.checks import caches_latents, notices, problems
 from kit.settings.prompts import Prompt, parse_prompts
+from kit.settings.rules_rates import encoder_learns
 from kit.states import Start, beyond_the_end, find_start
 
 # What belongs to a data set as a whole, and stands in the plan anyway.
@@ -102,6 +103,12 @@ class Plan:
             decay=_share_or_steps(basic.lr_decay_steps or 0, self.total_steps),
             rules=rules_rates.step_rules(self.settings),
         )
+
+    @property
+    def text_encoder_stop(self) -> int:
+        """The last step in which the text encoders learn; 0: they learn to the end."""
+        share = self.settings.rates.stop_text_encoder_training
+        return math.ceil(self.total_steps * share / 100)
 
     @cached_property
     def buckets(self) -> dict[Size, int]:
@@ -185,6 +192,8 @@ class Plan:
             f"{_counted(self.epochs, 'epoch')}, {_counted(self.total_steps, 'step')} in all, "
             f"warm-up {_counted(self.warmup_steps, 'step')}"
         )
+        if self.text_encoder_stop and encoder_learns(self.settings):
+            yield f"the text encoder learns until step {self.text_encoder_stop}"
         yield f"seed {self.seed}, LoRA {self.run.kept_in / self.run.file('').name}"
         if self.run.home:
             yield f"works in {self.run.output_dir}, copied to {self.run.home} as it goes"

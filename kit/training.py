@@ -18,7 +18,6 @@ from kit.checkpoint import Checkpoint, step_suffix
 from kit.devices import at_work, peak_megabytes
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.mirroring import Mirror, mirrored
-from kit.optim import rates_of
 from kit.planning import Plan
 from kit.steering import due_samples, fulfil
 from kit.wishes import Wishes, interrupt_asks
@@ -57,7 +56,7 @@ def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, No
             for step in range(done + 1, plan.total_steps + 1):
                 if wishes.stop_asked:
                     break
-                began, rates = time.monotonic(), rates_of(shop.learning)
+                began, rates = time.monotonic(), shop.begin(step)
                 losses, norm = shop.learn(
                     shop.feed.window(step), count=plan.settings.basic.gradient_accumulation_steps
                 )

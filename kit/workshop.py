@@ -11,15 +11,14 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
-from kit import diffusion, lora_file, losses
-from kit.adapters.network import Network, attach, parts_of
+from kit import diffusion, losses
+from kit.adapters.network import Network
 from kit.addresses import seed_at
 from kit.basemodel import find_model, load_model, require_model
 from kit.caching import (
@@ -33,7 +32,6 @@ from kit.caching import (
 )
 from kit.checkpoint import Checkpoint, Losses
 from kit.devices import (
-    DTYPES,
     check_precision,
     choose_device,
     describe,
@@ -45,13 +43,15 @@ from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
+from kit.learners import attached_network, made_learning, recompute_gradients
 from kit.losses import Bands
-from kit.optim import Learning, at_wished_rates, make_learning
+from kit.optim import Learning, at_wished_rates, rates_of
 from kit.planning import Plan
 from kit.sampling import Artist, rescales
-from kit.settings import Noise, Settings, rules_memory
-from kit.settings.checks import caches_latents, caches_words, rates
+from kit.settings import Noise, Settings
+from kit.settings.checks import caches_latents, caches_words
 from kit.settings.prompts import Prompt
+from kit.settings.rules_rates import rates
 from kit.staging import staged_images, staged_model
 
 
@@ -71,6 +71,13 @@ class Workshop:
     snr_T: Tensor
     bands: Bands = field(default_factory=Bands)
     typed: list[Prompt] = field(default_factory=list)  # prompts wished along the way
+
+    def begin(self, step: int) -> dict[str, float]:
+        """Make ready for a step; returns the rate of every group that it will use."""
+        stop = self.plan.text_encoder_stop
+        if stop and step > stop:
+            self.network.stop_text_encoders()
+        return rates_of(self.learning)
 
     def learn(self, batches: Iterable[Batch], *, count: int) -> tuple[list[float], float]:
         """One optimizer step from `count` batches: their losses, and the gradient's norm.
@@ -241,10 +248,10 @@ def equip(
     """
     settings = plan.settings
     latents = yield from _latents(plan, family)
-    network = _attached(plan, family)
+    network = attached_network(plan, family)
     words = yield from _words(plan, family, network, accelerator)
-    _checkpoint_gradients(settings, family)
-    learning = _learning(plan, network, accelerator.device)
+    recompute_gradients(settings, family)
+    learning = made_learning(plan, family, network, accelerator.device)
     for text in learning.notices:
         yield Noticed(text)
     averaged = Losses(plan.batches_per_epoch)
@@ -322,56 +329,6 @@ def _words(
             module.to("cpu").float()  # half precision is slow or missing on CPUs
         free_memory()
     return words
-
-
-def _attached(plan: Plan, family: Family) -> Network:
-    settings = plan.settings.network
-    unet_rate, text_rate = rates(plan.settings)
-    learns = frozenset(
-        part for part in parts_of(family) if (unet_rate if part == "unet" else text_rate) > 0
-    )
-    start = None
-    if settings.network_weights:
-        start = lora_file.read_lora(Path(settings.network_weights).expanduser()).tensors
-    network = attach(settings, family, learns=learns, seed=plan.seed, start=start)
-    if half := rules_memory.full_precision(plan.settings):
-        for weight in network.parameters():  # not the alphas, which are told exactly
-            weight.data = weight.data.to(DTYPES[half])
-    return network
-
-
-def _checkpoint_gradients(settings: Settings, family: Family) -> None:
-    if not settings.memory.gradient_checkpointing:
-        return
-    unet: Any = family.unet
-    unet.enable_gradient_checkpointing()
-    unet.train()  # recomputes in training mode only; the model holds no dropouts
-    if rates(settings)[1] > 0:
-        for encoder in family.text_encoders:
-            _recompute(encoder)
-
-
-def _recompute(encoder: nn.Module) -> None:
-    text: Any = encoder
-    # transformers renamed it in 5.2x; both ends of the supported range are served.
-    name = "activation_checkpointing_enable"
-    enable = getattr(text, name, None) or text.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    text.train()
-
-
-def _learning(plan: Plan, network: Network, device: torch.device) -> Learning:
-    basic = plan.settings.basic
-    return make_learning(
-        network.groups(*rates(plan.settings)),
-        optimizer_type=basic.optimizer_type,
-        optimizer_args=basic.optimizer_args,
-        lr_scheduler=basic.lr_scheduler,
-        shape=plan.shape,
-        device=device,
-        lr_scheduler_type=basic.lr_scheduler_type,
-        lr_scheduler_args=basic.lr_scheduler_args,
-    )
 
 
 def _diverged(settings: Settings) -> Diverged:

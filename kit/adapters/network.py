@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from kit import catalog
 from kit.adapters.base import Adapter
+from kit.adapters.groups import Group, PartRates, grouped
 from kit.errors import LoraFileError
 from kit.families import Family, Layer
+from kit.families.names import block_number
 from kit.settings import Network as NetworkSettings
+from kit.settings.rules_blocks import BlockPlan
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,6 @@ class Size:
 
     rank: int
     alpha: float
-
-
-@dataclass(frozen=True)
-class Group:
-    """Weights that share a learning rate; `name` is what loggers show."""
-
-    name: str
-    rate: float
-    weights: tuple[Parameter, ...]
 
 
 class Network(nn.Module):
@@ -62,21 +55,16 @@ class Network(nn.Module):
         """Some adapter draws random numbers while training."""
         return any(adapter.draws for _, adapter in self.named())
 
-    def groups(self, unet_rate: float, text_rate: float) -> tuple[Group, ...]:
-        """Text encoders first, then the U-Net; a part with rate 0 is frozen and in no group."""
-        rates = {"textencoder": text_rate, "unet": unet_rate}
-        members: dict[str, list[Parameter]] = {name: [] for name in rates}
-        for name, adapter in self.named():
-            group = "unet" if self._layers[name].part == "unet" else "textencoder"
-            members[group] += adapter.learning()
+    def groups(self, rates: PartRates) -> tuple[Group, ...]:
+        """Text encoders first, then the U-Net; what has no rate is frozen and in no group."""
+        return grouped(self.named(), self._layers, rates)
+
+    def stop_text_encoders(self) -> None:
+        """Let the text encoders' adapters stay as they are from now on; they go on acting."""
+        for adapter in self.beside_text_encoders():
             adapter.requires_grad_(False)
-            for weight in adapter.learning():
-                weight.requires_grad_(rates[group] > 0)
-        return tuple(
-            Group(name, rates[name], tuple(weights))
-            for name, weights in members.items()
-            if weights and rates[name] > 0
-        )
+            for weight in adapter.parameters():
+                weight.grad = None  # an optimizer leaves a weight without gradient alone
 
     def beside_text_encoders(self) -> tuple[nn.Module, ...]:
         """The adapters of all text encoders."""
@@ -124,20 +112,23 @@ def attach(
     learns: frozenset[str],
     seed: int,
     start: dict[str, Tensor] | None = None,
+    blocks: BlockPlan | None = None,
 ) -> Network:
     """Put an adapter beside every layer that the LoRA type adapts.
 
     learns: the parts that have a learning rate, of "unet", "te", "te1", "te2"; start: tensors of
     network_weights. A part that does not learn but lies in that file is kept, frozen.
+    blocks: ranks and rates of single U-Net blocks; a block without either gets no adapter.
 
     Raises: LoraFileError where the file does not fit.
     """
     files = _by_module(start or {})
+    blocks = blocks or BlockPlan()
     sizes = {
         layer.name: size
         for layer in family.layers()
         if (layer.part in learns or layer.name in files)
-        and (size := _size_of(settings, layer, files)) is not None
+        and (size := _size_of(settings, layer, files, blocks)) is not None
     }
     layers = {layer.name: layer for layer in family.layers() if layer.name in sizes}
     network = Network({name: _made(settings, layers[name], sizes[name]) for name in sizes}, layers)
@@ -166,17 +157,19 @@ def _made(settings: NetworkSettings, layer: Layer, size: Size) -> Adapter:
     return adapter.to(layer.module.weight.device)
 
 
-def _size_of(settings: NetworkSettings, layer: Layer, files: dict[str, _Entry]) -> Size | None:
+def _size_of(
+    settings: NetworkSettings, layer: Layer, files: dict[str, _Entry], blocks: BlockPlan
+) -> Size | None:
     """Rank and alpha for a layer; None where it gets no adapter."""
+    block = block_number(layer.name)
     if settings.dim_from_weights:
         entry = files.get(layer.name)
-        return Size(entry.rank, entry.alpha) if entry else None
+        return Size(entry.rank, entry.alpha) if entry and blocks.weight(block) else None
     convolutions = catalog.KINDS[settings.LoRA_type].adapts_convolutions
     if not layer.in_transformer and not convolutions:
         return None
-    if layer.is_conv3x3:
-        return Size(settings.conv_dim or settings.network_dim, settings.conv_alpha)
-    return Size(settings.network_dim, settings.network_alpha)
+    size = blocks.size(block, is_conv3x3=layer.is_conv3x3, network=settings)
+    return Size(*size) if size else None
 
 
 @dataclass(frozen=True)

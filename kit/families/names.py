@@ -82,3 +82,27 @@ def sgm_position(path: str) -> tuple[int, int, int]:
     if section == "middle_block":
         return 1, int(first), 0
     return _SECTIONS.index(section), int(first), int(second)
+
+
+_NUMBERED = re.compile(
+    r"lora_unet_(?:(down|up)_blocks_(\d+)_(resnets|attentions|downsamplers|upsamplers)_(\d+)"
+    r"|(mid)_block|(input|middle|output)_blocks?_(\d+))_"
+)
+_SGM_STARTS = {"input": 1, "middle": 10, "output": 13}
+
+
+def block_number(name: str) -> int | None:
+    """The U-Net block of a kohya name, as the reference numbers them; None outside of the blocks.
+
+    SD 1.x and 2.x: down 0 to 11, middle 12, up 13 to 24. SDXL: input from 1, middle 10 to 12,
+    output from 13.
+    """
+    match = _NUMBERED.match(name)
+    if match is None:
+        return None
+    if match[5]:
+        return 12
+    if match[6]:
+        return _SGM_STARTS[match[6]] + int(match[7])
+    place = 2 if match[3].endswith("samplers") else int(match[4])
+    return (1 if match[1] == "down" else 13) + 3 * int(match[2]) + place

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kit.errors import SettingsError, nearest
 from kit.settings.basic import Basic
+from kit.settings.blocks import Blocks
 from kit.settings.captions import Captions
 from kit.settings.extra import Extra
 from kit.settings.folders import Folders
@@ -30,14 +31,15 @@ from kit.settings.metadata import Metadata
 from kit.settings.model import Model
 from kit.settings.network import Network
 from kit.settings.noise import Noise
+from kit.settings.rates import Rates
 from kit.settings.samples import Samples
 from kit.settings.saving import Saving
 from kit.settings.setting import Declared, Section
 
 __all__ = [
-    "Basic", "Captions", "Declared", "Extra", "Folders", "Images", "Logs", "Machine", "Memory",
-    "Metadata", "Model", "Network", "Noise", "Samples", "Saving", "Section", "Settings",
-    "declarations",
+    "Basic", "Blocks", "Captions", "Declared", "Extra", "Folders", "Images", "Logs", "Machine",
+    "Memory", "Metadata", "Model", "Network", "Noise", "Rates", "Samples", "Saving", "Section",
+    "Settings", "declarations",
 ]  # fmt: skip
 
 # What files of other programs may carry and ours never do, with where it belongs.
@@ -54,7 +56,9 @@ class Settings(BaseModel):
     images: Images = Images()
     captions: Captions = Captions()
     basic: Basic = Basic()
+    rates: Rates = Rates()
     network: Network = Network()
+    blocks: Blocks = Blocks()
     noise: Noise = Noise()
     memory: Memory = Memory()
     machine: Machine = Machine()

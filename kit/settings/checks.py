@@ -18,11 +18,13 @@ from kit.settings import (
     rules_machine,
     rules_memory,
     rules_noise,
+    rules_parts,
     rules_rates,
     rules_saving,
 )
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.prompts import parse_prompts
+from kit.settings.rules_rates import encoder_learns, part_rates
 
 Rule = Callable[[Settings], Iterator[str]]
 
@@ -37,14 +39,6 @@ def notices(settings: Settings) -> list[str]:
     return [text for rule in NOTICES for text in rule(settings)]
 
 
-def rates(settings: Settings) -> tuple[float, float]:
-    """The effective (U-Net, text encoder) rates: blank is Learning rate, 0 is frozen."""
-    basic = settings.basic
-    unet = basic.learning_rate if basic.unet_lr is None else basic.unet_lr
-    text = basic.learning_rate if basic.text_encoder_lr is None else basic.text_encoder_lr
-    return unet, text
-
-
 def caches_latents(settings: Settings) -> bool:
     """Latents are cached, in memory or on disk."""
     return settings.memory.cache_latents or settings.memory.cache_latents_to_disk
@@ -57,7 +51,7 @@ def caches_words(settings: Settings) -> bool:
 
 
 def _nothing_learns(settings: Settings) -> Iterator[str]:
-    if rates(settings) == (0, 0):
+    if not any(part_rates(settings).values()):
         yield (
             "[basic] unet_lr and text_encoder_lr: both are 0, so nothing would learn; set one of "
             "them, "
@@ -75,7 +69,7 @@ def _random_crop_with_cache(settings: Settings) -> Iterator[str]:
 
 
 def _cached_words_with_learning_encoder(settings: Settings) -> Iterator[str]:
-    if caches_words(settings) and rates(settings)[1] > 0:
+    if caches_words(settings) and encoder_learns(settings):
         yield (
             "[memory] cache_text_encoder_outputs: the outputs of an encoder that learns cannot be "
             "cached; set "
@@ -253,6 +247,7 @@ PROBLEMS: tuple[Rule, ...] = (
     _prompts,
     _samples_without_prompts,
     *rules_rates.PROBLEMS,
+    *rules_parts.PROBLEMS,
     *rules_captions.PROBLEMS,
     *rules_noise.PROBLEMS,
     *rules_machine.PROBLEMS,
@@ -261,6 +256,7 @@ PROBLEMS: tuple[Rule, ...] = (
 )
 NOTICES: tuple[Rule, ...] = (
     *rules_rates.NOTICES,
+    *rules_parts.NOTICES,
     _unused_network_settings,
     _strong_alpha,
     _own_rate,

@@ -20,9 +20,31 @@ OPTIONAL = (
 )
 
 
+def rates(settings: Settings) -> tuple[float, float]:
+    """The effective (U-Net, text encoder) rates: blank is Learning rate, 0 is frozen."""
+    basic = settings.basic
+    unet = basic.learning_rate if basic.unet_lr is None else basic.unet_lr
+    text = basic.learning_rate if basic.text_encoder_lr is None else basic.text_encoder_lr
+    return unet, text
+
+
+def part_rates(settings: Settings) -> dict[str, float]:
+    """The effective rate of every part that a layer may belong to."""
+    unet, text = rates(settings)
+    second = settings.rates.learning_rate_te2
+    return {"unet": unet, "te": text, "te1": text, "te2": text if second is None else second}
+
+
+def encoder_learns(settings: Settings) -> bool:
+    """Some text encoder has a rate."""
+    return any(rate > 0 for part, rate in part_rates(settings).items() if part != "unet")
+
+
 def warms_up(settings: Settings) -> bool:
     """The schedule begins with a warm-up; constant ones and foreign classes do not."""
     basic = settings.basic
+    if settings.rates.lr_warmup_only_constant and basic.lr_scheduler != "constant_with_warmup":
+        return False
     return catalog.SCHEDULES[basic.lr_scheduler].warms_up and not basic.lr_scheduler_type
 
 
@@ -58,6 +80,9 @@ def _no_warmup(settings: Settings) -> Iterator[str]:
     basic = settings.basic
     if not warms_up(settings) and (basic.lr_warmup_steps or basic.lr_warmup):
         name = basic.lr_scheduler_type or basic.lr_scheduler
+        if settings.rates.lr_warmup_only_constant:
+            yield f"lr_warmup has no effect: lr_warmup_only_constant is on, and it is {name}"
+            return
         yield (
             f"lr_warmup has no effect: lr_scheduler = {name} does not warm up "
             "(constant_with_warmup does)"

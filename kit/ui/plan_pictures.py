@@ -12,7 +12,7 @@ from kit import catalog
 from kit.networksize import network_size
 from kit.planning import Plan
 from kit.schedules import Formula, factor_at
-from kit.settings.checks import rates
+from kit.settings.rules_rates import rates
 from kit.ui.charts import ACCENT, nice_ticks
 from kit.ui.look import escaped
 

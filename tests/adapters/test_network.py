@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kit import catalog
-from kit.adapters.network import Group, Network, attach, parts_of
+from kit.adapters.groups import Group, PartRates
+from kit.adapters.network import Network, attach, parts_of
 from kit.errors import LoraFileError
 from kit.families import Family
 from kit.settings import Network as NetworkSettings
@@ -18,6 +19,12 @@ from tests.support.tiny import write_tiny
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lora_keys.json").read_text())["models"]
 CASES = {"sd1": "sd15", "sd2": "sd21_linear_proj", "sdxl": "sdxl"}
+
+
+def rates_of(unet, text):
+    return PartRates({"unet": unet, "te": text, "te1": text, "te2": text})
+
+
 BOTH = frozenset({"unet", "te"})
 RANKS = {"network_dim": 4, "network_alpha": 2.0, "conv_dim": 2, "conv_alpha": 1.0}
 CONVOLUTIONS = 85  # one conv_shortcut less than the real model: two of its levels are equally wide
@@ -222,7 +229,7 @@ def test_samples_are_drawn_without_dropouts_and_training_goes_on_with_them(hang)
 
 def test_groups_hold_text_encoder_and_unet_with_their_own_rates(hang):
     network = hang()
-    text, unet = network.groups(1e-3, 1e-4)
+    text, unet = network.groups(rates_of(1e-3, 1e-4))
     assert (text.name, text.rate, unet.name, unet.rate) == ("textencoder", 1e-4, "unet", 1e-3)
     weights = [*text.weights, *unet.weights]
     assert len(weights) == len(list(network.parameters()))
@@ -233,7 +240,7 @@ def test_groups_hold_text_encoder_and_unet_with_their_own_rates(hang):
 def test_a_rate_of_zero_freezes_a_part_and_puts_it_in_no_group(hang, frozen):
     network = hang()
     rates = {"unet": 1e-3, "textencoder": 1e-4, frozen: 0.0}
-    groups: tuple[Group, ...] = network.groups(rates["unet"], rates["textencoder"])
+    groups: tuple[Group, ...] = network.groups(rates_of(rates["unet"], rates["textencoder"]))
     assert [group.name for group in groups] == [name for name in rates if name != frozen]
     mark = "lora_unet_" if frozen == "unet" else "lora_te_"
     for name, adapter in network.named():
@@ -244,7 +251,7 @@ def test_a_rate_of_zero_freezes_a_part_and_puts_it_in_no_group(hang, frozen):
 def test_limited_norms_leave_a_frozen_part_alone(hang):
     network = hang(awake=5.0)
     before = {name: adapter.delta().norm() for name, adapter in network.named()}
-    network.groups(1e-3, 0.0)
+    network.groups(rates_of(1e-3, 0.0))
     limited = network.limit_norms(1.0)
     after = {name: adapter.delta().norm() for name, adapter in network.named()}
     unet = [name for name in before if name.startswith("lora_unet_")]
@@ -334,7 +341,7 @@ def test_modules_that_the_file_lacks_start_afresh(hang, file):
 
 def test_a_text_encoder_in_the_file_that_does_not_learn_is_kept_and_saved(hang, file):
     network = hang(learns=frozenset({"unet"}), start=file)
-    [group] = network.groups(1e-3, 0.0)
+    [group] = network.groups(rates_of(1e-3, 0.0))
     assert group.name == "unet"
     assert_same_changes(network, file)
     assert network.tensors().keys() == file.keys()

@@ -14,7 +14,6 @@ from PIL import Image
 from kit import planning
 from kit.errors import KitError
 from kit.lora_file import read_header, read_lora
-from kit.optim import rates_of
 from kit.sampling import draw_samples
 from kit.settings import Settings
 from kit.workshop import Workshop
@@ -80,8 +79,8 @@ def rates(stage: Stage, settings: Settings) -> Any:
     """The rate of every group at every step."""
     with stage.shop(settings) as shop:
         told = []
-        for _ in range(shop.plan.total_steps):
-            told.append(rates_of(shop.learning))
+        for step in range(1, shop.plan.total_steps + 1):
+            told.append(shop.begin(step))
             shop.learning.optimizer.step()
             shop.learning.schedule.step()
         return told

@@ -3,12 +3,14 @@
 import pytest
 
 from kit.settings import Settings, checks
-from kit.settings.checks import caches_latents, caches_words, notices, problems, rates
+from kit.settings.checks import caches_latents, caches_words, notices, problems
+from kit.settings.rules_rates import rates
 
 SOUND = Settings()
 RULES = {rule.__name__: rule for rule in (*checks.PROBLEMS, *checks.NOTICES)}
 
 PROBLEMS = {
+    "_blocks": [dict(block_dims="4,4"), dict(down_lr_weight="slope")],
     "_nothing_learns": [
         dict(unet_lr=0, text_encoder_lr=0),
         dict(unet_lr=None, text_encoder_lr=0, learning_rate=0),
@@ -148,6 +150,12 @@ NOTICES = {
         dict(highvram=True, cache_latents=False),
     ],
     "_further_gpus": [dict(gpu_ids="1,0")],
+    "_blocks_unused": [
+        dict(block_lr_zero_threshold=0.1),
+        dict(conv_block_dims="2," * 24 + "2"),
+        dict(block_dims="2," * 24 + "2", dim_from_weights=True, network_weights="a.safetensors"),
+    ],
+    "_stop_without_learning": [dict(stop_text_encoder_training=50, text_encoder_lr=0)],
     "_threads_to_keep": [dict(persistent_data_loader_workers=True)],
 }
 FINE = {

@@ -1,0 +1,92 @@
+"""What learns, and how: network, optimizer and schedule, made from a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kit import catalog, lora_file
+from kit.adapters.groups import PartRates
+from kit.adapters.network import Network, attach, parts_of
+from kit.devices import DTYPES
+from kit.families import Family
+from kit.optim import Learning, make_learning
+from kit.planning import Plan
+from kit.settings import Settings, rules_memory
+from kit.settings.rules_blocks import BlockPlan, block_plan
+from kit.settings.rules_parts import plus_ratios
+from kit.settings.rules_rates import encoder_learns, part_rates
+
+
+def attached_network(plan: Plan, family: Family) -> Network:
+    """The network beside the family's layers, as the plan's settings ask for it.
+
+    Raises: LoraFileError where network_weights does not fit.
+    """
+    settings = plan.settings.network
+    asked = part_rates(plan.settings)
+    learns = frozenset(part for part in parts_of(family) if asked[part] > 0)
+    start = None
+    if settings.network_weights:
+        start = lora_file.read_lora(Path(settings.network_weights).expanduser()).tensors
+    network = attach(
+        settings,
+        family,
+        learns=learns,
+        seed=plan.seed,
+        start=start,
+        blocks=_blocks(plan.settings, family),
+    )
+    if half := rules_memory.full_precision(plan.settings):
+        for weight in network.parameters():  # not the alphas, which are told exactly
+            weight.data = weight.data.to(DTYPES[half])
+    return network
+
+
+def _blocks(settings: Settings, family: Family) -> BlockPlan:
+    return block_plan(settings.blocks, catalog.FAMILIES[family.key].blocks)
+
+
+def recompute_gradients(settings: Settings, family: Family) -> None:
+    """Recompute instead of remembering, where it is asked for."""
+    if not settings.memory.gradient_checkpointing:
+        return
+    unet: Any = family.unet
+    unet.enable_gradient_checkpointing()
+    unet.train()  # recomputes in training mode only; the model holds no dropouts
+    if encoder_learns(settings):
+        for encoder in family.text_encoders:
+            _recompute(encoder)
+
+
+def _recompute(encoder: nn.Module) -> None:
+    text: Any = encoder
+    # transformers renamed it in 5.2x; both ends of the supported range are served.
+    name = "activation_checkpointing_enable"
+    enable = getattr(text, name, None) or text.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    text.train()
+
+
+def made_learning(plan: Plan, family: Family, network: Network, device: torch.device) -> Learning:
+    """Optimizer and schedule over the network's groups.
+
+    Raises: SettingsError for arguments that the optimizer does not know; MissingPackage.
+    """
+    basic = plan.settings.basic
+    rates = PartRates(
+        part_rates(plan.settings), _blocks(plan.settings, family), plus_ratios(plan.settings)
+    )
+    return make_learning(
+        network.groups(rates),
+        optimizer_type=basic.optimizer_type,
+        optimizer_args=basic.optimizer_args,
+        lr_scheduler=basic.lr_scheduler,
+        shape=plan.shape,
+        device=device,
+        lr_scheduler_type=basic.lr_scheduler_type,
+        lr_scheduler_args=basic.lr_scheduler_args,
+    )
