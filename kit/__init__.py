@@ -1,18 +1,21 @@
 """LoRA Kit trains LoRA adapters for Stable Diffusion 1.x, 2.x and XL.
 
-In a notebook, each step a value to look at before going on:
+In a notebook:
 
-    form = kit.show(kit.example())                      the form, filled with a small example
-    plan = kit.plan(form.settings)                      what will happen; torch is not loaded yet
-    dashboard = kit.Dashboard(plan)
-    tell = kit.listeners(plan, dashboard)               dashboard, events.jsonl, loss.png
+    kit.show()                                          the form, its plan, Train, and the run
+    await kit.wait()                                    stay busy until the run is over
+    kit.results()                                       the LoRA file and what it draws
+
+The same by hand, each step a value to look at before going on:
+
+    plan = kit.plan(kit.Settings.load("run.toml"))      what will happen; torch is not loaded yet
     for event in kit.train(plan):                       the work, told as it happens
-        tell(event)
+        print(event)
 
-`kit.Settings.load("run.toml")` takes the form's place in a script, and `kit.load_any("old.json")`
-reads other programs' settings and LoRA files, with a report; `kit.watch("cat.run")` shows a
-run that another process started or that has ended; `python -m kit --help` lists the same as
-commands. The names below load on first use, so that `import kit` takes no more than a blink.
+`kit.watch("cat.run")` shows a run that another process has started or that is over, and
+`kit.load_any("old.json")` reads other programs' settings and LoRA files, with a report; `python -m
+kit --help` lists the same as commands. The names below load on first use, so that `import kit`
+takes no more than a blink.
 """
 
 from __future__ import annotations
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
     from kit.training import train as train
     from kit.ui import Dashboard as Dashboard
     from kit.ui import Form as Form
+    from kit.ui import Session as Session
     from kit.ui import listeners as listeners
+    from kit.ui import results as results
     from kit.ui import show as show
+    from kit.ui import wait as wait
     from kit.ui import watch as watch
     from kit.ui.welcome import welcome as welcome
 
@@ -38,26 +44,32 @@ __version__ = "0.1.0"
 _HOMES = {
     "Dashboard": "kit.ui:Dashboard",
     "Form": "kit.ui:Form",
+    "Session": "kit.ui:Session",
     "Settings": "kit.settings:Settings",
     "example": "kit.demo:settings",
     "load_any": "kit.exchange:load_any",
     "listeners": "kit.ui:listeners",
     "plan": "kit.planning:plan",
+    "results": "kit.ui:results",
     "show": "kit.ui:show",
     "train": "kit.training:train",
+    "wait": "kit.ui:wait",
     "watch": "kit.ui:watch",
     "welcome": "kit.ui.welcome:welcome",
 }
 __all__ = [
     "Dashboard",
     "Form",
+    "Session",
     "Settings",
     "example",
     "listeners",
     "load_any",
     "plan",
+    "results",
     "show",
     "train",
+    "wait",
     "watch",
     "welcome",
 ]

@@ -17,7 +17,10 @@ and what to do. Bugs are not KitErrors: they keep their traceback.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "WANDB_API_KEY")
 
 
 class KitError(Exception):
@@ -70,3 +73,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """`"; did you mean X?"` for the most similar name, or an empty string."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def without_secrets(text: object) -> str:
+    """The text, with the values of tokens in the environment blotted out."""
+    plain = str(text)
+    for name in SECRETS:
+        value = os.environ.get(name, "")
+        plain = plain.replace(value, "***") if value else plain
+    return plain

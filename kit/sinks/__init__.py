@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
+from kit.errors import without_secrets
 from kit.events import Event, Failed, Noticed
 from kit.runs import Run, bring_back
 from kit.settings import Settings, rules_logs
@@ -45,7 +46,7 @@ def listening(
         try:
             yield tell
         except Exception as error:  # told, so that who looks at the run later knows, too
-            tell(Failed(str(error) or type(error).__name__))
+            tell(Failed(without_secrets(error) or type(error).__name__))
             raise
 
 

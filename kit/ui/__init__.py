@@ -2,6 +2,18 @@
 
 from kit.ui.dashboard import Dashboard
 from kit.ui.form import Form
-from kit.ui.running import listeners, run, show, watch
+from kit.ui.running import listeners, results, run, show, watch
+from kit.ui.session import Session
+from kit.ui.waiting import wait
 
-__all__ = ["Dashboard", "Form", "listeners", "run", "show", "watch"]
+__all__ = [
+    "Dashboard",
+    "Form",
+    "Session",
+    "listeners",
+    "results",
+    "run",
+    "show",
+    "wait",
+    "watch",
+]

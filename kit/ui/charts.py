@@ -6,8 +6,9 @@ loss of each, so that no spike is lost, and their means for the smooth line.
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ BUCKETS = 300  # two points of the band each: 600
 WIDTH, HEIGHT = 760, 220
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 12, 30
 ACCENT = "#2f7ae5"
+COLOURS = (ACCENT, "#c2571a", "#2e9e5b", "#9b4dca", "#b87d0c", "#5f7387")  # as many lines at most
 CLIPPED_FROM = 50  # points; below, every loss is inside the picture
 
 Floats = NDArray[np.float64]
@@ -37,26 +39,10 @@ def loss_chart(steps: Sequence[int], losses: Sequence[float]) -> str:
     at, values = _finite(steps, losses)
     if not len(at):
         return ""
-    x_low, x_high = at[0], max(at[-1], at[0] + 1)
-    y_ticks = nice_ticks(*_shown_range(values), count=4)
-    y_low, y_high = y_ticks[0], y_ticks[-1]
+    frame = _Frame(at[0], max(at[-1], at[0] + 1), nice_ticks(*_shown_range(values), count=4))
     groups = _grouped(at, values)
-    smooth = smoothed(groups.mean, span=max(15, len(groups.at) / 12))
-    scale_x = (WIDTH - LEFT - RIGHT) / (x_high - x_low)
-    scale_y = (HEIGHT - TOP - BOTTOM) / (y_high - y_low)
-
-    def place(xs: Floats, ys: Floats) -> str:
-        return " ".join(
-            f"{LEFT + (x - x_low) * scale_x:.1f},{TOP + (y_high - y) * scale_y:.1f}"
-            for x, y in zip(xs, np.clip(ys, y_low, y_high), strict=True)
-        )
-
-    parts = [_horizontal(y, TOP + (y_high - y) * scale_y) for y in y_ticks]
-    parts += [
-        _vertical(x, LEFT + (x - x_low) * scale_x)
-        for x in nice_ticks(x_low, x_high, count=6, whole=True)
-        if x_low <= x <= x_high
-    ]
+    smooth = _smooth(groups)
+    parts, place = frame.grid(), frame.place
     if len(groups.at) < len(at):
         edge = f"{place(groups.at, groups.high)} {place(groups.at[::-1], groups.low[::-1])}"
         parts.append(f'<polygon points="{edge}" fill="currentColor" fill-opacity="0.18"/>')
@@ -67,7 +53,64 @@ def loss_chart(steps: Sequence[int], losses: Sequence[float]) -> str:
         x, y = place(at, values).split(",")
         parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{ACCENT}"/>')
     label = f"Loss, {values[-1]:.4g} at step {at[-1]:.0f}, smoothed {smooth[-1]:.4g}"
-    return _svg(parts, label)
+    return _svg([_title("loss", 0), *parts], label)
+
+
+def lines_chart(
+    steps: Sequence[int],
+    lines: Mapping[str, Sequence[float | None]],
+    *,
+    title: str,
+    smooth: bool,
+) -> str:
+    """A curve for each of the first few names, with a key; None where a step has no value.
+
+    An empty string where there is no value at all.
+    """
+    curves: dict[str, tuple[Floats, Floats]] = {}
+    for name, values in list(lines.items())[: len(COLOURS)]:
+        at, known = _finite(steps, [math.nan if value is None else value for value in values])
+        if len(at):
+            groups = _grouped(at, known)
+            curves[name] = groups.at, _smooth(groups) if smooth else groups.mean
+    if not curves:
+        return ""
+    heights = np.concatenate([ys for _, ys in curves.values()])
+    low, high = float(heights.min()), float(heights.max())
+    ticks = nice_ticks(min(low, 0.0) if not smooth else low, max(high, low + 1e-12), count=4)
+    frame = _Frame(steps[0], max(steps[-1], steps[0] + 1), ticks)
+    parts = frame.grid()
+    for row, (colour, (name, (xs, ys))) in enumerate(zip(COLOURS, curves.items(), strict=False)):
+        parts.append(_line(frame.place(xs, ys), colour, width=2, opacity=1))
+        parts.append(_title(f"{name} {ys[-1]:.3g}", row, colour))
+    return _svg(parts, f"{title} by step: {', '.join(curves)}")
+
+
+class _Frame(NamedTuple):
+    """Where values lie in the picture."""
+
+    x_low: float
+    x_high: float
+    y_ticks: list[float]
+
+    def x(self, step: float) -> float:
+        return LEFT + (step - self.x_low) * (WIDTH - LEFT - RIGHT) / (self.x_high - self.x_low)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_ticks[0], self.y_ticks[-1]
+        return TOP + (high - value) * (HEIGHT - TOP - BOTTOM) / (high - low)
+
+    def place(self, xs: Floats, ys: Floats) -> str:
+        inside = np.clip(ys, self.y_ticks[0], self.y_ticks[-1])
+        return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in zip(xs, inside, strict=True))
+
+    def grid(self) -> list[str]:
+        steps = nice_ticks(self.x_low, self.x_high, count=6, whole=True)
+        inside = [step for step in steps if self.x_low <= step <= self.x_high]
+        return [
+            *(_horizontal(value, self.y(value)) for value in self.y_ticks),
+            *(_vertical(step, self.x(step)) for step in inside),
+        ]
 
 
 def nice_ticks(low: float, high: float, *, count: int, whole: bool = False) -> list[float]:
@@ -89,6 +132,10 @@ def smoothed(values: Sequence[float] | Floats, *, span: float) -> Floats:
         total, weight = keep * total + value, keep * weight + 1
         result[i] = total / weight
     return result
+
+
+def _smooth(groups: _Groups) -> Floats:
+    return smoothed(groups.mean, span=max(15, len(groups.at) / 12))
 
 
 def _finite(steps: Sequence[int], losses: Sequence[float]) -> tuple[Floats, Floats]:
@@ -143,11 +190,16 @@ def _line(points: str, colour: str, *, width: float, opacity: float) -> str:
     )
 
 
+def _title(text: str, row: int, colour: str = "") -> str:
+    fill = f' fill="{colour}"' if colour else ' opacity=".6"'
+    y = TOP + 14 + 14 * row
+    return f'<text x="{WIDTH - RIGHT}" y="{y}" text-anchor="end"{fill}>{html.escape(text)}</text>'
+
+
 def _svg(parts: list[str], label: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{label}"><g font-family="sans-serif" font-size="11" fill="currentColor">'
-        f'<text x="{WIDTH - RIGHT}" y="{TOP + 14}" text-anchor="end" opacity=".6">loss</text>'
         + "".join(parts)
         + "</g></svg>"
     )

@@ -1,10 +1,11 @@
-"""Events to what the cell shows: progress, numbers, the loss curve, samples, notices and files.
+"""Events to what the cell shows: progress, numbers, curves, samples, notices and files.
 
     dashboard = Dashboard(plan)
     for event in kit.train(plan):
         dashboard(event)
 
-Who iterates also pays for the drawing, so it happens at most twice a second.
+Who iterates also pays for the drawing, so numbers are drawn at most twice a second; the curve, most
+of what is sent, more and more seldom, as it changes less and less.
 """
 
 from __future__ import annotations
@@ -17,59 +18,78 @@ from typing import Self
 import ipywidgets as widgets
 
 from kit.errors import KitError, OutputError
-from kit.events import Event, Finished, Noticed
+from kit.events import Event, Failed, Finished, Noticed
 from kit.planning import Plan
 from kit.sinks import read_events
-from kit.ui.charts import loss_chart
+from kit.ui.charts import lines_chart, loss_chart
+from kit.ui.controls import Controls
+from kit.ui.downloads import buttons
+from kit.ui.errors import failure
 from kit.ui.gallery import Gallery, Results
 from kit.ui.history import History, State
 from kit.ui.look import Shown, block, escaped, root
+from kit.ui.run_words import notes_of, numbers_of, share_done, title_of
+from kit.wishes import Wishes
 
 SECONDS_BETWEEN_DRAWINGS = 0.5
-PILLS: dict[State, str] = {
-    "starting": "running",
-    "preparing": "running",
-    "training": "running",
-    "done": "done",
-    "stopped": "stopped",
-    "failed": "failed",
-}
+SECONDS_BETWEEN_CHARTS = 1.0
+CHARTS_A_RUN = 500  # about: after so many seconds a chart waits for this part of the run's time
+BANDS = ("t 0-249 (nearly clean)", "t 250-499", "t 500-749", "t 750-999 (nearly noise)")
+LOSS, BY_NOISE, RATES = "Loss", "Loss by noise level", "Learning rate"
 
 
 class Dashboard(Shown):
-    """A run as it happens; call it with each event. It shows itself with the first one."""
+    """A run as it happens; call it with each event. It shows itself with the first one.
+
+    wishes: of the run that is shown, if it is at work in this kernel; they bring the buttons.
+    shows_itself: not where it is a part of something that is shown.
+    """
 
     def __init__(
-        self, plan: Plan | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        plan: Plan | None = None,
+        *,
+        wishes: Wishes | None = None,
+        shows_itself: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self.history = History()
         self.run_dir: Path | None = None
-        self._clock = clock
-        self._drawn_at = float("-inf")
-        self._pictures_drawn = 0
-        self.title = block()
+        self._clock, self._began = clock, clock()
+        self._drawn_at = self._chart_drawn_at = float("-inf")
+        self._pictures_drawn = self._files_drawn = 0
+        self._wishes, self._shows_itself = wishes, shows_itself
+        self.title, self.numbers, self.failure = block(), block(), block()
         self.bar = widgets.FloatProgress(
             min=0, max=1, layout=widgets.Layout(width="100%", height="14px")
         )
-        self.numbers = block()
+        self.controls = Controls(wishes, self.tell_wish) if wishes else None
+        self.view = widgets.ToggleButtons(
+            options=[LOSS, BY_NOISE, RATES],
+            layout=widgets.Layout(width="100%", display="none"),
+            style={"button_width": "auto"},
+        )
+        self.view.observe(lambda _: self._draw_chart(), names="value")
         self.chart = block(css="kit-chart")
         self.gallery = Gallery()
         self.notes = block(css="kit-notes")
-        self.root = root(
-            self.title, self.bar, self.numbers, self.chart, self.gallery.root, self.notes
-        )
+        self.downloads = widgets.HBox([], layout=widgets.Layout(flex_flow="row wrap"))
+        shown = [self.title, self.bar, self.numbers, self.failure]
+        shown += [self.controls.root] if self.controls else []
+        shown += [self.view, self.chart, self.gallery.root, self.notes, self.downloads]
+        self.root = root(*shown)
         if plan is not None:
             self._begin_with(plan)
 
     def __call__(self, event: Event) -> None:
         """Take in an event; draw, unless it was drawn just now."""
         self.history.add(event)
-        if not self.is_shown:
+        if self._shows_itself and not self.is_shown:
             self.show()
-        is_last = isinstance(event, Finished)
+        is_last = isinstance(event, Finished | Failed)
         if is_last or self._clock() - self._drawn_at >= SECONDS_BETWEEN_DRAWINGS:
-            self.draw()
+            self.draw(whole=is_last)
 
     @classmethod
     def replay(cls, path: str | Path) -> Self:
@@ -77,18 +97,12 @@ class Dashboard(Shown):
 
         Raises: OutputError where there is no such file.
         """
-        file = Path(path).expanduser()
-        file = file / "events.jsonl" if file.is_dir() or file.suffix == ".run" else file
-        if not file.is_file():
-            raise OutputError(
-                f"{file} does not exist, so there is nothing to show.",
-                "A run's folder is <output_dir>/<output_name>.run.",
-                "Give the path of such a folder.",
-            )
+        file = events_file(path)
+        events = read_events(file)
         dashboard = cls()
         dashboard.run_dir = file.parent
-        dashboard.history.add_all(read_events(file))
-        dashboard.draw()
+        dashboard.history.add_all(events)
+        dashboard.draw(whole=True)
         return dashboard
 
     @property
@@ -96,23 +110,75 @@ class Dashboard(Shown):
         """The newest LoRA file and the samples, to be a cell's last line."""
         return Results(self.history.newest_file, self.history.samples, self.run_dir)
 
-    def break_off(self) -> None:
-        """The run has ended with an error; what it has come to stays."""
-        self.history.state = "failed"
-        self.draw()
+    def break_off(self, why: str = "", state: State = "failed") -> None:
+        """The run has ended with an error or was broken off; what it has come to stays."""
+        self.history.state = state
+        self.history.failure = why or self.history.failure
+        self.draw(whole=True)
 
-    def draw(self) -> None:
+    def fail(self, error: BaseException) -> None:
+        """The run has ended with this error: what to do, and for experts where it was."""
+        self.failure.value = failure(error, resumes=self.history.step > 0)
+        self.history.failure = ""  # the panel says it
+        self.break_off()
+
+    def end(self) -> None:
+        """Nothing more will come; nothing more can be wished."""
+        if self.controls:
+            self.controls.end()
+        self.draw(whole=True)
+
+    def tell_wish(self) -> None:
+        """Show at once that something was wished; on whatever thread."""
+        self.title.value = title_of(self.history, self._wishes)
+
+    def say(self, text: str) -> None:
+        """A sentence of who looks at the run, beneath its numbers."""
+        self.failure.value = f"<div class='kit-quiet'>{escaped(text)}</div>" if text else ""
+
+    def forget(self) -> None:
+        """What was told is told anew from the beginning."""
+        self.history = History()
+        self._pictures_drawn = self._files_drawn = 0
+
+    def draw(self, *, whole: bool = False) -> None:
         """Bring every widget up to date; what has not changed is not sent."""
         self._drawn_at = self._clock()
         past = self.history
-        self.title.value = _title(past)
-        self.bar.value = _share_done(past)
-        self.numbers.value = _numbers(past)
-        self.chart.value = loss_chart(past.steps, past.losses)
-        self.notes.value = _notes(past)
+        self.title.value = title_of(past, self._wishes)
+        self.bar.value = share_done(past)
+        self.numbers.value = numbers_of(past)
+        if whole or self._drawn_at - self._chart_drawn_at >= self._chart_pause():
+            self._draw_chart()
+        self.notes.value = notes_of(past)
+        if self.controls:
+            self.controls.update(rests=past.state == "paused", groups=past.rates)
         if past.pictures != self._pictures_drawn:
             self._pictures_drawn = past.pictures
             self.gallery.update(past.samples, self.run_dir)
+        if len(past.saved) != self._files_drawn:
+            self._files_drawn = len(past.saved)
+            self.downloads.children = buttons([file.path for file in past.saved])
+
+    def _chart_pause(self) -> float:
+        """A curve of many hours looks the same a second later: wait for 1/500 of its time."""
+        return max(SECONDS_BETWEEN_CHARTS, (self._clock() - self._began) / CHARTS_A_RUN)
+
+    def _draw_chart(self) -> None:
+        self._chart_drawn_at = self._clock()
+        past = self.history
+        if past.steps:
+            self.view.layout.display = None
+        if self.view.value == RATES:
+            self.chart.value = lines_chart(past.steps, past.rates, title=RATES, smooth=False)
+        elif self.view.value == BY_NOISE:
+            lines = {
+                name: [row[i] if i < len(row) else None for row in past.bands]
+                for i, name in enumerate(BANDS)
+            }
+            self.chart.value = lines_chart(past.steps, lines, title=BY_NOISE, smooth=True)
+        else:
+            self.chart.value = loss_chart(past.steps, past.losses)
 
     def _begin_with(self, plan: Plan) -> None:
         """Name and length are known already; a run that goes on shows its past, too."""
@@ -124,75 +190,22 @@ class Dashboard(Shown):
             except KitError as error:  # the past is for looking at; the run does not need it
                 self.history.add(Noticed(error.found))
         self.history.name, self.history.total_steps = plan.run.name, plan.total_steps
-        self.history.state = "starting"
-        self.draw()
+        self.history.state, self.history.failure = "starting", ""
+        self.draw(whole=True)
         self._drawn_at = float("-inf")  # the first event is drawn at once
 
 
-def _title(past: History) -> str:
-    base = f"<span class='kit-quiet'>{escaped(past.base)}</span>" if past.base else ""
-    pill = f"<span class='kit-state {PILLS[past.state]}'>{past.state}</span>"
-    return f"<div class='kit-title'><b>{escaped(past.name)}</b>{pill}{base}</div>"
+def events_file(path: str | Path) -> Path:
+    """The events.jsonl of a run's folder, or the file itself.
 
-
-def _share_done(past: History) -> float:
-    if past.preparing is not None:
-        return past.preparing.done / max(1, past.preparing.total)
-    return min(1.0, past.step / past.total_steps) if past.total_steps else 0.0
-
-
-def _numbers(past: History) -> str:
-    if past.preparing is not None:
-        doing = past.preparing
-        return _row([(f"preparing {doing.what}", f"{doing.done} of {doing.total}")])
-    cells = [("step", f"{past.step} of {past.total_steps}")]
-    if past.last is not None:
-        cells += [
-            ("epoch", f"{past.last.epoch:.4g}"),
-            ("loss", f"{past.last.loss:.4f}"),
-            ("average", f"{past.last.loss_average:.4f}"),
-        ]
-        cells += _rates(past.last.rates)
-        cells.append(("speed", in_speed(past.seconds_per_step)))
-        if past.state == "training":
-            cells.append(("left", f"about {in_time(past.seconds_left)}"))
-    return _row(cells)
-
-
-def _rates(rates: dict[str, float]) -> list[tuple[str, str]]:
-    """One number where all parts learn at the same rate."""
-    values = set(rates.values())
-    if len(values) == 1:
-        return [("learning rate", f"{values.pop():.3g}")]
-    return [(f"rate {name.replace('_', ' ')}", f"{rate:.3g}") for name, rate in rates.items()]
-
-
-def _row(cells: list[tuple[str, str]]) -> str:
-    texts = [f"<span>{escaped(name)}</span><b>{escaped(text)}</b>" for name, text in cells]
-    return "<div class='kit-numbers'>" + "".join(f"<div>{text}</div>" for text in texts) + "</div>"
-
-
-def _notes(past: History) -> str:
-    notices = [escaped(text) for text in past.notices]
-    files = [f"<code>{escaped(file.path)}</code>" for file in past.saved]
-    return _list("Notices", notices) + _list("Files", files)
-
-
-def _list(title: str, items: list[str]) -> str:
-    rows = "".join(f"<li>{item}</li>" for item in items)
-    return f"<div class='kit-quiet'>{title}<ul>{rows}</ul></div>" if items else ""
-
-
-def in_speed(seconds: float) -> str:
-    """Seconds a step, or steps a second, whichever is more than 1."""
-    if not seconds:
-        return "-"
-    return f"{seconds:.1f} s a step" if seconds >= 1 else f"{1 / seconds:.1f} steps a second"
-
-
-def in_time(seconds: float) -> str:
-    """A duration as a person says it: 45 s, 12 min, 3 h 05 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+    Raises: OutputError where there is no such file.
+    """
+    file = Path(path).expanduser()
+    file = file / "events.jsonl" if file.is_dir() or file.suffix == ".run" else file
+    if not file.is_file():
+        raise OutputError(
+            f"{file} does not exist, so there is nothing to show.",
+            "A run's folder is <output_dir>/<output_name>.run.",
+            "Give the path of such a folder.",
+        )
+    return file

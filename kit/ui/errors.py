@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from types import TracebackType
 from typing import Any
 
 from IPython import get_ipython
 from IPython.display import display
 
-from kit.errors import KitError
+from kit.errors import KitError, without_secrets
 from kit.ui.look import escaped
 
 PANEL = (
@@ -28,6 +29,26 @@ def panel(error: KitError) -> str:
     found, _, rest = str(error).partition("\n")
     text = f"<b>{escaped(found)}</b>" + (f"\n{escaped(rest)}" if rest else "")
     return f'<div class="kit-error" role="alert" style="{PANEL}">{text}</div>'
+
+
+def failure(error: BaseException, *, resumes: bool) -> str:
+    """What ended a run, as HTML: what to do about it, and folded below, where it was raised."""
+    if isinstance(error, KitError):
+        shown = panel(error)
+    else:
+        told = KitError(
+            f"{type(error).__name__}: {without_secrets(error)}",
+            "That is a mistake of LoRA Kit, or of a library it uses.",
+            "Nothing that was saved is lost."
+            + (" Train again to go on from the last state kept." if resumes else ""),
+        )
+        shown = panel(told)
+    lines = "".join(traceback.format_exception(error))
+    return (
+        f"{shown}<details class='kit-quiet'><summary>Full traceback</summary>"
+        f"<pre style='overflow-x: auto; font-size: 11px'>{escaped(without_secrets(lines))}</pre>"
+        "</details>"
+    )
 
 
 def install() -> None:

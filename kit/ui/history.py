@@ -12,17 +12,25 @@ from kit.events import (
     Began,
     Cached,
     Event,
+    Failed,
     Finished,
     Loaded,
     Noticed,
+    Paused,
+    RateChanged,
+    Resumed,
     Sampled,
     Saved,
     Stepped,
 )
 
-State: TypeAlias = Literal["starting", "preparing", "training", "done", "stopped", "failed"]
+State: TypeAlias = Literal[
+    "starting", "preparing", "training", "paused", "done", "stopped", "failed"
+]
+OVER: tuple[State, ...] = ("done", "stopped", "failed")
 SPEED_OVER = 20  # steps that the speed is averaged over
 NOTICES_KEPT = 20
+CHANGES_KEPT = 10
 
 
 @dataclass
@@ -36,12 +44,17 @@ class History:
     preparing: Cached | None = None
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    rates: dict[str, list[float | None]] = field(default_factory=dict)  # by part, as long as steps
+    bands: list[tuple[float | None, ...]] = field(default_factory=list)  # as long as steps
     last: Stepped | None = None
     samples: dict[int, dict[int, Sampled]] = field(default_factory=dict)  # step, then prompt
     pictures: int = 0  # grows with every sample
     saved: list[Saved] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    changes: list[tuple[int, str]] = field(default_factory=list)  # step and what was wished
+    failure: str = ""
     path: str = ""  # the final LoRA file
+    _prompts: dict[int, str] = field(default_factory=dict)
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=SPEED_OVER))
 
     @property
@@ -74,7 +87,7 @@ class History:
         match event:
             case Began():
                 self.name, self.total_steps = event.name, event.total_steps
-                self.state, self.path = "starting", ""
+                self.state, self.path, self.failure = "starting", "", ""
             case Noticed():
                 self._notice(event.text)
             case Cached():
@@ -84,15 +97,22 @@ class History:
                 precision = "fp32" if event.precision == "no" else event.precision
                 self.base = f"{event.family}, {event.device}, {precision}"
             case Stepped():
-                self.state, self.preparing, self.last = "training", None, event
-                self.steps.append(event.step)
-                self.losses.append(event.loss)
-                self.recent.append(event.seconds)
+                self._step(event)
             case Sampled():
-                self.samples.setdefault(event.step, {})[event.index] = event
+                self.samples.setdefault(event.step, {})[self._row_of(event)] = event
                 self.pictures += 1
             case Saved():
                 self._save(event)
+            case Paused():
+                self.state = "paused"
+                self._change(event.step, "paused")
+            case Resumed():
+                self.state = "training"
+            case RateChanged():
+                told = ", ".join(f"{part} x {by:.4g}" for part, by in event.factors.items())
+                self._change(event.step, f"learning rate: {told}")
+            case Failed():
+                self.state, self.preparing, self.failure = "failed", None, event.text
             case Finished():
                 self.state = "done" if event.reason == "done" else "stopped"
                 self.preparing, self.path = None, event.path
@@ -101,9 +121,33 @@ class History:
         """Forget what came after the step that a resumed run goes on from: it is lived anew."""
         self.state, self.preparing = "training", None
         kept = sum(past <= step for past in self.steps)
-        del self.steps[kept:], self.losses[kept:]
+        del self.steps[kept:], self.losses[kept:], self.bands[kept:]
+        for values in self.rates.values():
+            del values[kept:]
+        self.changes = [change for change in self.changes if change[0] <= step]
         self.samples = {at: row for at, row in self.samples.items() if at <= step}
         self.saved = [file for file in self.saved if file.step <= step]
+
+    def _step(self, event: Stepped) -> None:
+        self.state, self.preparing, self.last = "training", None, event
+        for part in event.rates:
+            self.rates.setdefault(part, [None] * len(self.steps))
+        for part, values in self.rates.items():
+            values.append(event.rates.get(part))
+        self.steps.append(event.step)
+        self.losses.append(event.loss)
+        self.bands.append(event.bands)
+        self.recent.append(event.seconds)
+
+    def _row_of(self, event: Sampled) -> int:
+        """The prompt's place; one that was typed while it trained may have another's."""
+        row = event.index
+        while self._prompts.setdefault(row, event.prompt) != event.prompt:
+            row += 1
+        return row
+
+    def _change(self, step: int, text: str) -> None:
+        self.changes = [*self.changes, (step, text)][-CHANGES_KEPT:]
 
     def _save(self, event: Saved) -> None:
         gone = {Path(path).name for path in (*event.removed, event.path)}

@@ -6,32 +6,71 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from kit import catalog
 from kit.events import Event, Finished
 from kit.planning import Plan
 from kit.settings import Settings
 from kit.sinks import Sink, listening
-from kit.ui.dashboard import Dashboard
+from kit.ui.dashboard import Dashboard, events_file
 from kit.ui.errors import install
+from kit.ui.following import Follower, Tail
 from kit.ui.form import Form
+from kit.ui.gallery import Results
+from kit.ui.remembered import remember, remembered
+from kit.ui.session import Session
+from kit.ui.train_bar import TrainBar
+
+_form: Form | None = None  # the newest
+_follower: Follower | None = None  # of what is watched
 
 
 def show(settings: Settings | None = None) -> Form:
-    """Show the form, filled with these settings; `.settings` of what is returned reads it."""
+    """Show the form with its Train button; `.settings` of what is returned reads it.
+
+    settings: what stands in it; None means what stood in it last, or else the example. While a run
+    of this kernel is at work, its form and dashboard are shown again as they are.
+    """
+    global _form
     install()
-    form = Form(settings)
-    form.show()
-    return form
+    session = Session.current
+    if _form is None or session is None or not session.is_running():
+        _form = Form(settings or remembered() or catalog.load("kit.demo:settings")())
+        _form.on_valid.append(remember)
+        TrainBar(_form)
+    _form.show()
+    return _form
 
 
 def watch(run_dir: str | Path) -> Dashboard:
-    """Show a run from its folder: a finished one, or another process's as far as it has come.
+    """Show a run from its folder: a finished one, or one that is at work, which is followed.
+
+    A run of this kernel has its buttons.
 
     Raises: OutputError where the folder holds no events.jsonl.
     """
+    global _follower
     install()
-    dashboard = Dashboard.replay(run_dir)
+    if _follower is not None:
+        _follower.end()
+        _follower = None
+    file, session = events_file(run_dir), Session.current
+    if session and session.is_running() and session.plan.run.dir.samefile(file.parent):
+        dashboard = session.dashboard
+    else:
+        dashboard = Dashboard()
+        dashboard.run_dir = file.parent
+        _follower = Follower(dashboard, Tail(file))
+        if not _follower.look():
+            _follower.start()
     dashboard.show()
     return dashboard
+
+
+def results() -> Results | str:
+    """What this kernel's run has come to, to be a cell's last line."""
+    install()
+    session = Session.current
+    return session.dashboard.results if session else "No run yet: press Train above."
 
 
 def listeners(plan: Plan, *more: Sink) -> Sink:

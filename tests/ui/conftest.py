@@ -4,6 +4,7 @@ from PIL import Image
 from kit.events import Sampled
 from kit.planning import plan
 from kit.settings import Settings
+from kit.ui.session import Session
 
 
 @pytest.fixture
@@ -46,3 +47,20 @@ def picture(tmp_path):
         return Sampled(step, index, str(path), f"a cat on <a> sofa {index}", seed=1)
 
     return draw
+
+
+@pytest.fixture
+def kernel(monkeypatch, tmp_path):
+    """A kernel in which nothing has run yet; what runs at the end of the test is stopped."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Session, "current", None)
+    monkeypatch.setattr("kit.ui.running._form", None)
+    monkeypatch.setattr("kit.ui.running._follower", None)
+    shown = []
+    monkeypatch.setattr("kit.ui.look.display", shown.append)
+    yield shown
+    if (session := Session.current) is not None:
+        for _ in range(3):  # a wish, then at once
+            session.interrupt()
+            session.join(5)
+        assert not session.is_running()

@@ -1,11 +1,22 @@
 """Runs as the training would tell them."""
 
+import threading
+import time
+
 from kit.events import Began, Finished, Loaded, Saved, Stepped
 
 
 def stepped(step, loss=0.1):
-    rates = {"unet": 1e-4, "text_encoder": 5e-5}
-    return Stepped(step, step / 10, loss, loss_average=0.12, rates=rates, norm=1.0, seconds=0.25)
+    return Stepped(
+        step,
+        step / 10,
+        loss,
+        loss_average=0.12,
+        rates={"unet": 1e-4 if step < 100 else 1e-8 * step, "text_encoder": 5e-5},
+        norm=1.0,
+        seconds=0.25,
+        bands=(loss, None, loss / 2, 2 * loss),
+    )
 
 
 def whole_run(steps, name="cat"):
@@ -16,3 +27,45 @@ def whole_run(steps, name="cat"):
         yield stepped(step, loss=1 / step)
     yield Saved(steps, 1, f"output/{name}.safetensors")
     yield Finished(steps, "done", f"output/{name}.safetensors")
+
+
+class Script:
+    """A training without torch that makes a step whenever it is let; `train` is what it is."""
+
+    def __init__(self, steps=1000, error=None, pace=None):
+        self.steps, self.error, self.pace = steps, error, pace
+        self.wished = []
+        self.ignores_wishes = False
+        self.began = threading.Event()
+        self._gate = threading.Semaphore(0)
+
+    def let(self, steps=1):
+        """Let it make steps; all of them if 0."""
+        self._gate.release(steps or self.steps)
+
+    def train(self, plan, wishes):
+        plan.run.dir.mkdir(parents=True, exist_ok=True)
+        yield Began(str(plan.run.dir), plan.run.name, self.steps)
+        yield Loaded("Stable Diffusion 1.x", "cpu", "no", layers=264, weights=1000, from_step=0)
+        self.began.set()
+        for step in range(1, self.steps + 1):
+            while not (self.pace or self._gate.acquire(timeout=0.01)):
+                self.wished += wishes.take()
+                if wishes.stop_asked and not self.ignores_wishes:
+                    break
+            if wishes.stop_asked and not self.ignores_wishes:
+                yield Finished(step - 1, "asked to stop", f"{plan.run.name}-step.safetensors")
+                return
+            time.sleep(self.pace or 0)
+            if self.error and step == 3:
+                raise self.error
+            yield stepped(step, loss=1 / step)
+        yield Finished(self.steps, "done", f"{plan.run.name}.safetensors")
+
+
+def until(true, seconds=20):
+    """Wait for something that another thread does."""
+    limit = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < limit, "it did not happen in time"
+        time.sleep(0.01)

@@ -6,7 +6,7 @@ import pytest
 from kit.errors import OutputError
 from kit.events import Began, Cached, Finished, Loaded, Noticed, Saved, to_line
 from kit.ui import Dashboard
-from kit.ui.dashboard import in_speed, in_time
+from kit.ui.run_words import in_memory, in_speed, in_time
 from tests.ui.runs import stepped, whole_run
 
 
@@ -39,8 +39,8 @@ def test_it_is_drawn_at_most_twice_a_second(shown):
     for event in whole_run(3000):
         dashboard(event)
         clock.now += 0.01
-    assert 50 <= len(charts) <= 2 * 30 + 2
-    assert len(numbers) <= 2 * 30 + 2
+    assert 25 <= len(charts) <= 30 + 2
+    assert 50 <= len(numbers) <= 2 * 30 + 2
     assert max(map(len, charts)) < 16_000
 
 
@@ -190,3 +190,8 @@ def test_speed_is_said_with_a_number_above_one(seconds, text):
 )
 def test_durations_are_said_as_a_person_would(seconds, text):
     assert in_time(seconds) == text
+
+
+@pytest.mark.parametrize(("megabytes", "text"), [(870, "870 MB"), (10_940, "10.9 GB")])
+def test_memory_is_said_in_gb_from_one_on(megabytes, text):
+    assert in_memory(megabytes) == text

@@ -1,0 +1,135 @@
+"""The buttons beside a run: each leaves a wish, which the training reads between two steps.
+
+Their callbacks may come on any thread; all that they do is to wish, and to say that they did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import ipywidgets as widgets
+
+from kit.settings.prompts import parse_prompt
+from kit.ui.look import block, escaped
+from kit.wishes import RateWish, SampleWish, SaveWish, Wishes
+
+ALL_PARTS = "all parts"
+
+
+def parse_rate(text: str, group: str = "") -> RateWish:
+    """`x0.5` multiplies the rate, `5e-5` takes the place of the one in the settings.
+
+    Raises: ValueError with what is possible.
+    """
+    plain = text.strip().lower()
+    is_factor = plain[:1] in ("x", "*")
+    try:
+        number = float(plain[1:] if is_factor else plain)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and 0 <= number <= 1000):
+        raise ValueError(f"{text.strip() or 'nothing'!r} is no rate: write e.g. 5e-5, or x0.5")
+    return RateWish(group, factor=number) if is_factor else RateWish(group, rate=number)
+
+
+class Controls:
+    """Stop, Pause, Save now, Sample now, and another learning rate."""
+
+    def __init__(self, wishes: Wishes, told: Callable[[], None]) -> None:
+        """told() is called after each wish, so that what is shown can follow."""
+        self.wishes, self._told = wishes, told
+        self.stop = self._button("Stop", "stop", "End after this step", "danger")
+        self.pause = self._button("Pause", "pause", "Rest after this step")
+        self.save = self._button("Save now", "save", "Write the LoRA as it is after this step")
+        self.sample = self._button("Sample now", "image", "Draw after this step")
+        self.prompt = widgets.Text(
+            placeholder="a prompt for Sample now; blank: the run's own",
+            layout=widgets.Layout(width="300px"),
+        )
+        self.group = widgets.Dropdown(options=[ALL_PARTS], layout=widgets.Layout(width="130px"))
+        self.rate = widgets.Text(placeholder="5e-5 or x0.5", layout=widgets.Layout(width="110px"))
+        self.change = self._button("Change rate", "", "Another learning rate from the next step on")
+        self.line = block(css="kit-quiet")
+        self.stop.on_click(lambda _: self._stop())
+        self.pause.on_click(lambda _: self._pause())
+        self.save.on_click(lambda _: self._wish(SaveWish(), "The LoRA is saved after this step."))
+        self.sample.on_click(lambda _: self._sample())
+        self.change.on_click(lambda _: self._change())
+        bars = [
+            self._bar(self.pause, self.stop, self.save),
+            self._bar(self.prompt, self.sample),
+            self._bar(self.group, self.rate, self.change),
+        ]
+        self.root = widgets.VBox([self._bar(*bars), self.line])
+
+    def update(self, *, rests: bool, groups: Iterable[str]) -> None:
+        """Follow what the run tells: whether it rests, and which parts have a rate."""
+        self.pause.description, self.pause.icon = ("Go on", "play") if rests else ("Pause", "pause")
+        options = (ALL_PARTS, *groups)
+        if tuple(self.group.options) != options:
+            self.group.options = options
+        if self.wishes.stop_asked:
+            self.stop.disabled = self.pause.disabled = True
+
+    def end(self) -> None:
+        """The run is over: nothing can be wished any more."""
+        self.root.layout.display = "none"
+
+    def _stop(self) -> None:
+        self.wishes.stop()
+        self.stop.disabled = self.pause.disabled = True
+        self._say("It ends after this step, and saves.")
+
+    def _pause(self) -> None:
+        if self.wishes.pause_asked:
+            self.wishes.go_on()
+            self._say("")
+        else:
+            self.wishes.pause()
+            self._say("It rests after this step.")
+
+    def _sample(self) -> None:
+        text = self.prompt.value.strip()
+        try:
+            wish = SampleWish(parse_prompt(text) if text else None)
+        except ValueError as error:
+            self._say(str(error), is_bad=True)
+            return
+        self._wish(wish, "Samples are drawn after this step.")
+
+    def _change(self) -> None:
+        group = "" if self.group.value == ALL_PARTS else str(self.group.value)
+        try:
+            wish = parse_rate(self.rate.value, group)
+        except ValueError as error:
+            self._say(str(error), is_bad=True)
+            return
+        self._wish(wish, "The rate changes after this step.")
+
+    def _wish(self, wish: SampleWish | SaveWish | RateWish, text: str) -> None:
+        self.wishes.wish(wish)
+        self._say(text)
+
+    def _say(self, text: str, *, is_bad: bool = False) -> None:
+        css = " class='kit-problem'" if is_bad else ""
+        self.line.value = f"<span{css}>{escaped(text)}</span>" if text else ""
+        self._told()
+
+    @staticmethod
+    def _button(text: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:
+        return widgets.Button(
+            description=text,
+            icon=icon,
+            tooltip=tooltip,
+            button_style=style,
+            layout=widgets.Layout(width="auto"),
+        )
+
+    @staticmethod
+    def _bar(*children: widgets.Widget) -> widgets.HBox:
+        box = widgets.HBox(
+            children, layout=widgets.Layout(flex_flow="row wrap", align_items="center")
+        )
+        box.add_class("kit-bar")
+        return box

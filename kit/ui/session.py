@@ -1,0 +1,133 @@
+"""The kernel's one training: a thread in the background, so that cells and buttons stay usable.
+
+    session = Session.start(plan)        the Train button does this
+    await wait()                         in a cell: stay busy until it ends
+
+Only this works on every kernel tried (ipykernel 6.17 to 7.4): a loop in a cell is deaf to buttons
+on most of them. The thread gets a copy of the caller's context, without which ipykernel 7.0 ends
+it at the first widget that changes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import ctypes
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import ClassVar, TypeAlias
+
+from kit import catalog
+from kit.errors import KitError
+from kit.events import Event
+from kit.planning import Plan
+from kit.sinks import Sink, listening
+from kit.ui.dashboard import Dashboard
+from kit.wishes import Wishes
+
+Train: TypeAlias = Callable[[Plan, Wishes], Generator[Event, None, None]]
+TRAIN = "kit.training:train"  # named, not imported: torch loads in the thread, not with the form
+PATIENCE = 4.0  # seconds; a kernel that is restarted waits about five before it is killed
+
+
+class Session:
+    """A run in the background, its dashboard, and what may be wished of it."""
+
+    current: ClassVar[Session | None] = None  # the newest; there is never more than one at work
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, plan: Plan, *sinks: Sink, train: Train | None = None) -> None:
+        self.plan, self.wishes = plan, Wishes()
+        self.dashboard = Dashboard(plan, wishes=self.wishes, shows_itself=False)
+        self.error: BaseException | None = None
+        self.when_over: list[Callable[[], None]] = []
+        self._sinks, self._train = sinks, train
+        # A daemon, so that a kernel is restarted at once; see `_leave`.
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(self._work,),
+            name="kit-training",
+            daemon=True,
+        )
+
+    @classmethod
+    def start(cls, plan: Plan, *sinks: Sink, train: Train | None = None) -> Session:
+        """Begin to train this plan; `sinks` hear of it, beside its dashboard and its folder.
+
+        Raises: KitError while another run is at work.
+        """
+        with cls._lock:
+            if (busy := cls.current) is not None and busy.is_running():
+                raise busy.refusal()
+            session = cls.current = cls(plan, *sinks, train=train)
+            session._thread.start()
+        return session
+
+    def is_running(self) -> bool:
+        """The thread is at work."""
+        return self._thread.is_alive()
+
+    def _ipython_display_(self) -> None:
+        """As a cell's last line it is its dashboard."""
+        self.dashboard.show()
+
+    def refusal(self) -> KitError:
+        """Why no second run can start."""
+        past = self.dashboard.history
+        return KitError(
+            f"A run is at work in this kernel: {past.name}, step {past.step} of "
+            f"{past.total_steps}.",
+            "A kernel trains one LoRA at a time.",
+            "Wait until it is done, or press Stop beside its progress: it can go on later.",
+        )
+
+    def interrupt(self) -> None:
+        """The notebook's stop sign: the first time a wish, the second time at once."""
+        if not self.wishes.stop_asked:
+            self.wishes.stop()
+            self.dashboard.tell_wish()
+        elif self.is_running() and self._thread.ident is not None:
+            # Arrives when the thread next runs Python code; what the run has kept stays whole.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._thread.ident), ctypes.py_object(KeyboardInterrupt)
+            )
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, at most so many seconds."""
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        try:
+            self._iterate()
+        except KeyboardInterrupt:
+            self.dashboard.break_off(
+                "Stopped at once; it goes on from the last state kept.", "stopped"
+            )
+        except BaseException as error:  # whatever it is, the person must see it here
+            self.error = error
+            self.dashboard.fail(error)
+        finally:
+            self.dashboard.end()
+            for tell in self.when_over:
+                tell()
+
+    def _iterate(self) -> None:
+        train: Train = self._train or catalog.load(TRAIN)
+        with (
+            listening(
+                self.plan.run, self.dashboard, *self._sinks, settings=self.plan.settings
+            ) as tell,
+            closing(train(self.plan, self.wishes)) as events,
+        ):
+            for event in events:
+                tell(event)
+
+
+@atexit.register
+def _leave() -> None:
+    """The kernel ends: finish the step and keep its state, if that does not take long."""
+    session = Session.current
+    if session is not None and session.is_running():
+        session.wishes.stop()
+        session.join(PATIENCE)

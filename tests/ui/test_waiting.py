@@ -1,0 +1,139 @@
+"""`await kit.wait()`: at once without a run, deaf to nothing while there is one."""
+
+import asyncio
+import signal
+import threading
+from queue import Empty
+
+import pytest
+
+from kit.errors import Diverged
+from kit.ui import waiting
+from kit.ui.session import Session
+from tests.ui.runs import Script, until
+
+pytestmark = pytest.mark.usefixtures("kernel")
+
+
+def test_it_returns_at_once_where_nothing_runs(capsys):
+    asyncio.run(waiting.wait())
+    assert capsys.readouterr().out == "Nothing is running yet.\n"
+
+
+def test_colab_is_told_what_the_cell_is_for(capsys, monkeypatch):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    asyncio.run(waiting.wait())
+    assert "After pressing Train, run this cell" in capsys.readouterr().out
+
+
+def test_vs_code_is_not_kept_busy(small_plan, capsys, monkeypatch):
+    monkeypatch.setenv("VSCODE_PID", "1")
+    session = Session.start(small_plan, train=Script().train)
+    asyncio.run(waiting.wait())
+    assert session.is_running()
+    assert "VS Code" in capsys.readouterr().out
+
+
+def test_it_waits_until_the_run_is_over_and_raises_what_ended_it(small_plan):
+    error = Diverged("The loss is no number.")
+    session = Session.start(small_plan, train=Script(error=error, pace=0.01).train)
+    with pytest.raises(Diverged):
+        asyncio.run(waiting.wait())
+    assert not session.is_running()
+
+
+def press_stop():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+def test_the_stop_sign_asks_the_first_time_and_ends_at_once_the_second(small_plan):
+    before = signal.getsignal(signal.SIGINT)
+    script = Script()
+    script.ignores_wishes = True
+    session = Session.start(small_plan, train=script.train)
+    asked = []
+
+    def press_twice():
+        script.began.wait(20)
+        press_stop()
+        until(lambda: session.wishes.stop_asked)
+        asked.append(session.is_running())
+        press_stop()
+
+    threading.Thread(target=press_twice, daemon=True).start()
+    asyncio.run(waiting.wait())
+    assert asked == [True]
+    assert session.dashboard.history.state == "stopped"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_cell_that_is_cancelled_is_a_stop_sign_too(small_plan):
+    """In a thread of a kernel there are no signals; ipykernel cancels the cell instead."""
+    session = Session.start(small_plan, train=Script().train)
+
+    async def cancelled():
+        task = asyncio.ensure_future(waiting.wait())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await task
+
+    asyncio.run(cancelled())
+    assert session.dashboard.history.state == "stopped"
+
+
+class OldKernel:
+    """What kit.wait() knows of ipykernel 6: a queue of (priority, function, arguments)."""
+
+    def __init__(self, items):
+        self.items, self.parents, self.session = list(items), [], self
+        self.msg_queue, self._parent_ident = self, {"shell": b"cell"}
+
+    def empty(self):
+        return not self.items
+
+    def get_nowait(self):
+        if not self.items:
+            raise Empty
+        return self.items.pop(0)
+
+    def put_nowait(self, item):
+        self.items.append(item)
+
+    def get_parent(self, channel):
+        return {"cell": 3}
+
+    def set_parent(self, ident, parent):
+        self.parents.append((ident, parent))
+
+    def feed_identities(self, message, copy):
+        return [], [b"signature", message]
+
+    def unpack(self, header):
+        if header == "broken":
+            raise ValueError(header)
+        return {"msg_type": header}
+
+
+def test_ipykernel_6_hands_over_widgets_messages_and_keeps_the_rest_waiting():
+    handled = []
+
+    async def late(message):
+        handled.append(message)
+
+    def item(message, dispatch):
+        return (10, dispatch, (message,))
+
+    others = [item("execute_request", handled.append), item("broken", handled.append)]
+    kernel = OldKernel(
+        [others[0], item("comm_msg", late), others[1], item("comm_open", handled.append)]
+    )
+    asyncio.run(waiting._Kernel(kernel).handle_widgets())
+    assert handled == ["comm_msg", "comm_open"]
+    assert kernel.items == others
+    assert kernel.parents == [(b"cell", {"cell": 3})] * 2
+
+
+def test_newer_kernels_need_no_help():
+    kernel = waiting._Kernel(object())
+    asyncio.run(kernel.handle_widgets())
+    assert kernel._queue is None
