@@ -22,7 +22,7 @@ from kit import catalog
 from kit.errors import SettingsError, nearest
 from kit.settings import Settings, declarations
 
-SECTIONS = ("basic", "network", "noise", "memory", "images", "captions")
+SECTIONS = ("basic", "rates", "network", "blocks", "noise", "memory", "images", "captions")
 FAMILY_CLAIMS = ("v2", "sdxl")
 # In these sections, but of the user's pictures, captions, model or run.
 YOURS = frozenset(

@@ -89,6 +89,11 @@ STYLE = """<style>
 .kit code { background: transparent; color: inherit; font-size: 12px; }
 .kit .kit-bar { gap: 6px 12px; margin: 2px 0 6px; overflow: visible !important; }
 .kit .kit-bar > * { margin: 0 !important; }
+.kit .kit-changes { border-collapse: collapse; font-size: 12px; }
+.kit .kit-changes td, .kit .kit-changes th {
+  padding: 1px 16px 1px 0; text-align: left; font-weight: normal;
+}
+.kit .kit-changes th { color: var(--kit-dim); }
 .kit .kit-link { color: var(--kit-accent); padding: 0 8px; }
 .kit .kit-pictures {
   display: grid; gap: 10px 20px; padding: 4px 0 8px;

@@ -1,4 +1,4 @@
-"""The strip above the form: what to begin with - the example, or a base model by name."""
+"""The strip above the form: what to begin with - a base model, a preset, or the example."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 from kit import catalog
+from kit.errors import SettingsError
+from kit.presets import presets
 from kit.settings import Settings
+from kit.settings.diffs import Change, diff, in_words
 from kit.ui.look import block, escaped
 from kit.ui.widgets import Field
 
 CUSTOM = "custom: what stands in Pretrained model name or path"
+NO_PRESET = "none"
 
 
 class Starters:
-    """Example and model quick pick; each fills in what it stands for."""
+    """Quick pick, presets with what they would change, and the example."""
 
     def __init__(
         self,
@@ -26,32 +30,60 @@ class Starters:
         """settings() reads the form, or raises; fill() puts settings into it."""
         self._settings, self._fill, self._model = settings, fill, model
         self._is_following = False
-        self.quick_pick = widgets.Dropdown(
-            options=[CUSTOM, *catalog.QUICK_PICKS], layout=widgets.Layout(width="100%")
-        )
-        self.example_button = widgets.Button(
-            description="Use the example",
-            tooltip="Fill the form with twelve drawn pictures and a small base model that comes "
-            "with LoRA Kit",
-            layout=widgets.Layout(width="auto"),
+        self.quick_pick = widgets.Dropdown(options=[CUSTOM, *catalog.QUICK_PICKS], layout=_full())
+        self.preset = widgets.Dropdown(options=[NO_PRESET, *presets()], layout=_full())
+        self.apply_button = _button("Apply preset", "Fill in what the preset decides")
+        self.example_button = _button(
+            "Use the example",
+            "Fill the form with twelve drawn pictures and a small base model that comes with "
+            "LoRA Kit",
         )
         self.line = block(css="kit-quiet")
         self.quick_pick.observe(lambda _: self._pick(), names="value")
+        self.preset.observe(lambda _: self.show_changes(), names="value")
+        self.apply_button.on_click(lambda _: self._apply())
         self.example_button.on_click(lambda _: self._take_example())
         model.control.observe(lambda _: self._follow(), names="value")
-        label = block("<div class='kit-label'><span>Model Quick Pick</span></div>")
-        pick = widgets.VBox([label, self.quick_pick], layout=widgets.Layout(width="420px"))
-        pick.add_class("kit-field")
         strip = widgets.HBox(
-            [pick, self.example_button],
+            [
+                _labelled("Model Quick Pick", self.quick_pick, "330px"),
+                _labelled("Preset", self.preset, "200px"),
+                self.apply_button,
+                self.example_button,
+            ],
             layout=widgets.Layout(flex_flow="row wrap", align_items="flex-end", width="100%"),
         )
         strip.add_class("kit-bar")
         self.root = widgets.VBox([strip, self.line], layout=widgets.Layout(width="100%"))
         self._follow()
+        self.show_changes()
+
+    def show_changes(self) -> None:
+        """What the chosen preset would change in the form as it stands."""
+        name = self.preset.value
+        self.apply_button.layout.display = "none" if name == NO_PRESET else None
+        if name == NO_PRESET:
+            self.line.value = ""
+            return
+        preset = presets()[name]
+        try:
+            settings = self._settings()
+        except SettingsError:
+            told = "its changes are shown once every value above can be read"
+        else:
+            told = _as_table(diff(settings, preset.applied_to(settings)))
+        self.line.value = f"<div>{escaped(name)}: {escaped(preset.about)}</div>{told}"
+
+    def _apply(self) -> None:
+        try:
+            settings = self._settings()
+        except SettingsError:
+            settings = Settings()  # what cannot be read cannot be kept
+        self._fill(presets()[self.preset.value].applied_to(settings))
+        self.show_changes()
 
     def _pick(self) -> None:
-        """A model's name, and the size that its family was made for, where it is not set yet."""
+        """A model's name, and the size that its family was made for."""
         if self._is_following or self.quick_pick.value == CUSTOM:
             return
         name = self.quick_pick.value
@@ -73,3 +105,31 @@ class Starters:
         example = catalog.load("kit.demo:settings")
         self._fill(example())
         self.line.value = "The example: twelve pictures of a ball, a few minutes on any computer."
+
+
+def _as_table(changes: list[Change]) -> str:
+    """Each change with both values."""
+    if not changes:
+        return "<div>Nothing would change: the form holds its values.</div>"
+    rows = "".join(
+        f"<tr><td>{escaped(c.label)}</td><td>{escaped(in_words(c.before))}</td>"
+        f"<td>{escaped(in_words(c.after))}</td></tr>"
+        for c in changes
+    )
+    head = "<tr><th>would change</th><th>from</th><th>to</th></tr>"
+    return f"<table class='kit-changes'>{head}{rows}</table>"
+
+
+def _labelled(label: str, control: widgets.Widget, width: str) -> widgets.VBox:
+    head = block(f"<div class='kit-label'><span>{label}</span></div>")
+    box = widgets.VBox([head, control], layout=widgets.Layout(width=width))
+    box.add_class("kit-field")
+    return box
+
+
+def _full() -> widgets.Layout:
+    return widgets.Layout(width="100%", min_width="0")
+
+
+def _button(text: str, hint: str) -> widgets.Button:
+    return widgets.Button(description=text, tooltip=hint, layout=widgets.Layout(width="auto"))
