@@ -35,7 +35,7 @@ def dialect() -> Dialect:
     return Dialect(
         label="sd-scripts",
         names={name: name for name in declarations()},
-        known=trainer_args(),
+        known={**trainer_args(), **networks.known_arguments(ARGUMENT)},
         rules=_Rules({**_rules(), **{name: _network_argument(name) for name in arguments}}),
         renamed={"caption_extention": "caption_extension"},
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from kit import catalog
 from kit.errors import SettingsError
-from kit.exchange import arguments
+from kit.exchange import arguments, networks
 from kit.exchange.known import Foreign, trainer_args
 from kit.exchange.report import Line, Verdict
 from kit.exchange.translating import (
@@ -120,6 +120,7 @@ def dialect() -> Dialect:
         f"ss_{name}": Foreign(f"ss_{name}", argument.type, argument.default, (), True)
         for name, argument in trainer_args().items()
     }
+    known |= networks.known_arguments(f"{NETWORK_ARGS}.")
     return Dialect("the metadata", names=names, known=known, rules=_Rules(_rules()))
 
 

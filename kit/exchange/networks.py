@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from kit import catalog
-from kit.exchange.known import gui_fields, network_args
+from kit.exchange.known import Foreign, gui_fields, network_args, other_families
 from kit.exchange.translating import unread_by
 from kit.settings import Settings, declarations
 
@@ -32,6 +32,8 @@ MODULES = {
     "networks.lokr": "Kohya LoKr",
 }
 WITH_CONVOLUTIONS = "Kohya LoCon"
+# One field of the GUI, which goes by another name in each of the two.
+KOHYA_ONLY, LYCORIS_ONLY = "unit", "block_size"
 DROPOUT = "dropout"  # what the trainer adds to a network's arguments by itself
 
 
@@ -69,17 +71,28 @@ def setting_of(argument: str) -> str | None:
     return next(names, argument if argument in declarations() else None)
 
 
+def known_arguments(prefix: str) -> dict[str, Foreign]:
+    """What any trainer's network takes, by name behind a prefix."""
+    ours = {argument: gui_fields()[key] for argument, key in network_args().items()}
+    others = {
+        name: Foreign(name, "str", "", tuple(families.split()), is_ours=False)
+        for name, families in other_families().items()
+    }
+    return {f"{prefix}{name}": field for name, field in {**others, **ours}.items()}
+
+
 def arguments_of(settings: Settings) -> dict[str, str]:
     """What must stand in network_args, as texts without blanks.
 
     A switch is written only where it is on: LyCORIS reads "False" as yes in places.
     """
     kind = settings.network.LoRA_type
-    _, written = module_of(kind)
+    module, written = module_of(kind)
+    foreign = KOHYA_ONLY if module == LYCORIS else LYCORIS_ONLY
     flat, unread = settings.flat(), unread_by(kind)
     for argument in network_args():
         name = setting_of(argument)
-        if name is None or name in unread:
+        if name is None or name in unread or argument == foreign:
             continue
         value = _written(argument, name, flat)
         if value is not None:
