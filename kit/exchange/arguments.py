@@ -60,6 +60,9 @@ def _rules() -> dict[str, Rule]:
         "network_args": _no_network_args,
         "network_train_unet_only": _only("text_encoder_lr"),
         "network_train_text_encoder_only": _only("unet_lr"),
+        "xformers": _attention("xformers"),
+        "sdpa": _attention("sdpa"),
+        "fp8_base_unet": _fp8,
         "optimizer_type": optimizer,
         "use_8bit_adam": _old_switch("AdamW8bit"),
         "use_lion_optimizer": _old_switch("Lion"),
@@ -136,6 +139,19 @@ def _only(other: str) -> Rule:
         return no_effect("off")
 
     return rule
+
+
+def _attention(name: str) -> Rule:
+    def rule(value: Any, entries: Entries) -> Outcome:
+        if str(value).strip().lower() not in ("true", "1"):
+            return no_effect("off")
+        return translated("a choice here", cross_attention=name)
+
+    return rule
+
+
+def _fp8(value: Any, entries: Entries) -> Outcome:
+    return take("fp8_base", value, told="the U-Net alone")
 
 
 def _old_switch(name: str) -> Rule:

@@ -15,7 +15,7 @@ def fitted(declared: Declared, value: Any) -> Any:
 
     None stands for a blank, also where the setting itself allows none.
     """
-    if is_blank(value):
+    if is_blank(value) and value not in declared.choices:
         return None if declared.optional or _kind(declared) != "str" else ""
     if declared.choices:
         return _choice(declared.choices, value)

@@ -64,8 +64,6 @@ def to_gui(settings: Settings) -> dict[str, Any]:
         if key in written:
             written[key] = _for_gui(declared.name, gui_fields()[key].default, flat)
     written["model_list"] = "custom"
-    if "xformers" not in dialect().names:
-        written["xformers"] = "sdpa"  # how it was trained here
     return dict(sorted(written.items()))
 
 
@@ -78,7 +76,8 @@ def _for_gui(name: str, usual: Any, flat: Mapping[str, Any]) -> Any:
     """A setting's value; the GUI has no blank numbers and no blank switches."""
     value = flat[name]
     if value is not None:
-        return value
+        is_number = isinstance(value, int | float) and isinstance(usual, str)
+        return (f"{value:g}" if value else "") if is_number else value
     if name in ("unet_lr", "text_encoder_lr"):
         return flat["learning_rate"]
     if name == "conv_dim":
@@ -172,19 +171,17 @@ def _model_list(value: Any, entries: Entries) -> Outcome | None:
 
 
 def _attention(value: Any, entries: Entries) -> Outcome | None:
-    """The old switch, where there is a setting at all."""
-    name = dialect().names.get("xformers")
-    if name is None or not isinstance(value, bool):
+    """It was a switch."""
+    if not isinstance(value, bool):
         return None
-    return take(name, "xformers" if value else "none", told="the old switch of it")
+    return take("cross_attention", "xformers" if value else "none", told="was a switch")
 
 
 def _log_with(value: Any, entries: Entries) -> Outcome | None:
     """`use_wandb` was a switch."""
-    name = dialect().names.get("log_with")
-    if name is None or str(value).lower() not in ("true", "false"):
+    if str(value).lower() not in ("true", "false"):
         return None
-    return take(name, "wandb" if str(value).lower() == "true" else "", told="was a switch")
+    return take("log_with", "wandb" if str(value).lower() == "true" else "", told="was a switch")
 
 
 def _additional(value: Any, entries: Entries) -> Outcome | None:

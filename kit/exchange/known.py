@@ -101,26 +101,14 @@ _NEVER: tuple[tuple[str, str], ...] = (
         "initial_epoch initial_step skip_until_initial_step",
     ),
     (
-        "attention is always PyTorch's own, which picks the fastest way",
-        "xformers sdpa mem_eff_attn",
-    ),
-    (
         "says how the other program talks, not how it trains",
         "console_log_level console_log_file console_log_simple output_config debug_dataset",
     ),
     ("the GUI's own bookkeeping", "save_as_bool model_list"),
     ("the GUI does not use it either", "lowvram"),
     ("it left the GUI's LoRA tab; captions are always padded", "no_token_padding"),
-    (
-        "a cache is known by what it was made of, so there is nothing to skip",
-        "skip_cache_check",
-    ),
     ("captions and sizes are always read anew", "cache_info"),
     ("it does nothing in sd-scripts' LoRA training either", "fused_backward_pass"),
-    (
-        "how a file is read makes no difference to the LoRA",
-        "disable_mmap_load_safetensors",
-    ),
     ("the file's arguments are read, too", "config_file"),
 )
 REASONS: MappingProxyType[str, str] = MappingProxyType(

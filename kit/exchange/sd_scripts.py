@@ -114,7 +114,9 @@ def to_sd_scripts(settings: Settings) -> dict[str, Any]:
         known = name in trainer_args() and name not in elsewhere
         if known and not _is_left_out(name, value, settings):
             written[name] = _for_trainer(name, value)
-    written |= _lengths(settings) | _rates(settings) | {"sdpa": True}
+    written |= _lengths(settings) | _rates(settings)
+    if settings.memory.cross_attention in trainer_args():
+        written[settings.memory.cross_attention] = True
     return written
 
 

@@ -19,8 +19,8 @@ from kit.exchange.known import REASONS, Foreign, other_families
 from kit.exchange.report import Line, Verdict, shown
 from kit.settings import Settings, declarations
 from kit.settings.extra import NAMES_A_SECRET
+from kit.settings.public import SECRET
 
-SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret)$")
 SECRET_TOLD = (
     "a secret is never taken from a file, kept or shown; set it as an environment variable or as a "
     "Colab secret"

@@ -83,6 +83,7 @@ def test_the_file_that_the_gui_writes_comes_in():
         "max_train_steps": 1600,
         "text_encoder_lr": 1e-4,
         "wandb_run_name": "last",
+        "cross_attention": "xformers",
     }
     assert report.assumed == {}
 
@@ -172,6 +173,9 @@ def test_every_argument_of_the_trainer_is_judged(name):
         ("--network_module networks.lora", "LoRA_type", "Standard"),
         ("--resolution 768", "resolution", "768,768"),
         ("--flip_aug", "flip_aug", True),
+        ("--xformers", "cross_attention", "xformers"),
+        ("--sdpa", "cross_attention", "sdpa"),
+        ("--fp8_base_unet", "fp8_base", True),
         ("--v2 --v_parameterization", "v_parameterization", True),
         ("--network_args loraplus_lr_ratio=4", "network_dim", 4),
     ],
