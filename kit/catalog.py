@@ -88,6 +88,15 @@ class BasePrecision:
     setting: str  # what asks for it, for messages
     costs: str = ""  # what a person should know before
     needs: str = ""
+    convolutions: str = ""  # other code for them
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A backend of torch.compile."""
+
+    has_modes: bool = False
+    gone: bool = False  # the GUI still lists it, torch has it no longer
 
 
 @dataclass(frozen=True)
@@ -211,22 +220,26 @@ SAMPLERS |= {
     f"k_{name}": SAMPLERS[name] for name in ("lms", "euler", "euler_a", "dpm_2", "dpm_2_a")
 }
 
+# The errors are those of the loss of the embedded base, which is small; see kit/DECISIONS.md.
 BASE_PRECISIONS: dict[str, BasePrecision] = {
     "as_mixed_precision": BasePrecision("", "base_precision = as_mixed_precision"),
     "int8": BasePrecision(
         "kit.families.compressed:Int8", "base_precision = int8",
-        "layers of the base take half of their 16 bits; next to no loss of quality, slower steps",
+        "the base's layers take half of 16 bits; an error of about 0.3 %, as bf16's own, and "
+        "slower steps",
     ),
     "fp8": BasePrecision(
         "kit.families.compressed:Fp8", "fp8_base",
-        "layers of the base take half of their 16 bits; about four times int8's error, no gain "
-        "over it but the reference's name",
+        "the base's layers take half of 16 bits; an error of about 0.9 %, three times that of "
+        "base_precision = int8, and slower steps",
     ),
     "nf4": BasePrecision(
         "kit.families.compressed:Nf4", "base_precision = nf4",
-        "layers of the base take 4.5 of their 16 bits; the LoRA learns to make up for the base's "
-        "error, too, and is less exact on the whole base; slower steps",
+        "the base's linear layers take 4.5 of 16 bits, its convolutions 8; an error of about 4 %, "
+        "which the LoRA learns to make up for, so that it fits the exact base less well; slower "
+        "steps",
         needs="bitsandbytes",
+        convolutions="kit.families.compressed:Int8",  # in 4 bits they alone cost 11 %
     ),
 }  # fmt: skip
 
@@ -249,6 +262,22 @@ LOGGERS: dict[str, Logger] = {
     ),
 }  # fmt: skip
 ALL_LOGGERS = "all"
+
+COMPILERS: dict[str, Compiler] = {
+    "no": Compiler(),
+    "eager": Compiler(),
+    "aot_eager": Compiler(),
+    "inductor": Compiler(has_modes=True),
+    "cudagraphs": Compiler(),
+    "onnxrt": Compiler(),
+    "tensorrt": Compiler(),
+    "ipex": Compiler(),
+    "tvm": Compiler(),
+    "aot_ts_nvfuser": Compiler(gone=True),
+    "nvprims_nvfuser": Compiler(gone=True),
+    "ofi": Compiler(gone=True),
+    "fx2trt": Compiler(gone=True),
+}
 
 CAPTION_EXTENSIONS = (".txt", ".caption", ".cap")
 

@@ -31,6 +31,7 @@ from kit.caching import (
     cache_words,
 )
 from kit.checkpoint import Checkpoint, Losses
+from kit.compiling import compile_unet
 from kit.devices import (
     check_precision,
     choose_device,
@@ -251,6 +252,7 @@ def equip(
     network = attached_network(plan, family)
     words = yield from _words(plan, family, network, accelerator)
     recompute_gradients(settings, family)
+    compile_unet(family.unet, settings.machine)
     learning = made_learning(plan, family, network, accelerator.device)
     for text in learning.notices:
         yield Noticed(text)

@@ -110,6 +110,9 @@ class Nf4(Packed):
         return dequantize_4bit(self.values, quant_state=state).reshape(self.shape)
 
 
+Pack = Callable[[Tensor], Packed]
+
+
 class _Frozen(torch.autograd.Function):
     """A layer's output; backward to its input alone."""
 
@@ -182,14 +185,19 @@ class CompressedConv2d(_Compressed, nn.Conv2d):  # type: ignore[misc, override]
 
 def compress(
     layers: Iterable[nn.Linear | nn.Conv2d],
-    pack: Callable[[Tensor], Packed],
+    pack: Pack,
+    pack_conv: Pack,
     device: torch.device,
 ) -> None:
-    """Turn layers into compressed ones, where they are, one weight at a time on the device."""
+    """Turn layers into compressed ones, where they are, one weight at a time on the device.
+
+    pack: what encodes a linear layer's weight; pack_conv: a convolution's.
+    """
     for layer in layers:
         if isinstance(layer, CompressedLinear | CompressedConv2d):
             continue
-        packed = pack(layer.weight.detach().to(device))
+        is_conv = isinstance(layer, nn.Conv2d)
+        packed = (pack_conv if is_conv else pack)(layer.weight.detach().to(device))
         del layer.weight
-        layer.__class__ = CompressedConv2d if isinstance(layer, nn.Conv2d) else CompressedLinear
+        layer.__class__ = CompressedConv2d if is_conv else CompressedLinear
         layer.packed = packed

@@ -97,12 +97,13 @@ def _compress(
     row = catalog.BASE_PRECISIONS[base_precision]
     if not row.code:
         return
-    found = [module for _, module, _ in layers.unet_layers(unet)]
+    found: list[nn.Linear | nn.Conv2d] = [module for _, module, _ in layers.unet_layers(unet)]
     found += [x.module for encoder in encoders for x in layers.text_encoder_layers(encoder, "te")]
     pack = catalog.load(row.code, row.needs)
+    pack_conv = catalog.load(row.convolutions or row.code, row.needs)
     try:
         pack(torch.ones(64, 64, device=device)).decoded(torch.float32)
-        compress(found, pack, device)
+        compress(found, pack, pack_conv, device)
     except torch.OutOfMemoryError:
         raise
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kit import catalog
 from kit.settings.setting import Section, setting
 
 
@@ -42,4 +43,31 @@ class Machine(Section, box="Accelerate launch"):
         "about a millisecond.",
         box="Parameters / Advanced",
         shapes_run=False,
+    )
+    dynamo_backend: str = setting(
+        "no",
+        "Dynamo backend",
+        "Compile the U-Net with torch.compile; inductor is the one that makes it faster. The first "
+        "steps of each bucket size take minutes, so it only pays for long runs with few sizes. "
+        "Results are rounded differently.",
+        choices=tuple(catalog.COMPILERS),
+        source="https://docs.pytorch.org/docs/stable/generated/torch.compile.html",
+    )
+    dynamo_mode: str = setting(
+        "default",
+        "Dynamo mode",
+        "Only inductor: reduce-overhead uses CUDA graphs and more memory, max-autotune tries many "
+        "kernels and takes longest to compile.",
+        choices=("default", "reduce-overhead", "max-autotune"),
+    )
+    dynamo_use_fullgraph: bool = setting(
+        False,
+        "Dynamo use fullgraph",
+        "Refuse to go on where the U-Net cannot be compiled in one piece, instead of running the "
+        "rest uncompiled.",
+    )
+    dynamo_use_dynamic: bool = setting(
+        False,
+        "Dynamo use dynamic",
+        "Compile once for all bucket sizes instead of anew for each; somewhat slower steps.",
     )

@@ -99,8 +99,8 @@ class Memory(Section, box="Parameters / Advanced"):
         "as_mixed_precision",
         "Base precision",
         "How the frozen base's layers are kept in memory. For small cards: int8 halves them with "
-        "next to no loss, nf4 (bitsandbytes) takes a bit more than a quarter and loses some. Steps "
-        "become slower, the LoRA itself stays exact.",
+        "next to no loss, nf4 (bitsandbytes) quarters the linear ones and loses some. Steps become "
+        "slower, the LoRA itself stays exact.",
         choices=("as_mixed_precision", "int8", "nf4"),
         gui=None,
         source="https://arxiv.org/abs/2305.14314",

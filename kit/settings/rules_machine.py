@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kit import catalog
+
 if TYPE_CHECKING:
     from kit.settings import Settings
 
@@ -45,5 +47,22 @@ def _threads_to_keep(settings: Settings) -> Iterator[str]:
         yield "persistent_data_loader_workers has no effect: max_data_loader_n_workers is 0"
 
 
-PROBLEMS = (_gpu_numbers,)
-NOTICES = (_further_gpus, _threads_to_keep)
+def _gone_backend(settings: Settings) -> Iterator[str]:
+    backend = settings.machine.dynamo_backend
+    if catalog.COMPILERS[backend].gone:
+        yield (f"[machine] dynamo_backend: {backend} left PyTorch years ago; set inductor, or no")
+
+
+def _idle_compiling(settings: Settings) -> Iterator[str]:
+    machine = settings.machine
+    row = catalog.COMPILERS[machine.dynamo_backend]
+    if machine.dynamo_backend == "no":
+        for name in ("dynamo_mode", "dynamo_use_fullgraph", "dynamo_use_dynamic"):
+            if name in settings.changed():
+                yield f"{name} has no effect: dynamo_backend is no"
+    elif machine.dynamo_mode != "default" and not row.has_modes:
+        yield f"dynamo_mode has no effect: dynamo_backend = {machine.dynamo_backend} has no modes"
+
+
+PROBLEMS = (_gpu_numbers, _gone_backend)
+NOTICES = (_further_gpus, _threads_to_keep, _idle_compiling)

@@ -8,8 +8,8 @@ from torch import nn
 
 from kit import catalog, devices
 from kit.errors import DeviceError
-from kit.families import layers, loading
-from kit.families.compressed import CompressedConv2d, CompressedLinear, compress
+from kit.families import loading
+from kit.families.compressed import CompressedConv2d, CompressedLinear, Int8, compress
 from tests.support.parts import load_tiny
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
@@ -49,7 +49,7 @@ def pair(name, kind):
         plain, inputs = nn.Conv2d(32, 64, 3, stride=2, padding=1), torch.randn(2, 32, 12, 10)
     plain.requires_grad_(False)
     compressed = copy.deepcopy(plain)
-    compress([compressed], pack_of(name), CPU)
+    compress([compressed], pack_of(name), pack_of(name), CPU)
     return plain, compressed, inputs
 
 
@@ -98,13 +98,15 @@ def test_it_survives_a_cast_of_the_whole_model(name):
 def test_a_weight_of_zeros_stays_one(name):
     layer = nn.Linear(64, 64)
     nn.init.zeros_(layer.weight)
-    compress([layer], pack_of(name), CPU)
+    compress([layer], pack_of(name), pack_of(name), CPU)
     assert torch.equal(layer.weight, torch.zeros(64, 64))
 
 
 def test_the_walk_finds_the_same_layers_and_shapes_and_no_others_are_touched(model):
     plain, compressed = load_tiny(model), load_tiny(model)
-    compress([m for _, m, _ in layers.unet_layers(compressed.unet)], pack_of("nf4"), CPU)
+    loading._compress(compressed.unet, [], "nf4", CPU)
+    conv = compressed.unet.mid_block.resnets[0].conv1
+    assert (type(conv), type(conv.packed)) == (CompressedConv2d, Int8)
     found = [(layer.name, layer.module.weight.shape) for layer in plain.layers()]
     assert found == [(layer.name, layer.module.weight.shape) for layer in compressed.layers()]
     assert type(compressed.unet.conv_in) is nn.Conv2d

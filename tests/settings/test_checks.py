@@ -69,6 +69,7 @@ PROBLEMS = {
         dict(logging_dir="logs", log_prefix="a/"),
         dict(logging_dir="logs", log_tracker_name="a:b"),
     ],
+    "_gone_backend": [dict(dynamo_backend="ofi")],
     "_gpu_numbers": [dict(gpu_ids="all"), dict(gpu_ids="-1")],
 }  # fmt: skip
 NOTICES = {
@@ -156,6 +157,10 @@ NOTICES = {
         dict(block_dims="2," * 24 + "2", dim_from_weights=True, network_weights="a.safetensors"),
     ],
     "_stop_without_learning": [dict(stop_text_encoder_training=50, text_encoder_lr=0)],
+    "_idle_compiling": [
+        dict(dynamo_use_fullgraph=True),
+        dict(dynamo_backend="aot_eager", dynamo_mode="max-autotune"),
+    ],
     "_threads_to_keep": [dict(persistent_data_loader_workers=True)],
 }
 FINE = {

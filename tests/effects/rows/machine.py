@@ -58,9 +58,23 @@ def readers(stage, settings):
     return sorted(names), len(pools)
 
 
+def compiled(stage, settings):
+    """How the U-Net is to be compiled; what that does is seen in tests/test_compiling.py."""
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda call, **options: asked.append(options) or call)
+        with stage.shop(settings):
+            return asked
+
+
+INDUCTOR = {"dynamo_backend": "inductor"}
 ROWS = {
     "num_cpu_threads_per_process": Row(threads, 3, plain=1),
     "gpu_ids": Row(gpu, "1,0"),
     "max_data_loader_n_workers": Row(readers, 2, given=LIVE),
     "persistent_data_loader_workers": Row(readers, True, given=AHEAD),
+    "dynamo_backend": Row(compiled, "inductor"),
+    "dynamo_mode": Row(compiled, "max-autotune", given=INDUCTOR),
+    "dynamo_use_fullgraph": Row(compiled, True, given=INDUCTOR),
+    "dynamo_use_dynamic": Row(compiled, True, given=INDUCTOR),
 }
