@@ -7,6 +7,8 @@
     kit train run.toml --preset sdxl-subject-16gb   values for an aim, a family and a card
     kit import old.json --toml run.toml             settings of other programs, with a report
     kit export run.toml --kohya-json gui.json       ours for other programs
+    kit arrange --training-images photos ...        images into the folders that are expected
+    kit balance --dataset-folder images             repeats that balance them
     kit inspect cat.safetensors                     what a LoRA file says about itself
 
 What goes wrong and a person can put right ends with exit code 2 and no traceback.
@@ -23,7 +25,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kit import __version__, catalog
-from kit.cli import choosing, travelling
+from kit.cli import arranging, choosing, travelling
 from kit.cli.command import Command
 from kit.cli.listing import act_settings, describe_settings
 from kit.cli.reading import read_settings, takes_settings
@@ -153,5 +155,7 @@ COMMANDS: dict[str, Command] = {
     "presets": choosing.PRESETS,
     "import": travelling.IMPORT,
     "export": travelling.EXPORT,
+    "arrange": arranging.ARRANGE,
+    "balance": arranging.BALANCE,
     "inspect": Command("tell what a LoRA file holds", _describe_inspect, _act_inspect),
 }

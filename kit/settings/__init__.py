@@ -98,7 +98,7 @@ class Settings(BaseModel):
             try:
                 sections[name] = type(old)(**{**old.model_dump(), **changes})
             except ValidationError as error:
-                problems += [_in_words(name, type(old), detail) for detail in error.errors()]
+                problems += [in_words(name, type(old), detail) for detail in error.errors()]
         if problems:
             raise SettingsError(problems)
         return self.model_copy(update=sections)
@@ -174,7 +174,7 @@ def _sorted_into_sections(values: Mapping[str, Any]) -> tuple[list[str], dict[st
     return problems, by_section
 
 
-def _in_words(section: str, kind: type[Section], detail: Any) -> str:
+def in_words(section: str, kind: type[Section], detail: Any) -> str:
     """One of pydantic's findings as a sentence with the setting, the value and what is possible."""
     name = str(detail["loc"][0])
     if detail["type"] == "value_error":
