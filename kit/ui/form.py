@@ -143,7 +143,9 @@ class Form(Shown):
         idle = idle_settings(values, family)
         notes = {MODEL: model_line(str(values[MODEL]))}
         if settings and family:
-            notes["resolution"] = size_note(settings.images.size, family)
+            notes["resolution"] = size_note(
+                settings.images.size, family, settings.model.pretrained_model_name_or_path
+            )
         for name, field in self.fields.items():
             field.mark(
                 problem=wrong.get(name, ""),

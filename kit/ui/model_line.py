@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -65,12 +66,24 @@ def model_line(name_or_path: str) -> str:
     return f"Found: {', '.join(fact for fact in facts if fact)}."
 
 
-def size_note(size: tuple[int, int], family: str) -> str:
-    """A word about a resolution that is much smaller than what the family was made for."""
+def size_note(size: tuple[int, int], family: str, name_or_path: str = "") -> str:
+    """A word about a resolution that is much smaller than what the model was made for."""
     row = catalog.FAMILIES[family]
-    if size[0] * size[1] >= SMALL * row.native_size**2:
+    side = _own_side(found_model(name_or_path)) or row.native_size
+    if size[0] * size[1] >= SMALL * side**2:
         return ""
-    return f"{row.label} was made for {row.native_size},{row.native_size}: better pictures."
+    return f"This {row.label} was made for {side},{side}: better pictures."
+
+
+def _own_side(found: ModelFile | ModelError | None) -> int:
+    """The side that a diffusers folder says it was made for; 0 where it says nothing."""
+    if not isinstance(found, ModelFile) or not found.is_folder:
+        return 0
+    try:
+        config = json.loads((found.path / "unet" / "config.json").read_text("utf-8"))
+        return 8 * int(config.get("sample_size") or 0)
+    except (OSError, ValueError, TypeError):  # some configs hold two sides
+        return 0
 
 
 def _not_here(text: str) -> str:

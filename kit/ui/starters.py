@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -10,9 +11,9 @@ from kit import catalog
 from kit.errors import SettingsError
 from kit.presets import presets
 from kit.settings import Settings
-from kit.settings.diffs import Change, diff, in_words
+from kit.settings.diffs import Change, diff
 from kit.ui.look import block, escaped
-from kit.ui.widgets import Field
+from kit.ui.widgets import Field, as_text
 
 CUSTOM = "custom: what stands in Pretrained model name or path"
 NO_PRESET = "none"
@@ -112,12 +113,17 @@ def _as_table(changes: list[Change]) -> str:
     if not changes:
         return "<div>Nothing would change: the form holds its values.</div>"
     rows = "".join(
-        f"<tr><td>{escaped(c.label)}</td><td>{escaped(in_words(c.before))}</td>"
-        f"<td>{escaped(in_words(c.after))}</td></tr>"
+        f"<tr><td>{escaped(c.label)}</td><td>{_shown(c.before)}</td><td>{_shown(c.after)}</td></tr>"
         for c in changes
     )
     head = "<tr><th>would change</th><th>from</th><th>to</th></tr>"
     return f"<table class='kit-changes'>{head}{rows}</table>"
+
+
+def _shown(value: Any) -> str:
+    words = {True: "on", False: "off"}
+    text = words[value] if isinstance(value, bool) else as_text(value)
+    return escaped(text) or "(blank)"
 
 
 def _labelled(label: str, control: widgets.Widget, width: str) -> widgets.VBox:

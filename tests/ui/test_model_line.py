@@ -95,3 +95,12 @@ def test_a_resolution_too_small_for_the_family_is_told():
     form.fields["sdxl"].value = None
     form.fields["resolution"].value = "512,512"
     assert form.fields["resolution"].note == ""
+
+
+def test_a_model_that_says_its_own_size_is_believed():
+    form = Form(demo.settings())
+    assert form.fields["resolution"].note == ""
+    form.fields["resolution"].value = "64,64"
+    form.fields["pretrained_model_name_or_path"].value = ""
+    form.fields["v2"].value = True
+    assert "512,512" in form.fields["resolution"].note
