@@ -31,12 +31,11 @@ SCRIPTS = ("train_network.py", OF_SDXL)
 @cache
 def dialect() -> Dialect:
     """How sd-scripts spells settings."""
-    arguments = {f"{ARGUMENT}{name}" for name in declarations()}
     return Dialect(
         label="sd-scripts",
         names={name: name for name in declarations()},
         known={**trainer_args(), **networks.known_arguments(ARGUMENT)},
-        rules=_Rules({**_rules(), **{name: _network_argument(name) for name in arguments}}),
+        rules=_Rules(_rules()),
         renamed={"caption_extention": "caption_extension"},
     )
 

@@ -22,7 +22,6 @@ from kit.settings import Settings, declarations
 
 MADE_BY_THE_RUN = ("output_dir", "logging_dir")
 CONFIG_FILE = "config_file"
-DEEPEST = 3  # files that name files
 
 
 def load_any(source: str | Path) -> tuple[Settings, Report]:
@@ -73,7 +72,7 @@ def _from_text(text: str, name: str, folder: Path) -> tuple[Settings, Report]:
     if values is not None:
         return _from_toml(values, name)
     if command_line.looks_like_one(text):
-        entries = with_config_files(command_line.arguments_in(text), folder)
+        entries = with_config_file(command_line.arguments_in(text), folder)
         return _from_arguments(entries, f"{name} (a command line)")
     try:
         tomllib.loads(text)
@@ -122,13 +121,13 @@ def _from_arguments(entries: Mapping[str, Any], name: str) -> tuple[Settings, Re
     return settings, _report(name, settings, lines, assumed=assumed, strict=True)
 
 
-def with_config_files(entries: Mapping[str, Any], folder: Path, depth: int = 0) -> dict[str, Any]:
+def with_config_file(entries: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Arguments with those of the file that --config_file names; the command line counts more.
 
     Raises: SettingsError where there is no such file.
     """
     named = entries.get(CONFIG_FILE)
-    if not named or depth == DEEPEST:
+    if not named:
         return sd_scripts.entries_of(entries)
     path = Path(str(named)).expanduser()
     path = path if path.is_absolute() or path.exists() else folder / path

@@ -216,8 +216,11 @@ def _multires(value: Any, entries: Entries) -> Outcome | None:
 def _optimizer(value: Any, entries: Entries) -> Outcome:
     """`torch.optim.adamw.AdamW(weight_decay=0.1)`: the class decides, the rest are arguments."""
     match = OPTIMIZER.fullmatch(str(value))
-    class_name = match["path"].rpartition(".")[2] if match else str(value)
-    names = [n for n, row in catalog.OPTIMIZERS.items() if row.code.endswith(f":{class_name}")]
+    path = match["path"] if match else str(value)
+    class_name, package = path.rpartition(".")[2], path.partition(".")[0]
+    rows = catalog.OPTIMIZERS.items()
+    names = [name for name, row in rows if row.code.endswith(f":{class_name}")]
+    names.sort(key=lambda name: not catalog.OPTIMIZERS[name].code.startswith(f"{package}."))
     written = (match["args"] or "") if match else ""
     if not names:
         return refused("there is no such optimizer here", optimizer_type=class_name)

@@ -68,8 +68,10 @@ def translate(dialect: Dialect, entries: Entries, base: Settings) -> tuple[Setti
     lines = []
     for key, value, outcome in judged:
         is_secret = SECRET.search(key) or NAMES_A_SECRET.search(str(value))
-        text = "" if is_secret and not is_blank(value) else shown(value)
-        lines.append(Line(key, text, outcome.verdict, outcome.told, outcome.changes))
+        hidden = is_secret and not is_blank(value)
+        text = "" if hidden else shown(value)
+        changes = dict.fromkeys(outcome.changes, "") if hidden else outcome.changes
+        lines.append(Line(key, text, outcome.verdict, outcome.told, changes))
     return settings, lines
 
 
@@ -188,6 +190,8 @@ def _hint(dialect: Dialect, key: str) -> str:
 
 def _is_off(value: Any, default: Any) -> bool:
     """A value that asks for nothing."""
+    if default is True:
+        return str(value).strip().lower() in ("true", "1")
     if is_blank(value) or value is False or is_zero(as_number(value)) or value == default:
         return True
     number = as_number(value)

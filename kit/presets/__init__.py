@@ -80,7 +80,12 @@ def decided() -> dict[str, Any]:
         name: declared.default
         for name, declared in declarations().items()
         if name in FAMILY_CLAIMS
-        or (declared.section in SECTIONS and name not in YOURS and declared.type != "path")
+        or (
+            declared.section in SECTIONS
+            and name not in YOURS
+            and declared.type != "path"
+            and declared.shapes_run  # what changes no number belongs to the machine
+        )
     }
 
 

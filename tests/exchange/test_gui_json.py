@@ -105,7 +105,8 @@ def test_secrets_are_never_taken_and_never_shown(key):
 def test_a_secret_in_the_additional_parameters_is_not_shown_either():
     settings, report = load(additional_parameters="--wandb_api_key Secret123")
     assert report.problems()
-    assert "Secret123" not in str(report) + settings.to_toml()
+    assert "Secret123" not in str(report) + repr(report) + settings.to_toml()
+    assert report.problems() and not report.problems(settled={"additional_parameters": ""})
 
 
 @pytest.mark.parametrize(
