@@ -43,10 +43,10 @@ def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
     notices = check_claims(
         file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
     )
-    return file, (*notices, *_check_prediction(settings, file))
+    return file, (*notices, *_check_model(settings, file))
 
 
-def _check_prediction(settings: Settings, file: ModelFile) -> Iterator[str]:
+def _check_model(settings: Settings, file: ModelFile) -> Iterator[str]:
     """What can only be judged once the model has said what it is.
 
     Raises: SettingsError where a loss belongs to the other sort of model, or lists of blocks to
@@ -64,6 +64,12 @@ def _check_prediction(settings: Settings, file: ModelFile) -> Iterator[str]:
     if wrong:
         other = f"and {file.path.name} is of the other sort; turn it off"
         raise SettingsError([f"[noise] {text}, {other}" for text in wrong])
+    multiple = catalog.FAMILIES[file.family].size_multiple
+    if settings.images.enable_bucket and (step := settings.images.bucket_reso_steps) % multiple:
+        yield (
+            f"bucket_reso_steps = {step} is no multiple of {multiple}, the steps that "
+            f"{file.label} was made for; kohya's trainer refuses it, here it works"
+        )
     if file.zero_terminal_snr and not is_v:
         yield (
             "zero_terminal_snr is on for a model that predicts noise: at pure noise that says "
