@@ -22,7 +22,7 @@ def dataset_metadata(plan: Plan) -> dict[str, Any]:
 
 
 def _of_folders(plan: Plan) -> dict[str, Any]:
-    images, basic = plan.settings.images, plan.settings.basic
+    images, basic, captions = plan.settings.images, plan.settings.basic, plan.settings.captions
     info = _bucket_info(plan, plan.layout) if images.enable_bucket else None
     return {
         "ss_batch_size_per_device": basic.train_batch_size,
@@ -33,6 +33,8 @@ def _of_folders(plan: Plan) -> dict[str, Any]:
         "ss_color_aug": images.color_aug,
         "ss_flip_aug": images.flip_aug,
         "ss_random_crop": images.random_crop,
+        "ss_shuffle_caption": captions.shuffle_caption,
+        "ss_keep_tokens": captions.keep_tokens,
         "ss_dataset_dirs": json.dumps(_folders(plan.images, is_reg=False)),
         "ss_reg_dataset_dirs": json.dumps(_folders(plan.images, is_reg=True)),
         "ss_tag_frequency": json.dumps(_tags((i.folder, i) for i in plan.images)),

@@ -216,8 +216,6 @@ def _noise(settings: Settings) -> dict[str, Any]:
 
 def _captions(captions: Captions) -> dict[str, Any]:
     return {
-        "ss_shuffle_caption": captions.shuffle_caption,
-        "ss_keep_tokens": captions.keep_tokens,
         "ss_caption_dropout_rate": captions.caption_dropout_rate,
         "ss_caption_dropout_every_n_epochs": captions.caption_dropout_every_n_epochs,
         "ss_caption_tag_dropout_rate": captions.caption_tag_dropout_rate,
