@@ -14,7 +14,7 @@ from kit.errors import ModelError, SettingsError
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.modelfile import ModelFile, check_claims, decide_prediction, detect, locate
-from kit.settings import Settings, rules_memory
+from kit.settings import Settings, declarations, rules_memory
 from kit.settings.rules_parts import block_problems
 
 
@@ -43,7 +43,16 @@ def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
     notices = check_claims(
         file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
     )
-    return file, (*notices, *_check_model(settings, file))
+    idle = _of_other_families(settings, file)
+    return file, (*notices, *_check_model(settings, file), *idle)
+
+
+def _of_other_families(settings: Settings, file: ModelFile) -> Iterator[str]:
+    """What belongs to other base models; a claim about the model itself was checked already."""
+    for name in settings.changed():
+        declared = declarations()[name]
+        if file.family not in declared.families and declared.section != "model":
+            yield f"{name} has no effect: {file.path.name} is a {file.label}"
 
 
 def _check_model(settings: Settings, file: ModelFile) -> Iterator[str]:
