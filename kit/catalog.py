@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from kit.errors import MissingPackage
+from kit.optimizer_rows import OPTIMIZERS as OPTIMIZERS
+from kit.optimizer_rows import Optimizer as Optimizer
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,12 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Optimizer:
-    """An optimizer and how its class is called."""
-
-    code: str
-    needs: str = ""  # the package to install
-    fallback: str = ""  # the row that takes over where this one cannot run
-    defaults: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    own_rate: bool = False  # chooses its own rate while relative_step is on
-
-
-@dataclass(frozen=True)
 class Schedule:
     """A learning-rate schedule and the settings that it reads."""
 
     code: str
     warms_up: bool = True
+    own: bool = False  # the optimizer's own, for those that choose their rate
     uses: tuple[str, ...] = ()
     least: float = 0.0  # the share it ends at where lr_scheduler_min_lr_ratio is blank
 
@@ -148,16 +140,6 @@ QUICK_PICKS: dict[str, str] = {
     "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
 }
 
-OPTIMIZERS: dict[str, Optimizer] = {
-    "AdamW": Optimizer("torch.optim:AdamW"),
-    "AdamW8bit": Optimizer("bitsandbytes.optim:AdamW8bit", needs="bitsandbytes", fallback="AdamW"),
-    "Adafactor": Optimizer(
-        "transformers.optimization:Adafactor",
-        defaults=MappingProxyType({"relative_step": True}),
-        own_rate=True,
-    ),
-}
-
 SCHEDULES: dict[str, Schedule] = {
     "constant": Schedule("kit.schedules:constant", warms_up=False),
     "constant_with_warmup": Schedule("kit.schedules:constant"),
@@ -183,6 +165,7 @@ SCHEDULES: dict[str, Schedule] = {
     "piecewise_constant": Schedule(
         "kit.schedules:piecewise_constant", warms_up=False, uses=("lr_scheduler_args",)
     ),
+    "adafactor": Schedule("kit.schedules:constant", warms_up=False, own=True),
 }
 
 _LORA_SETTINGS = (

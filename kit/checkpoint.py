@@ -22,7 +22,7 @@ import torch
 from kit.adapters.network import Network
 from kit.errors import OutputError
 from kit.events import Saved, StateKept
-from kit.optim import Learning
+from kit.optim import Learning, averaged, restore_optimizer
 from kit.planning import Plan
 from kit.runs import RunRecord, write_atomically, write_record
 from kit.states import STATE_FILE, keeps_states
@@ -99,7 +99,7 @@ class Checkpoint:
         if (made := state.get("optimizer_kind")) not in (None, self._optimizer_kind):
             raise ValueError(f"it was made with {made}, not with {self._optimizer_kind}")
         self.network.load_state_dict(state["network"])
-        self.learning.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.learning.optimizer, state["optimizer"])
         self.learning.schedule.load_state_dict(state["schedule"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -227,7 +227,8 @@ class Checkpoint:
         """Write the network now; suffix "" is the final file."""
         epoch = self.plan.epoch_of(step)
         path = self.plan.run.file(suffix)
-        self.write_file(path, step, epoch)
+        with averaged(self.learning):
+            self.write_file(path, step, epoch)
         return Saved(step, epoch, str(path))
 
     def _outdated(self, step: int, kind: str, epochs: int | None, steps: int | None) -> str:

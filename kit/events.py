@@ -61,8 +61,9 @@ class Stepped(Event):
     """One optimizer step is done.
 
     loss: mean loss of the step's batches; loss_average: mean over about one epoch of batches.
-    rates: learning rate of each parameter group that made this step; norm: gradient norm before
-    clipping.
+    rates: learning rate of each parameter group that made this step; given_rates: those that the
+    schedule gave, where the optimizer multiplied them by a step size that it estimates;
+    norm: gradient norm before clipping.
     seconds: wall time of the step; epoch counts from 1 and may be fractional.
     bands: mean loss of the images whose timestep fell into each quarter of the 1000, from the
     cleanest to the noisiest; None where there was none.
@@ -78,6 +79,7 @@ class Stepped(Event):
     seconds: float = 0.0
     bands: tuple[float | None, ...] = ()
     megabytes: int = 0
+    given_rates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kit import catalog, lora_file
-from kit.adapters.groups import PartRates
+from kit.adapters.groups import Group, PartRates
 from kit.adapters.network import Network, attach, parts_of
 from kit.devices import DTYPES
 from kit.families import Family
@@ -76,17 +76,33 @@ def made_learning(plan: Plan, family: Family, network: Network, device: torch.de
 
     Raises: SettingsError for arguments that the optimizer does not know; MissingPackage.
     """
-    basic = plan.settings.basic
     rates = PartRates(
         part_rates(plan.settings), _blocks(plan.settings, family), plus_ratios(plan.settings)
     )
-    return make_learning(
-        network.groups(rates),
-        optimizer_type=basic.optimizer_type,
-        optimizer_args=basic.optimizer_args,
-        lr_scheduler=basic.lr_scheduler,
-        shape=plan.shape,
-        device=device,
-        lr_scheduler_type=basic.lr_scheduler_type,
-        lr_scheduler_args=basic.lr_scheduler_args,
-    )
+    return make_learning(network.groups(rates), device=device, **_asked_for(plan))
+
+
+def rehearse(plan: Plan) -> None:
+    """Build optimizer and schedule for weights of one number: refuses before a model is loaded.
+
+    Raises: as made_learning.
+    """
+    groups = [
+        Group(name, rate, (nn.Parameter(torch.zeros(1)),))
+        for name, rate in part_rates(plan.settings).items()
+        if rate > 0
+    ]
+    make_learning(groups, device=torch.device("cpu"), **_asked_for(plan))
+
+
+def _asked_for(plan: Plan) -> dict[str, Any]:
+    """Optimizer and schedule as make_learning is told."""
+    basic = plan.settings.basic
+    return {
+        "optimizer_type": basic.optimizer_type,
+        "optimizer_args": basic.optimizer_args,
+        "lr_scheduler": basic.lr_scheduler,
+        "shape": plan.shape,
+        "lr_scheduler_type": basic.lr_scheduler_type,
+        "lr_scheduler_args": basic.lr_scheduler_args,
+    }

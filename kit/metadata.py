@@ -15,9 +15,8 @@ import kit
 from kit import catalog
 from kit.dataset_metadata import dataset_metadata
 from kit.planning import Plan
-from kit.settings import Captions, Settings, declarations, rules_noise
+from kit.settings import Captions, Settings, declarations, rules_noise, rules_optimizer
 from kit.settings.checks import caches_latents
-from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.public import public_name, public_settings
 from kit.settings.rules_blocks import given_lists, given_weights
 
@@ -125,8 +124,7 @@ def _lengths(plan: Plan) -> dict[str, Any]:
 def _rates(plan: Plan) -> dict[str, Any]:
     """An optimizer that chooses its own rate knows of the given ones only what is frozen."""
     basic = plan.settings.basic
-    own = catalog.OPTIMIZERS[basic.optimizer_type].own_rate
-    own = own and parse_optimizer_args(basic.optimizer_args).get("relative_step", True)
+    own = rules_optimizer.steers(plan.settings) == "rate"
     unet, text = (None if own and rate else rate for rate in (basic.unet_lr, basic.text_encoder_lr))
     named = basic.lr_scheduler_type or basic.lr_scheduler
     return {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from io import StringIO
 from typing import Any, Protocol
 
 import torch
@@ -57,6 +60,7 @@ class Learning:
     schedule: Schedule
     described: str  # as ss_optimizer: module.Class(name=value,...)
     own_rate: bool
+    one_rate: bool = False  # all groups must learn at the same rate
     notices: tuple[str, ...] = ()
 
 
@@ -78,23 +82,26 @@ def make_learning(
     Raises: SettingsError for arguments the optimizer does not know; MissingPackage.
     """
     given = parse_optimizer_args(optimizer_args)
-    row, notices = catalog.OPTIMIZERS[optimizer_type], []
-    if row.fallback and (reason := _cannot_run(row, device)):
-        notices.append(
-            f"{optimizer_type} cannot run here ({reason}); {row.fallback} is used instead"
-        )
-        optimizer_type, row = row.fallback, catalog.OPTIMIZERS[row.fallback]
-    arguments = {**row.defaults, **given}
-    own_rate = row.own_rate and bool(arguments.get("relative_step"))
-    optimizer = _built(row, optimizer_type, groups, arguments, own_rate=own_rate)
+    name, reason = _that_runs(optimizer_type, device)
+    row, notices = catalog.OPTIMIZERS[name], tuple[str, ...]()
+    if reason:
+        takes = parse_optimizer_args(row.takes)
+        kept = {k: v for k, v in given.items() if k in takes and _fits(v, takes[k])}
+        notices = (_told(optimizer_type, name, reason, [k for k in given if k not in kept]),)
+        given = kept
+    renamed = {row.renamed.get(key, key): value for key, value in given.items()}
+    arguments = {**row.defaults, **renamed}
+    steers = row.steers_with(arguments)
+    optimizer = _built(row, name, groups, arguments, own_rate=steers == "rate")
     schedule: Schedule
-    if own_rate:
+    if steers:
         schedule = OwnSchedule()
     elif lr_scheduler_type:
         schedule = make_foreign_schedule(optimizer, lr_scheduler_type, lr_scheduler_args)
     else:
         schedule = make_schedule(optimizer, lr_scheduler, shape)
-    return Learning(optimizer, schedule, _described(optimizer, arguments), own_rate, tuple(notices))
+    described = _described(optimizer, arguments)
+    return Learning(optimizer, schedule, described, steers == "rate", row.one_rate, notices)
 
 
 def make_schedule(optimizer: Optimizer, lr_scheduler: str, shape: Shape) -> LambdaLR:
@@ -134,7 +141,7 @@ def make_foreign_schedule(optimizer: Optimizer, name: str, arguments: str) -> LR
 
 
 def rates_of(learning: Learning) -> dict[str, float]:
-    """The rate of every group, by its name, that the next step uses."""
+    """The rate of every group, by its name, that the next step is given."""
     groups = learning.optimizer.param_groups
     return {group["name"]: _rate_of(learning, group) * factor_of(group) for group in groups}
 
@@ -161,6 +168,53 @@ def at_wished_rates(optimizer: Optimizer) -> Iterator[None]:
             group["lr"] = rate
 
 
+def effective_rates_of(learning: Learning) -> dict[str, float]:
+    """The rate of every group times the step size d that its optimizer estimates, where it does."""
+    rates = rates_of(learning)
+    return {
+        group["name"]: rates[group["name"]] * float(group.get("d", 1.0))
+        for group in learning.optimizer.param_groups
+    }
+
+
+def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Go on from a state, on the device where the weights lie."""
+    optimizer.load_state_dict(state)
+    for group in optimizer.param_groups:  # torch moves what belongs to weights, not to groups
+        for name, value in group.items():
+            if isinstance(value, torch.Tensor):
+                group[name] = value.to(group["params"][0].device)
+
+
+@contextmanager
+def averaged(learning: Learning) -> Iterator[None]:
+    """Inside the block the weights are what a schedule-free optimizer recommends: their average.
+
+    Afterwards they are what they were, to the last bit: turning an average back rounds, and a run
+    must not depend on how often it was looked at.
+    """
+    optimizer: Any = learning.optimizer
+    if not averages(optimizer):
+        yield
+        return
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    learnt = [weight.detach().clone() for weight in weights]
+    optimizer.eval()
+    try:
+        yield
+    finally:
+        optimizer.train()
+        with torch.no_grad():
+            for weight, kept in zip(weights, learnt, strict=True):
+                weight.copy_(kept)
+
+
+def averages(optimizer: Any) -> bool:
+    """The optimizer learns one set of weights and recommends another (Defazio et al. 2024)."""
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper has both, always
+    return hasattr(inner, "train") and hasattr(inner, "eval")
+
+
 def _rate_of(learning: Learning, group: dict[str, Any]) -> float:
     if not any(weight.requires_grad for weight in group["params"]):
         return 0.0  # it has stopped learning
@@ -183,19 +237,65 @@ def _built(
     own_rate: bool,
 ) -> Optimizer:
     kind = catalog.load(row.code, row.needs)
+    _check_names(kind, name, arguments)
     parameters = [
         {"params": list(group.weights), "lr": None if own_rate else group.rate, "name": group.name}
         for group in groups
     ]
     rate = None if own_rate else groups[0].rate
     try:
-        optimizer: Optimizer = kind(parameters, lr=rate, **arguments)
+        with redirect_stdout(StringIO()):  # some greet with what they were told
+            optimizer: Optimizer = kind(parameters, lr=rate, **arguments)
     except (TypeError, ValueError) as error:
         shown = " ".join(f"{key}={value}" for key, value in arguments.items())
         raise SettingsError(
             [f"[basic] optimizer_args: {name} does not take {shown!r}: {error}"]
         ) from error
+    if averages(optimizer):
+        learner: Any = optimizer
+        learner.train()
     return optimizer
+
+
+def _check_names(kind: Any, name: str, arguments: dict[str, Any]) -> None:
+    """Refuse arguments that the class does not name: some swallow any and use none."""
+    known = [
+        parameter.name
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    if unknown := [key for key in arguments if key not in known[1:] or key == "lr"]:
+        raise SettingsError(
+            [
+                f"[basic] optimizer_args: {name} does not take {', '.join(unknown)}; it takes "
+                f"{', '.join(key for key in known[1:] if key != 'lr')}"
+            ]
+        )
+
+
+def _that_runs(name: str, device: torch.device) -> tuple[str, str]:
+    """The name, or the first of its fallbacks that works on the device; and why."""
+    reasons = []
+    row = catalog.OPTIMIZERS[name]
+    while row.fallback and (reason := _cannot_run(row, device)):
+        reasons.append(reason)
+        name, row = row.fallback, catalog.OPTIMIZERS[row.fallback]
+    return name, (reasons or [""])[0]
+
+
+def _told(asked: str, name: str, reason: str, unused: Sequence[str]) -> str:
+    """What it means that another optimizer takes over."""
+    notice = f"{asked} cannot run here ({reason}); {name} is used instead"
+    wanted, other = (catalog.OPTIMIZERS[each].advised_lr for each in (asked, name))
+    if wanted and other and wanted != other:
+        notice += f", whose advised rate is {other:g}, not {wanted:g}"
+    return notice + (f", without {', '.join(unused)}" if unused else "")
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Betas of three numbers are none for an optimizer of two."""
+    lengths = {len(each) if isinstance(each, tuple) else 0 for each in (value, default)}
+    return len(lengths) == 1
 
 
 def _cannot_run(row: catalog.Optimizer, device: torch.device) -> str:
@@ -204,9 +304,13 @@ def _cannot_run(row: catalog.Optimizer, device: torch.device) -> str:
         # 8-bit states are used from 4096 values on; a smaller probe would not touch that code.
         probe = torch.nn.Parameter(torch.zeros(4096, device=device))
         probe.grad = torch.ones_like(probe)
-        catalog.load(row.code, row.needs)([probe], lr=1e-3).step()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore")
+            warnings.filterwarnings("error", message="Paged optimizers are not supported")
+            catalog.load(row.code, row.needs)([probe], lr=1e-3).step()
     except (
         KitError,
+        UserWarning,
         RuntimeError,
         NotImplementedError,
         OSError,

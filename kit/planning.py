@@ -27,7 +27,7 @@ from kit.hosts import host
 from kit.identity import fingerprint
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
-from kit.settings import Settings, rules_logs, rules_rates
+from kit.settings import Settings, rules_logs, rules_optimizer, rules_rates
 from kit.settings.checks import caches_latents, notices, problems
 from kit.settings.prompts import Prompt, parse_prompts
 from kit.settings.rules_rates import encoder_learns
@@ -194,6 +194,7 @@ class Plan:
         )
         if self.text_encoder_stop and encoder_learns(self.settings):
             yield f"the text encoder learns until step {self.text_encoder_stop}"
+        yield rules_optimizer.described(self.settings)
         yield f"seed {self.seed}, LoRA {self.run.kept_in / self.run.file('').name}"
         if self.run.home:
             yield f"works in {self.run.output_dir}, copied to {self.run.home} as it goes"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from typing import Any
 
 from kit.checkpoint import step_suffix
 from kit.devices import free_memory
 from kit.errors import KitError
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
+from kit.optim import averaged
 from kit.planning import Plan
 from kit.sampling import draw_samples
 from kit.wishes import RateWish, SampleWish, SaveWish, Wish, Wishes
@@ -24,7 +26,13 @@ def due_samples(
 ) -> Generator[Event, None, None]:
     """Draw what is due after this step; a wish to stop is heard after each picture."""
     if plan.sample_due(step):
-        yield from _unless_stopped(draw_samples(plan, shop.artist, shop.network, step), wishes)
+        yield from _unless_stopped(_drawn(plan, shop, step), wishes)
+
+
+def _drawn(plan: Plan, shop: Workshop, step: int, **which: Any) -> Generator[Event, None, None]:
+    """Sample pictures with the weights that a file would get."""
+    with averaged(shop.learning):
+        yield from draw_samples(plan, shop.artist, shop.network, step, **which)
 
 
 def _unless_stopped(
@@ -80,11 +88,17 @@ def _sampled(
         prompts = {shop.number_of(wish.prompt): wish.prompt}
     if not prompts:
         yield Noticed("Sample now: sample_prompts is blank, so there is nothing to draw")
-    yield from draw_samples(plan, shop.artist, shop.network, step, prompts=prompts, wished=True)
+    yield from _drawn(plan, shop, step, prompts=prompts, wished=True)
 
 
 def _rates_changed(wish: RateWish, shop: Workshop, step: int) -> Generator[Event, None, None]:
     groups = shop.learning.optimizer.param_groups
+    if shop.learning.one_rate and wish.group and len(groups) > 1:
+        yield Noticed(
+            f"The learning rate of {wish.group} stays as it is: the optimizer learns all parts at "
+            "one rate; change it for all"
+        )
+        return
     changed = {}
     for group in groups:
         if wish.group in ("", group["name"]) and group["lr"] is not None:

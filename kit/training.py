@@ -18,6 +18,7 @@ from kit.checkpoint import Checkpoint, step_suffix
 from kit.devices import at_work, peak_megabytes
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.mirroring import Mirror, mirrored
+from kit.optim import rates_of
 from kit.planning import Plan
 from kit.steering import due_samples, fulfil
 from kit.wishes import Wishes, interrupt_asks
@@ -57,6 +58,7 @@ def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, No
                 if wishes.stop_asked:
                     break
                 began, rates = time.monotonic(), shop.begin(step)
+                given = rates_of(shop.learning)
                 losses, norm = shop.learn(
                     shop.feed.window(step), count=plan.settings.basic.gradient_accumulation_steps
                 )
@@ -68,6 +70,7 @@ def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, No
                     loss=sum(losses) / len(losses),
                     loss_average=shop.losses.average,
                     rates=rates,
+                    given_rates={} if given == rates else given,
                     norm=norm,
                     seconds=time.monotonic() - began,
                     bands=shop.bands.take(),

@@ -44,9 +44,9 @@ from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
-from kit.learners import attached_network, made_learning, recompute_gradients
+from kit.learners import attached_network, made_learning, recompute_gradients, rehearse
 from kit.losses import Bands
-from kit.optim import Learning, at_wished_rates, rates_of
+from kit.optim import Learning, at_wished_rates, effective_rates_of
 from kit.planning import Plan
 from kit.sampling import Artist, rescales
 from kit.settings import Noise, Settings
@@ -78,7 +78,7 @@ class Workshop:
         stop = self.plan.text_encoder_stop
         if stop and step > stop:
             self.network.stop_text_encoders()
-        return rates_of(self.learning)
+        return effective_rates_of(self.learning)
 
     def learn(self, batches: Iterable[Batch], *, count: int) -> tuple[list[float], float]:
         """One optimizer step from `count` batches: their losses, and the gradient's norm.
@@ -213,7 +213,8 @@ class _dice_at(AbstractContextManager[None]):
 def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
     """Load, cache, attach, restore.
 
-    Raises: ModelError, DatasetError, DeviceError, LoraFileError; each says what to change.
+    Raises: ModelError, DatasetError, DeviceError, LoraFileError, SettingsError, MissingPackage;
+    each says what to change.
     """
     settings, began = plan.settings, time.time()
     require_model(settings)
@@ -221,6 +222,7 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
     if settings.machine.gpu_ids and device.type != "cuda":
         yield Noticed(f"gpu_ids has no effect: {describe(device)} trains, no NVIDIA GPU is there")
     check_precision(device, settings.memory.mixed_precision)
+    rehearse(plan)
     file, notices = find_model(settings)
     for text in notices:
         yield Noticed(text)

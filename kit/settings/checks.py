@@ -18,11 +18,11 @@ from kit.settings import (
     rules_machine,
     rules_memory,
     rules_noise,
+    rules_optimizer,
     rules_parts,
     rules_rates,
     rules_saving,
 )
-from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules_rates import encoder_learns, part_rates
 
@@ -121,13 +121,6 @@ def _sides_in_latents(settings: Settings) -> Iterator[str]:
         )
 
 
-def _optimizer_args(settings: Settings) -> Iterator[str]:
-    try:
-        parse_optimizer_args(settings.basic.optimizer_args)
-    except ValueError as error:
-        yield f"[basic] optimizer_args: {error}"
-
-
 def _prompts(settings: Settings) -> Iterator[str]:
     try:
         parse_prompts(settings.samples.sample_prompts)
@@ -166,24 +159,6 @@ def _strong_alpha(settings: Settings) -> Iterator[str]:
             f"network_alpha = {network.network_alpha:g} is more than network_dim = "
             f"{network.network_dim}: the LoRA "
             f"is applied at {strength:g} times its weights, and learns that much faster"
-        )
-
-
-def _own_rate(settings: Settings) -> Iterator[str]:
-    basic = settings.basic
-    row = catalog.OPTIMIZERS[basic.optimizer_type]
-    if not row.own_rate:
-        return
-    try:
-        given = parse_optimizer_args(basic.optimizer_args)
-    except ValueError:
-        return
-    if given.get("relative_step", True):
-        yield (
-            f"{basic.optimizer_type} chooses its own rate: learning_rate, unet_lr, text_encoder_lr "
-            "(except 0), "
-            "lr_scheduler and lr_warmup have no effect; with relative_step=False in optimizer_args "
-            "they have"
         )
 
 
@@ -243,11 +218,11 @@ PROBLEMS: tuple[Rule, ...] = (
     _dim_from_weights_without_file,
     _bucket_bounds,
     _sides_in_latents,
-    _optimizer_args,
     _prompts,
     _samples_without_prompts,
     *rules_rates.PROBLEMS,
     *rules_parts.PROBLEMS,
+    *rules_optimizer.PROBLEMS,
     *rules_captions.PROBLEMS,
     *rules_noise.PROBLEMS,
     *rules_machine.PROBLEMS,
@@ -257,9 +232,9 @@ PROBLEMS: tuple[Rule, ...] = (
 NOTICES: tuple[Rule, ...] = (
     *rules_rates.NOTICES,
     *rules_parts.NOTICES,
+    *rules_optimizer.NOTICES,
     _unused_network_settings,
     _strong_alpha,
-    _own_rate,
     _bucket_sizes_unused,
     _sample_steps_unused,
     _prompts_never_drawn,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from typing import Any
 
@@ -33,7 +34,9 @@ def parse_optimizer_args(text: str) -> dict[str, Any]:
 
 
 def _value(raw: str) -> Any:
-    """A Python literal; a word stays text."""
+    """A Python literal or inf; a word stays text."""
+    if raw.lower() == "inf":
+        return math.inf
     try:
         return ast.literal_eval(
             {"true": "True", "false": "False", "none": "None"}.get(raw.lower(), raw)

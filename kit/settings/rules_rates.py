@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit import catalog, schedules
+from kit.settings import rules_optimizer
 from kit.settings.optimizer_args import parse_optimizer_args
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ def encoder_learns(settings: Settings) -> bool:
 
 
 def warms_up(settings: Settings) -> bool:
-    """The schedule begins with a warm-up; constant ones and foreign classes do not."""
+    """The schedule begins with a warm-up; constant ones, foreign classes and optimizers do not."""
     basic = settings.basic
     if settings.rates.lr_warmup_only_constant and basic.lr_scheduler != "constant_with_warmup":
         return False
-    return catalog.SCHEDULES[basic.lr_scheduler].warms_up and not basic.lr_scheduler_type
+    foreign = basic.lr_scheduler_type or rules_optimizer.steers(settings)
+    return catalog.SCHEDULES[basic.lr_scheduler].warms_up and not foreign
 
 
 def least_share(settings: Settings) -> float:
@@ -78,6 +80,8 @@ def _arguments(settings: Settings) -> Iterator[str]:
 
 def _no_warmup(settings: Settings) -> Iterator[str]:
     basic = settings.basic
+    if rules_optimizer.steers(settings):
+        return  # told there
     if not warms_up(settings) and (basic.lr_warmup_steps or basic.lr_warmup):
         name = basic.lr_scheduler_type or basic.lr_scheduler
         if settings.rates.lr_warmup_only_constant:

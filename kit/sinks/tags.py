@@ -10,10 +10,13 @@ RATE_TAGS = {"text_encoder": "textencoder"}
 
 def scalars(event: Stepped) -> dict[str, float]:
     """Every number of a step, by tag."""
+    given = event.given_rates or event.rates
+    found = event.rates if event.given_rates else {}  # d, the step size that is estimated, times lr
     return {
         "loss/current": event.loss,
         "loss/average": event.loss_average,
-        **{f"lr/{RATE_TAGS.get(name, name)}": rate for name, rate in event.rates.items()},
+        **{f"lr/{RATE_TAGS.get(name, name)}": rate for name, rate in given.items()},
+        **{f"lr/d*lr/{RATE_TAGS.get(name, name)}": rate for name, rate in found.items()},
         "norm/grad_norm": event.norm,
     }
 

@@ -12,6 +12,7 @@ from kit import catalog
 from kit.networksize import network_size
 from kit.planning import Plan
 from kit.schedules import Formula, factor_at
+from kit.settings import rules_optimizer
 from kit.settings.rules_rates import rates
 from kit.ui.charts import ACCENT, nice_ticks
 from kit.ui.look import escaped
@@ -70,7 +71,7 @@ def rate_picture(plan: Plan) -> str:
 def _rates(plan: Plan) -> list[tuple[str, str, Callable[[int], float]]]:
     """Name, colour and course of each part that learns, as far as the schedule decides it."""
     basic = plan.settings.basic
-    if basic.lr_scheduler_type or catalog.OPTIMIZERS[basic.optimizer_type].own_rate:
+    if basic.lr_scheduler_type or rules_optimizer.steers(plan.settings):
         return []  # a foreign class or the optimizer decides, while it runs
     formula: Formula = catalog.load(catalog.SCHEDULES[basic.lr_scheduler].code)
     parts = zip(("U-Net", "text encoder"), (ACCENT, TEXT_COLOUR), rates(plan.settings), strict=True)

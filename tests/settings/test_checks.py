@@ -33,7 +33,24 @@ PROBLEMS = {
         dict(bucket_reso_steps=50),
         dict(enable_bucket=False, resolution="500,512"),
     ],
-    "_optimizer_args": [dict(optimizer_args="weight_decay")],
+    "_optimizer_args": [
+        dict(optimizer_args="weight_decay"),
+        dict(optimizer_args="wieght_decay=0.1"),
+        dict(optimizer_args="lr=1"),
+        dict(optimizer_type="AdamW", optimizer_args="d_coef=2"),
+    ],
+    "_one_rate": [
+        dict(optimizer_type="Prodigy"),
+        dict(optimizer_type="DAdaptAdam", unet_lr=1, text_encoder_lr=0.5),
+    ],
+    "_own_schedule_alone": [
+        dict(lr_scheduler="adafactor"),
+        dict(
+            lr_scheduler="adafactor",
+            optimizer_type="Adafactor",
+            optimizer_args="relative_step=False",
+        ),
+    ],
     "_arguments": [
         dict(lr_scheduler_args="gamma"),
         dict(lr_scheduler="piecewise_constant"),
@@ -107,10 +124,19 @@ NOTICES = {
         dict(dim_from_weights=True, network_weights="a.safetensors"),
     ],
     "_strong_alpha": [dict(network_dim=8, network_alpha=16)],
-    "_own_rate": [
+    "_takes_over": [
         dict(optimizer_type="Adafactor"),
         dict(optimizer_type="Adafactor", optimizer_args="relative_step=True"),
+        dict(optimizer_type="AdamWScheduleFree"),
+        dict(optimizer_type="AdamWScheduleFree", scale_weight_norms=1),
+        dict(optimizer_type="prodigyplus.ProdigyPlusScheduleFree", unet_lr=1, text_encoder_lr=1),
     ],
+    "_far_from_advised": [
+        dict(optimizer_type="Prodigy", text_encoder_lr=1e-4),
+        dict(unet_lr=0.1),
+        dict(optimizer_type="SGDNesterov"),
+    ],
+    "_optimizer_note": [dict(optimizer_type="SGDNesterov8bit", unet_lr=0.1, text_encoder_lr=0.1)],
     "_bucket_sizes_unused": [
         dict(min_bucket_reso=128),
         dict(max_bucket_reso=1024),
@@ -176,6 +202,17 @@ FINE = {
     "convolutions of LoCon": dict(LoRA_type="Kohya LoCon", conv_dim=4, conv_alpha=2),
     "Adafactor with our rate": dict(
         optimizer_type="Adafactor", optimizer_args="relative_step=False"
+    ),
+    "Prodigy at its advised rate": dict(
+        optimizer_type="Prodigy", unet_lr=1, text_encoder_lr=1, optimizer_args="d_coef=0.5"
+    ),
+    "Prodigy for one part": dict(optimizer_type="Prodigy", unet_lr=1, text_encoder_lr=0),
+    "D-Adaptation with the name that people know": dict(
+        optimizer_type="DAdaptLion", unet_lr=1, text_encoder_lr=1, optimizer_args="decouple=True"
+    ),
+    "ProdigyPlus without its average": dict(
+        optimizer_type="prodigyplus.ProdigyPlusScheduleFree", unet_lr=1, text_encoder_lr=0.5,
+        optimizer_args="use_schedulefree=False",
     ),
     "upscaling with bounds": dict(
         bucket_no_upscale=False, min_bucket_reso=320, max_bucket_reso=1024

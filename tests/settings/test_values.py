@@ -45,7 +45,8 @@ def test_all_problems_are_told_at_once():
         "[basic] epoch: 0 is outside of what is possible: a whole number from 1 to 100000",
         "[basic] lr_scheduler: 'cosinus' is not possible; it can be one of 'constant', "
         "'constant_with_warmup', 'linear', 'cosine', 'cosine_with_restarts', 'polynomial', "
-        "'cosine_with_min_lr', 'inverse_sqrt', 'warmup_stable_decay', 'rex', 'piecewise_constant'",
+        "'cosine_with_min_lr', 'inverse_sqrt', 'warmup_stable_decay', 'rex', 'piecewise_constant', "
+        "'adafactor'",
         "[noise] noise_offset: 'much' is not a number from 0 to 1",
     ]
 
