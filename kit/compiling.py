@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -48,7 +49,9 @@ def compile_unet(unet: nn.Module, machine: Machine) -> None:
 def _telling(compiled: Any, backend: str) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return compiled(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # advice to whoever writes compilers or diffusers
+                return compiled(*args, **kwargs)
         except TorchDynamoException as error:
             raise DeviceError(
                 f"dynamo_backend = {backend} cannot compile this U-Net: "

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from kit import catalog, devices
+from kit import catalog, devices, planning
 from kit.errors import DeviceError
 from kit.families import loading
 from kit.families.compressed import CompressedConv2d, CompressedLinear, Int8, compress
-from tests.support.parts import load_tiny
+from kit.workshop import prepare
+from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 
@@ -132,6 +133,19 @@ def test_a_run_over_it_learns_almost_the_same_and_goes_on_bit_for_bit(
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
     assert losses(straight) != plain
     assert losses(straight) == pytest.approx(plain, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", catalog.KINDS)
+def test_every_lora_type_learns_over_it_with_weights_in_bf16(model, images, tmp_path, kind):
+    changes = {"base_precision": "nf4", "mixed_precision": "bf16", "full_bf16": True}
+    changes["lr_warmup"] = 0
+    settings = toy_settings(model, images, tmp_path, LoRA_type=kind, **changes)
+    shop, _ = outcome(prepare(planning.plan(settings)))
+    before = {name: weight.clone() for name, weight in shop.network.named_parameters()}
+    told, _ = shop.learn(shop.feed.window(1), count=1)
+    shop.close()
+    assert all(torch.isfinite(torch.tensor(told)))
+    assert any(not torch.equal(w, before[n]) for n, w in shop.network.named_parameters())
 
 
 def test_a_device_that_cannot_is_told_with_the_setting(model, monkeypatch):
