@@ -245,6 +245,7 @@ LOGGERS: dict[str, Logger] = {
     ),
 }  # fmt: skip
 ALL_LOGGERS = "all"
+HUB = "kit.hub.uploading:Uploader"
 
 COMPILERS: dict[str, Compiler] = {
     "no": Compiler(),

@@ -83,7 +83,7 @@ class Checkpoint:
         start = self.plan.start
         if not self.plan.run.resumes and start is None:
             return 0
-        path = self.path if self.plan.run.resumes or start is None else start.file
+        path = self.path if self.plan.run.resumes or start is None else start.fetched()
         state = self._read(path)
         rates = _first_rates(self.learning)
         try:

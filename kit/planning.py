@@ -256,7 +256,7 @@ def plan(settings: Settings) -> Plan:
         raise SettingsError(found)
     dataset = scan_subsets(subsets) if subsets else _scan_folders(settings)
     prompts = parse_prompts(settings.samples.sample_prompts)
-    start = find_start(settings.saving.resume)
+    start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
     run = choose_run(
         settings.folders.output_dir,

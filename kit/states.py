@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.errors import SettingsError
+from kit.fetching import Place, fetch, fetch_record
 from kit.runs import read_record
 
 if TYPE_CHECKING:
@@ -28,20 +29,40 @@ class Start:
     file: Path
     seed: int
     step: int
+    place: Place | None = None  # where the file is still to be fetched from
+
+    def fetched(self) -> Path:
+        """The file; from the Hub, if it lies there.
+
+        Raises: SettingsError where it cannot be had.
+        """
+        return fetch(self.place, STATE_FILE) if self.place else self.file
 
 
-def find_start(resume: str) -> Start | None:
+def find_start(resume: str, *, on_hub: bool = False) -> Start | None:
     """The state that `resume` names: a state folder, or the folder of a run; None where blank.
+
+    on_hub: it names a state folder in a repository, of which only the record is fetched here.
 
     Raises: SettingsError where there is none that can be read.
     """
     if not resume.strip():
         return None
+    if on_hub:
+        return _start_on_hub(Place.named(resume))
     folder = Path(resume.strip()).expanduser()
     for file, record_dir in _places(folder):
         if file.is_file() and (record := read_record(record_dir)) and record.step:
             return Start(file, record.seed, record.step)
     raise SettingsError([f"[saving] resume: {_why_not(folder)}"])
+
+
+def _start_on_hub(named: Place) -> Start:
+    path, place = fetch_record(named, "run.json")
+    record = read_record(path.parent)
+    if record is None or not record.step:
+        raise SettingsError([f"[saving] resume: {named} holds no state that can be gone on from"])
+    return Start(Path(STATE_FILE), record.seed, record.step, place)
 
 
 def _places(folder: Path) -> Iterator[tuple[Path, Path]]:

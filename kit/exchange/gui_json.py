@@ -75,6 +75,8 @@ def as_json(values: Mapping[str, Any]) -> str:
 def _for_gui(name: str, usual: Any, flat: Mapping[str, Any]) -> Any:
     """A setting's value; the GUI has no blank numbers and no blank switches."""
     value = flat[name]
+    if isinstance(value, bool) and isinstance(usual, str):
+        return "true" if value else ""
     if value is not None:
         is_number = isinstance(value, int | float) and isinstance(usual, str)
         return (f"{value:g}" if value else "") if is_number else value
@@ -116,6 +118,8 @@ def _rules() -> dict[str, Rule]:
         "xformers": _attention,
         "log_with": _log_with,
         NAME: _additional,
+        "resume_from_huggingface": _resume_from_hub,
+        "huggingface_repo_visibility": _visibility,
         "optimizer_args": unquoted("optimizer_args"),
         "lr_scheduler_args": unquoted("lr_scheduler_args"),
         **{box: _other_family(label) for box, label in FAMILY_BOXES.items()},
@@ -194,6 +198,18 @@ def _additional(value: Any, entries: Entries) -> Outcome | None:
     if not problems:
         return taken
     return refused("; ".join(problems), **taken.changes)
+
+
+def _resume_from_hub(value: Any, entries: Entries) -> Outcome:
+    """The GUI has a text field for this switch: any text is on."""
+    return take("resume_from_huggingface", not is_blank(value))
+
+
+def _visibility(value: Any, entries: Entries) -> Outcome | None:
+    """Free text in the GUI: all but one word means private."""
+    if is_blank(value) or value in ("public", "private"):
+        return None
+    return take("huggingface_repo_visibility", "private", told="all but public means it there")
 
 
 def _other_family(label: str) -> Rule:

@@ -23,6 +23,7 @@ from kit.settings.blocks import Blocks
 from kit.settings.captions import Captions
 from kit.settings.extra import Extra
 from kit.settings.folders import Folders
+from kit.settings.hub import Hub
 from kit.settings.images import Images
 from kit.settings.logs import Logs
 from kit.settings.machine import Machine
@@ -37,9 +38,9 @@ from kit.settings.saving import Saving
 from kit.settings.setting import Declared, Section
 
 __all__ = [
-    "Basic", "Blocks", "Captions", "Declared", "Extra", "Folders", "Images", "Logs", "Machine",
-    "Memory", "Metadata", "Model", "Network", "Noise", "Rates", "Samples", "Saving", "Section",
-    "Settings", "declarations",
+    "Basic", "Blocks", "Captions", "Declared", "Extra", "Folders", "Hub", "Images", "Logs",
+    "Machine", "Memory", "Metadata", "Model", "Network", "Noise", "Rates", "Samples", "Saving",
+    "Section", "Settings", "declarations",
 ]  # fmt: skip
 
 # What files of other programs may carry and ours never do, with where it belongs.
@@ -65,6 +66,7 @@ class Settings(BaseModel):
     saving: Saving = Saving()
     logs: Logs = Logs()
     samples: Samples = Samples()
+    hub: Hub = Hub()
     metadata: Metadata = Metadata()
     extra: Extra = Extra()
 

@@ -14,6 +14,7 @@ from kit.settings import (
     Settings,
     declarations,
     rules_captions,
+    rules_hub,
     rules_logs,
     rules_machine,
     rules_memory,
@@ -228,6 +229,7 @@ PROBLEMS: tuple[Rule, ...] = (
     *rules_machine.PROBLEMS,
     *rules_memory.PROBLEMS,
     *rules_logs.PROBLEMS,
+    *rules_hub.PROBLEMS,
 )
 NOTICES: tuple[Rule, ...] = (
     *rules_rates.NOTICES,
@@ -246,4 +248,5 @@ NOTICES: tuple[Rule, ...] = (
     *rules_memory.NOTICES,
     *rules_saving.NOTICES,
     *rules_logs.NOTICES,
+    *rules_hub.NOTICES,
 )

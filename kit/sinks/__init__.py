@@ -19,7 +19,7 @@ from kit import catalog
 from kit.errors import without_secrets
 from kit.events import Event, Failed, Noticed
 from kit.runs import Run, bring_back
-from kit.settings import Settings, rules_logs
+from kit.settings import Settings, rules_hub, rules_logs
 from kit.sinks.background import Background, Sink, muted
 from kit.sinks.console import Console
 from kit.sinks.history import JsonLines, read_events
@@ -51,9 +51,14 @@ def listening(
 
 
 def _chosen(run: Run, settings: Settings | None) -> Iterator[Any]:
-    """The loggers that the settings name, each from its row."""
-    for name in rules_logs.loggers(settings) if settings else ():
-        sink = catalog.load(catalog.LOGGERS[name].code)(run, settings)
+    """The loggers that the settings name, each from its row, and the Hub."""
+    if settings is None:
+        return
+    codes = [catalog.LOGGERS[name].code for name in rules_logs.loggers(settings)]
+    if rules_hub.uploads(settings):
+        codes.append(catalog.HUB)
+    for code in codes:
+        sink = catalog.load(code)(run, settings)
         yield Background(sink) if getattr(sink, "waits", False) else sink
 
 

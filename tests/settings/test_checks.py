@@ -87,6 +87,12 @@ PROBLEMS = {
         dict(logging_dir="logs", log_tracker_name="a:b"),
     ],
     "_gone_backend": [dict(dynamo_backend="ofi")],
+    "_repo_id": [dict(huggingface_repo_id="cats"), dict(huggingface_repo_id="a/b/c")],
+    "_path_in_repo": [dict(huggingface_path_in_repo="../x"), dict(huggingface_path_in_repo="/x")],
+    "_resume_place": [
+        dict(resume_from_huggingface=True),
+        dict(resume_from_huggingface=True, resume="anna/cats"),
+    ],
     "_gpu_numbers": [dict(gpu_ids="all"), dict(gpu_ids="-1")],
 }  # fmt: skip
 NOTICES = {
@@ -175,6 +181,10 @@ NOTICES = {
     "_idle_memory": [
         dict(skip_cache_check=True),
         dict(highvram=True, cache_latents=False),
+    ],
+    "_idle_hub_settings": [
+        dict(async_upload=True),
+        dict(huggingface_repo_id="anna/cats", save_state_to_huggingface=True),
     ],
     "_further_gpus": [dict(gpu_ids="1,0")],
     "_blocks_unused": [

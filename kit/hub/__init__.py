@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: LoRA files, states, and a card that tells how a LoRA was made."""

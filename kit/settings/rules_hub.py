@@ -1,0 +1,71 @@
+"""Rules about the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kit.settings import Settings
+
+REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+UPLOADS = (
+    "async_upload", "huggingface_path_in_repo", "huggingface_repo_type",
+    "huggingface_repo_visibility", "save_state_to_huggingface",
+)  # fmt: skip
+
+
+def uploads(settings: Settings) -> bool:
+    """Something is sent to the Hub."""
+    return bool(settings.hub.huggingface_repo_id.strip())
+
+
+def _repo_id(settings: Settings) -> Iterator[str]:
+    repo = settings.hub.huggingface_repo_id.strip()
+    if repo and not REPO.fullmatch(repo):
+        yield f"[hub] huggingface_repo_id: {repo!r} is not of the form owner/name"
+
+
+def _path_in_repo(settings: Settings) -> Iterator[str]:
+    path = settings.hub.huggingface_path_in_repo.strip()
+    if "\\" in path or path.startswith("/") or ".." in path.split("/"):
+        yield (
+            f"[hub] huggingface_path_in_repo: {path!r} is no folder inside a repository; write one "
+            "such as loras/cats"
+        )
+
+
+def _resume_place(settings: Settings) -> Iterator[str]:
+    resume = settings.saving.resume.strip()
+    if not settings.hub.resume_from_huggingface:
+        return
+    if not resume:
+        yield (
+            "[hub] resume_from_huggingface: resume is blank; write owner/name/folder there, such "
+            "as anna/cats/cats-000002-state"
+        )
+    elif resume.partition(":")[0].count("/") < 2:
+        yield (
+            f"[saving] resume: {resume!r} names no folder of a repository, which "
+            "resume_from_huggingface asks for; write owner/name/folder"
+        )
+
+
+def _idle_hub_settings(settings: Settings) -> Iterator[str]:
+    changed, saving = settings.changed(), settings.saving
+    if not uploads(settings):
+        for name in UPLOADS:
+            if name in changed:
+                yield f"{name} has no effect: huggingface_repo_id is blank"
+    elif settings.hub.save_state_to_huggingface and not (
+        saving.save_state or saving.save_state_on_train_end
+    ):
+        yield (
+            "save_state_to_huggingface has no effect: no state folder is written; set save_state "
+            "or save_state_on_train_end"
+        )
+
+
+PROBLEMS = (_repo_id, _path_in_repo, _resume_place)
+NOTICES = (_idle_hub_settings,)
