@@ -2,9 +2,8 @@
 
 from kit.ui.dashboard import Dashboard
 from kit.ui.form import Form
-from kit.ui.running import listeners, results, run, show, watch
+from kit.ui.running import listeners, results, run, show, wait, watch
 from kit.ui.session import Session
-from kit.ui.waiting import wait
 
 __all__ = [
     "Dashboard",

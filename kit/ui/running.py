@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from kit import catalog
+from kit import catalog, planning
 from kit.events import Event, Finished
 from kit.planning import Plan
 from kit.settings import Settings
@@ -19,6 +20,9 @@ from kit.ui.gallery import Results
 from kit.ui.remembered import remember, remembered
 from kit.ui.session import Session
 from kit.ui.train_bar import TrainBar
+from kit.ui.waiting import until_over
+
+AUTOTRAIN = "LORA_KIT_AUTOTRAIN"
 
 _form: Form | None = None  # the newest
 _follower: Follower | None = None  # of what is watched
@@ -64,6 +68,21 @@ def watch(run_dir: str | Path) -> Dashboard:
             _follower.start()
     dashboard.show()
     return dashboard
+
+
+async def wait() -> None:
+    """Stay busy until the run of this kernel is over; return at once where there is none.
+
+    The notebook's stop sign asks the run to end after its step; pressed again, at once. Where the
+    variable LORA_KIT_AUTOTRAIN is 1, as for a notebook that runs without a person, what stands in
+    the form is trained first.
+
+    Raises: what ended the run, if it failed.
+    """
+    install()
+    if os.environ.get(AUTOTRAIN) == "1" and Session.current is None and _form is not None:
+        Session.start(planning.plan(_form.settings))
+    await until_over()
 
 
 def results() -> Results | str:

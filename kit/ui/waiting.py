@@ -25,13 +25,8 @@ PERIOD = 0.05  # seconds between two looks
 COMM = {"comm_open", "comm_msg", "comm_close", "comm_info_request"}
 
 
-async def wait() -> None:
-    """Wait until the run in this kernel is over; return at once where there is none.
-
-    The notebook's stop sign asks the run to end after its step; pressed again, at once.
-
-    Raises: what ended the run, if it failed.
-    """
+async def until_over() -> None:
+    """Wait for the run in this kernel; what `kit.wait` says of itself is what this does."""
     session = Session.current
     if session is None or not session.is_running():
         print(_nothing_runs(session))

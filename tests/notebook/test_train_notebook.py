@@ -42,8 +42,7 @@ def test_it_is_a_valid_notebook_with_named_cells(notebook):
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     ids = [cell.id for cell in notebook.cells]
     assert ids == [
-        "title", "set-up", "about-form", "form", "about-plan", "plan",
-        "about-train", "train", "about-results", "results",
+        "title", "set-up", "form", "wait", "about-results", "results",
     ]  # fmt: skip
 
 
@@ -54,13 +53,14 @@ def test_it_holds_no_outputs_and_no_widget_state(notebook):
         assert cell.execution_count is None
 
 
-def test_a_cell_has_at_most_five_lines(notebook):
-    for cell in code_cells(notebook):
-        assert 1 <= len(lines_of(cell)) <= 5, cell.id
+def test_a_cell_is_a_line_or_the_set_up(notebook):
+    lengths = {cell.id: len(lines_of(cell)) for cell in code_cells(notebook)}
+    assert lengths.pop("set-up") <= 6
+    assert set(lengths.values()) == {1}
 
 
 def test_cells_have_no_logic(notebook):
-    """One loop over the events, and one question in the set-up: is this Colab?"""
+    """One question in the set-up: is this Colab?"""
     logic = (
         ast.If,
         ast.For,
@@ -77,10 +77,7 @@ def test_cells_have_no_logic(notebook):
         ]
         for cell in code_cells(notebook)
     }
-    assert {name: nodes for name, nodes in found.items() if nodes} == {
-        "set-up": ["If"],
-        "train": ["For"],
-    }
+    assert {name: nodes for name, nodes in found.items() if nodes} == {"set-up": ["If"]}
 
 
 def test_every_cell_uses_only_public_names_of_the_kit(notebook):
@@ -94,6 +91,7 @@ def test_every_cell_is_a_form_on_colab(notebook):
     for cell in code_cells(notebook):
         assert re.match(r'# @title \d\. [\w ]+ \{ display-mode: "form" \}\n', cell.source), cell.id
         assert cell.metadata["cellView"] == "form"
+        assert cell.metadata["jupyter"] == {"source_hidden": True}
 
 
 def test_the_repository_is_named_in_one_place_and_the_badge_agrees(notebook):
@@ -105,10 +103,11 @@ def test_the_repository_is_named_in_one_place_and_the_badge_agrees(notebook):
     assert badge in notebook.cells[0].source
 
 
-def run(notebook, folder, monkeypatch):
+def run(notebook, folder, monkeypatch, *, trains=False):
     """Run all cells in a fresh kernel whose current folder is `folder`."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("LORA_KIT_EXAMPLE_STEPS", str(STEPS))
+    monkeypatch.setenv("LORA_KIT_AUTOTRAIN", "1" if trains else "")
     client = NotebookClient(
         notebook,
         timeout=600,
@@ -124,14 +123,32 @@ def outputs_of(notebook, name):
     return cell.outputs
 
 
-def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
+def text_of(notebook, name):
+    return "".join(output.get("text", "") for output in outputs_of(notebook, name))
+
+
+def add(notebook, code):
+    """A cell of the test's own at the end."""
+    notebook.cells.append(nbformat.v4.new_code_cell(code, id="added"))
+
+
+def test_run_all_opens_the_form_and_trains_nothing(notebook, tmp_path, monkeypatch):
+    twice = code_cells(nbformat.read(NOTEBOOK, as_version=4))
+    for cell in twice:
+        cell.id += "-again"
+    notebook.cells += twice
+    add(notebook, "import sys; print('torch' in sys.modules, kit.Session.current)")
     done = run(notebook, tmp_path, monkeypatch)
-    errors = [
-        out for cell in code_cells(done) for out in cell.outputs if out.output_type == "error"
-    ]
-    assert errors == []
     assert "widget-view" in json.dumps(outputs_of(done, "form"))
-    assert f"{STEPS} steps in all" in outputs_of(done, "plan")[0].text
+    assert text_of(done, "wait") == "Nothing is running yet.\n"
+    assert "Results go to" in text_of(done, "set-up")
+    assert "press Train" in json.dumps(outputs_of(done, "results-again"))
+    assert text_of(done, "added") == "False None\n"
+    assert not list(tmp_path.rglob("*.run"))
+
+
+def test_without_a_person_it_trains_from_top_to_bottom(notebook, tmp_path, monkeypatch):
+    done = run(notebook, tmp_path, monkeypatch, trains=True)
     assert len(list((tmp_path / "output").glob("*.safetensors"))) == 1
     (result,) = outputs_of(done, "results")
     assert ".safetensors" in result.data["text/html"]
@@ -142,10 +159,10 @@ def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
 
 def test_a_mistake_of_the_person_is_a_quiet_panel_and_stops_there(notebook, tmp_path, monkeypatch):
     (form,) = (cell for cell in notebook.cells if cell.id == "form")
-    form.source += '\nform.fields["train_data_dir"].value = "/nowhere"'
+    form.source = 'kit.show(kit.example().replace(train_data_dir="/nowhere"))'
     with pytest.raises(CellExecutionError):
-        run(notebook, tmp_path, monkeypatch)
-    (panel,) = outputs_of(notebook, "plan")
+        run(notebook, tmp_path, monkeypatch, trains=True)
+    (panel,) = outputs_of(notebook, "wait")
     assert panel.output_type == "display_data"
     assert "does not exist" in panel.data["text/html"]
-    assert outputs_of(notebook, "train") == []
+    assert outputs_of(notebook, "results") == []

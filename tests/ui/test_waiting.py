@@ -7,6 +7,7 @@ from queue import Empty
 
 import pytest
 
+import kit.ui
 from kit.errors import Diverged
 from kit.ui import waiting
 from kit.ui.session import Session
@@ -16,20 +17,20 @@ pytestmark = pytest.mark.usefixtures("kernel")
 
 
 def test_it_returns_at_once_where_nothing_runs(capsys):
-    asyncio.run(waiting.wait())
+    asyncio.run(kit.ui.wait())
     assert capsys.readouterr().out == "Nothing is running yet.\n"
 
 
 def test_colab_is_told_what_the_cell_is_for(capsys, monkeypatch):
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
-    asyncio.run(waiting.wait())
+    asyncio.run(kit.ui.wait())
     assert "After pressing Train, run this cell" in capsys.readouterr().out
 
 
 def test_vs_code_is_not_kept_busy(small_plan, capsys, monkeypatch):
     monkeypatch.setenv("VSCODE_PID", "1")
     session = Session.start(small_plan, train=Script().train)
-    asyncio.run(waiting.wait())
+    asyncio.run(kit.ui.wait())
     assert session.is_running()
     assert "VS Code" in capsys.readouterr().out
 
@@ -38,7 +39,7 @@ def test_it_waits_until_the_run_is_over_and_raises_what_ended_it(small_plan):
     error = Diverged("The loss is no number.")
     session = Session.start(small_plan, train=Script(error=error, pace=0.01).train)
     with pytest.raises(Diverged):
-        asyncio.run(waiting.wait())
+        asyncio.run(kit.ui.wait())
     assert not session.is_running()
 
 
@@ -61,7 +62,7 @@ def test_the_stop_sign_asks_the_first_time_and_ends_at_once_the_second(small_pla
         press_stop()
 
     threading.Thread(target=press_twice, daemon=True).start()
-    asyncio.run(waiting.wait())
+    asyncio.run(kit.ui.wait())
     assert asked == [True]
     assert session.dashboard.history.state == "stopped"
     assert signal.getsignal(signal.SIGINT) is before
@@ -72,7 +73,7 @@ def test_a_cell_that_is_cancelled_is_a_stop_sign_too(small_plan):
     session = Session.start(small_plan, train=Script().train)
 
     async def cancelled():
-        task = asyncio.ensure_future(waiting.wait())
+        task = asyncio.ensure_future(kit.ui.wait())
         await asyncio.sleep(0.2)
         task.cancel()
         await task

@@ -1,0 +1,103 @@
+"""A run behind a real kernel, spoken to over the wire as a front end does.
+
+These pass on ipykernel 6.17 (Colab's), 6.29 and 7: run them in an environment of each.
+"""
+
+import queue
+import time
+from pathlib import Path
+
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+import kit
+
+ROOT = Path(kit.__file__).parents[1]
+BEGIN = """
+import sys
+import kit
+sys.path.insert(0, "tests/ui")
+from runs import Script
+from kit.ui.session import Session
+settings = kit.example().replace(output_dir={folder!r}, output_name={name!r})
+session = Session.start(kit.plan(settings), train=Script(steps=100_000, pace=0.02).train)
+print(session.dashboard.controls.stop.model_id)
+"""
+
+
+class Kernel:
+    """A kernel and its client."""
+
+    def __init__(self, folder):
+        self.manager, self.client = start_new_kernel(cwd=str(ROOT))
+        self.folder = folder
+
+    def close(self):
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+    def begin(self, name):
+        """Start a run that never ends by itself; returns the model of its Stop button."""
+        return self.run(BEGIN.format(folder=str(self.folder), name=name)).strip()
+
+    def run(self, code):
+        return self.outcome(self.client.execute(code))
+
+    def outcome(self, request, seconds=60):
+        """What the cell prints; an error is raised."""
+        text, limit = "", time.monotonic() + seconds
+        while time.monotonic() < limit:
+            try:
+                message = self.client.get_iopub_msg(timeout=1)
+            except queue.Empty:
+                continue
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            content = message["content"]
+            text += content.get("text", "") if message["msg_type"] == "stream" else ""
+            assert message["msg_type"] != "error", content["evalue"]
+            if content.get("execution_state") == "idle":
+                return text
+        raise AssertionError(f"the cell did not end in time; it printed {text!r}")
+
+    def click(self, model):
+        data = {"method": "custom", "content": {"event": "click"}}
+        content = {"comm_id": model, "data": data}
+        session = self.client.session
+        self.client.shell_channel.send(session.msg("comm_msg", content))
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    kernel = Kernel(tmp_path_factory.mktemp("runs"))
+    yield kernel
+    kernel.close()
+
+
+STATE = "session.join(20); print(session.dashboard.history.state, session.is_running())"
+
+
+def test_a_click_gets_through_while_the_cell_waits_and_other_cells_come_after(kernel):
+    stop = kernel.begin("clicked")
+    waiting = kernel.client.execute("await kit.wait()\nprint('over')")
+    time.sleep(0.5)
+    later = kernel.client.execute(STATE)
+    kernel.click(stop)
+    assert kernel.outcome(waiting) == "over\n"
+    assert kernel.outcome(later) == "stopped False\n"
+
+
+def test_the_notebooks_stop_sign_ends_the_run_and_the_cell_goes_on(kernel):
+    kernel.begin("interrupted")
+    waiting = kernel.client.execute("await kit.wait()\nprint('over')")
+    time.sleep(0.5)
+    kernel.manager.interrupt_kernel()
+    assert kernel.outcome(waiting) == "over\n"
+    assert kernel.run(STATE) == "stopped False\n"
+
+
+def test_without_a_waiting_cell_clicks_come_at_once_and_cells_run_beside_it(kernel):
+    stop = kernel.begin("idle")
+    assert kernel.run("print(session.is_running())") == "True\n"
+    kernel.click(stop)
+    assert kernel.run(STATE) == "stopped False\n"
