@@ -85,9 +85,9 @@ class Memory(Section, box="Parameters / Advanced"):
     full_fp16: bool = setting(
         False,
         "Full fp16 training (experimental)",
-        "The LoRA's weights, gradients and optimizer state in fp16, too. Saves a few MB for a "
-        "small LoRA, at most what its file takes six times over, and small updates are rounded "
-        "away: better left off. Only with Mixed precision fp16.",
+        "The LoRA's weights, gradients and optimizer state in fp16, too. Saves about four times "
+        "the size of the LoRA's fp16 file on the GPU, and small updates are rounded away: better "
+        "left off. Only with Mixed precision fp16.",
     )
     full_bf16: bool = setting(
         False,
