@@ -70,6 +70,8 @@ class Kind:
     network_module: str  # ss_network_module
     adapts_convolutions: bool
     uses: tuple[str, ...]
+    shapes: str = "kit.tensorshapes:lora"  # which tensors it keeps beside a layer
+    needs_even_blocks: bool = False  # its rank is the side of blocks that not every layer has
 
 
 @dataclass(frozen=True)
@@ -168,16 +170,64 @@ SCHEDULES: dict[str, Schedule] = {
     "adafactor": Schedule("kit.schedules:constant", warms_up=False, own=True),
 }
 
-_LORA_SETTINGS = (
-    "network_dim", "network_alpha", "network_dropout", "rank_dropout", "module_dropout",
-    "scale_weight_norms", "network_weights", "dim_from_weights",
-)  # fmt: skip
+_FILE_SETTINGS = ("network_weights", "dim_from_weights")
+_DROPOUTS = ("network_dropout", "rank_dropout", "module_dropout")
+_RANK = ("network_dim", "network_alpha", "rs_lora")
+_CONVOLUTIONS = ("conv_dim", "conv_alpha")
+_LORA_SETTINGS = (*_RANK, *_DROPOUTS, "scale_weight_norms", *_FILE_SETTINGS)
+_LYCORIS_SETTINGS = (*_DROPOUTS, "rank_dropout_scale", *_FILE_SETTINGS)
+_FACTORED = (*_RANK, *_CONVOLUTIONS, *_LYCORIS_SETTINGS, "scale_weight_norms")
+_ROTATION = ("network_dim", "conv_dim", *_LYCORIS_SETTINGS, "constraint", "rescaled")
+_PRODUCT = ("use_tucker", "use_scalar", "dora_wd")
+
+
+def _lycoris(code: str, shapes: str, *uses: str, **traits: bool) -> Kind:
+    shapes = f"kit.tensorshapes:{shapes}"
+    return Kind(f"kit.adapters.{code}", "lycoris.kohya", True, uses, shapes, **traits)
+
 
 KINDS: dict[str, Kind] = {
     "Standard": Kind("kit.adapters.lora:Lora", "networks.lora", False, _LORA_SETTINGS),
     "Kohya LoCon": Kind(
-        "kit.adapters.lora:Lora", "networks.lora", True, (*_LORA_SETTINGS, "conv_dim", "conv_alpha")
+        "kit.adapters.lora:Lora", "networks.lora", True, (*_LORA_SETTINGS, *_CONVOLUTIONS)
     ),
+    "Kohya DyLoRA": Kind(
+        "kit.adapters.dylora:DyLora",
+        "networks.dylora",
+        True,
+        (*_LORA_SETTINGS, *_CONVOLUTIONS, "unit"),
+    ),
+    "Kohya LoHa": Kind(
+        "kit.adapters.loha:Loha",
+        "networks.loha",
+        True,
+        (*_FACTORED, "use_tucker"),
+        "kit.tensorshapes:loha",
+    ),
+    "Kohya LoKr": Kind(
+        "kit.adapters.lokr:Lokr",
+        "networks.lokr",
+        True,
+        (*_FACTORED, "use_tucker", "factor"),
+        "kit.tensorshapes:lokr",
+    ),
+    "LoRA-FA": Kind("kit.adapters.lora:LoraFa", "networks.lora_fa", False, _LORA_SETTINGS),
+    "LyCORIS/LoCon": _lycoris("locon:Locon", "lora", *_FACTORED, *_PRODUCT, "bypass_mode"),
+    "LyCORIS/LoHa": _lycoris("loha:Loha", "loha", *_FACTORED, *_PRODUCT),
+    "LyCORIS/LoKr": _lycoris(
+        "lokr:Lokr", "lokr", *_FACTORED, *_PRODUCT, "factor", "decompose_both"
+    ),
+    "LyCORIS/iA3": _lycoris("direct:Ia3", "ia3", *_LYCORIS_SETTINGS, "train_on_input"),
+    "LyCORIS/DyLoRA": Kind(
+        "kit.adapters.dylora:DyLora",
+        "lycoris.kohya",
+        True,
+        (*_LORA_SETTINGS, *_CONVOLUTIONS, "unit"),
+    ),
+    "LyCORIS/GLoRA": _lycoris("glora:Glora", "glora", *_FACTORED),
+    "LyCORIS/Diag-OFT": _lycoris("oft:DiagOft", "oft", *_ROTATION),
+    "LyCORIS/BOFT": _lycoris("oft:Boft", "boft", *_ROTATION, needs_even_blocks=True),
+    "LyCORIS/Native Fine-Tuning": _lycoris("direct:Full", "full", *_LYCORIS_SETTINGS),
 }
 
 

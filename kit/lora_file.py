@@ -39,13 +39,14 @@ KINDS = {
         "LoHa": r"hada_(?:w[12]_[ab]|t[12])",
         "LoKr": r"lokr_(?:w[12](?:_[ab])?|t[12])",
         "OFT": r"oft_(?:blocks|diag)",
-        "IA3": r"on_input",
-        "GLoRA": r"[ab][12]\.weight",
+        "GLoRA": r"(?:[ab][12]|bm)\.weight",
         "full difference": r"diff(?:_b)?",
         "norm": r"[wb]_norm",
         "": r"alpha|dora_scale|rescale",
     }.items()
 }
+# A plain "weight" is iA3's only beside a name that cannot be a base model's.
+KINDS["IA3"] = re.compile(r"(lora_\w+)\.(on_input|weight)")
 
 # Found in a tensor's name -> what the file is instead. The first that fits counts.
 _OTHERS: dict[str, tuple[str, ...]] = {

@@ -14,6 +14,7 @@ from typing import Any
 import kit
 from kit import catalog
 from kit.dataset_metadata import dataset_metadata
+from kit.exchange.networks import arguments_of
 from kit.planning import Plan
 from kit.settings import Captions, Settings, declarations, rules_noise, rules_optimizer
 from kit.settings.checks import caches_latents
@@ -157,6 +158,8 @@ def _network(settings: Settings) -> dict[str, Any]:
     args |= {name: share for name, share in dropouts.items() if share}
     written: dict[str, Any] = {name: f"{value:.9g}" for name, value in args.items()}
     written |= _parts(settings)
+    given = arguments_of(settings).items()  # the type's own, such as LyCORIS' algorithm
+    written |= {name: v for name, v in given if name not in ("conv_dim", "conv_alpha", *written)}
     if written:
         written["dropout"] = network.network_dropout or None
         facts["ss_network_args"] = json.dumps(written)

@@ -8,19 +8,21 @@ linear), inputs, outputs, and how many there are.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from kit import catalog
 from kit.settings import Settings
 from kit.settings.rules_blocks import uses_blocks
 from kit.settings.rules_rates import part_rates
+from kit.tensorshapes import Shapes
 
 LAYERS = Path(__file__).parent / "modelfile" / "layers.json"
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
-TENSORS_PER_LAYER = 3  # down, up and alpha
 BYTES_PER_TENSOR = 130  # of a safetensors header: name, type, shape and place
 
 
@@ -63,8 +65,13 @@ def network_size(settings: Settings, family: str) -> NetworkSize | None:
         return None
     chosen = list(_sized(settings, layer_shapes(family)))
     layers = sum(shape.count for shape, _ in chosen)
-    weights = sum(_lora_weights(shape, rank) * shape.count for shape, rank in chosen)
-    header = layers * TENSORS_PER_LAYER * BYTES_PER_TENSOR
+    try:
+        kept = [(_tensors(settings, shape, rank), shape.count) for shape, rank in chosen]
+    except ValueError:
+        return None  # a rank that does not fit, which the run's start will tell
+    weights = sum(math.prod(shape) * count for found, count in kept for shape in found)
+    tensors = sum((len(found) + 1) * count for found, count in kept)  # 1: alpha
+    header = tensors * BYTES_PER_TENSOR
     file = (weights + layers) * BYTES[settings.saving.save_precision] + header
     return NetworkSize(layers, weights, file)
 
@@ -79,6 +86,20 @@ def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple
             yield shape, network.network_dim if small else network.conv_dim or network.network_dim
 
 
-def _lora_weights(shape: LayerShape, rank: int) -> int:
-    """Down and up part of one layer."""
-    return rank * (shape.inputs * max(1, shape.kernel) ** 2 + shape.outputs)
+def _tensors(settings: Settings, shape: LayerShape, rank: int) -> list[tuple[int, ...]]:
+    """The shapes of what is kept beside one layer; every layer counts as one with a bias."""
+    network = settings.network
+    row = catalog.KINDS[network.LoRA_type]
+    kernel = (shape.kernel, shape.kernel) if shape.kernel else ()
+    shapes = catalog.load(row.shapes)
+    asked: dict[str, Any] = {
+        "use_tucker": network.use_tucker,
+        "dora_wd": network.dora_wd,
+        "factor": network.factor,
+        "decompose_both": network.decompose_both,
+        "rescaled": network.rescaled,
+        "train_on_input": network.train_on_input,
+    }
+    asked = {name: value for name, value in asked.items() if name in row.uses}
+    found: Shapes = shapes((shape.outputs, shape.inputs, *kernel), rank, **asked)
+    return [shape for shape in found.values() if shape]  # without marks, which have no side

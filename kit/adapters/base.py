@@ -1,27 +1,51 @@
 """What every LoRA type has in common: a place beside one layer, a start, a change, a file's names.
 
-A type brings the formula (`delta`, and `change` where that is cheaper than building the delta) and
-the names of its tensors; hooks, dropouts of whole modules, files and groups are the same for all.
+A type brings its formula (`change` of the layer's output, `delta` of its weight) and the names of
+its tensors; hooks, skipped modules, norms and files are the same for all.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
+from torch.nn import Parameter, functional
+
+from kit.addresses import seed_at
+from kit.tensorshapes import Shapes
 
 AdaptedLayer = nn.Linear | nn.Conv2d
+Start = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Adapter(nn.Module, ABC):
     """The learned change of one frozen layer; float32 whatever the layer's precision."""
 
+    # The roles of a file's module that this type reads: these, and at will those.
+    NEEDS: ClassVar[frozenset[str]] = frozenset()
+    MAY: ClassVar[frozenset[str]] = frozenset()
+
     multiplier: float = 1.0  # 1 as trained, 0 not at all
     module_dropout: float = 0.0
+
+    @classmethod
+    def reads(cls, shapes: Shapes) -> bool:
+        """A file's module with these roles is of this type."""
+        return bool(shapes) and cls.NEEDS <= shapes.keys() <= cls.NEEDS | cls.MAY
+
+    @staticmethod
+    def rank_of(shapes: Shapes) -> int:
+        """The rank of a file's module; 0 for types without one."""
+        return 0
+
+    @staticmethod
+    def options_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What a file's module decides beside shapes, rank and alpha."""
+        return {}
 
     @property
     def draws(self) -> bool:
@@ -33,12 +57,16 @@ class Adapter(nn.Module, ABC):
         """Draw the first weights for this address; untrained, the layer is not changed."""
 
     @abstractmethod
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The change of the layer's output."""
+    def change(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """The change of the layer's output, at this multiplier, dropouts included."""
 
     @abstractmethod
     def delta(self) -> Tensor:
         """The change of the layer's weight at multiplier 1, float32, in the weight's shape."""
+
+    def delta_bias(self) -> Tensor | None:
+        """The change of the layer's bias at multiplier 1, for types that change it."""
+        return None
 
     @abstractmethod
     def take(self, tensors: Mapping[str, Tensor]) -> None:
@@ -56,7 +84,7 @@ class Adapter(nn.Module, ABC):
         return tuple(self.parameters())
 
     def fast(self) -> tuple[Parameter, ...]:
-        """Those of `learning` that start as zeros and lie at the output: LoRA+ speeds these up.
+        """Of two factors the one that starts as zeros, whose rate LoRA+ raises; else nothing.
 
         Source: LoRA+, Hayou et al. 2024, https://arxiv.org/abs/2402.12354.
         """
@@ -68,16 +96,20 @@ class Adapter(nn.Module, ABC):
             self.training and self.module_dropout and torch.rand(()).item() < self.module_dropout
         ):
             return output
-        return output + self(inputs[0]).to(output.dtype)
+        return output + self.change(inputs[0], output).to(output.dtype)
+
+    def length(self) -> float:
+        """How long the change of the weight is (Frobenius norm)."""
+        return self.delta().norm().item()
 
     @torch.no_grad()
     def limit_norm(self, longest: float) -> tuple[float, bool]:
-        """Scale the weights so that the change is no longer than `longest` (Frobenius).
+        """Scale the weights so that the change is no longer than `longest`.
 
         Returns the norm afterwards and whether it was scaled. Source: max-norm regularisation,
         https://github.com/kohya-ss/sd-scripts/pull/545 (behaviour).
         """
-        length = self.delta().norm().item()
+        length = self.length()
         if length <= longest:
             return length, False
         self.shrink(longest / length)
@@ -86,3 +118,90 @@ class Adapter(nn.Module, ABC):
     def shrink(self, share: float) -> None:
         """Scale the change to this share of itself; types that cannot are never asked."""
         raise NotImplementedError
+
+
+def zeros(weight: Tensor, _generator: torch.Generator) -> Tensor:
+    """A start that changes nothing."""
+    return torch.zeros(weight.shape)
+
+
+def ones(weight: Tensor, _generator: torch.Generator) -> Tensor:
+    """A start of factors that change nothing."""
+    return torch.ones(weight.shape)
+
+
+def uniform(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Within 1 / sqrt(inputs): Kaiming's uniform rule with a = sqrt(5) (He et al. 2015).
+
+    torch's own rule for linear layers, and the reference's for the down part.
+    """
+    bound = 1 / math.sqrt(weight[0].numel())
+    return (torch.rand(weight.shape, generator=generator) * 2 - 1) * bound
+
+
+def normal(spread: float) -> Start:
+    """Normally distributed around 0."""
+
+    def start(weight: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.randn(weight.shape, generator=generator) * spread
+
+    return start
+
+
+@torch.no_grad()
+def begin(weight: Tensor, rule: Start, *address: int | str) -> None:
+    """Fill a weight by a rule; the same address gives the same numbers."""
+    weight.copy_(rule(weight, torch.Generator().manual_seed(seed_at(*address))))
+
+
+def weight_shape(layer: AdaptedLayer) -> tuple[int, ...]:
+    """The shape of a layer's weight, also where the weight itself is stored otherwise."""
+    if isinstance(layer, nn.Conv2d):
+        inside = layer.in_channels // layer.groups
+        return (layer.out_channels, inside, *layer.kernel_size)
+    return (layer.out_features, layer.in_features)
+
+
+def applied(layer: AdaptedLayer, inputs: Tensor, weight: Tensor, **changes: Any) -> Tensor:
+    """Another weight, without bias, used as the layer uses its own.
+
+    changes: what a convolution does otherwise, such as stride=1.
+    """
+    inputs, weight = _alike(inputs, weight)
+    if not isinstance(layer, nn.Conv2d):
+        return functional.linear(inputs, weight)
+    usual = {
+        "stride": layer.stride,
+        "padding": layer.padding,
+        "dilation": layer.dilation,
+        "groups": layer.groups,
+    }
+    return functional.conv2d(inputs, weight, None, **cast(Any, usual | changes))
+
+
+def pointwise(layer: AdaptedLayer, inputs: Tensor, weight: Tensor) -> Tensor:
+    """A weight that mixes channels at each place alone: a linear layer or a 1x1 convolution."""
+    if isinstance(layer, nn.Conv2d):
+        weight = weight.reshape(*weight.shape[:2], 1, 1)
+        return applied(layer, inputs, weight, stride=1, padding=0, dilation=1, groups=1)
+    return applied(layer, inputs, weight)
+
+
+def _alike(inputs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """In one precision: that of autocast, which chooses itself, else 32 bits."""
+    if torch.is_autocast_enabled(inputs.device.type):
+        return inputs, weight
+    return inputs.float(), weight.float()
+
+
+def without_bias(layer: AdaptedLayer, output: Tensor) -> Tensor:
+    """What the layer's weight made of its inputs, float32."""
+    if layer.bias is None:
+        return output.float()
+    return output.float() - per_output(layer, layer.bias.float())
+
+
+def per_output(layer: AdaptedLayer, values_O: Tensor) -> Tensor:
+    """One value for each output, in a shape that multiplies the layer's output."""
+    values_O = values_O.reshape(-1)
+    return values_O[:, None, None] if isinstance(layer, nn.Conv2d) else values_O

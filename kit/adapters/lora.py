@@ -7,16 +7,16 @@ https://github.com/KohakuBlueleaf/LyCORIS (idea), with the 3x3 kernel in the dow
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
-from kit.adapters.base import AdaptedLayer, Adapter
-from kit.addresses import seed_at
+from kit.adapters.base import AdaptedLayer, Adapter, Start, begin, normal, uniform
+from kit.adapters.formula import strength
+from kit.tensorshapes import Shapes
 
 
 def lora_delta(up: Tensor, down: Tensor, scale: float) -> Tensor:
@@ -35,6 +35,8 @@ class Lora(Adapter):
     adapter changes nothing.
     """
 
+    NEEDS = frozenset({"lora_up.weight", "lora_down.weight"})
+
     alpha: Tensor
 
     def __init__(
@@ -46,14 +48,19 @@ class Lora(Adapter):
         dropout: float = 0.0,
         rank_dropout: float = 0.0,
         module_dropout: float = 0.0,
+        rs_lora: bool = False,
+        found: Shapes | None = None,
     ) -> None:
-        """An alpha of 0 means alpha = rank; the dropouts act while training only."""
+        """An alpha of 0 means alpha = rank; the dropouts act while training only.
+
+        rs_lora: the strength is alpha / sqrt(rank). found: the shapes of a file's tensors; the rank
+        is theirs then.
+        """
         super().__init__()
         self.rank, self.dropout = rank, dropout
         self.rank_dropout, self.module_dropout = rank_dropout, module_dropout
-        alpha = alpha or float(rank)
-        self.scale = alpha / rank
-        self.register_buffer("alpha", torch.tensor(float(alpha)))
+        self.scale, kept = strength(rank, alpha, rs_lora=rs_lora)
+        self.register_buffer("alpha", torch.tensor(kept))
         self.lora_down: nn.Linear | nn.Conv2d
         self.lora_up: nn.Linear | nn.Conv2d
         if isinstance(layer, nn.Conv2d):
@@ -74,43 +81,61 @@ class Lora(Adapter):
         nn.init.zeros_(self.lora_up.weight)
         self.to(torch.float32)
 
+    @staticmethod
+    def rank_of(shapes: Shapes) -> int:
+        """The rank of a file's module."""
+        return shapes["lora_down.weight"][0]
+
     @property
     def draws(self) -> bool:
         """The forward pass draws random numbers while training."""
         return bool(self.dropout or self.rank_dropout or self.module_dropout)
 
     def start(self, *address: int | str) -> None:
-        """Draw the down part for this address: uniform within 1 / sqrt(inputs), as the reference.
+        """The down part by the reference's rule, for this address; the up part is zeros."""
+        begin(self.lora_down.weight, self.down_start(), *address)
 
-        That is Kaiming's uniform rule with a = sqrt(5) (He et al. 2015), torch's own for linear
-        layers.
-        """
-        weight = self.lora_down.weight
-        bound = 1 / math.sqrt(weight[0].numel())
-        generator = torch.Generator().manual_seed(seed_at(*address))
-        draws = torch.rand(weight.shape, generator=generator) * 2 - 1
-        with torch.no_grad():
-            weight.copy_(draws * bound)
+    def down_start(self) -> Start:
+        """How the down part starts."""
+        return uniform
+
+    def change(self, inputs: Tensor, _output: Tensor) -> Tensor:
+        """The change of the layer's output."""
+        change: Tensor = self(inputs)
+        return change
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The change of the layer's output."""
+        """The change of the layer's output, from its inputs alone."""
+        return self.through(inputs, self.lora_up.weight, self.lora_down.weight)
+
+    def through(self, inputs: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        """Down and up by these parts, with this adapter's strength and dropouts."""
         if not torch.is_autocast_enabled(inputs.device.type):
-            inputs = inputs.to(self.lora_down.weight.dtype)
-        hidden, scale = self.lora_down(inputs), self.scale
+            inputs = inputs.to(down.dtype)
+        hidden, scale = self._mixed(inputs, down), self.scale
         if self.training and self.dropout:
             hidden = functional.dropout(hidden, self.dropout)
         if self.training and self.rank_dropout:
             hidden = hidden * self._kept_ranks(hidden)
             scale /= 1 - self.rank_dropout  # what remains is strengthened, so the mean stays
-        change: Tensor = self.lora_up(hidden) * (scale * self.multiplier)
-        return change
+        is_conv = isinstance(self.lora_up, nn.Conv2d)
+        out = functional.conv2d(hidden, up) if is_conv else functional.linear(hidden, up)
+        return out * (scale * self.multiplier)
+
+    def _mixed(self, inputs: Tensor, down: Tensor) -> Tensor:
+        like = self.lora_down
+        if not isinstance(like, nn.Conv2d):
+            return functional.linear(inputs, down)
+        place = cast(Any, (like.stride, like.padding, like.dilation))
+        return functional.conv2d(inputs, down, None, *place)
 
     def _kept_ranks(self, hidden: Tensor) -> Tensor:
         """Zeros and ones per sample and rank, in a shape that multiplies `hidden`."""
-        kept_BR = torch.rand(hidden.shape[0], self.rank, device=hidden.device) > self.rank_dropout
-        between = (1,) * (hidden.dim() - 2)
         is_conv = isinstance(self.lora_down, nn.Conv2d)
-        shape = (-1, self.rank, *between) if is_conv else (-1, *between, self.rank)
+        ranks = hidden.shape[1 if is_conv else -1]
+        kept_BR = torch.rand(hidden.shape[0], ranks, device=hidden.device) > self.rank_dropout
+        between = (1,) * (hidden.dim() - 2)
+        shape = (-1, ranks, *between) if is_conv else (-1, *between, ranks)
         return kept_BR.to(hidden.dtype).reshape(shape)
 
     def fast(self) -> tuple[Parameter, ...]:
@@ -135,6 +160,23 @@ class Lora(Adapter):
             raise ValueError(f"rank {down.shape[0]} in the file, {self.rank} here")
         if up.numel() != own[0].numel() or down.numel() != own[1].numel():
             raise ValueError(f"shapes {tuple(up.shape)} x {tuple(down.shape)} do not fit the layer")
-        strength = float(tensors.get("alpha", self.rank)) / self.rank
+        theirs = float(tensors.get("alpha", self.rank)) / self.rank
         own[1].copy_(down.reshape(own[1].shape))
-        own[0].copy_(up.reshape(own[0].shape).float() * (strength / self.scale))
+        own[0].copy_(up.reshape(own[0].shape).float() * (theirs / self.scale))
+
+
+class LoraFa(Lora):
+    """A LoRA whose down part stays as it was drawn: only the up part learns.
+
+    Source: LoRA-FA, Zhang et al. 2023, https://arxiv.org/abs/2308.03303; the spread of the start is
+    sd-scripts' networks/lora_fa.py's.
+    """
+
+    def down_start(self) -> Start:
+        """Normally distributed, by inputs and rank (Glorot and Bengio 2010)."""
+        inputs = self.lora_down.weight[0].numel()
+        return normal((2 / (inputs + self.rank)) ** 0.5)
+
+    def learning(self) -> tuple[Parameter, ...]:
+        """The up part."""
+        return self.fast()

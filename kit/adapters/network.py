@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kit import catalog
 from kit.adapters.base import Adapter
+from kit.adapters.continuing import Entry, entries_of, start_from
 from kit.adapters.groups import Group, PartRates, grouped
-from kit.errors import LoraFileError
+from kit.errors import SettingsError
 from kit.families import Family, Layer
 from kit.families.names import block_number
 from kit.settings import Network as NetworkSettings
@@ -122,7 +124,8 @@ def attach(
 
     Raises: LoraFileError where the file does not fit.
     """
-    files = _by_module(start or {})
+    kind: type[Adapter] = catalog.load(catalog.KINDS[settings.LoRA_type].code)
+    files = entries_of(start or {}, (kind,))
     blocks = blocks or BlockPlan()
     sizes = {
         layer.name: size
@@ -131,11 +134,12 @@ def attach(
         and (size := _size_of(settings, layer, files, blocks)) is not None
     }
     layers = {layer.name: layer for layer in family.layers() if layer.name in sizes}
-    network = Network({name: _made(settings, layers[name], sizes[name]) for name in sizes}, layers)
+    made = {name: _made(settings, layers[name], sizes[name], files.get(name)) for name in sizes}
+    network = Network(made, layers)
     for name, adapter in network.named():
         adapter.start(seed, "lora", name)
     if start:
-        _start_from(network, files, settings)
+        start_from(dict(network.named()), files, settings.LoRA_type)
     return network
 
 
@@ -144,21 +148,48 @@ def parts_of(family: Family) -> frozenset[str]:
     return frozenset(layer.part for layer in family.layers())
 
 
-def _made(settings: NetworkSettings, layer: Layer, size: Size) -> Adapter:
-    kind = catalog.load(catalog.KINDS[settings.LoRA_type].code)
-    adapter: Adapter = kind(
-        layer.module,
-        rank=size.rank,
-        alpha=size.alpha,
-        dropout=settings.network_dropout,
-        rank_dropout=settings.rank_dropout,
-        module_dropout=settings.module_dropout,
-    )
+def _made(settings: NetworkSettings, layer: Layer, size: Size, entry: Entry | None) -> Adapter:
+    """An adapter with the settings that its type uses; of the file's shape if asked for."""
+    row = catalog.KINDS[settings.LoRA_type]
+    options = {
+        option: value for option, (name, value) in _options(settings).items() if name in row.uses
+    }
+    if entry and settings.dim_from_weights:
+        options |= {"found": entry.shapes, **entry.kind.options_of(entry.tensors)}
+        options.pop("rs_lora", None)  # the file's alpha is the strength already
+    kind: type[Any] = catalog.load(row.code)
+    try:
+        adapter: Adapter = kind(layer.module, rank=size.rank, alpha=size.alpha, **options)
+    except ValueError as error:
+        raise SettingsError(
+            [f"[network] network_dim: LoRA_type = {settings.LoRA_type}: {layer.name}: {error}"]
+        ) from error
     return adapter.to(layer.module.weight.device)
 
 
+def _options(network: NetworkSettings) -> dict[str, tuple[str, Any]]:
+    """What adapters are told: their word for it, the setting's name, its value."""
+    return {
+        "dropout": ("network_dropout", network.network_dropout),
+        "rank_dropout": ("rank_dropout", network.rank_dropout),
+        "rank_dropout_scale": ("rank_dropout_scale", network.rank_dropout_scale),
+        "module_dropout": ("module_dropout", network.module_dropout),
+        "rs_lora": ("rs_lora", network.rs_lora),
+        "unit": ("unit", network.unit),
+        "factor": ("factor", network.factor),
+        "decompose_both": ("decompose_both", network.decompose_both),
+        "use_tucker": ("use_tucker", network.use_tucker),
+        "use_scalar": ("use_scalar", network.use_scalar),
+        "dora_wd": ("dora_wd", network.dora_wd),
+        "bypass_mode": ("bypass_mode", network.bypass_mode),
+        "constrain": ("constraint", network.constraint),
+        "rescaled": ("rescaled", network.rescaled),
+        "train_on_input": ("train_on_input", network.train_on_input),
+    }
+
+
 def _size_of(
-    settings: NetworkSettings, layer: Layer, files: dict[str, _Entry], blocks: BlockPlan
+    settings: NetworkSettings, layer: Layer, files: dict[str, Entry], blocks: BlockPlan
 ) -> Size | None:
     """Rank and alpha for a layer; None where it gets no adapter."""
     block = block_number(layer.name)
@@ -170,75 +201,6 @@ def _size_of(
         return None
     size = blocks.size(block, is_conv3x3=layer.is_conv3x3, network=settings)
     return Size(*size) if size else None
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One module of a LoRA file."""
-
-    up: Tensor
-    down: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-
-def _by_module(tensors: dict[str, Tensor]) -> dict[str, _Entry]:
-    """A LoRA file's modules by name; a missing alpha means alpha = rank."""
-    roles: dict[str, set[str]] = {}
-    for key in tensors:
-        name, _, role = key.partition(".")
-        roles.setdefault(name, set()).add(role)
-    entries = {}
-    for name, found in roles.items():
-        up, down = tensors.get(f"{name}.lora_up.weight"), tensors.get(f"{name}.lora_down.weight")
-        # What else a module may hold, such as dora_scale or lora_mid, changes what it does.
-        if up is None or down is None or found - {"alpha", "lora_up.weight", "lora_down.weight"}:
-            raise LoraFileError(
-                f"network_weights: the module {name} holds {', '.join(sorted(found))}, "
-                "not lora_up and lora_down alone.",
-                "Files of the types Standard and Kohya LoCon can be continued.",
-                "Choose a file that was trained with one of them.",
-            )
-        alpha = tensors.get(f"{name}.alpha")
-        entries[name] = _Entry(
-            up, down, float(alpha) if alpha is not None else float(down.shape[0])
-        )
-    return entries
-
-
-def _start_from(network: Network, files: dict[str, _Entry], settings: NetworkSettings) -> None:
-    own = dict(network.named())
-    if unknown := [name for name in files if name not in own]:
-        raise LoraFileError(
-            f"network_weights holds {len(unknown)} modules that LoRA_type = {settings.LoRA_type} "
-            "has no place "
-            f"for on this base model, e.g. {unknown[0]}.",
-            "A file fits the family and the LoRA type it was trained with.",
-            "Choose Kohya LoCon for a file with convolutions, or a base model of the file's "
-            "family.",
-        )
-    misfits = []
-    for name, entry in files.items():
-        try:
-            own[name].take(
-                {
-                    "lora_up.weight": entry.up.float(),
-                    "lora_down.weight": entry.down.float(),
-                    "alpha": torch.tensor(entry.alpha),
-                }
-            )
-        except ValueError as error:
-            misfits.append(f"{name}: {error}")
-    if misfits:
-        raise LoraFileError(
-            f"network_weights does not fit: {misfits[0]}"
-            + (f", and {len(misfits) - 1} more." if len(misfits) > 1 else "."),
-            "Rank and layers must be those of the file.",
-            "Turn dim_from_weights on, or set network_dim (and conv_dim) to the file's rank.",
-        )
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -13,6 +13,7 @@ from kit.errors import SettingsError
 from kit.settings import (
     Settings,
     declarations,
+    rules_adapters,
     rules_captions,
     rules_hub,
     rules_logs,
@@ -139,22 +140,10 @@ def _samples_without_prompts(settings: Settings) -> Iterator[str]:
         )
 
 
-def _unused_network_settings(settings: Settings) -> Iterator[str]:
-    kind = catalog.KINDS[settings.network.LoRA_type]
-    for name in ("conv_dim", "conv_alpha"):
-        changed = getattr(settings.network, name) != declarations()[name].default
-        if changed and name not in kind.uses:
-            yield (
-                f"{name} has no effect: LoRA_type = {settings.network.LoRA_type} adapts no 3x3 "
-                "convolutions"
-            )
-    if settings.network.dim_from_weights:
-        yield "network_dim and network_alpha have no effect: dim_from_weights is on"
-
-
 def _strong_alpha(settings: Settings) -> Iterator[str]:
     network = settings.network
-    if network.network_alpha > network.network_dim and not network.dim_from_weights:
+    is_read = "network_alpha" in catalog.KINDS[network.LoRA_type].uses
+    if network.network_alpha > network.network_dim and is_read and not network.dim_from_weights:
         strength = network.network_alpha / network.network_dim
         yield (
             f"network_alpha = {network.network_alpha:g} is more than network_dim = "
@@ -221,6 +210,7 @@ PROBLEMS: tuple[Rule, ...] = (
     _sides_in_latents,
     _prompts,
     _samples_without_prompts,
+    *rules_adapters.PROBLEMS,
     *rules_rates.PROBLEMS,
     *rules_parts.PROBLEMS,
     *rules_optimizer.PROBLEMS,
@@ -235,7 +225,7 @@ NOTICES: tuple[Rule, ...] = (
     *rules_rates.NOTICES,
     *rules_parts.NOTICES,
     *rules_optimizer.NOTICES,
-    _unused_network_settings,
+    *rules_adapters.NOTICES,
     _strong_alpha,
     _bucket_sizes_unused,
     _sample_steps_unused,

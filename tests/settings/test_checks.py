@@ -10,6 +10,14 @@ SOUND = Settings()
 RULES = {rule.__name__: rule for rule in (*checks.PROBLEMS, *checks.NOTICES)}
 
 PROBLEMS = {
+    "_unit": [
+        dict(LoRA_type="Kohya DyLoRA", unit=3),
+        dict(LoRA_type="LyCORIS/DyLoRA", unit=4, conv_dim=6),
+    ],
+    "_blocks_that_do_not_fit": [
+        dict(LoRA_type="LyCORIS/BOFT"),
+        dict(LoRA_type="LyCORIS/BOFT", network_dim=16, conv_dim=8),
+    ],
     "_blocks": [dict(block_dims="4,4"), dict(down_lr_weight="slope")],
     "_nothing_learns": [
         dict(unet_lr=0, text_encoder_lr=0),
@@ -124,10 +132,19 @@ NOTICES = {
         dict(token_warmup_min=2),
         dict(cached_caption_variants=2),
     ],
-    "_unused_network_settings": [
+    "_unread": [
         dict(conv_dim=4),
         dict(conv_alpha=4),
-        dict(dim_from_weights=True, network_weights="a.safetensors"),
+        dict(factor=4),
+        dict(LoRA_type="LyCORIS/iA3", network_dim=4),
+        dict(LoRA_type="LyCORIS/GLoRA", use_tucker=True),
+        dict(LoRA_type="LyCORIS/LoHa", bypass_mode=True),
+    ],
+    "_sizes_of_a_file": [dict(dim_from_weights=True, network_weights="a.safetensors")],
+    "_dropouts_that_are_off": [
+        dict(LoRA_type="LyCORIS/LoKr", rank_dropout_scale=True),
+        dict(LoRA_type="LyCORIS/LoCon", bypass_mode=True),
+        dict(LoRA_type="LyCORIS/LoCon", bypass_mode=True, rank_dropout=0.1, dora_wd=True),
     ],
     "_strong_alpha": [dict(network_dim=8, network_alpha=16)],
     "_takes_over": [

@@ -1,0 +1,109 @@
+"""Going on from a LoRA file: which modules it has, of which type, and what fits where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kit.adapters.base import Adapter
+from kit.errors import LoraFileError
+from kit.tensorshapes import Shapes
+
+# A tensor that only one family of types has -> LoRA types that can go on from such a file.
+WRITTEN_BY = {
+    "hada_w1_a": "LyCORIS/LoHa or Kohya LoHa",
+    "lokr_w1": "LyCORIS/LoKr or Kohya LoKr",
+    "lokr_w1_a": "LyCORIS/LoKr or Kohya LoKr",
+    "a1.weight": "LyCORIS/GLoRA",
+    "on_input": "LyCORIS/iA3",
+    "diff": "LyCORIS/Native Fine-Tuning",
+    "oft_blocks": "LyCORIS/Diag-OFT or LyCORIS/BOFT",
+    "lora_mid.weight": "LyCORIS/LoCon",
+    "dora_scale": "LyCORIS/LoCon",
+    "lora_up.weight": "Standard, Kohya LoCon or LyCORIS/LoCon",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One module of a LoRA file."""
+
+    kind: type[Adapter]
+    tensors: Mapping[str, Tensor]  # by role
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of all but alpha."""
+        return {role: tuple(t.shape) for role, t in self.tensors.items() if role != "alpha"}
+
+    @property
+    def rank(self) -> int:
+        """0 for types without one."""
+        return self.kind.rank_of(self.shapes)
+
+    @property
+    def alpha(self) -> float:
+        """A missing alpha means alpha = rank."""
+        return float(self.tensors.get("alpha", self.rank))
+
+
+def entries_of(tensors: Mapping[str, Tensor], kinds: Iterable[type[Adapter]]) -> dict[str, Entry]:
+    """A LoRA file's modules by name; kinds: the adapters that the LoRA type may use.
+
+    Raises: LoraFileError where a module is of another type.
+    """
+    modules: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, role = key.partition(".")
+        modules.setdefault(name, {})[role] = tensor
+    entries = {}
+    for name, roles in modules.items():
+        shapes = {role: tuple(t.shape) for role, t in roles.items() if role != "alpha"}
+        kind = next((kind for kind in kinds if kind.reads(shapes)), None)
+        if kind is None:
+            raise LoraFileError(
+                f"network_weights: the module {name} holds {', '.join(sorted(roles))}, which the "
+                "chosen LoRA_type does not.",
+                "A file can be continued with the type that it was trained with.",
+                f"Set LoRA_type to {_writers(roles)}, or choose another file.",
+            )
+        entries[name] = Entry(kind, roles)
+    return entries
+
+
+def _writers(roles: Iterable[str]) -> str:
+    found = set(roles)
+    return next((kinds for role, kinds in WRITTEN_BY.items() if role in found), "the file's")
+
+
+def start_from(
+    adapters: Mapping[str, Adapter], entries: Mapping[str, Entry], lora_type: str
+) -> None:
+    """Give every adapter its module's tensors.
+
+    Raises: LoraFileError where the file has modules without a place, or of another size.
+    """
+    if unknown := [name for name in entries if name not in adapters]:
+        raise LoraFileError(
+            f"network_weights holds {len(unknown)} modules that LoRA_type = {lora_type} has no "
+            f"place for on this base model, e.g. {unknown[0]}.",
+            "A file fits the family and the LoRA type it was trained with.",
+            "Choose a type that adapts these layers (Kohya LoCon or LyCORIS/LoCon for "
+            "convolutions), or a base model of the file's family.",
+        )
+    misfits = []
+    for name, entry in entries.items():
+        try:
+            adapters[name].take({role: tensor.float() for role, tensor in entry.tensors.items()})
+        except ValueError as error:
+            misfits.append(f"{name}: {error}")
+    if misfits:
+        raise LoraFileError(
+            f"network_weights does not fit: {misfits[0]}"
+            + (f", and {len(misfits) - 1} more." if len(misfits) > 1 else "."),
+            "Rank and layers must be those of the file.",
+            "Turn dim_from_weights on, or set network_dim (and conv_dim) and the type's own "
+            "settings to the file's.",
+        )

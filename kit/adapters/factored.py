@@ -1,0 +1,113 @@
+"""Types whose change is a product of factors: what they share are a scalar and DoRA.
+
+Shapes: O outputs of the layer, I inputs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from kit.adapters.base import AdaptedLayer, applied, begin
+from kit.adapters.formula import Formula
+from kit.tensorshapes import Shapes
+
+MAGNITUDE = "dora_scale"
+
+
+def decomposed(weight: Tensor, change: Tensor, magnitude: Tensor) -> Tensor:
+    """What DoRA adds to a weight: m (W + d) / |W + d| - W, the norms over each output.
+
+    Written so that neither part is lost when d is small. Source: Liu et al. 2024,
+    https://arxiv.org/abs/2402.09353, eq. 5, with LyCORIS' norms (of outputs, gradients included).
+    """
+    norms = (weight + change).flatten(1).norm(dim=1) + torch.finfo(weight.dtype).eps
+    ratio = magnitude / norms.reshape(magnitude.shape)
+    return (ratio - 1) * weight + ratio * change
+
+
+class Factored(Formula):
+    """`product` is the formula; a scalar and DoRA's magnitudes come on top if asked for."""
+
+    def __init__(
+        self,
+        layer: AdaptedLayer,
+        shapes: Shapes,
+        *,
+        rank: int,
+        alpha: float,
+        rs_lora: bool = False,
+        use_scalar: bool = False,
+        **dropouts: Any,
+    ) -> None:
+        """use_scalar: the change is multiplied by a learned number that starts as 0."""
+        super().__init__(layer, shapes, **dropouts)
+        self.set_alpha(rank, alpha, rs_lora=rs_lora)
+        self.scalar = Parameter(torch.zeros(())) if use_scalar else None
+
+    @abstractmethod
+    def product(self) -> Tensor:
+        """The change of the weight by the factors alone, in the weight's shape."""
+
+    def start(self, *address: int | str) -> None:
+        """With a scalar of 0 every factor starts as its kind does, or the gradients would be 0."""
+        for role in self.roles:
+            if role == MAGNITUDE:
+                self._start_magnitude()
+            elif self.scalar is not None and role in self.FAST:
+                begin(self.part(role), self.STARTS[f"{role} with scalar"], *address, role)
+            else:
+                begin(self.part(role), self.STARTS[role], *address, role)
+
+    @torch.no_grad()
+    def _start_magnitude(self) -> None:
+        weight = self.base_weight()
+        magnitude = self.part(MAGNITUDE)
+        magnitude.copy_(weight.flatten(1).norm(dim=1).reshape(magnitude.shape))
+
+    def factored_delta(self) -> Tensor:
+        """The product with its strength, without DoRA."""
+        product = self.product() * self.scale
+        return product if self.scalar is None else product * self.scalar
+
+    def delta(self) -> Tensor:
+        """The change of the weight."""
+        change = self.factored_delta()
+        if not self.has(MAGNITUDE):
+            return change
+        return decomposed(self.base_weight(), change, self.part(MAGNITUDE))
+
+    def length(self) -> float:
+        """Of the factors' change: the magnitudes are not limited."""
+        return self.factored_delta().norm().item()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The scalar goes into a factor: no file has it."""
+        found = super().tensors()
+        if self.scalar is not None:
+            for choices in self.LINEAR:
+                role = next(role for role in choices if self.has(role))
+                found[role] = found[role] * self.scalar.detach()
+        return found
+
+    def take(self, tensors: Any) -> None:
+        """The scalar starts as 1 then."""
+        super().take(tensors)
+        if self.scalar is not None:
+            self.scalar.data.fill_(1.0)
+
+    def plain_change(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """By the factors where that is cheaper; with DoRA by the weight."""
+        if self.has(MAGNITUDE):
+            return super().plain_change(inputs, output)
+        return self.factored_change(inputs, output)
+
+    def factored_change(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """The change without DoRA, at multiplier 1."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            delta = self.factored_delta()
+        return applied(self.layer, inputs, delta)

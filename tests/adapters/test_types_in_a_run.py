@@ -1,0 +1,77 @@
+"""Every LoRA type in a whole small run: trained, saved, broken off and resumed, and continued."""
+
+import json
+
+import pytest
+import torch
+
+from kit import catalog
+from kit.adapters.network import attach, parts_of
+from kit.lora_file import read_header
+from kit.settings import Network as NetworkSettings
+from kit.tools.inspecting import inspect
+from tests.support.parts import load_tiny
+from tests.support.tiny import write_tiny
+from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
+
+EVERY = pytest.mark.parametrize("kind", catalog.KINDS)
+CALLED = {
+    "LoHa": "LoHa",
+    "LoKr": "LoKr",
+    "iA3": "IA3",
+    "GLoRA": "GLoRA",
+    "Diag-OFT": "OFT",
+    "BOFT": "OFT",
+    "Fine-Tuning": "full difference",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("model"), "sd1", thin=True)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return draw_images(tmp_path_factory.mktemp("images"), count=2)
+
+
+@pytest.fixture
+def asked(model, images, tmp_path):
+    def settings(folder, kind, **changes):
+        return toy_settings(
+            model,
+            images,
+            tmp_path / folder,
+            **{"LoRA_type": kind, "network_dim": 10, "conv_dim": 10, "epoch": 1} | changes,
+        )
+
+    return settings
+
+
+@EVERY
+def test_it_trains_is_saved_and_resumed_as_if_never_broken_off(kind, asked, model, tmp_path):
+    dropouts = {"network_dropout": 0.1, "rank_dropout": 0.1}
+    straight = losses(run(asked("a", kind, **dropouts)))
+    told = losses(leave_after(2, asked("b", kind, **dropouts)))
+    assert told + losses(run(asked("b", kind, **dropouts))) == straight
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+    path = tmp_path / "a" / "toy.safetensors"
+    metadata = read_header(path).metadata
+    assert metadata["ss_network_module"] == catalog.KINDS[kind].network_module
+    if kind.startswith("LyCORIS/"):
+        assert json.loads(metadata["ss_network_args"])["algo"]
+    report = inspect(path)
+    assert report["kind"] == CALLED.get(kind.split("/")[-1].split()[-1], report["kind"])
+    assert not report["notices"]
+
+    # Continued, it does what it did: the file's own shapes, and other alphas.
+    family = load_tiny(model)
+    start = lora(tmp_path / "a")
+    own = NetworkSettings(LoRA_type=kind, dim_from_weights=True, network_weights="a file")
+    network = attach(own, family, learns=parts_of(family), seed=1, start=start)
+    again = network.tensors()
+    assert again.keys() == start.keys()
+    assert all(torch.allclose(again[key].float(), start[key].float(), atol=1e-6) for key in start)
+    network.detach_hooks()
