@@ -92,8 +92,8 @@ class Memory(Section, box="Parameters / Advanced"):
     full_bf16: bool = setting(
         False,
         "Full bf16 training (experimental)",
-        "The same in bf16, which rounds updates smaller than about 1/256 of a weight away; with "
-        "the usual rates much of what would be learned. Only with Mixed precision bf16.",
+        "The same in bf16, which rounds updates smaller than about 1/256 of a weight away: "
+        "the lower the rate, the more is lost. Only with Mixed precision bf16.",
     )
     base_precision: str = setting(
         "as_mixed_precision",
