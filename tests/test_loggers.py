@@ -20,6 +20,7 @@ from kit.settings import Settings, rules_logs
 from kit.settings.checks import notices, problems
 from kit.sinks import listening
 from kit.sinks.background import Background
+from kit.sinks.tags import scalars
 from tests.support.loggers import (
     event_files,
     read_tensorboard,
@@ -80,6 +81,12 @@ def test_tensorboard_reads_the_tags_that_users_know(run, boarded, tmp_path):
     ((step, (width, height, png)),) = told["sample_0"]
     assert (step, width, height) == (4, 64, 64)
     assert Image.open(io.BytesIO(png)).size == (64, 64)
+
+
+def test_the_rate_in_effect_of_an_adaptive_optimizer_has_a_tag_of_its_own():
+    step = Stepped(1, 1.0, 0.5, 0.5, rates={"unet": 2e-4}, given_rates={"unet": 1.0})
+    told = scalars(step)
+    assert (told["lr/unet"], told["lr/d*lr/unet"]) == (1.0, 2e-4)
 
 
 def test_a_run_that_goes_on_continues_its_curves_and_takes_back_what_is_made_again(

@@ -310,6 +310,21 @@ def test_the_settings_file_of_the_defaults_is_the_same_run(planned, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
+    [
+        {"log_with": "wandb"},
+        {"logging_dir": "logs", "log_config": True},
+        {"huggingface_repo_id": "anna/cats", "async_upload": True},
+        {"metadata_title": "Cats", "training_comment": "soft"},
+        {"sample_prompts": "a cat", "sample_every_n_epochs": 1},
+    ],
+)
+def test_what_watches_a_run_or_labels_its_files_does_not_make_it_another(planned, change):
+    keep(planned(seed=7), 20)
+    assert planned(**{"seed": 7, **change}).run.from_step == 20
+
+
+@pytest.mark.parametrize(
+    "change",
     [{"network_dim": 4}, {"seed": 5}, {"epoch": 2}, {"learning_rate": 2e-4}, {"flip_aug": True}],
 )
 def test_changed_settings_are_a_new_run_under_a_new_name(planned, change):

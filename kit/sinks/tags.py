@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from kit.events import Stepped
 
-# The reference writes the text encoder's rate so; other groups keep their names.
-RATE_TAGS = {"text_encoder": "textencoder"}
-
 
 def scalars(event: Stepped) -> dict[str, float]:
     """Every number of a step, by tag."""
@@ -15,8 +12,8 @@ def scalars(event: Stepped) -> dict[str, float]:
     return {
         "loss/current": event.loss,
         "loss/average": event.loss_average,
-        **{f"lr/{RATE_TAGS.get(name, name)}": rate for name, rate in given.items()},
-        **{f"lr/d*lr/{RATE_TAGS.get(name, name)}": rate for name, rate in found.items()},
+        **{f"lr/{name}": rate for name, rate in given.items()},
+        **{f"lr/d*lr/{name}": rate for name, rate in found.items()},
         "norm/grad_norm": event.norm,
     }
 

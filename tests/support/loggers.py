@@ -24,7 +24,7 @@ def story(run: Run, *, steps: int = 4, start: int = 0, loss: float = 1.0) -> lis
         Loaded("Stable Diffusion 1.x", "cpu", "no", 3, 1000, start),
     ]
     for step in range(start + 1, steps + 1):
-        rates = {"unet": 1e-3 / step, "text_encoder": 1e-4 / step}
+        rates = {"unet": 1e-3 / step, "textencoder": 1e-4 / step}
         told.append(Stepped(step, step / 2, loss / step, loss, rates, 0.5, 0.1))
     told.append(Sampled(steps, 0, str(picture), "a cat", 1))
     return [*told, Finished(steps, "done")]
