@@ -5,6 +5,7 @@ Screenshots go to the folder that LORA_KIT_SHOTS names, or to a temporary one.
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -134,23 +135,26 @@ class Notebook:
 
     def open(self, source):
         """A copy of this notebook, or one with these code cells, in a page of its own."""
-        name = f"{time.time_ns()}.ipynb"
+        folder = str(time.time_ns())  # one of its own, for its outputs lie beside it
+        name = f"{folder}/notebook.ipynb"
         target = self.lab.folder / name
+        target.parent.mkdir()
         if isinstance(source, Path):
             shutil.copy(source, target)
         else:
             target.write_text(json.dumps(_notebook_of(source)), "utf-8")
-        self.url = f"{self.lab.url}/lab/workspaces/w{name[:-6]}/tree/{name}?token={self.lab.token}"
+        self.url = f"{self.lab.url}/lab/workspaces/w{folder}/tree/{name}?token={self.lab.token}"
         self.page.goto(self.url + "&reset")
-        self._settle()
+        self.settle()
         self.command("application:toggle-left-area")
         return self
 
     def reload(self):
         self.page.reload()
-        self._settle()
+        self.settle()
 
-    def _settle(self):
+    def settle(self):
+        """Wait until page and kernel answer."""
         self.page.wait_for_function(IS_OPEN, timeout=90_000)
         self.page.evaluate(KERNEL_ANSWERS)  # before, "Run all" would be swallowed
 
@@ -187,9 +191,9 @@ class Notebook:
         control.press("Tab")
 
     def button(self, name):
-        return (
-            self.output.get_by_role("button", name=name, exact=True).locator("visible=true").first
-        )
+        """The button of this name; an icon before it is no part of the name."""
+        exactly = re.compile(rf"^\W*{re.escape(name)}$")
+        return self.output.locator("button").filter(has_text=exactly).locator("visible=true").first
 
     def tab(self, name):
         return self.output.locator(f"[role=tab]:has-text('{name}')").first

@@ -1,0 +1,98 @@
+"""Training as a person does it: the example, its buttons, a stop, a reload, a resumed run."""
+
+import re
+
+from playwright.sync_api import expect
+
+WAIT = "await kit.wait()"
+LONG = 240_000  # milliseconds; torch takes a while to load on a busy machine
+STEP = re.compile(r"step\s*[1-9]\d* of")
+
+
+def cells(steps=24):
+    return [f"import kit\nkit.show(kit.example(steps={steps}))", WAIT]
+
+
+def state(notebook):
+    return notebook.output.locator(".kit-state").locator("visible=true").first
+
+
+def is_there(notebook):
+    expect(notebook.output.locator(".kit-plan")).to_contain_text("steps", timeout=60_000)
+
+
+def begin(notebook, steps):
+    notebook.open(cells(steps))
+    notebook.run_all()
+    is_there(notebook)
+    notebook.button("Train").click()
+    return notebook
+
+
+def quiet(notebook):
+    assert not notebook.complaints
+    assert not notebook.errors()
+
+
+def test_two_actions_train_the_example_to_its_end(notebook):
+    begin(notebook, 24)  # Run all, Train
+    expect(state(notebook)).to_have_text("training", timeout=LONG)
+    expect(notebook.output.locator(".kit-numbers").first).to_contain_text(STEP, timeout=LONG)
+    notebook.page.wait_for_timeout(2000)
+    notebook.shot("training-light-1280")
+    expect(state(notebook)).to_have_text("done", timeout=LONG)
+    chart = notebook.output.locator(".kit-chart svg polyline")
+    expect(chart.first).to_be_visible()
+    picture = "() => [...document.querySelectorAll('.kit img')].every(i => i.naturalWidth > 0)"
+    notebook.page.wait_for_function(picture)
+    notebook.page.set_viewport_size({"width": 1280, "height": 1900})
+    notebook.page.wait_for_timeout(500)
+    notebook.shot("done-light-1280")
+    notebook.page.set_viewport_size({"width": 800, "height": 1900})
+    notebook.theme("Dark")
+    notebook.page.wait_for_timeout(1000)
+    notebook.shot("done-dark-800")
+    notebook.theme("Light")
+    quiet(notebook)
+
+
+def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on_after_a_restart(notebook):
+    begin(notebook, 60)
+    numbers = notebook.output.locator(".kit-numbers").first
+    expect(numbers).to_contain_text(STEP, timeout=LONG)
+    notebook.output.get_by_placeholder("a prompt for Sample now").fill("a red square, left")
+    notebook.button("Sample now").click()
+    expect(notebook.output).to_contain_text(["a red square, left"], timeout=LONG)
+    notebook.button("Save now").click()
+    expect(notebook.output.locator(".kit-notes").first).to_contain_text("-step", timeout=LONG)
+    notebook.button("Stop").click()
+    expect(state(notebook)).to_have_text("stopped", timeout=LONG)
+    notebook.shot("stopped-light-1280")
+
+    notebook.command("kernelmenu:restart-and-clear")
+    dialog = notebook.page.locator(".jp-Dialog")
+    expect(dialog).to_be_visible()
+    dialog.locator("button.jp-mod-accept").click()
+    expect(dialog).to_have_count(0)
+    notebook.settle()
+    notebook.run_all()
+    is_there(notebook)
+    resume = notebook.output.locator("button", has_text="Resume from step")
+    expect(resume).to_be_visible(timeout=60_000)
+    notebook.shot("resume-light-1280")
+    resume.click()
+    expect(state(notebook)).to_have_text("done", timeout=LONG)
+    quiet(notebook)
+
+
+def test_a_reload_while_it_trains_brings_everything_back(notebook):
+    begin(notebook, 60)
+    numbers = notebook.output.locator(".kit-numbers").first
+    expect(numbers).to_contain_text(STEP, timeout=LONG)
+    notebook.save()
+    notebook.reload()
+    expect(notebook.output.locator(".kit-numbers").first).to_contain_text(STEP, timeout=60_000)
+    notebook.button("Stop").click()
+    expect(state(notebook)).to_have_text("stopped", timeout=LONG)
+    notebook.shot("reloaded-light-1280")
+    quiet(notebook)
