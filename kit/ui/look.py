@@ -62,6 +62,9 @@ STYLE = """<style>
   margin: 10px 0 6px; border-bottom: 1px solid var(--kit-line); font-weight: 600;
   line-height: 20px;
 }
+.kit .p-TabBar-tab, .kit .lm-TabBar-tab {
+  flex: 0 1 auto !important; min-width: max-content !important;
+}
 .kit .widget-tab-contents, .kit .jupyter-widget-tab-contents {
   padding: 4px 12px 12px !important; overflow: visible !important;
 }

@@ -72,7 +72,10 @@ class TrainBar:
         is_new = self._shown is None or self._shown.plan.run.dir != plan.run.dir
         if plan.run.resumes and is_new and self._past != str(plan.run.dir):
             self._past = str(plan.run.dir)
-            self.slot.children = [Dashboard(plan).root]
+            past = Dashboard(plan)
+            past.history.state = "stopped"
+            past.draw()
+            self.slot.children = [past.root]
 
     def _over(self) -> None:
         """In the run's own thread: the button is free again, and may have become another one."""

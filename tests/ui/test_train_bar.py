@@ -84,6 +84,7 @@ def test_an_unfinished_run_of_these_settings_is_offered_and_its_past_is_shown(ke
     bar = TrainBar(Form(small_plan.settings))
     assert bar.button.description == "Resume from step 20"
     assert len(bar.slot.children) == 1
+    assert ">stopped<" in bar.slot.children[0].children[1].value  # its title, after the style sheet
 
 
 def test_the_button_offers_to_go_on_after_a_stop(script, settings, monkeypatch):
