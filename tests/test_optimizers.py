@@ -24,6 +24,7 @@ from kit.optim import (
 )
 from kit.schedules import Shape
 from kit.settings.optimizer_args import parse_optimizer_args
+from kit.sinks.tags import scalars
 from kit.training import train
 from kit.workshop import Workshop, equip
 from tests.support.parts import load_tiny, outcome
@@ -346,3 +347,12 @@ def test_a_mistake_is_told_before_the_base_model_is_loaded(model, tmp_path, monk
     monkeypatch.setattr("kit.workshop.load_model", None)
     with pytest.raises(SettingsError, match="betas"):
         list(train(plan))
+
+
+def test_the_found_rate_gets_the_tag_that_people_know():
+    event = Stepped(1, 0.5, 0.1, 0.1, rates={"unet": 1e-5}, given_rates={"unet": 1.0})
+    assert scalars(event)["lr/unet"] == 1.0
+    assert scalars(event)["lr/d*lr/unet"] == 1e-5
+    plain = scalars(Stepped(1, 0.5, 0.1, 0.1, rates={"unet": 1e-4}))
+    assert plain["lr/unet"] == 1e-4
+    assert "lr/d*lr/unet" not in plain
