@@ -197,3 +197,17 @@ def test_steps_tell_their_loss_by_noise_level_and_the_memory(tmp_path, asked):
         assert min(known) - 1e-5 <= step.loss <= max(known) + 1e-5
         assert step.megabytes > 100
     assert told[-1].megabytes >= told[0].megabytes
+
+
+def test_a_part_of_an_optimizer_with_one_rate_keeps_it(tmp_path, asked):
+    changes = {
+        "optimizer_type": "Prodigy",
+        "unet_lr": 1,
+        "text_encoder_lr": 1,
+        "max_train_steps": 3,
+    }
+    wish = (Stepped, 1, lambda wishes: wishes.wish(RateWish("unet", factor=0.5)))
+    told = steered(asked(tmp_path, **changes), wish)
+    assert not of(RateChanged, told)
+    assert any("learns all parts at one rate" in event.text for event in of(Noticed, told))
+    assert of(Finished, told)[-1].reason == "done"

@@ -158,9 +158,9 @@ class Basic(Section, box="Parameters / Basic"):
         "Optimizer",
         "8bit ones keep their state in 8 bits (weights of fewer than 4096 values in 32); where "
         "they or paged ones cannot run, a plain one takes over and the run says so. Adafactor "
-        "chooses its own rate unless relative_step=False is given. DAdapt* and Prodigy find their step "
-        "size: set all rates to 1. *ScheduleFree need no scheduler. Lion wants a rate some five "
-        "times lower than AdamW.",
+        "chooses its own rate unless relative_step=False is given. DAdapt* and Prodigy find their "
+        "step size: set all rates to 1. *ScheduleFree need no scheduler. Lion wants a rate some "
+        "five times lower than AdamW.",
         choices=tuple(catalog.OPTIMIZERS),
         gui="optimizer",
     )
