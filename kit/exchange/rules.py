@@ -31,13 +31,13 @@ def unquoted(name: str) -> Rule:
 
 
 def schedule(optimizer_key: str) -> Rule:
-    """The schedule named adafactor only says that Adafactor goes its own way."""
+    """The schedule named adafactor is for the optimizer Adafactor alone."""
 
     def rule(value: Any, entries: Entries) -> Outcome | None:
-        if str(value).strip().lower() != "adafactor" or "adafactor" in catalog.SCHEDULES:
+        if str(value).strip().lower() != "adafactor":
             return None
         if str(entries.get(optimizer_key, "")).strip().lower() != "adafactor":
             return refused("only the optimizer Adafactor has this schedule", lr_scheduler=value)
-        return take("lr_scheduler", "constant", told="Adafactor chooses its own rate")
+        return None
 
     return rule

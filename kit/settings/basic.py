@@ -156,7 +156,7 @@ class Basic(Section, box="Parameters / Basic"):
     optimizer_type: str = setting(
         "AdamW8bit",
         "Optimizer",
-        "8bit ones keep their state in 8 bits (weights of fewer than 4096 values in 32); where "
+        "The 8bit ones keep their state in 8 bits (weights of fewer than 4096 values in 32). Where "
         "they or paged ones cannot run, a plain one takes over and the run says so. Adafactor "
         "chooses its own rate unless relative_step=False is given. DAdapt* and Prodigy find their "
         "step size: set all rates to 1. *ScheduleFree need no scheduler. Lion wants a rate some "

@@ -156,7 +156,7 @@ def test_a_secret_in_the_additional_parameters_is_not_shown_either():
         ({"block_lr_zero_threshold": "0.1"}, "block_lr_zero_threshold", 0.1),
         ({"conv_dims": "1,2"}, "conv_block_dims", "1,2"),
         ({"shuffle_caption": "True"}, "shuffle_caption", True),
-        ({"lr_scheduler": "adafactor", "optimizer": "Adafactor"}, "lr_scheduler", "constant"),
+        ({"lr_scheduler": "adafactor", "optimizer": "Adafactor"}, "lr_scheduler", "adafactor"),
     ],
 )  # fmt: skip
 def test_old_and_odd_spellings_mean_what_the_gui_takes_them_for(values, name, expected):
