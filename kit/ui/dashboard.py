@@ -18,7 +18,7 @@ from typing import Self
 import ipywidgets as widgets
 
 from kit.errors import KitError, OutputError
-from kit.events import Event, Failed, Finished, Noticed
+from kit.events import Event, Failed, Finished, Noticed, Paused, RateChanged, Resumed
 from kit.planning import Plan
 from kit.sinks import read_events
 from kit.ui.charts import lines_chart, loss_chart
@@ -87,8 +87,10 @@ class Dashboard(Shown):
         self.history.add(event)
         if self._shows_itself and not self.is_shown:
             self.show()
-        is_last = isinstance(event, Finished | Failed)
-        if is_last or self._clock() - self._drawn_at >= SECONDS_BETWEEN_DRAWINGS:
+        is_last = isinstance(event, Finished | Failed | Paused)  # nothing may follow for long
+        is_awaited = isinstance(event, Resumed | RateChanged) or getattr(event, "wished", False)
+        is_due = self._clock() - self._drawn_at >= SECONDS_BETWEEN_DRAWINGS
+        if is_last or is_awaited or is_due:
             self.draw(whole=is_last)
 
     @classmethod

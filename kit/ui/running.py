@@ -85,11 +85,11 @@ async def wait() -> None:
     await until_over()
 
 
-def results() -> Results | str:
+def results() -> Results:
     """What this kernel's run has come to, to be a cell's last line."""
     install()
     session = Session.current
-    return session.dashboard.results if session else "No run yet: press Train above."
+    return session.dashboard.results if session else Results("", {})
 
 
 def listeners(plan: Plan, *more: Sink) -> Sink:

@@ -142,7 +142,7 @@ def test_run_all_opens_the_form_and_trains_nothing(notebook, tmp_path, monkeypat
     assert "widget-view" in json.dumps(outputs_of(done, "form"))
     assert text_of(done, "wait") == "Nothing is running yet.\n"
     assert "Results go to" in text_of(done, "set-up")
-    assert "press Train" in json.dumps(outputs_of(done, "results-again"))
+    assert "no LoRA file yet" in json.dumps(outputs_of(done, "results-again"))
     assert text_of(done, "added") == "False None\n"
     assert not list(tmp_path.rglob("*.run"))
 

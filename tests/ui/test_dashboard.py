@@ -4,7 +4,18 @@ import ipywidgets as widgets
 import pytest
 
 from kit.errors import OutputError
-from kit.events import Began, Cached, Finished, Loaded, Noticed, Saved, to_line
+from kit.events import (
+    Began,
+    Cached,
+    Finished,
+    Loaded,
+    Noticed,
+    Paused,
+    RateChanged,
+    Resumed,
+    Saved,
+    to_line,
+)
 from kit.ui import Dashboard
 from kit.ui.run_words import in_memory, in_speed, in_time
 from tests.ui.runs import stepped, whole_run
@@ -52,6 +63,22 @@ def test_the_last_event_is_always_drawn(shown):
     assert dashboard.bar.value == 1
     assert "kit-state done" in dashboard.title.value
     assert "output/cat.safetensors" in dashboard.notes.value
+
+
+def test_what_was_wished_is_drawn_at_once(shown):
+    """Behind a pause nothing follows that would draw it later."""
+    dashboard = Dashboard(clock=Clock())  # time stands still
+    for event in list(whole_run(40))[:12]:
+        dashboard(event)
+    dashboard(RateChanged(10, {"unet": 0.5}))
+    assert "step 10: learning rate: unet x 0.5" in dashboard.notes.value
+    dashboard(Paused(10))
+    assert ">paused<" in dashboard.title.value
+    assert "10 of 40" in dashboard.numbers.value
+    dashboard(Saved(10, 1, "output/cat-step00000010.safetensors", wished=True))
+    assert "cat-step00000010" in dashboard.notes.value
+    dashboard(Resumed(10))
+    assert ">training<" in dashboard.title.value
 
 
 def test_it_shows_itself_once_with_the_first_event(shown):
