@@ -53,7 +53,7 @@ def loss_chart(steps: Sequence[int], losses: Sequence[float]) -> str:
         x, y = place(at, values).split(",")
         parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{ACCENT}"/>')
     label = f"Loss, {values[-1]:.4g} at step {at[-1]:.0f}, smoothed {smooth[-1]:.4g}"
-    return _svg([_title("loss", 0), *parts], label)
+    return _svg([_title("loss"), *parts], label)
 
 
 def lines_chart(
@@ -79,11 +79,12 @@ def lines_chart(
     low, high = float(heights.min()), float(heights.max())
     ticks = nice_ticks(min(low, 0.0) if not smooth else low, max(high, low + 1e-12), count=4)
     frame = _Frame(steps[0], max(steps[-1], steps[0] + 1), ticks)
-    parts = frame.grid()
-    for row, (colour, (name, (xs, ys))) in enumerate(zip(COLOURS, curves.items(), strict=False)):
+    parts, key = frame.grid(), []
+    for colour, (name, (xs, ys)) in zip(COLOURS, curves.items(), strict=False):
         parts.append(_line(frame.place(xs, ys), colour, width=2, opacity=1))
-        parts.append(_title(f"{name} {ys[-1]:.3g}", row, colour))
-    return _svg(parts, f"{title} by step: {', '.join(curves)}")
+        key.append(f'<b style="color:{colour}">{html.escape(name)} {ys[-1]:.3g}</b>')
+    svg = _svg(parts, html.escape(f"{title} by step: {', '.join(curves)}"))
+    return f'<div class="kit-key">{"".join(key)}</div>{svg}'
 
 
 class _Frame(NamedTuple):
@@ -190,10 +191,8 @@ def _line(points: str, colour: str, *, width: float, opacity: float) -> str:
     )
 
 
-def _title(text: str, row: int, colour: str = "") -> str:
-    fill = f' fill="{colour}"' if colour else ' opacity=".6"'
-    y = TOP + 14 + 14 * row
-    return f'<text x="{WIDTH - RIGHT}" y="{y}" text-anchor="end"{fill}>{html.escape(text)}</text>'
+def _title(text: str) -> str:
+    return f'<text x="{WIDTH - RIGHT}" y="{TOP + 14}" text-anchor="end" opacity=".6">{text}</text>'
 
 
 def _svg(parts: list[str], label: str) -> str:

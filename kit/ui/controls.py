@@ -65,7 +65,10 @@ class Controls:
 
     def update(self, *, rests: bool, groups: Iterable[str]) -> None:
         """Follow what the run tells: whether it rests, and which parts have a rate."""
-        self.pause.description, self.pause.icon = ("Go on", "play") if rests else ("Pause", "pause")
+        told = ("Go on", "play") if rests else ("Pause", "pause")
+        if told != (self.pause.description, self.pause.icon):
+            self.pause.description, self.pause.icon = told
+            self.line.value = "It rests, and its state is kept." if rests else ""
         options = (ALL_PARTS, *groups)
         if tuple(self.group.options) != options:
             self.group.options = options

@@ -87,6 +87,7 @@ STYLE = """<style>
 .kit .kit-state.stopped { background: #b87d0c; }
 .kit .kit-state.failed { background: #d9433d; }
 .kit .kit-chart svg { display: block; width: 100%; max-width: 860px; height: auto; }
+.kit .kit-key { display: flex; flex-wrap: wrap; gap: 2px 16px; padding: 4px 0; font-size: 12px; }
 .kit .kit-prompt { margin-top: 8px; font-size: 12px; }
 .kit .kit-notes ul { margin: 2px 0 6px; padding-left: 18px; }
 .kit code { background: transparent; color: inherit; font-size: 12px; }

@@ -34,7 +34,8 @@ class TrainBar:
         self.line = block()
         self.slot = widgets.VBox([], layout=widgets.Layout(width="100%"))
         self.button.on_click(lambda _: self.train())
-        form.root.children = (*form.root.children, self.button, self.line, self.slot)
+        bar = widgets.HBox([self.button], layout=widgets.Layout(margin="8px 0 12px"))
+        form.root.children = (*form.root.children, bar, self.line, self.slot)
         form.on_valid.append(lambda _: self.offer(form.plan))
         self.offer(form.plan)
         if Session.current is not None:

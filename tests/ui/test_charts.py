@@ -5,7 +5,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kit.ui.charts import HEIGHT, LEFT, TOP, WIDTH, loss_chart, nice_ticks, smoothed
+from kit.ui.charts import (
+    COLOURS,
+    HEIGHT,
+    LEFT,
+    TOP,
+    WIDTH,
+    lines_chart,
+    loss_chart,
+    nice_ticks,
+    smoothed,
+)
 
 SNAPSHOT = Path(__file__).parents[1] / "golden" / "loss_chart.svg"
 
@@ -91,3 +101,23 @@ def test_ticks_of_steps_are_whole():
 def test_the_smooth_line_is_unbiased_from_the_first_value_on():
     assert smoothed([0.5] * 20, span=10) == pytest.approx([0.5] * 20)
     assert smoothed([1.0, 0.0], span=3)[1] == pytest.approx(0.5 / 1.5)
+
+
+def test_several_curves_have_a_key_and_leave_out_what_is_not_there():
+    lines = {"unet": [1e-4, 2e-4, 3e-4], "<te>": [None, 5e-5, None], "idle": [None] * 3}
+    text = lines_chart([1, 2, 3], lines, title="Learning rate", smooth=False)
+    assert text.count("<polyline") == 2
+    assert "unet 0.0003" in text
+    assert "&lt;te&gt; 5e-05" in text
+    assert "idle" not in text
+
+
+def test_of_many_curves_the_first_few_are_drawn():
+    lines = {f"block {i}": [1e-4, 1e-4] for i in range(30)}
+    text = lines_chart([1, 2], lines, title="Learning rate", smooth=False)
+    assert text.count("<polyline") == len(COLOURS)
+
+
+def test_curves_without_a_value_are_no_picture():
+    assert lines_chart([], {}, title="Learning rate", smooth=False) == ""
+    assert lines_chart([1], {"unet": [None]}, title="Learning rate", smooth=True) == ""
