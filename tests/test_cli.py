@@ -83,7 +83,7 @@ def test_the_version_is_told(capsys):
 def test_a_wrong_command_is_told_with_the_nearest(capsys, wrong, meant):
     text = refused(capsys, wrong, "run.toml")
     assert f"kit {wrong}: there is no such command; did you mean {meant}?" in text
-    assert "There are demo, plan, train, settings, presets, import, export, inspect." in text
+    assert f"There are {', '.join(COMMANDS)}." in text
 
 
 def test_an_unknown_option_is_refused_by_exit_code_2(capsys):

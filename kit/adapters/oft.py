@@ -34,9 +34,10 @@ def rotations(blocks: Tensor, longest: float = 0.0) -> Tensor:
 
     blocks: ... D D; longest: limit of the norm of all q together, 0 for none.
     """
-    skew = _limited(blocks - blocks.transpose(-1, -2), longest)
-    one = torch.eye(blocks.shape[-1], device=blocks.device, dtype=blocks.dtype)
-    return torch.linalg.solve(one - skew, one + skew)  # the two commute
+    whole = blocks.float()  # no device solves in 16 bits
+    skew = _limited(whole - whole.transpose(-1, -2), longest)
+    one = torch.eye(whole.shape[-1], device=whole.device, dtype=whole.dtype)
+    return torch.linalg.solve(one - skew, one + skew).to(blocks.dtype)  # the two commute
 
 
 def _limited(skew: Tensor, longest: float) -> Tensor:

@@ -41,9 +41,8 @@ def family_of(settings: Settings) -> str:
     found = found_model(model.pretrained_model_name_or_path)
     if isinstance(found, ModelFile):
         return found.family
-    if model.sdxl:
-        return "sdxl"
-    return "sd2" if model.v2 else ""
+    claims = {"sdxl": model.sdxl, "sd2": model.v2}
+    return next((family for family, is_claimed in claims.items() if is_claimed), "")
 
 
 def model_line(name_or_path: str) -> str:
