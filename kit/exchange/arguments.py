@@ -8,7 +8,7 @@ from typing import Any
 from kit.exchange import networks
 from kit.exchange.fitting import as_number, fitted, is_blank
 from kit.exchange.known import trainer_args
-from kit.exchange.rules import optimizer, schedule, unquoted
+from kit.exchange.rules import optimizer, schedule, unquoted, whole_rank
 from kit.exchange.translating import (
     Dialect,
     Entries,
@@ -62,6 +62,9 @@ def _rules() -> dict[str, Rule]:
         "xformers": _attention("xformers"),
         "sdpa": _attention("sdpa"),
         "fp8_base_unet": _fp8,
+        "torch_compile": _torch_compile,
+        "dynamo_backend": _dynamo_backend,
+        "network_dim": whole_rank("network_dim", _kind_in, f"{ARGUMENT}factor"),
         "optimizer_type": optimizer,
         "use_8bit_adam": _old_switch("AdamW8bit"),
         "use_lion_optimizer": _old_switch("Lion"),
@@ -89,10 +92,15 @@ def _script(value: Any, entries: Entries) -> Outcome:
     return no_effect("the trainer of SD 1.x and 2.x; LoRA Kit takes its place")
 
 
-def _network_module(value: Any, entries: Entries) -> Outcome:
+def _kind_in(entries: Entries) -> str:
+    """The LoRA type, or blank."""
     arguments = {k.removeprefix(ARGUMENT): v for k, v in entries.items() if k.startswith(ARGUMENT)}
-    kind = networks.kind_of(str(value), arguments)
-    if kind is None:
+    return networks.kind_of(str(entries.get("network_module", "")), arguments) or ""
+
+
+def _network_module(value: Any, entries: Entries) -> Outcome:
+    kind = _kind_in({**entries, "network_module": value})
+    if not kind:
         return refused("there is no such LoRA type here", LoRA_type=str(value))
     return translated("in the GUI's words", LoRA_type=kind)
 
@@ -108,6 +116,10 @@ def _network_argument(key: str) -> Rule:
     def rule(value: Any, entries: Entries) -> Outcome | None:
         if argument == "algo":
             return no_effect("part of network_module, see there")
+        if argument == "conv_dim":
+            whole = whole_rank("conv_dim", _kind_in, f"{ARGUMENT}factor")(value, entries)
+            if whole:
+                return whole
         name = networks.setting_of(argument)
         if name is None or (argument == networks.DROPOUT and is_blank(value)):
             return no_effect("blank") if is_blank(value) else None
@@ -124,6 +136,9 @@ def _launcher(key: str) -> Rule:
             if "mixed_precision" in entries:
                 return no_effect("the trainer's own --mixed_precision counts")
             return translated("accelerate's option", mixed_precision=value)
+        name = key.removeprefix(LAUNCHER)
+        if name in declarations():
+            return take(name, value)
         return no_effect("training runs in one process here, without accelerate's launcher")
 
     return rule
@@ -147,6 +162,23 @@ def _attention(name: str) -> Rule:
         return translated("a choice here", cross_attention=name)
 
     return rule
+
+
+def _torch_compile(value: Any, entries: Entries) -> Outcome:
+    if not _compiles(entries):
+        return no_effect("off")
+    return take("dynamo_backend", entries.get("dynamo_backend", "inductor"), told="on")
+
+
+def _dynamo_backend(value: Any, entries: Entries) -> Outcome | None:
+    """It chooses how torch_compile compiles, and does nothing alone."""
+    if str(value).strip().lower() == "no" or _compiles(entries):
+        return None
+    return no_effect("counts only with torch_compile there")
+
+
+def _compiles(entries: Entries) -> bool:
+    return str(entries.get("torch_compile", "")).strip().lower() in ("true", "1")
 
 
 def _fp8(value: Any, entries: Entries) -> Outcome:

@@ -16,7 +16,7 @@ from kit.exchange.additional import NAME, with_additional
 from kit.exchange.fitting import as_number, fitted, is_blank, is_zero
 from kit.exchange.known import gui_fields
 from kit.exchange.report import Line
-from kit.exchange.rules import optimizer, schedule, unquoted
+from kit.exchange.rules import optimizer, schedule, unquoted, whole_rank
 from kit.exchange.translating import (
     Dialect,
     Entries,
@@ -109,6 +109,10 @@ def _rules() -> dict[str, Rule]:
     return {
         "LoRA_type": _kind,
         "optimizer": optimizer,
+        "network_dim": whole_rank("network_dim", _kind_in, "factor"),
+        "conv_dim": whole_rank("conv_dim", _kind_in, "factor"),
+        "use_cp": _use_cp,
+        "use_tucker": _use_tucker,
         "use_8bit_adam": _use_8bit_adam,
         "lr_scheduler": schedule("optimizer"),
         "unet_lr": _rate("unet_lr", "text_encoder_lr"),
@@ -136,6 +140,26 @@ def _kind(value: Any, entries: Entries) -> Outcome | None:
             LoRA_type=value,
         )
     return None
+
+
+def _kind_in(entries: Entries) -> str:
+    return str(entries.get("LoRA_type", ""))
+
+
+def _uses_cp(entries: Entries) -> bool:
+    """LoKr's own name of the Tucker decomposition, which counts more than the common one."""
+    is_on = str(entries.get("use_cp", "")).strip().lower() in ("true", "1")
+    return is_on and _kind_in(entries) == "LyCORIS/LoKr"
+
+
+def _use_cp(value: Any, entries: Entries) -> Outcome:
+    if _uses_cp(entries):
+        return take("use_tucker", True, told="the same by another name")
+    return no_effect("off, or not read by this LoRA type")
+
+
+def _use_tucker(value: Any, entries: Entries) -> Outcome | None:
+    return no_effect("use_cp is on, which is the same") if _uses_cp(entries) else None
 
 
 def _use_8bit_adam(value: Any, entries: Entries) -> Outcome | None:

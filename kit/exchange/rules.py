@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kit import catalog
-from kit.exchange.fitting import is_blank
+from kit.exchange.fitting import as_number, is_blank
 from kit.exchange.translating import Entries, Outcome, Rule, one_of, refused, take, translated
 
 
@@ -39,5 +40,22 @@ def schedule(optimizer_key: str) -> Rule:
         if str(entries.get(optimizer_key, "")).strip().lower() != "adafactor":
             return refused("only the optimizer Adafactor has this schedule", lr_scheduler=value)
         return None
+
+    return rule
+
+
+WHOLE = 1024  # a rank at which LoKr's factors are whole in every layer ...
+WHOLE_FROM = 5  # ... where its small factor has at least this side, or -1
+
+
+def whole_rank(name: str, kind: Callable[[Entries], str], factor: str) -> Rule:
+    """A rank beyond all sides, such as 100000, is how LoKr is asked for whole factors."""
+
+    def rule(value: Any, entries: Entries) -> Outcome | None:
+        side = as_number(entries.get(factor, -1))
+        is_beyond = (as_number(value) or 0) > WHOLE and kind(entries).endswith("LoKr")
+        if not is_beyond or side is None or 0 < side < WHOLE_FROM:
+            return None
+        return take(name, WHOLE, told="more than any layer has: whole factors, as with 1024")
 
     return rule

@@ -22,7 +22,7 @@ from kit.exchange.translating import BLANK_STANDS_FOR, Entries, translate
 from kit.settings import Settings, declarations
 from kit.settings.optimizer_args import parse_optimizer_args
 
-NOT_ASSUMED = ("dataset_repeats", "lr_warmup_steps")  # mean something else there
+NOT_ASSUMED = ("dataset_repeats", "lr_warmup_steps", "dynamo_backend")  # mean something else there
 OFF_MEANS = {"save_precision": "float", "network_dim": 4, "optimizer_type": "AdamW"}
 
 
@@ -115,6 +115,8 @@ def to_sd_scripts(settings: Settings) -> dict[str, Any]:
         if known and not _is_left_out(name, value, settings):
             written[name] = _for_trainer(name, value)
     written |= _lengths(settings) | _rates(settings)
+    if settings.machine.dynamo_backend != "no":
+        written |= {"torch_compile": True, "dynamo_backend": settings.machine.dynamo_backend}
     if settings.memory.cross_attention in trainer_args():
         written[settings.memory.cross_attention] = True
     return written

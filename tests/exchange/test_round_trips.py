@@ -197,3 +197,10 @@ def test_an_argument_of_sdxl_alone_is_not_written_for_others():
     text, notices = export_sd_scripts(settings.replace(sdxl=True))
     assert "cache_text_encoder_outputs" in tomllib.loads(text)
     assert notices == []
+
+
+def test_compiling_goes_out_with_its_switch():
+    assert "dynamo_backend" not in export_sd_scripts(Settings())[0]
+    text, _ = export_sd_scripts(Settings().replace(dynamo_backend="inductor"))
+    assert tomllib.loads(text)["torch_compile"] is True
+    assert load_any(text)[0].machine.dynamo_backend == "inductor"

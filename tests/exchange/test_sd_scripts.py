@@ -123,6 +123,7 @@ def test_a_command_line_comes_in():
     assert (settings.basic.lr_warmup, settings.basic.lr_warmup_steps) == (5, None)
     assert settings.basic.seed == 42
     assert settings.memory.mixed_precision == "bf16"
+    assert settings.machine.num_cpu_threads_per_process == 1
     assert len(report.lines) == 16
     assert "one process" in line_of(report, "accelerate.multi_gpu").told
     assert report.missing["train_data_dir"] == "my images"
@@ -173,6 +174,15 @@ def test_every_argument_of_the_trainer_is_judged(name):
         ("--network_module networks.lora", "LoRA_type", "Standard"),
         ("--resolution 768", "resolution", "768,768"),
         ("--flip_aug", "flip_aug", True),
+        ("--flip_aug", "dynamo_backend", "no"),
+        ("--torch_compile", "dynamo_backend", "inductor"),
+        ("--torch_compile --dynamo_backend eager", "dynamo_backend", "eager"),
+        ("--dynamo_backend eager", "dynamo_backend", "no"),
+        (
+            "--network_module lycoris.kohya --network_args algo=lokr --network_dim 9999",
+            "network_dim",
+            1024,
+        ),
         ("--xformers", "cross_attention", "xformers"),
         ("--sdpa", "cross_attention", "sdpa"),
         ("--fp8_base_unet", "fp8_base", True),
