@@ -1,6 +1,6 @@
 """What each LoRA type learns of the demo subject, with a sensible preset: minutes each, by hand.
 
-    python -m tests.bench.types OUT [--steps 500] [LoRA type ...]
+    python -m tests.bench.types OUT [--steps 500] [--kinds "LyCORIS/LoHa" ...]
 
 Prints a row for each type: steps, seconds, share of subject pictures that the checker accepts.
 """
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--count", type=int, default=40, help="pictures to grade")
     parser.add_argument("--set", nargs="*", default=[], help="name=value, for a trial")
-    parser.add_argument("kinds", nargs="*", default=[])
+    parser.add_argument("--kinds", nargs="*", default=[])
     asked = parser.parse_args()
     given = dict(pair.split("=", 1) for pair in asked.set)
     for kind in asked.kinds or catalog.KINDS:
