@@ -183,6 +183,7 @@ _PRODUCT = ("use_tucker", "use_scalar", "dora_wd")
 
 def _lycoris(code: str, shapes: str, *uses: str, **traits: bool) -> Kind:
     shapes = f"kit.tensorshapes:{shapes}"
+    uses = (*uses, "LyCORIS_preset")
     return Kind(f"kit.adapters.{code}", "lycoris.kohya", True, uses, shapes, **traits)
 
 
@@ -218,12 +219,7 @@ KINDS: dict[str, Kind] = {
         "lokr:Lokr", "lokr", *_FACTORED, *_PRODUCT, "factor", "decompose_both"
     ),
     "LyCORIS/iA3": _lycoris("direct:Ia3", "ia3", *_LYCORIS_SETTINGS, "train_on_input"),
-    "LyCORIS/DyLoRA": Kind(
-        "kit.adapters.dylora:DyLora",
-        "lycoris.kohya",
-        True,
-        (*_LORA_SETTINGS, *_CONVOLUTIONS, "unit"),
-    ),
+    "LyCORIS/DyLoRA": _lycoris("dylora:DyLora", "lora", *_LORA_SETTINGS, *_CONVOLUTIONS, "unit"),
     "LyCORIS/GLoRA": _lycoris("glora:Glora", "glora", *_FACTORED),
     "LyCORIS/Diag-OFT": _lycoris("oft:DiagOft", "oft", *_ROTATION),
     "LyCORIS/BOFT": _lycoris("oft:Boft", "boft", *_ROTATION, needs_even_blocks=True),

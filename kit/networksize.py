@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
-from kit.settings import Settings
+from kit.settings import Network, Settings
 from kit.settings.rules_blocks import uses_blocks
 from kit.settings.rules_rates import part_rates
+from kit.settings.targets import CONVOLUTIONS, ENCODERS, PRESETS, TRANSFORMER
 from kit.tensorshapes import Shapes
 
 LAYERS = Path(__file__).parent / "modelfile" / "layers.json"
@@ -63,6 +64,8 @@ def network_size(settings: Settings, family: str) -> NetworkSize | None:
     """The size with these settings; None where a file or single blocks decide it."""
     if settings.network.dim_from_weights or uses_blocks(settings.blocks):
         return None
+    if _needs_names(settings):
+        return None
     chosen = list(_sized(settings, layer_shapes(family)))
     layers = sum(shape.count for shape, _ in chosen)
     try:
@@ -81,9 +84,34 @@ def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple
     network, asked = settings.network, part_rates(settings)
     everywhere = catalog.KINDS[network.LoRA_type].adapts_convolutions
     for shape in shapes:
-        if asked[shape.part] > 0 and (shape.in_transformer or everywhere):
+        if (
+            asked[shape.part] > 0
+            and (shape.in_transformer or everywhere)
+            and _taken(network, shape)
+        ):
             small = shape.kernel < 3
             yield shape, network.network_dim if small else network.conv_dim or network.network_dim
+
+
+def _needs_names(settings: Settings) -> bool:
+    """The preset goes by names of layers, which are not listed here."""
+    network = settings.network
+    has_presets = "LyCORIS_preset" in catalog.KINDS[network.LoRA_type].uses
+    preset = PRESETS.get(network.LyCORIS_preset)
+    if preset is None or preset.unet_names:
+        return has_presets
+    listed = {*TRANSFORMER, *CONVOLUTIONS, *ENCODERS}
+    return has_presets and not {*preset.unet, *preset.text_encoder} <= listed
+
+
+def _taken(network: Network, shape: LayerShape) -> bool:
+    """The preset takes these layers."""
+    if "LyCORIS_preset" not in catalog.KINDS[network.LoRA_type].uses:
+        return True
+    is_unet = shape.part == "unet"
+    around = ENCODERS if not is_unet else TRANSFORMER if shape.in_transformer else CONVOLUTIONS
+    preset = PRESETS[network.LyCORIS_preset]
+    return preset.takes("", around, is_unet=is_unet, is_conv3x3=shape.kernel > 1)
 
 
 def _tensors(settings: Settings, shape: LayerShape, rank: int) -> list[tuple[int, ...]]:

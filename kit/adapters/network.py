@@ -19,6 +19,7 @@ from kit.families import Family, Layer
 from kit.families.names import block_number
 from kit.settings import Network as NetworkSettings
 from kit.settings.rules_blocks import BlockPlan
+from kit.settings.targets import PRESETS, Preset, preset_of
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,18 @@ def attach(
     kind: type[Adapter] = catalog.load(catalog.KINDS[settings.LoRA_type].code)
     files = entries_of(start or {}, (kind,))
     blocks = blocks or BlockPlan()
+    preset = _preset(settings)
     sizes = {
         layer.name: size
         for layer in family.layers()
         if (layer.part in learns or layer.name in files)
+        and (settings.dim_from_weights or _takes(preset, layer))
         and (size := _size_of(settings, layer, files, blocks)) is not None
     }
     layers = {layer.name: layer for layer in family.layers() if layer.name in sizes}
-    made = {name: _made(settings, layers[name], sizes[name], files.get(name)) for name in sizes}
+    made = {
+        name: _made(settings, layers[name], sizes[name], files.get(name), preset) for name in sizes
+    }
     network = Network(made, layers)
     for name, adapter in network.named():
         adapter.start(seed, "lora", name)
@@ -148,12 +153,14 @@ def parts_of(family: Family) -> frozenset[str]:
     return frozenset(layer.part for layer in family.layers())
 
 
-def _made(settings: NetworkSettings, layer: Layer, size: Size, entry: Entry | None) -> Adapter:
+def _made(
+    settings: NetworkSettings, layer: Layer, size: Size, entry: Entry | None, preset: Preset
+) -> Adapter:
     """An adapter with the settings that its type uses; of the file's shape if asked for."""
     row = catalog.KINDS[settings.LoRA_type]
-    options = {
-        option: value for option, (name, value) in _options(settings).items() if name in row.uses
-    }
+    on_input = preset.scales_inputs(layer.path, settings.train_on_input)
+    offered = {**_options(settings), "train_on_input": ("train_on_input", on_input)}
+    options = {option: value for option, (name, value) in offered.items() if name in row.uses}
     if entry and settings.dim_from_weights:
         options |= {"found": entry.shapes, **entry.kind.options_of(entry.tensors)}
         options.pop("rs_lora", None)  # the file's alpha is the strength already
@@ -184,8 +191,21 @@ def _options(network: NetworkSettings) -> dict[str, tuple[str, Any]]:
         "bypass_mode": ("bypass_mode", network.bypass_mode),
         "constrain": ("constraint", network.constraint),
         "rescaled": ("rescaled", network.rescaled),
-        "train_on_input": ("train_on_input", network.train_on_input),
     }
+
+
+def _preset(network: NetworkSettings) -> Preset:
+    """The chosen one, for types that have presets."""
+    has_presets = "LyCORIS_preset" in catalog.KINDS[network.LoRA_type].uses
+    try:
+        return preset_of(network.LyCORIS_preset) if has_presets else PRESETS["full"]
+    except ValueError as error:
+        raise SettingsError([f"[network] LyCORIS_preset: {error}"]) from error
+
+
+def _takes(preset: Preset, layer: Layer) -> bool:
+    is_unet = layer.part == "unet"
+    return preset.takes(layer.path, layer.blocks, is_unet=is_unet, is_conv3x3=layer.is_conv3x3)
 
 
 def _size_of(

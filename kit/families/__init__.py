@@ -60,6 +60,8 @@ class Layer:
     in_transformer: (
         bool  # False: inside a ResNet, down- or up-sampler (the reference's conv extension)
     )
+    path: str = ""  # in its part, as diffusers and transformers have it
+    blocks: frozenset[str] = frozenset()  # the classes of everything that it lies in
 
     @property
     def is_conv3x3(self) -> bool:

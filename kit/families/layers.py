@@ -20,7 +20,8 @@ Found = tuple[str, nn.Linear | nn.Conv2d]  # path and module
 def text_encoder_layers(text_encoder: nn.Module, part: str) -> Iterator[Layer]:
     """The linear layers of attention and MLP; part is "te", "te1" or "te2"."""
     for path, module in _inside(text_encoder, (CLIPAttention, CLIPMLP)):
-        yield Layer(text_encoder_name(path, part), module, part, in_transformer=True)
+        name, around = text_encoder_name(path, part), blocks_around(text_encoder, path)
+        yield Layer(name, module, part, in_transformer=True, path=path, blocks=around)
 
 
 def unet_layers(unet: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d, bool]]:
@@ -29,6 +30,16 @@ def unet_layers(unet: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d, b
     blocks = (Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D)
     for path, module in _inside(unet, blocks):
         yield path, module, id(module) in in_transformer
+
+
+def blocks_around(root: nn.Module, path: str) -> frozenset[str]:
+    """The classes of the modules that a layer lies in, itself left out."""
+    names: set[str] = set()
+    module = root
+    for step in path.split(".")[:-1]:
+        module = module.get_submodule(step)
+        names.add(type(module).__name__)
+    return frozenset(names)
 
 
 def _inside(root: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[Found]:

@@ -88,4 +88,5 @@ class StableDiffusion:
         """Text encoder, then U-Net in diffusers' order: down, up, mid."""
         yield from layers.text_encoder_layers(self.text_encoder, "te")
         for path, module, in_transformer in layers.unet_layers(self.unet):
-            yield Layer(unet_name(path), module, "unet", in_transformer)
+            around = layers.blocks_around(self.unet, path)
+            yield Layer(unet_name(path), module, "unet", in_transformer, path, around)

@@ -112,8 +112,10 @@ class StableDiffusionXL:
         yield from layers.text_encoder_layers(self.text_encoder_2, "te2")
         per_block = self.unet.config.layers_per_block
         found = [
-            (sgm_path(path, layers_per_block=per_block), module, in_transformer)
+            (sgm_path(path, layers_per_block=per_block), path, module, in_transformer)
             for path, module, in_transformer in layers.unet_layers(self.unet)
         ]
-        for path, module, in_transformer in sorted(found, key=lambda item: sgm_position(item[0])):
-            yield Layer(unet_name(path), module, "unet", in_transformer)
+        found.sort(key=lambda item: sgm_position(item[0]))
+        for sgm, path, module, in_transformer in found:
+            around = layers.blocks_around(self.unet, path)
+            yield Layer(unet_name(sgm), module, "unet", in_transformer, path, around)

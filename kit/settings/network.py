@@ -99,6 +99,15 @@ class Network(Section, box="Parameters / Basic"):
         "Take rank and alpha of every module from Network weights, and ignore Network Rank and "
         "Alpha.",
     )
+    LyCORIS_preset: str = setting(
+        "full",
+        "LyCORIS Preset",
+        "Which layers a LyCORIS type adapts. full: all in blocks; full-lin: no 3x3 convolutions; "
+        "attn-mlp: those of Standard; attn-only: attention alone; unet-only, unet-transformer-only "
+        "and unet-convblock-only: parts of the U-Net; ia3: the few that iA3's authors chose. Or a "
+        "TOML file in LyCORIS' form.",
+        box="Parameters / LyCORIS",
+    )
     factor: int = setting(
         -1,
         "LoKr factor",

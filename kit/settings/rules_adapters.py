@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit import catalog, tensorshapes
+from kit.settings.targets import PRESETS, preset_of
 
 if TYPE_CHECKING:
     from kit.settings import Settings
@@ -47,6 +48,28 @@ def _blocks_that_do_not_fit(settings: Settings) -> Iterator[str]:
             )
 
 
+def _preset(settings: Settings) -> Iterator[str]:
+    network = settings.network
+    if "LyCORIS_preset" not in catalog.KINDS[network.LoRA_type].uses:
+        return
+    try:
+        preset_of(network.LyCORIS_preset)
+    except ValueError as error:
+        yield f"[network] LyCORIS_preset: {error}"
+
+
+def _sides_of_a_preset(settings: Settings) -> Iterator[str]:
+    network, changed = settings.network, settings.changed()
+    uses = catalog.KINDS[network.LoRA_type].uses
+    if "train_on_input" in uses and network.LyCORIS_preset in PRESETS:
+        fixed = PRESETS[network.LyCORIS_preset].on_input is not None
+        if fixed and "train_on_input" in changed:
+            yield (
+                f"train_on_input has no effect: LyCORIS_preset = {network.LyCORIS_preset} says for "
+                "each layer which side is scaled"
+            )
+
+
 def _unread(settings: Settings) -> Iterator[str]:
     kind = settings.network.LoRA_type
     row, changed = catalog.KINDS[kind], settings.changed()
@@ -79,5 +102,5 @@ def _dropouts_that_are_off(settings: Settings) -> Iterator[str]:
             yield f"{name} has no effect: rank_dropout is 0"
 
 
-PROBLEMS = (_unit, _blocks_that_do_not_fit)
-NOTICES = (_unread, _sizes_of_a_file, _dropouts_that_are_off)
+PROBLEMS = (_unit, _blocks_that_do_not_fit, _preset)
+NOTICES = (_unread, _sides_of_a_preset, _sizes_of_a_file, _dropouts_that_are_off)

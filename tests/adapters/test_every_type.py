@@ -13,6 +13,7 @@ from kit.adapters.network import Size, _made
 from kit.families import Layer
 from kit.lora_file import split_name
 from kit.settings import Network as NetworkSettings
+from kit.settings.targets import PRESETS
 
 LAYERS = {
     "linear": (lambda: nn.Linear(24, 16), (2, 7, 24)),
@@ -66,7 +67,7 @@ def made(layer, kind, changes, entry=None, *, asked=None) -> Adapter:
     settings = settings_of(kind, changes)
     size = Size(entry.rank, entry.alpha) if entry else Size(settings.network_dim, 2.0)
     settings = asked or settings
-    adapter = _made(settings, Layer("layer", layer, "unet", True), size, entry)
+    adapter = _made(settings, Layer("layer", layer, "unet", True), size, entry, PRESETS["full"])
     adapter.start(1, "lora", "layer")
     return adapter
 
@@ -199,7 +200,13 @@ def test_a_file_acts_the_same_under_another_alpha(kind, changes, alpha):
     layer, inputs = nn.Linear(24, 16), torch.ones(3, 24)
     adapter = wake(made(layer, kind, changes)).eval()
     asked = settings_of(kind, changes | {"network_alpha": alpha})
-    other = _made(asked, Layer("layer", layer, "unet", True), Size(asked.network_dim, alpha), None)
+    other = _made(
+        asked,
+        Layer("layer", layer, "unet", True),
+        Size(asked.network_dim, alpha),
+        None,
+        PRESETS["full"],
+    )
     other.take(entry_of(adapter).tensors)
     expected = adapted(adapter, layer, inputs)
     assert torch.allclose(adapted(other.eval(), layer, inputs), expected, atol=1e-5)

@@ -10,6 +10,7 @@ SOUND = Settings()
 RULES = {rule.__name__: rule for rule in (*checks.PROBLEMS, *checks.NOTICES)}
 
 PROBLEMS = {
+    "_preset": [dict(LoRA_type="LyCORIS/LoHa", LyCORIS_preset="everything")],
     "_unit": [
         dict(LoRA_type="Kohya DyLoRA", unit=3),
         dict(LoRA_type="LyCORIS/DyLoRA", unit=4, conv_dim=6),
@@ -131,6 +132,9 @@ NOTICES = {
         dict(keep_tokens=1, keep_tokens_separator="|||", shuffle_caption=True),
         dict(token_warmup_min=2),
         dict(cached_caption_variants=2),
+    ],
+    "_sides_of_a_preset": [
+        dict(LoRA_type="LyCORIS/iA3", LyCORIS_preset="ia3", train_on_input=False)
     ],
     "_unread": [
         dict(conv_dim=4),

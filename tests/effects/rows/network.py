@@ -22,6 +22,7 @@ ROWS = {
     "network_weights": Row(network, "@shared/start.safetensors", given={"network_dim": 3}),
     "dim_from_weights": Row(network, True, given=START),  # the file's rank is another than asked
     "rs_lora": Row(network, True),
+    "LyCORIS_preset": Row(network, "attn-only", given=LYCORIS),
     "factor": Row(network, 4, given=LOKR),
     "decompose_both": Row(network, True, given={**LOKR, "network_dim": 1, "factor": 4}),
     "use_tucker": Row(network, True, given={"LoRA_type": "LyCORIS/LoHa"}),
