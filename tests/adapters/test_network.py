@@ -71,8 +71,8 @@ def wake(network: Network, strength: float) -> Network:
     """Up parts away from zero, the same for every network of the same modules."""
     draws = torch.Generator().manual_seed(4)
     for _, adapter in network.named():
-        if strength:
-            adapter.lora_up.weight.data.normal_(std=strength, generator=draws)
+        for weight in adapter.fast() or adapter.learning() if strength else ():
+            weight.data.normal_(std=strength, generator=draws)
     return network
 
 
@@ -125,13 +125,16 @@ def test_added_to_the_weights_the_deltas_act_as_the_network_does(kind, folder):
     family = load_tiny(folder)
     before = guess(family)
     network = attach(NetworkSettings(LoRA_type=kind, **RANKS), family, learns=BOTH, seed=1)
-    wake(network, 0.5)
+    wake(network, 0.5).eval()
     adapted = guess(family)
     network.detach_hooks()
     assert torch.equal(guess(family), before)
     modules = {layer.name: layer.module for layer in family.layers()}
     for name, adapter in network.named():
         modules[name].weight += adapter.delta()
+        bias = adapter.delta_bias()
+        if bias is not None:
+            modules[name].bias += bias
     assert torch.allclose(guess(family), adapted, atol=1e-4)
     assert (adapted - before).abs().max() > 0.1
 
