@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kit import catalog
 from kit.errors import KitError
 from kit.hosts import host
 from kit.runs import write_atomically
 from kit.settings import Settings
 
 NAME = "form.toml"
+
+
+def example() -> Settings:
+    """The example, with its results where this host keeps them."""
+    settings: Settings = catalog.load("kit.demo:settings")(str(host().output_folder))
+    return settings
 
 
 def place() -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from kit import catalog, planning
+from kit import planning
 from kit.events import Event, Finished
 from kit.planning import Plan
 from kit.settings import Settings
@@ -17,7 +17,7 @@ from kit.ui.errors import install
 from kit.ui.following import Follower, Tail
 from kit.ui.form import Form
 from kit.ui.gallery import Results
-from kit.ui.remembered import remember, remembered
+from kit.ui.remembered import example, remember, remembered
 from kit.ui.session import Session
 from kit.ui.train_bar import TrainBar
 from kit.ui.waiting import until_over
@@ -38,7 +38,7 @@ def show(settings: Settings | None = None) -> Form:
     install()
     session = Session.current
     if _form is None or session is None or not session.is_running():
-        _form = Form(settings or remembered() or catalog.load("kit.demo:settings")())
+        _form = Form(settings or remembered() or example())
         _form.on_valid.append(remember)
         TrainBar(_form)
     _form.show()

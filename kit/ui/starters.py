@@ -13,6 +13,7 @@ from kit.presets import presets
 from kit.settings import Settings
 from kit.settings.diffs import Change, diff
 from kit.ui.look import block, escaped
+from kit.ui.remembered import example
 from kit.ui.widgets import Field, as_text
 
 CUSTOM = "custom: what stands in Pretrained model name or path"
@@ -103,7 +104,6 @@ class Starters:
         self._is_following = False
 
     def _take_example(self) -> None:
-        example = catalog.load("kit.demo:settings")
         self._fill(example())
         self.line.value = "The example: twelve pictures of a ball, a few minutes on any computer."
 

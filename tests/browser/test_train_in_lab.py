@@ -83,16 +83,3 @@ def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on_after_a_restart(
     resume.click()
     expect(state(notebook)).to_have_text("done", timeout=LONG)
     quiet(notebook)
-
-
-def test_a_reload_while_it_trains_brings_everything_back(notebook):
-    begin(notebook, 60)
-    numbers = notebook.output.locator(".kit-numbers").first
-    expect(numbers).to_contain_text(STEP, timeout=LONG)
-    notebook.save()
-    notebook.reload()
-    expect(notebook.output.locator(".kit-numbers").first).to_contain_text(STEP, timeout=60_000)
-    notebook.button("Stop").click()
-    expect(state(notebook)).to_have_text("stopped", timeout=LONG)
-    notebook.shot("reloaded-light-1280")
-    quiet(notebook)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import kit
+from kit.cli.listing import settings_markdown
 from kit.settings import Section, Settings, declarations
 
 GUI = json.loads((Path(__file__).parents[1] / "golden" / "gui_fields.json").read_text())["fields"]
@@ -104,3 +106,9 @@ def test_bounds_are_shown_as_whole_numbers_where_they_are():
     assert DECLARED["lr_warmup"].possible == "a number from 0 to 100"
     assert DECLARED["lr_scheduler_power"].possible == "a number from 0.01 to 100, or blank"
     assert DECLARED["max_token_length"].possible == "one of 75, 150, 225"
+
+
+def test_the_list_that_the_readme_links_to_is_up_to_date():
+    told = (Path(kit.__file__).parent / "SETTINGS.md").read_text("utf-8")
+    made = settings_markdown() + "\n"
+    assert told == made, "make it anew: python -m kit settings --markdown > kit/SETTINGS.md"
