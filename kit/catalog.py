@@ -213,17 +213,21 @@ KINDS: dict[str, Kind] = {
         "kit.tensorshapes:lokr",
     ),
     "LoRA-FA": Kind("kit.adapters.lora:LoraFa", "networks.lora_fa", False, _LORA_SETTINGS),
-    "LyCORIS/LoCon": _lycoris("locon:Locon", "lora", *_FACTORED, *_PRODUCT, "bypass_mode"),
-    "LyCORIS/LoHa": _lycoris("loha:Loha", "loha", *_FACTORED, *_PRODUCT),
+    "LyCORIS/LoCon": _lycoris(
+        "locon:Locon", "lora", *_FACTORED, *_PRODUCT, "bypass_mode", "train_norm"
+    ),
+    "LyCORIS/LoHa": _lycoris("loha:Loha", "loha", *_FACTORED, *_PRODUCT, "train_norm"),
     "LyCORIS/LoKr": _lycoris(
-        "lokr:Lokr", "lokr", *_FACTORED, *_PRODUCT, "factor", "decompose_both"
+        "lokr:Lokr", "lokr", *_FACTORED, *_PRODUCT, "factor", "decompose_both", "train_norm"
     ),
     "LyCORIS/iA3": _lycoris("direct:Ia3", "ia3", *_LYCORIS_SETTINGS, "train_on_input"),
-    "LyCORIS/DyLoRA": _lycoris("dylora:DyLora", "lora", *_LORA_SETTINGS, *_CONVOLUTIONS, "unit"),
-    "LyCORIS/GLoRA": _lycoris("glora:Glora", "glora", *_FACTORED),
-    "LyCORIS/Diag-OFT": _lycoris("oft:DiagOft", "oft", *_ROTATION),
-    "LyCORIS/BOFT": _lycoris("oft:Boft", "boft", *_ROTATION, needs_even_blocks=True),
-    "LyCORIS/Native Fine-Tuning": _lycoris("direct:Full", "full", *_LYCORIS_SETTINGS),
+    "LyCORIS/DyLoRA": _lycoris(
+        "dylora:DyLora", "lora", *_LORA_SETTINGS, *_CONVOLUTIONS, "unit", "train_norm"
+    ),
+    "LyCORIS/GLoRA": _lycoris("glora:Glora", "glora", *_FACTORED, "train_norm"),
+    "LyCORIS/Diag-OFT": _lycoris("oft:DiagOft", "oft", *_ROTATION, "train_norm"),
+    "LyCORIS/BOFT": _lycoris("oft:Boft", "boft", *_ROTATION, "train_norm", needs_even_blocks=True),
+    "LyCORIS/Native Fine-Tuning": _lycoris("direct:Full", "full", *_LYCORIS_SETTINGS, "train_norm"),
 }
 
 

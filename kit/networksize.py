@@ -2,7 +2,7 @@
 
 Of each full-size family the layers that adapters may sit beside are listed in
 `kit/modelfile/layers.json`, by shape: part, in a transformer block or not, side of the kernel (0:
-linear), inputs, outputs, and how many there are.
+linear), inputs, outputs, and how many there are; its normalisations by block, channels and number.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def network_size(settings: Settings, family: str) -> NetworkSize | None:
         kept = [(_tensors(settings, shape, rank), shape.count) for shape, rank in chosen]
     except ValueError:
         return None  # a rank that does not fit, which the run's start will tell
-    weights = sum(math.prod(shape) * count for found, count in kept for shape in found)
+    norms = list(_norms(settings, family))
+    layers += sum(count for _, _, count in norms)
+    weights = sum(2 * channels * count for _, channels, count in norms)
+    weights += sum(math.prod(shape) * count for found, count in kept for shape in found)
     tensors = sum((len(found) + 1) * count for found, count in kept)  # 1: alpha
     header = tensors * BYTES_PER_TENSOR
     file = (weights + layers) * BYTES[settings.saving.save_precision] + header
@@ -91,6 +94,19 @@ def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple
         ):
             small = shape.kernel < 3
             yield shape, network.network_dim if small else network.conv_dim or network.network_dim
+
+
+def _norms(settings: Settings, family: str) -> Iterator[tuple[bool, int, int]]:
+    """In a transformer block or not, channels and number of the normalisations that learn."""
+    network = settings.network
+    is_read = "train_norm" in catalog.KINDS[network.LoRA_type].uses
+    if not (is_read and network.train_norm and part_rates(settings)["unet"] > 0):
+        return
+    preset = PRESETS[network.LyCORIS_preset]
+    for in_transformer, channels, count in json.loads(LAYERS.read_text("utf-8"))[f"{family} norms"]:
+        around = TRANSFORMER if in_transformer else CONVOLUTIONS
+        if preset.takes("", around, is_unet=True, is_conv3x3=False):
+            yield in_transformer, channels, count
 
 
 def _needs_names(settings: Settings) -> bool:

@@ -20,6 +20,7 @@ WRITTEN_BY = {
     "on_input": "LyCORIS/iA3",
     "diff": "LyCORIS/Native Fine-Tuning",
     "oft_blocks": "LyCORIS/Diag-OFT or LyCORIS/BOFT",
+    "w_norm": "a LyCORIS type and turn train_norm on",
     "lora_mid.weight": "LyCORIS/LoCon",
     "dora_scale": "LyCORIS/LoCon",
     "lora_up.weight": "Standard, Kohya LoCon or LyCORIS/LoCon",

@@ -104,15 +104,19 @@ class Formula(Adapter):
         return applied(self.layer, inputs, delta)
 
     def _kept_outputs(self, change: Tensor) -> Tensor:
-        outputs = self.delta_outputs()
+        outputs = self.channels()
         kept_O = (torch.rand(outputs, device=change.device) > self.rank_dropout).to(change.dtype)
         if self.rank_dropout_scale:
             kept_O = kept_O / kept_O.mean().clamp(min=1 / outputs)
-        return per_output(self.layer, kept_O)
+        return self.per_channel(kept_O, change)
 
-    def delta_outputs(self) -> int:
-        """How many outputs the layer has."""
+    def channels(self) -> int:
+        """How many outputs there are."""
         return weight_shape(self.layer)[0]
+
+    def per_channel(self, values_O: Tensor, _change: Tensor) -> Tensor:
+        """One value for each output, in a shape that multiplies the change."""
+        return per_output(self.layer, values_O)
 
     def base_weight(self) -> Tensor:
         """The layer's own weight, frozen, float32."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from torch.nn import Parameter
 
 from kit.adapters.base import Adapter
-from kit.families import Layer
+from kit.families import Layer, Norm
 from kit.families.names import block_number
 from kit.settings.rules_blocks import BlockPlan
 
@@ -39,7 +39,7 @@ class PartRates:
     blocks: BlockPlan = field(default_factory=BlockPlan)
     plus: Mapping[str, float] = field(default_factory=dict)
 
-    def of(self, layer: Layer) -> tuple[str, float]:
+    def of(self, layer: Layer | Norm) -> tuple[str, float]:
         """The name of a layer's group, and its rate."""
         rate = self.parts[layer.part]
         if layer.part != "unet":
@@ -54,13 +54,13 @@ class PartRates:
         alike = self.parts.get("te1") == self.parts.get("te2")
         return "textencoder" if alike or part == "te" else f"textencoder{part[-1]}"
 
-    def ratio(self, layer: Layer) -> float:
+    def ratio(self, layer: Layer | Norm) -> float:
         """How much faster the up part of a layer's adapter learns."""
         return self.plus.get("unet" if layer.part == "unet" else "textencoder", 0.0) or 1.0
 
 
 def grouped(
-    adapters: Iterable[tuple[str, Adapter]], layers: Mapping[str, Layer], rates: PartRates
+    adapters: Iterable[tuple[str, Adapter]], layers: Mapping[str, Layer | Norm], rates: PartRates
 ) -> tuple[Group, ...]:
     """Text encoders first, then the U-Net, block by block; what has no rate is frozen."""
     found: dict[str, tuple[float, list[Parameter]]] = {}

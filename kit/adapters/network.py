@@ -14,8 +14,10 @@ from kit import catalog
 from kit.adapters.base import Adapter
 from kit.adapters.continuing import Entry, entries_of, start_from
 from kit.adapters.groups import Group, PartRates, grouped
+from kit.adapters.norms import Norm
 from kit.errors import SettingsError
 from kit.families import Family, Layer
+from kit.families import Norm as NormLayer
 from kit.families.names import block_number
 from kit.settings import Network as NetworkSettings
 from kit.settings.rules_blocks import BlockPlan
@@ -33,7 +35,7 @@ class Size:
 class Network(nn.Module):
     """Adapters by their kohya names, hooked to the layers that they change."""
 
-    def __init__(self, adapters: dict[str, Adapter], layers: dict[str, Layer]) -> None:
+    def __init__(self, adapters: dict[str, Adapter], layers: dict[str, Layer | NormLayer]) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict(adapters)
         self._layers = layers
@@ -126,7 +128,7 @@ def attach(
     Raises: LoraFileError where the file does not fit.
     """
     kind: type[Adapter] = catalog.load(catalog.KINDS[settings.LoRA_type].code)
-    files = entries_of(start or {}, (kind,))
+    files = entries_of(start or {}, (kind, Norm) if _trains_norms(settings) else (kind,))
     blocks = blocks or BlockPlan()
     preset = _preset(settings)
     sizes = {
@@ -140,7 +142,15 @@ def attach(
     made = {
         name: _made(settings, layers[name], sizes[name], files.get(name), preset) for name in sizes
     }
-    network = Network(made, layers)
+    norms = {
+        norm.name: norm
+        for norm in (family.norms() if _trains_norms(settings) else ())
+        if (norm.part in learns or norm.name in files)
+        and (norm.name in files if settings.dim_from_weights else _takes(preset, norm))
+        and blocks.weight(block_number(norm.name))
+    }
+    made |= {name: _made_norm(settings, norm) for name, norm in norms.items()}
+    network = Network(made, {**layers, **norms})
     for name, adapter in network.named():
         adapter.start(seed, "lora", name)
     if start:
@@ -174,6 +184,20 @@ def _made(
     return adapter.to(layer.module.weight.device)
 
 
+def _trains_norms(network: NetworkSettings) -> bool:
+    return network.train_norm and "train_norm" in catalog.KINDS[network.LoRA_type].uses
+
+
+def _made_norm(network: NetworkSettings, norm: NormLayer) -> Adapter:
+    adapter = Norm(
+        norm.module,
+        rank_dropout=network.rank_dropout,
+        rank_dropout_scale=network.rank_dropout_scale,
+        module_dropout=network.module_dropout,
+    )
+    return adapter.to(norm.module.weight.device)
+
+
 def _options(network: NetworkSettings) -> dict[str, tuple[str, Any]]:
     """What adapters are told: their word for it, the setting's name, its value."""
     return {
@@ -203,7 +227,7 @@ def _preset(network: NetworkSettings) -> Preset:
         raise SettingsError([f"[network] LyCORIS_preset: {error}"]) from error
 
 
-def _takes(preset: Preset, layer: Layer) -> bool:
+def _takes(preset: Preset, layer: Layer | NormLayer) -> bool:
     is_unet = layer.part == "unet"
     return preset.takes(layer.path, layer.blocks, is_unet=is_unet, is_conv3x3=layer.is_conv3x3)
 

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,19 @@ class Layer:
         return isinstance(self.module, nn.Conv2d) and self.module.kernel_size != (1, 1)
 
 
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation, which may be adapted as well; the same facts as a layer's."""
+
+    name: str
+    module: nn.GroupNorm | nn.LayerNorm
+    part: str
+    in_transformer: bool
+    path: str
+    blocks: frozenset[str]
+    is_conv3x3: ClassVar[bool] = False
+
+
 class Family(Protocol):
     """A base model, frozen."""
 
@@ -119,4 +132,8 @@ class Family(Protocol):
 
         Asked before adapters are attached: it knows no adapter from a layer.
         """
+        ...
+
+    def norms(self) -> Iterator[Norm]:
+        """The normalisations in U-Net blocks."""
         ...

@@ -32,6 +32,17 @@ def unet_layers(unet: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d, b
         yield path, module, id(module) in in_transformer
 
 
+def norm_layers(unet: nn.Module) -> Iterator[tuple[str, nn.GroupNorm | nn.LayerNorm, bool]]:
+    """Path, module and in_transformer of the normalisations in U-Net blocks."""
+    for path, module in _ordered(unet):
+        if not isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            continue
+        around = blocks_around(unet, path)
+        in_transformer = "Transformer2DModel" in around
+        if in_transformer or "ResnetBlock2D" in around:
+            yield path, module, in_transformer
+
+
 def blocks_around(root: nn.Module, path: str) -> frozenset[str]:
     """The classes of the modules that a layer lies in, itself left out."""
     names: set[str] = set()

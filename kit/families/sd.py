@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from kit.families import Layer, Prediction, Tokens, Words, layers, pixels
+from kit.families import Layer, Norm, Prediction, Tokens, Words, layers, pixels
 from kit.families.clip import Tokenizer, clip_hidden_states, weigh
 from kit.families.names import unet_name
 
@@ -90,3 +90,9 @@ class StableDiffusion:
         for path, module, in_transformer in layers.unet_layers(self.unet):
             around = layers.blocks_around(self.unet, path)
             yield Layer(unet_name(path), module, "unet", in_transformer, path, around)
+
+    def norms(self) -> Iterator[Norm]:
+        """Of the U-Net's blocks."""
+        for path, module, in_transformer in layers.norm_layers(self.unet):
+            around = layers.blocks_around(self.unet, path)
+            yield Norm(unet_name(path), module, "unet", in_transformer, path, around)

@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from kit.families import Layer, Prediction, Tokens, Words, layers, pixels
+from kit.families import Layer, Norm, Prediction, Tokens, Words, layers, pixels
 from kit.families.clip import (
     Tokenizer,
     clip_penultimate,
@@ -119,3 +119,11 @@ class StableDiffusionXL:
         for sgm, path, module, in_transformer in found:
             around = layers.blocks_around(self.unet, path)
             yield Layer(unet_name(sgm), module, "unet", in_transformer, path, around)
+
+    def norms(self) -> Iterator[Norm]:
+        """Of the U-Net's blocks."""
+        per_block = self.unet.config.layers_per_block
+        for path, module, in_transformer in layers.norm_layers(self.unet):
+            name = unet_name(sgm_path(path, layers_per_block=per_block))
+            around = layers.blocks_around(self.unet, path)
+            yield Norm(name, module, "unet", in_transformer, path, around)

@@ -141,7 +141,7 @@ class Network(Section, box="Parameters / Basic"):
         False,
         "DoRA Weight Decompose",
         "Direction and length of each layer's weights are learned apart (DoRA). Often better at "
-        "low ranks; slower, and not every program reads it.",
+        "low ranks; slower, and not every program reads it: diffusers takes it for a plain LoRA.",
         box="Parameters / LyCORIS",
         source="https://arxiv.org/abs/2402.09353",
     )
@@ -151,6 +151,12 @@ class Network(Section, box="Parameters / Basic"):
         "LoRA Kit never adds a change into the base's weights while training, so all types already "
         "work as this box promises. It only decides where LyCORIS/LoCon's Rank dropout acts: on "
         "ranks (on) or on a layer's outputs (off).",
+        box="Parameters / LyCORIS",
+    )
+    train_norm: bool = setting(
+        False,
+        "Train Norm",
+        "The U-Net's normalisations learn too. A few more weights; not every program reads them.",
         box="Parameters / LyCORIS",
     )
     rank_dropout_scale: bool = setting(

@@ -23,6 +23,7 @@ ROWS = {
     "dim_from_weights": Row(network, True, given=START),  # the file's rank is another than asked
     "rs_lora": Row(network, True),
     "LyCORIS_preset": Row(network, "attn-only", given=LYCORIS),
+    "train_norm": Row(network, True, given=LYCORIS),
     "factor": Row(network, 4, given=LOKR),
     "decompose_both": Row(network, True, given={**LOKR, "network_dim": 1, "factor": 4}),
     "use_tucker": Row(network, True, given={"LoRA_type": "LyCORIS/LoHa"}),
