@@ -223,6 +223,20 @@ def newest_record(run: Run) -> RunRecord | None:
     return max(mine, key=lambda record: (record.finished, record.step), default=None)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text that a person asked for, whole or not at all.
+
+    Raises: OutputError where it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}.", do="Choose another path."
+        ) from error
+
+
 def _place_for(folder: Path, workplace: Path) -> Path:
     """A folder of its own for each output folder, the same in every session."""
     return workplace / "runs" / hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]

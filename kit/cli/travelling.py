@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kit.cli.command import Command
 from kit.cli.reading import read_settings, takes_settings
-from kit.errors import KitError, OutputError
+from kit.errors import KitError
 from kit.exchange import export_gui, export_sd_scripts, load_any
-from kit.runs import write_atomically
+from kit.runs import write_text
 
 
 def _describe_import(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def _act_import(chosen: argparse.Namespace) -> None:
     settings, report = load_any(chosen.file)
     print(report)
     if chosen.toml:
-        _write(chosen.toml, settings.to_toml())
+        write_text(chosen.toml, settings.to_toml())
         print(f"written: {chosen.toml}")
 
 
@@ -63,20 +63,10 @@ def _act_export(chosen: argparse.Namespace) -> None:
         )
     for path, export in wanted:
         text, notices = export(settings)
-        _write(path, text)
+        write_text(path, text)
         print(f"written: {path}")
         print(*(f"! {notice}" for notice in notices), sep="\n", end="\n" if notices else "")
     sys.stdout.flush()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}.", do="Choose another path."
-        ) from error
 
 
 IMPORT = Command(

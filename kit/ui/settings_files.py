@@ -9,9 +9,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from kit.errors import KitError, OutputError, SettingsError
+from kit.errors import KitError, SettingsError
 from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_any
-from kit.runs import write_atomically
+from kit.runs import write_text
 from kit.settings import Settings
 from kit.ui.look import block, escaped
 from kit.ui.problem_texts import as_lines, as_list
@@ -71,13 +71,7 @@ class SettingsFiles:
     def _save(self) -> str:
         path = self._named_file()
         text, told = self._written(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-        except OSError as error:
-            raise OutputError(
-                f"{path} cannot be written: {error.strerror or error}.", do="Choose another path."
-            ) from error
+        write_text(path, text)
         self.report.value = as_list(told)
         return f"Saved as {path}."
 
