@@ -172,7 +172,13 @@ SCHEDULES: dict[str, Schedule] = {
 
 _FILE_SETTINGS = ("network_weights", "dim_from_weights")
 _DROPOUTS = ("network_dropout", "rank_dropout", "module_dropout")
-_RANK = ("network_dim", "network_alpha", "rs_lora")
+# LoRA+ needs two factors, of which one starts as zeros.
+_TWO_FACTORS = (
+    "loraplus_lr_ratio",
+    "loraplus_unet_lr_ratio",
+    "loraplus_text_encoder_lr_ratio",
+)
+_RANK = ("network_dim", "network_alpha", "rs_lora", *_TWO_FACTORS)
 _CONVOLUTIONS = ("conv_dim", "conv_alpha")
 _LORA_SETTINGS = (*_RANK, *_DROPOUTS, "scale_weight_norms", *_FILE_SETTINGS)
 _LYCORIS_SETTINGS = (*_DROPOUTS, "rank_dropout_scale", *_FILE_SETTINGS)

@@ -12,6 +12,7 @@ from kit import catalog, lora_file
 from kit.adapters.groups import Group, PartRates
 from kit.adapters.network import Network, attach, parts_of
 from kit.devices import DTYPES
+from kit.errors import SettingsError
 from kit.families import Family
 from kit.optim import Learning, make_learning
 from kit.planning import Plan
@@ -74,12 +75,34 @@ def _recompute(encoder: nn.Module) -> None:
 def made_learning(plan: Plan, family: Family, network: Network, device: torch.device) -> Learning:
     """Optimizer and schedule over the network's groups.
 
-    Raises: SettingsError for arguments that the optimizer does not know; MissingPackage.
+    Raises: SettingsError for arguments that the optimizer does not know, and where nothing would
+    learn; MissingPackage.
     """
     rates = PartRates(
         part_rates(plan.settings), _blocks(plan.settings, family), plus_ratios(plan.settings)
     )
-    return make_learning(network.groups(rates), device=device, **_asked_for(plan))
+    groups = network.groups(rates)
+    _check_learns(plan, groups)
+    return make_learning(groups, device=device, **_asked_for(plan))
+
+
+def _check_learns(plan: Plan, groups: tuple[Group, ...]) -> None:
+    """Some weights learn, and to the end: which blocks hold adapters, only the model shows."""
+    if not groups:
+        raise SettingsError(
+            [
+                "[blocks] block_dims and LR weights: they leave no block that has an adapter, and "
+                "nothing else learns; give one of them a rank and a weight"
+            ]
+        )
+    stop = plan.text_encoder_stop
+    if 0 < stop < plan.total_steps and not any(g.name.startswith("unet") for g in groups):
+        raise SettingsError(
+            [
+                f"[rates] stop_text_encoder_training: no block of the U-Net learns, so after step "
+                f"{stop} nothing would; set it to 0, or give a block a rank and a weight"
+            ]
+        )
 
 
 def rehearse(plan: Plan) -> None:

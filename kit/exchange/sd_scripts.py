@@ -19,7 +19,7 @@ from kit.exchange.frictions import is_for_sdxl_only
 from kit.exchange.known import trainer_args
 from kit.exchange.report import Line
 from kit.exchange.translating import BLANK_STANDS_FOR, Entries, translate
-from kit.settings import Settings, declarations
+from kit.settings import Settings, declarations, rules_rates
 from kit.settings.optimizer_args import parse_optimizer_args
 
 NOT_ASSUMED = ("dataset_repeats", "lr_warmup_steps", "dynamo_backend")  # mean something else there
@@ -159,9 +159,11 @@ def _lengths(settings: Settings) -> dict[str, Any]:
     basic = settings.basic
     row = catalog.SCHEDULES[basic.lr_scheduler]
     lengths: dict[str, Any] = {}
+    only_constant = settings.rates.lr_warmup_only_constant
+    is_cold = only_constant and not rules_rates.warms_up(settings)
     if not basic.max_train_epochs and not basic.max_train_steps:
         lengths["max_train_epochs"] = basic.epoch
-    if not row.warms_up or basic.lr_scheduler_type:
+    if not row.warms_up or basic.lr_scheduler_type or is_cold:
         lengths["lr_warmup_steps"] = 0
     elif basic.lr_warmup_steps is not None:
         lengths["lr_warmup_steps"] = basic.lr_warmup_steps

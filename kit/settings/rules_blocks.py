@@ -123,6 +123,8 @@ def problems(blocks: Blocks, layout: BlockLayout) -> Iterator[str]:
             yield f"[blocks] {name}: {len(values)} numbers; this model has {layout.count} blocks"
         if values is not None and name.endswith("dims") and any(v % 1 or v < 0 for v in values):
             yield f"[blocks] {name}: ranks are whole numbers from 0"
+        if values is not None and name.endswith("alphas") and any(v < 0 for v in values):
+            yield f"[blocks] {name}: alphas are numbers from 0"
 
 
 def _weights(text: str, count: int) -> tuple[float, ...]:
@@ -135,13 +137,11 @@ def _weights(text: str, count: int) -> tuple[float, ...]:
         course = COURSES[name.strip()]
         return tuple(course(i / max(1, count - 1)) + base for i in range(count))
     values = _list(text) or ()
-    if len(values) == 1:
-        return values * count
-    if len(values) != count:
+    if len(values) not in (1, count):
         raise ValueError(f"{len(values)} numbers; this model has {count} such blocks")
     if any(value < 0 for value in values):
         raise ValueError("factors are numbers from 0")
-    return values
+    return values * count if len(values) == 1 else values
 
 
 def _list(text: str) -> tuple[float, ...] | None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit import catalog
-from kit.settings import rules_blocks
-from kit.settings.rules_rates import encoder_learns
+from kit.settings import rules_blocks, rules_optimizer
+from kit.settings.rules_rates import encoder_learns, part_rates
 
 if TYPE_CHECKING:
     from kit.settings import Settings
@@ -52,6 +52,9 @@ def _blocks_unused(settings: Settings) -> Iterator[str]:
             f"{name} has no effect: LoRA_type = {settings.network.LoRA_type} adapts no 3x3 "
             "convolutions"
         )
+    for name in () if "network_alpha" in kind.uses else ("block_alphas", "conv_block_alphas"):
+        if lists[name]:
+            yield f"{name} has no effect: LoRA_type = {settings.network.LoRA_type} has no alpha"
     if settings.network.dim_from_weights:
         for name in (name for name, text in lists.items() if text):
             yield f"{name} has no effect: dim_from_weights is on"
@@ -62,5 +65,55 @@ def _stop_without_learning(settings: Settings) -> Iterator[str]:
         yield "stop_text_encoder_training has no effect: the text encoder does not learn at all"
 
 
-PROBLEMS = (_blocks,)
-NOTICES = (_blocks_unused, _stop_without_learning)
+def _stop_alone(settings: Settings) -> Iterator[str]:
+    """Where the text encoder is all that learns, the rest of the run would learn nothing."""
+    share = settings.rates.stop_text_encoder_training
+    if 0 < share < 100 and encoder_learns(settings) and not part_rates(settings)["unet"]:
+        yield (
+            f"[rates] stop_text_encoder_training: unet_lr is 0, so after {share} % of the steps "
+            "nothing would learn; set it to 0 and shorten the run instead, or give unet_lr a rate"
+        )
+
+
+def _shares_of_no_rate(settings: Settings) -> Iterator[str]:
+    """An optimizer that finds its own rates knows of no ratios between them."""
+    if rules_optimizer.steers(settings) != "rate":
+        return
+    rates, name = settings.rates, settings.basic.optimizer_type
+    given = {
+        "learning_rate_te2 (except 0)": bool(rates.learning_rate_te2),
+        "loraplus_lr_ratio": any(plus_ratios(settings).values()),
+        "down, mid and up LR weights (except 0)": any(
+            rules_blocks.given_weights(settings.blocks).values()
+        ),
+    }
+    for what in (what for what, is_given in given.items() if is_given):
+        yield f"{what}: no effect, {name} chooses its own rate"
+
+
+def _parts_that_do_not_learn(settings: Settings) -> Iterator[str]:
+    rates, blocks = settings.rates, settings.blocks
+    has_unet, has_encoder = bool(part_rates(settings)["unet"]), encoder_learns(settings)
+    if rates.loraplus_unet_lr_ratio and not has_unet:
+        yield "loraplus_unet_lr_ratio has no effect: the U-Net does not learn"
+    if rates.loraplus_text_encoder_lr_ratio and not has_encoder:
+        yield "loraplus_text_encoder_lr_ratio has no effect: no text encoder learns"
+    if rules_blocks.uses_blocks(blocks) and not has_unet and not settings.network.network_weights:
+        yield "LR weights, dims and alphas of blocks have no effect: the U-Net does not learn"
+
+
+def _ratio_overruled(settings: Settings) -> Iterator[str]:
+    rates = settings.rates
+    own = (rates.loraplus_unet_lr_ratio, rates.loraplus_text_encoder_lr_ratio)
+    if rates.loraplus_lr_ratio and None not in own:
+        yield "loraplus_lr_ratio has no effect: the U-Net and the text encoder have their own"
+
+
+PROBLEMS = (_blocks, _stop_alone)
+NOTICES = (
+    _blocks_unused,
+    _stop_without_learning,
+    _shares_of_no_rate,
+    _parts_that_do_not_learn,
+    _ratio_overruled,
+)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from kit import planning
+from kit import catalog, planning
 from kit.adapters.groups import PartRates
 from kit.errors import SettingsError
 from kit.events import Stepped
@@ -174,3 +175,30 @@ def test_blocks_and_loraplus_go_on_bit_for_bit(asked, tmp_path):
     first = leave_after(2, asked("b", **changes))
     assert losses(first) + losses(run(asked("b", **changes))) == losses(straight)
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+NO_BLOCKS = {"down_lr_weight": "zeros", "mid_lr_weight": "0", "up_lr_weight": "zeros"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({**NO_BLOCKS, "text_encoder_lr": 0}, "leave no block that has an adapter"),
+        ({**NO_BLOCKS, **STOP}, "after step 4 nothing would"),
+    ],
+)
+def test_a_run_in_which_nothing_would_learn_does_not_begin(asked, changes, told):
+    with pytest.raises(SettingsError, match=told):
+        run(asked(**changes))
+
+
+def test_the_text_encoder_may_learn_alone_to_the_end(asked, tmp_path):
+    run(asked(**NO_BLOCKS, max_train_steps=1))
+    assert {name.split("_")[1] for name in lora(tmp_path / "out")} == {"te"}
+
+
+@pytest.mark.parametrize("kind", catalog.KINDS)
+def test_the_menu_says_of_every_type_whether_loraplus_finds_a_faster_factor(kind):
+    row = catalog.KINDS[kind]
+    adapter = catalog.load(row.code)(nn.Linear(64, 64), rank=8, alpha=4)
+    assert bool(adapter.fast()) == ("loraplus_lr_ratio" in row.uses)

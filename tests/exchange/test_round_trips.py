@@ -134,6 +134,10 @@ def test_sd_scripts_gets_only_what_it_knows_in_its_own_types(name):
         ({"max_train_steps": 50}, {"max_train_steps": 50}),
         ({"lr_warmup": 5}, {"lr_warmup_steps": 0.05}),
         ({"lr_scheduler": "constant"}, {"lr_warmup_steps": 0}),
+        (
+            {"lr_warmup_only_constant": True, "lr_warmup": 5},
+            {"lr_warmup_steps": 0},
+        ),
         ({"LoRA_type": "Kohya LoCon", "conv_dim": 4, "conv_alpha": 2},
          {"network_module": "networks.lora", "network_args": ["conv_dim=4", "conv_alpha=2"]}),
         ({"rank_dropout": 0.1}, {"network_args": ["rank_dropout=0.1"]}),

@@ -19,7 +19,16 @@ PROBLEMS = {
         dict(LoRA_type="LyCORIS/BOFT"),
         dict(LoRA_type="LyCORIS/BOFT", network_dim=16, conv_dim=8),
     ],
-    "_blocks": [dict(block_dims="4,4"), dict(down_lr_weight="slope")],
+    "_blocks": [
+        dict(block_dims="4,4"),
+        dict(down_lr_weight="slope"),
+        dict(up_lr_weight="-1"),
+        dict(block_alphas="-1," * 24 + "1"),
+    ],
+    "_stop_alone": [
+        dict(unet_lr=0, stop_text_encoder_training=40),
+        dict(unet_lr=None, learning_rate=0, stop_text_encoder_training=99),
+    ],
     "_nothing_learns": [
         dict(unet_lr=0, text_encoder_lr=0),
         dict(unet_lr=None, text_encoder_lr=0, learning_rate=0),
@@ -143,6 +152,8 @@ NOTICES = {
         dict(LoRA_type="LyCORIS/iA3", network_dim=4),
         dict(LoRA_type="LyCORIS/GLoRA", use_tucker=True),
         dict(LoRA_type="LyCORIS/LoHa", bypass_mode=True),
+        dict(LoRA_type="LyCORIS/iA3", loraplus_lr_ratio=16),
+        dict(LoRA_type="LyCORIS/Diag-OFT", loraplus_unet_lr_ratio=16),
     ],
     "_sizes_of_a_file": [dict(dim_from_weights=True, network_weights="a.safetensors")],
     "_dropouts_that_are_off": [
@@ -212,8 +223,22 @@ NOTICES = {
         dict(block_lr_zero_threshold=0.1),
         dict(conv_block_dims="2," * 24 + "2"),
         dict(block_dims="2," * 24 + "2", dim_from_weights=True, network_weights="a.safetensors"),
+        dict(LoRA_type="LyCORIS/Diag-OFT", block_alphas="2," * 24 + "2"),
     ],
     "_stop_without_learning": [dict(stop_text_encoder_training=50, text_encoder_lr=0)],
+    "_shares_of_no_rate": [
+        dict(optimizer_type="Adafactor", loraplus_lr_ratio=16),
+        dict(optimizer_type="Adafactor", down_lr_weight="linear+0.1"),
+        dict(optimizer_type="Adafactor", learning_rate_te2=1e-3),
+    ],
+    "_parts_that_do_not_learn": [
+        dict(unet_lr=0, loraplus_unet_lr_ratio=16),
+        dict(text_encoder_lr=0, loraplus_text_encoder_lr_ratio=16),
+        dict(unet_lr=0, block_dims="2," * 24 + "2"),
+    ],
+    "_ratio_overruled": [
+        dict(loraplus_lr_ratio=16, loraplus_unet_lr_ratio=8, loraplus_text_encoder_lr_ratio=0),
+    ],
     "_idle_compiling": [
         dict(dynamo_use_fullgraph=True),
         dict(dynamo_backend="aot_eager", dynamo_mode="max-autotune"),
@@ -249,6 +274,10 @@ FINE = {
         bucket_no_upscale=False, min_bucket_reso=320, max_bucket_reso=1024
     ),
     "samples with prompts": dict(sample_prompts="a cat", sample_every_n_epochs=1),
+    "the text encoder alone, to the end": dict(unet_lr=0, stop_text_encoder_training=100),
+    "LoRA+ where we give the rate": dict(
+        optimizer_type="Adafactor", optimizer_args="relative_step=False", loraplus_lr_ratio=16
+    ),
     "an off interval is no interval": dict(sample_every_n_steps=0),
 }  # fmt: skip
 
