@@ -13,7 +13,14 @@ from kit.devices import DTYPES
 from kit.errors import ModelError, SettingsError
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
-from kit.modelfile import ModelFile, check_claims, decide_prediction, detect, locate
+from kit.modelfile import (
+    ModelFile,
+    check_claims,
+    check_inpainting,
+    decide_prediction,
+    detect,
+    locate,
+)
 from kit.settings import Settings, declarations, rules_memory
 from kit.settings.rules_parts import block_problems
 
@@ -38,6 +45,7 @@ def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
     """
     model = settings.model
     file = detect(locate(model.pretrained_model_name_or_path))
+    check_inpainting(file, train_inpainting=model.train_inpainting)
     if settings.noise.zero_terminal_snr is not None:
         file = replace(file, zero_terminal_snr=settings.noise.zero_terminal_snr)
     notices = check_claims(

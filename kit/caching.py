@@ -36,6 +36,7 @@ from kit.dataset.pixels import (
 from kit.errors import DatasetError
 from kit.events import Cached, Event
 from kit.families import Family, Tokens, Words
+from kit.inpainting import Surroundings
 from kit.planning import Plan
 from kit.prefetching import Ahead
 from kit.settings import rules_memory
@@ -50,6 +51,7 @@ class Latent:
     logvar_Chw: Tensor
     conditions: tuple[int, ...]
     mask_hw: Tensor | None = None  # weights from 0 to 1; None: all of it is learned
+    around: Surroundings | None = None  # of its hole, for an inpainting model
 
 
 class Latents(Protocol):
@@ -112,7 +114,10 @@ class Encoder:
 
         Raises: DatasetError where an image cannot be read or its latent is not finite.
         """
-        pixels_B3HW = torch.stack([self._pixels(cut) for cut in cuts])
+        return self.encoded(torch.stack([self.pixels(cut) for cut in cuts]), cuts)
+
+    def encoded(self, pixels_B3HW: Tensor, cuts: Sequence[_Cut]) -> list[tuple[Tensor, Tensor]]:
+        """Mean and logvar of pixels that were made of these cuts."""
         mean, logvar = self.family.encode_pixels(pixels_B3HW)
         if not _finite(mean, logvar):
             self.family.vae.float()
@@ -156,7 +161,8 @@ class Encoder:
             self._masks[folder] = mask_files(folder)
         return self._masks[folder]
 
-    def _pixels(self, cut: _Cut) -> Tensor:
+    def pixels(self, cut: _Cut) -> Tensor:
+        """The picture of this cut, from -1 to 1, shape 3 H W."""
         pixels_HW3 = self.pictures.take(cut)
         return torch.from_numpy(pixels_HW3).permute(2, 0, 1).float() / 127.5 - 1
 

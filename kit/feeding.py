@@ -16,6 +16,7 @@ from kit.caching import Latent, Latents, WordsCache
 from kit.dataset.batches import Use, batch_at
 from kit.dataset.captions import Moment, cached_caption_at, caption_at
 from kit.families import Family, Tokens, Words
+from kit.inpainting import Surroundings, beside
 from kit.planning import Plan
 from kit.settings import rules_noise
 
@@ -34,6 +35,7 @@ class Batch:
     token_weights: Tokens | None = None  # in the shapes of tokens, with weighted_captions
     disturbance_BChw: Tensor | None = None  # added to the noise that is seen, not to the target
     mask_B1hw: Tensor | None = None  # weight of each place, 0 to 1
+    beside_B5hw: Tensor | None = None  # what an inpainting U-Net reads beside the noisy latents
     number: int = 0  # the micro-step, from 0 over the whole run
 
 
@@ -60,9 +62,7 @@ class Feed:
         latents = [self.latents.of(use, epoch=epoch) for use in uses]
         clean = []
         for row, latent in enumerate(latents):
-            std_Chw = torch.exp(0.5 * latent.logvar_Chw.clamp(-30.0, 20.0))
-            draw_Chw = diffusion.draw_normal(tuple(std_Chw.shape), plan.seed, "latent", number, row)
-            clean.append((latent.mean_Chw + std_Chw * draw_Chw) * self.family.latent_scale)
+            clean.append(self._drawn(latent, "latent", number, row))
         latents_BChw = torch.stack(clean)
         captions = [self._caption(use, number) for use in uses]
         return Batch(
@@ -70,6 +70,7 @@ class Feed:
             noise_BChw=self._noise(number, latents_BChw),
             disturbance_BChw=self._disturbance(number, latents_BChw.shape),
             mask_B1hw=_stacked_masks(latents, latents_BChw.shape[2:]),
+            beside_B5hw=self._beside(latents, number),
             t_B=torch.tensor([self._timestep(number, row) for row in range(len(uses))]),
             weight_B=torch.tensor([self._weight(use.image) for use in uses]),
             tokens=None if self.words else self._tokens(captions),
@@ -90,6 +91,21 @@ class Feed:
         for soon in range(number, min(number + 1 + self.latents.ahead, end)):
             _, uses = batch_at(plan.layout, soon)
             self.latents.expect(uses, epoch=soon // plan.batches_per_epoch)
+
+    def _drawn(self, seen: Latent | Surroundings, name: str, number: int, row: int) -> Tensor:
+        """A draw from what the VAE saw, scaled, shape C h w."""
+        std_Chw = torch.exp(0.5 * seen.logvar_Chw.clamp(-30.0, 20.0))
+        draw_Chw = diffusion.draw_normal(tuple(std_Chw.shape), self.plan.seed, name, number, row)
+        return (seen.mean_Chw + std_Chw * draw_Chw) * self.family.latent_scale
+
+    def _beside(self, latents: Sequence[Latent], number: int) -> Tensor | None:
+        """Hole and surroundings of every image that has them: all of a batch, or none."""
+        rows = [
+            beside(around.hole_hw, self._drawn(around, "surroundings", number, row))
+            for row, latent in enumerate(latents)
+            if (around := latent.around) is not None
+        ]
+        return torch.stack(rows) if rows else None
 
     def _caption(self, use: Use, number: int) -> str:
         """What the image's caption becomes at this use."""

@@ -30,6 +30,7 @@ from kit.diffusion import BETA_END, BETA_START, TIMESTEPS
 from kit.errors import MissingPackage
 from kit.events import Event, Sampled
 from kit.families import Family, Words
+from kit.inpainting import blank, seen
 from kit.planning import Plan
 from kit.runs import write_atomically
 from kit.settings.prompts import Prompt
@@ -68,8 +69,11 @@ class Artist:
         words, sizes_B6 = self._read(prompts, size)
         scheduler.set_timesteps(first.steps, device=device)
         latents_BChw = noise.to(device) * scheduler.init_noise_sigma
+        canvas_5hw = blank(self.family, size)
         for t in scheduler.timesteps:
-            guess = self._guess(scheduler, latents_BChw, t, words, sizes_B6, first.scale)
+            guess = self._guess(
+                scheduler, latents_BChw, t, words, sizes_B6, first.scale, canvas_5hw
+            )
             latents_BChw = scheduler.step(
                 guess, t, latents_BChw, **_randomness(scheduler, generators)
             ).prev_sample
@@ -103,12 +107,15 @@ class Artist:
         words: Words,
         sizes_B6: Tensor,
         scale: float,
+        canvas_5hw: Tensor | None,
     ) -> Tensor:
         """The guided guess (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598, eq. 6)."""
         doubled = torch.cat([latents_BChw] * 2) if scale > 1 else latents_BChw
         scaled = scheduler.scale_model_input(doubled, t)
+        beside_B5hw = None if canvas_5hw is None else canvas_5hw.expand(len(scaled), -1, -1, -1)
+        read = seen(scaled, beside_B5hw)
         with self.autocast():
-            guess = self.family.predict(scaled, t.expand(len(scaled)), words, sizes_B6).float()
+            guess = self.family.predict(read, t.expand(len(read)), words, sizes_B6).float()
         if scale <= 1:
             return guess
         without, with_words = guess.chunk(2)

@@ -44,6 +44,8 @@ from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
+from kit.holing import HoledLatents
+from kit.inpainting import seen as seen_by_unet
 from kit.learners import attached_network, made_learning, recompute_gradients, rehearse
 from kit.losses import Bands
 from kit.optim import Learning, at_wished_rates, effective_rates_of
@@ -117,9 +119,10 @@ class Workshop:
         if batch.disturbance_BChw is not None:
             seen = noise + batch.disturbance_BChw.to(device)
         noisy = diffusion.add_noise(latents, seen, t_B, zero_terminal_snr=zero)
+        read = seen_by_unet(noisy, batch.beside_B5hw)
         with self.accelerator.autocast():
             words = batch.words.to(device) if batch.words else self._encode(batch)
-            guess = self.family.predict(noisy, t_B, words, batch.sizes_B6)
+            guess = self.family.predict(read, t_B, words, batch.sizes_B6)
         goal = diffusion.target(latents, noise, t_B, self.family.predicts, zero_terminal_snr=zero)
         loss_BChw = losses.element_loss(
             guess.float(),
@@ -304,7 +307,7 @@ def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
     """Cached latents, after which the VAE leaves the device; or live ones."""
     encoder = Encoder(plan, family)
     if not caches_latents(plan.settings):
-        return LiveLatents(encoder)
+        return (HoledLatents if plan.settings.model.train_inpainting else LiveLatents)(encoder)
     try:
         latents = yield from cache_latents(plan, encoder)
     finally:

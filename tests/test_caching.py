@@ -157,7 +157,7 @@ def test_a_mirrored_picture_has_the_latent_of_its_mirror_image(images, family):
     encoder = latents.encoder
     for image in range(3):
         cut = replace(encoder.cut(Use(image, 0), epoch=0), flipped=False)
-        mirrored = encoder._pixels(cut).flip(-1)
+        mirrored = encoder.pixels(cut).flip(-1)
         mean_BChw, _ = family.encode_pixels(mirrored[None])
         assert torch.allclose(latents.kept[image, True].mean_Chw, mean_BChw[0], atol=1e-5)
         assert not torch.allclose(latents.kept[image, False].mean_Chw, mean_BChw[0], atol=1e-2)

@@ -110,10 +110,6 @@ _NEVER: tuple[tuple[str, str], ...] = (
     ("captions and sizes are always read anew", "cache_info"),
     ("it does nothing in sd-scripts' LoRA training either", "fused_backward_pass"),
     ("the file's arguments are read, too", "config_file"),
-    (
-        "inpainting models, whose U-Net reads 9 channels, cannot be trained here",
-        "train_inpainting",
-    ),
 )
 REASONS: MappingProxyType[str, str] = MappingProxyType(
     {name: reason for reason, names in _NEVER for name in names.split()}

@@ -124,7 +124,10 @@ class Family(Protocol):
     def predict(
         self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None
     ) -> Tensor:
-        """The U-Net's guess, shape B C h w. sizes_B6 is SDXL's (original, crop, target) in h, w."""
+        """The U-Net's guess, shape B C h w. sizes_B6 is SDXL's (original, crop, target) in h, w.
+
+        To an inpainting model, noisy_BChw has the channels of `kit.inpainting.seen`.
+        """
         ...
 
     def layers(self) -> Iterator[Layer]:

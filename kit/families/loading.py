@@ -29,6 +29,7 @@ from kit.families.compressed import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
 from kit.modelfile import ModelFile, locate_vae
+from kit.modelfile.detecting import INPAINTING, PLAIN
 from kit.modelfile.parts import Weights, choose_weights
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -220,7 +221,8 @@ def _read_file(
     file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool, mapped: bool
 ) -> tuple[UNet2DConditionModel, AutoencoderKL | None, list[Any]]:
     weights, configs = _open(file.path, mapped=mapped), config_folder(file.family)
-    unet = _read_converted(UNet2DConditionModel, weights, configs / "unet", dtype)
+    channels = {"in_channels": INPAINTING if file.is_inpainting else PLAIN}
+    unet = _read_converted(UNet2DConditionModel, weights, configs / "unet", dtype, **channels)
     vae = _read_converted(AutoencoderKL, weights, configs / "vae", vae_dtype) if with_vae else None
     encoders: list[Any] = [
         read_text_encoder(kind, config=configs / part, weights=weights, prefix=prefix, dtype=dtype)
@@ -250,14 +252,15 @@ def _read_whole(path: Path) -> dict[str, Tensor]:
 
 
 def _read_converted(
-    kind: Any, weights: Mapping[str, Tensor], config: Path, dtype: torch.dtype
+    kind: Any, weights: Mapping[str, Tensor], config: Path, dtype: torch.dtype, **changes: Any
 ) -> Any:
-    """A part out of a single file, renamed by diffusers."""
+    """A part out of a single file, renamed by diffusers; `changes` of its packaged settings."""
     return kind.from_single_file(
         dict(weights),  # a copy: diffusers takes the names it has read out of it
         config=str(config),
         torch_dtype=dtype,
         local_files_only=True,
+        **changes,
     )
 
 

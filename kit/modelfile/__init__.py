@@ -3,12 +3,21 @@
     locate("owner/name")  ->  Path          a file or folder here, fetched from the Hub when need be
     detect(path)          ->  ModelFile     family and prediction, from names alone
     check_claims(...)     ->  notices       v2, v_parameterization and sdxl against the file
+    check_inpainting(...)                   train_inpainting against the file
 
 torch is imported only to look into a .ckpt.
 """
 
-from kit.modelfile.claims import check_claims, decide_prediction
+from kit.modelfile.claims import check_claims, check_inpainting, decide_prediction
 from kit.modelfile.detecting import ModelFile, detect
 from kit.modelfile.locating import locate, locate_vae
 
-__all__ = ["ModelFile", "check_claims", "decide_prediction", "detect", "locate", "locate_vae"]
+__all__ = [
+    "ModelFile",
+    "check_claims",
+    "check_inpainting",
+    "decide_prediction",
+    "detect",
+    "locate",
+    "locate_vae",
+]

@@ -31,6 +31,26 @@ def check_claims(
     return _notices(file, v_parameterization)
 
 
+def check_inpainting(file: ModelFile, *, train_inpainting: bool) -> None:
+    """An inpainting model is trained as one, and only such a model is.
+
+    Raises: ModelError where setting and file contradict each other.
+    """
+    if file.is_inpainting and not train_inpainting:
+        raise ModelError(
+            f"{file.path} is an inpainting model: its U-Net reads 9 channels.",
+            "It is trained on images with random holes.",
+            "Turn train_inpainting on and cache_latents off, or choose the plain model.",
+        )
+    if train_inpainting and not file.is_inpainting:
+        raise ModelError(
+            f"train_inpainting is on, but {file.path} is no inpainting model: its U-Net reads 4 "
+            "channels, not 9.",
+            "A LoRA for painting into holes needs a base that can do so.",
+            "Turn train_inpainting off, or choose the inpainting version of the model.",
+        )
+
+
 def decide_prediction(file: ModelFile, *, v_parameterization: bool | None) -> str:
     """What is predicted, in diffusers' words: as claimed, else as the file says, else epsilon."""
     if v_parameterization is not None:

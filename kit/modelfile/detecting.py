@@ -52,8 +52,8 @@ _LONE_PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "Choose a file or diffusers folder that holds U-Net and VAE as well.",
     ),
 )
+PLAIN, INPAINTING = 4, 9  # channels that a U-Net may read
 _CHANNELS = {
-    9: "an inpainting model (its U-Net reads 9 channels)",
     8: "an instruct-pix2pix model (its U-Net reads 8 channels)",
     5: "a depth model (its U-Net reads 5 channels)",
 }
@@ -69,6 +69,7 @@ class ModelFile:
     predicts: str | None  # "epsilon", "v_prediction", or None where the file does not say
     zero_terminal_snr: bool
     has_vae: bool = True  # some single files leave the VAE out; then the vae setting must name one
+    is_inpainting: bool = False  # its U-Net reads a hole and the picture around it, too
 
     @property
     def label(self) -> str:
@@ -100,7 +101,8 @@ def _detect_file(path: Path) -> ModelFile:
     if first is None:
         _refuse(path, names, _LONE_PARTS)
         raise _wrong(path, "none of the models known here", "Choose another file.")
-    _refuse_channels(path, first[1] if len(first) > 1 else 0)
+    channels = first[1] if len(first) > 1 else 0
+    _refuse_channels(path, channels)
     return ModelFile(
         path=path,
         is_folder=False,
@@ -108,6 +110,7 @@ def _detect_file(path: Path) -> ModelFile:
         predicts=_prediction_of_file(header),
         zero_terminal_snr="ztsnr" in names,
         has_vae="first_stage_model.decoder.conv_in.weight" in names,
+        is_inpainting=channels == INPAINTING,
     )
 
 
@@ -145,7 +148,8 @@ def _detect_folder(folder: Path) -> ModelFile:
     unet = _read_json(folder / "unet" / "config.json")
     if unet is None or unet.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel":
         raise _no_diffusers_folder(folder, index)
-    _refuse_channels(folder, unet.get("in_channels", 4))
+    channels = unet.get("in_channels", PLAIN)
+    _refuse_channels(folder, channels)
     family = _family_of_config(folder, unet)
     _check_parts(folder, family)
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json") or {}
@@ -158,6 +162,7 @@ def _detect_folder(folder: Path) -> ModelFile:
         family=family,
         predicts=said,
         zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr", False)),
+        is_inpainting=channels == INPAINTING,
     )
 
 
@@ -233,7 +238,7 @@ def _refuse(
 
 
 def _refuse_channels(path: Path, channels: int) -> None:
-    if channels != 4:
+    if channels not in (PLAIN, INPAINTING):
         what = _CHANNELS.get(
             channels, f"a model whose U-Net reads {channels} channels instead of 4"
         )

@@ -44,3 +44,13 @@ class Model(Section, box="Source Model"):
         "Blank: the model's own.",
         kind="path",
     )
+    train_inpainting: bool = setting(
+        False,
+        "Train inpainting model",
+        "For a base that was made to paint into holes (its U-Net reads 9 channels), and only for "
+        "such a base. Each use of an image gets a random hole: a rectangle, an ellipse or, in a "
+        "quarter of the uses, all of it. Not together with Cache latents; captions can be cached. "
+        "Sample pictures are painted with all of the picture as the hole.",
+        box="Parameters / Basic",
+        source="https://github.com/kohya-ss/sd-scripts/pull/2318",
+    )

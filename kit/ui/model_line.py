@@ -56,6 +56,8 @@ def model_line(name_or_path: str) -> str:
     if found is None:
         return _not_here(text)
     facts = [found.label, PREDICTS[found.predicts], "a folder" if found.is_folder else ""]
+    if found.is_inpainting:
+        facts.append("for inpainting: turn Train inpainting model on")
     if found.zero_terminal_snr:
         facts.append("zero terminal SNR")
     if not found.is_folder:

@@ -146,6 +146,7 @@ def furnish(folder: Path) -> Path:
     write_tiny(folder / "models" / "other", "sd1", thin=True, seed=1)
     write_tiny(folder / "models" / "sd2-v", "sd2", thin=True, predicts="v_prediction")
     write_tiny(folder / "models" / "whole", "sd1")
+    write_tiny(folder / "models" / "inpainting", "sd1", thin=True, inpainting=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         build_vae(0.18215).save_pretrained(folder / "vae")

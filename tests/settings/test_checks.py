@@ -81,6 +81,10 @@ PROBLEMS = {
     ],
     "_mask_without_source": [dict(masked_loss=True)],
     "_opposite_weights": [dict(debiased_estimation_loss=True, min_snr_gamma=5)],
+    "_inpainting_with_cache": [
+        dict(train_inpainting=True),
+        dict(train_inpainting=True, cache_latents=False, cache_latents_to_disk=True),
+    ],
     "_colour_with_cache": [dict(color_aug=True)],
     "_separator": [dict(caption_separator="")],
     "_warmup_with_cache": [

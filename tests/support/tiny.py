@@ -97,17 +97,21 @@ def write_tiny(
     zero_snr: bool = False,
     seed: int = 0,
     thin: bool = False,
+    inpainting: bool = False,
 ) -> Path:
     """A diffusers folder of "sd1", "sd2" or "sdxl"; the same seed gives the same weights.
 
     zero_snr: its scheduler says that the noisiest step is pure noise; thin: fewer blocks than the
-    real layout, for tests of everything but names.
+    real layout, for tests of everything but names; inpainting: its U-Net reads 9 channels.
     """
     is_xl = family == "sdxl"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel(**_UNETS[family] | (_THIN[family] if thin else {})),
+            "unet": UNet2DConditionModel(
+                **_UNETS[family] | (_THIN[family] if thin else {}),
+                in_channels=9 if inpainting else 4,
+            ),
             "vae": build_vae(0.13025 if is_xl else 0.18215),
             "text_encoder": CLIPTextModel(
                 text_config(48, 2, "gelu") if family == "sd2" else text_config(32, 3, "quick_gelu")
