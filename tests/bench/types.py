@@ -29,14 +29,18 @@ from kit.settings import Network
 from kit.training import train
 
 # Where the demo's own rank 16, alpha 16 and rate of 4e-4 do not suit the type.
+_FAST = {"unet_lr": 1e-3, "text_encoder_lr": 1e-3}
+_SMALL = {"network_dim": 8, "network_alpha": 8, "conv_dim": 8, "conv_alpha": 8}
 PRESETS: dict[str, dict[str, Any]] = {
     "LoRA-FA": {"unet_lr": 2e-3, "text_encoder_lr": 2e-3},
-    "LyCORIS/LoHa": {"network_dim": 8, "network_alpha": 8, "conv_dim": 8, "conv_alpha": 8},
-    "LyCORIS/LoKr": {"network_dim": 8, "network_alpha": 8, "factor": 8, "unet_lr": 1e-3},
-    "LyCORIS/iA3": {"unet_lr": 5e-3, "text_encoder_lr": 5e-3, "train_on_input": False},
-    "LyCORIS/Diag-OFT": {"unet_lr": 1e-3, "text_encoder_lr": 1e-3},
-    "LyCORIS/BOFT": {"unet_lr": 1e-3, "text_encoder_lr": 1e-3},
-    "LyCORIS/Native Fine-Tuning": {"unet_lr": 5e-5, "text_encoder_lr": 5e-5},
+    "Kohya DyLoRA": {**_FAST, "unit": 4},
+    "LyCORIS/DyLoRA": {**_FAST, "unit": 4},
+    "LyCORIS/LoHa": {**_FAST, **_SMALL},
+    "LyCORIS/LoKr": {"factor": 4, "network_alpha": 8, "unet_lr": 2e-3, "text_encoder_lr": 1e-3},
+    "LyCORIS/iA3": {"unet_lr": 1.5e-2, "text_encoder_lr": 1.5e-2, "train_on_input": False},
+    "LyCORIS/Diag-OFT": _FAST,
+    "LyCORIS/BOFT": _FAST,
+    "LyCORIS/Native Fine-Tuning": {"unet_lr": 1.5e-4, "text_encoder_lr": 1.5e-4},
 }
 PRESETS["Kohya LoHa"] = PRESETS["LyCORIS/LoHa"]
 PRESETS["Kohya LoKr"] = PRESETS["LyCORIS/LoKr"]
