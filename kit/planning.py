@@ -25,6 +25,7 @@ from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
 from kit.hosts import host
 from kit.identity import fingerprint
+from kit.modelfile.foreseeing import foreseen_refusals
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
 from kit.settings import Settings, rules_logs, rules_optimizer, rules_rates
@@ -348,6 +349,7 @@ def _noticed(
 ) -> Iterator[str]:
     if not settings.model.pretrained_model_name_or_path:
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
+    yield from foreseen_refusals(settings)
     if run.renamed_from:
         yield (
             f"{run.renamed_from} is already there and is not overwritten: this run is named "

@@ -3,6 +3,7 @@
 import pytest
 
 from kit import catalog
+from kit.cli import main
 from kit.errors import SettingsError
 from kit.presets import decided, preset_named, presets
 from kit.settings import Settings, declarations
@@ -81,3 +82,10 @@ def test_a_difference_has_the_label_and_both_values():
 def test_what_is_decided_is_declared():
     for preset in presets().values():
         assert set(preset.values) <= set(declarations())
+
+
+def test_a_presets_name_in_the_files_place_is_understood(capsys):
+    main(["presets", "sdxl-subject-16gb"])
+    assert capsys.readouterr().out.startswith("sdxl-subject-16gb: ")
+    assert main(["presets", "sdxl-subject-16g"]) == 2
+    assert "did you mean sdxl-subject-16gb" in capsys.readouterr().err

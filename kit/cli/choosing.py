@@ -6,6 +6,7 @@ import argparse
 
 from kit.cli.command import Command
 from kit.cli.reading import read_settings, takes_settings
+from kit.errors import KitError
 from kit.presets import preset_named, presets
 from kit.settings.diffs import diff
 
@@ -19,6 +20,13 @@ def _describe(parser: argparse.ArgumentParser) -> None:
 
 
 def _act(chosen: argparse.Namespace) -> None:
+    if chosen.file and not chosen.preset:  # a preset's name where a file could stand
+        if chosen.file.is_file():
+            raise KitError(
+                f"kit presets {chosen.file}: which preset is meant?",
+                do="Add --preset NAME; kit presets lists them.",
+            )
+        chosen.file, chosen.preset = None, str(chosen.file)
     if not chosen.preset:
         width = max(map(len, presets()))
         print(*(f"{p.name:<{width}}  {p.about}" for p in presets().values()), sep="\n")

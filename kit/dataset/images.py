@@ -102,7 +102,7 @@ def _existing(path: str, setting: str) -> Path:
 
 
 def _nearest_parent(folder: Path) -> str:
-    for parent in folder.parents:
+    for parent in folder.absolute().parents:
         if parent.is_dir():
             return str(parent)
     return ""

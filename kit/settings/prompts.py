@@ -54,9 +54,10 @@ def prompt_lines(sample_prompts: str) -> dict[int, str]:
         try:
             text = Path(text).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise SettingsError(
                 [
-                    f"[samples] sample_prompts: {text} cannot be read ({error}); give a .txt file "
+                    f"[samples] sample_prompts: {text} cannot be read: {reason}; give a .txt file "
                     "or prompts"
                 ]
             ) from error

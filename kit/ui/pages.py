@@ -16,6 +16,8 @@ from kit.ui.widgets import Field
 
 BESIDE = " / "
 ALERT = " (!)"
+# The guide's order; what it does not know follows in the order of the sections.
+FIRST = ("Source Model", "Folders", "Parameters", "Basic", "Advanced")
 
 
 class Pages:
@@ -48,7 +50,10 @@ class Pages:
         inner: dict[str, dict[str, list[Field]]] = {}
         for box, fields in boxes.items():
             inner.setdefault(box.partition(BESIDE)[0], {})[box.partition(BESIDE)[2]] = fields
-        titles = list(inner)
+        titles = sorted(
+            inner, key=lambda title: FIRST.index(title) if title in FIRST else len(FIRST)
+        )
+        inner = {title: inner[title] for title in titles}
         paths = [above + title for title in titles]
         pages = [
             _page(parts[""]) if list(parts) == [""] else self._tabs(parts, path + BESIDE)

@@ -1,0 +1,71 @@
+"""What of the base model and the other files a training would refuse, told in the plan already.
+
+Files on this machine are looked at, and nothing is fetched; a .ckpt is left to the training,
+because looking into it takes torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from kit.errors import ModelError
+from kit.modelfile.claims import check_claims, check_inpainting
+from kit.modelfile.detecting import ModelFile, detect
+from kit.modelfile.headers import PICKLES
+from kit.settings import Settings
+
+ON_THE_HUB = re.compile(r"https?://\S+|[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
+
+
+def foreseen_refusals(settings: Settings) -> Iterator[str]:
+    """A sentence for each file that is not there or is something else."""
+    model = settings.model
+    named = {
+        "pretrained_model_name_or_path": model.pretrained_model_name_or_path,
+        "vae": model.vae,
+    }
+    for name, text in named.items():
+        if text.strip() and not _exists(text) and not ON_THE_HUB.fullmatch(text.strip()):
+            yield f"training would be refused: {name} = {text} is not on this machine"
+    weights = settings.network.network_weights
+    if weights.strip() and not _exists(weights):
+        yield f"training would be refused: network_weights = {weights} is not on this machine"
+    text = model.pretrained_model_name_or_path
+    if _exists(text) and not text.lower().endswith(PICKLES):
+        path = Path(text).expanduser()
+        found = _detected(path, path.stat().st_mtime_ns)
+        if refusal := _refusal(found, settings):
+            first = " ".join(refusal.splitlines()[0].split())
+            yield f"training would be refused: pretrained_model_name_or_path: {first}"
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text.strip()) and Path(text.strip()).expanduser().exists()
+    except OSError:  # longer than a path may be
+        return False
+
+
+@lru_cache(maxsize=16)
+def _detected(path: Path, _changed: int) -> ModelFile | str:
+    try:
+        return detect(path)
+    except ModelError as error:
+        return error.found
+
+
+def _refusal(found: ModelFile | str, settings: Settings) -> str:
+    if isinstance(found, str):
+        return found
+    model = settings.model
+    try:
+        check_inpainting(found, train_inpainting=model.train_inpainting)
+        check_claims(
+            found, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
+        )
+    except ModelError as error:
+        return error.found
+    return ""
