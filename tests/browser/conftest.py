@@ -114,7 +114,7 @@ def lab(tmp_path_factory):
             process.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open its loop runs, which tests elsewhere would see
 def browser():
     from playwright.sync_api import sync_playwright
 
