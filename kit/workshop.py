@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from kit import diffusion, losses
+from kit import catalog, diffusion, losses
 from kit.adapters.network import Network
 from kit.addresses import seed_at
 from kit.basemodel import find_model, load_model, require_model
@@ -104,8 +104,10 @@ class Workshop:
         if not getattr(optimizer, "step_was_skipped", False):  # fp16: the scaler met an overflow
             self.learning.schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        if longest := self.plan.settings.network.scale_weight_norms:
-            self.network.limit_norms(longest)
+        network = self.plan.settings.network
+        reads_it = "scale_weight_norms" in catalog.KINDS[network.LoRA_type].uses
+        if network.scale_weight_norms and reads_it:  # where it is not read, the plan has said so
+            self.network.limit_norms(network.scale_weight_norms)
         return told, norm
 
     def loss(self, batch: Batch) -> Tensor:

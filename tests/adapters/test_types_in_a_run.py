@@ -75,3 +75,11 @@ def test_it_trains_is_saved_and_resumed_as_if_never_broken_off(kind, asked, mode
     assert again.keys() == start.keys()
     assert all(torch.allclose(again[key].float(), start[key].float(), atol=1e-6) for key in start)
     network.detach_hooks()
+
+
+@EVERY
+def test_norms_are_limited_where_the_type_says_so_and_nowhere_else(asked, tmp_path, kind):
+    run(asked("free", kind, max_train_steps=2))
+    run(asked("limited", kind, max_train_steps=2, scale_weight_norms=1e-4))
+    is_read = "scale_weight_norms" in catalog.KINDS[kind].uses
+    assert same(lora(tmp_path / "free"), lora(tmp_path / "limited")) is not is_read
