@@ -29,11 +29,6 @@ def begin(notebook, steps):
     return notebook
 
 
-def quiet(notebook):
-    assert not notebook.complaints
-    assert not notebook.errors()
-
-
 def test_two_actions_train_the_example_to_its_end(notebook):
     begin(notebook, 24)  # Run all, Train
     expect(state(notebook)).to_have_text("training", timeout=LONG)
@@ -53,7 +48,7 @@ def test_two_actions_train_the_example_to_its_end(notebook):
     notebook.page.wait_for_timeout(1000)
     notebook.shot("done-dark-800")
     notebook.theme("Light")
-    quiet(notebook)
+    notebook.is_quiet()
 
 
 def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on_after_a_restart(notebook):
@@ -75,8 +70,6 @@ def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on_after_a_restart(
     dialog.locator("button.jp-mod-accept").click()
     expect(dialog).to_have_count(0)
     notebook.settle()
-    # JupyterLab complains of the old kernel's widgets until its outputs are cleared.
-    notebook.complaints[:] = [c for c in notebook.complaints if "widget model not found" not in c]
     notebook.run_all()
     is_there(notebook)
     resume = notebook.output.locator("button", has_text="Resume from step")
@@ -84,4 +77,4 @@ def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on_after_a_restart(
     notebook.shot("resume-light-1280")
     resume.click()
     expect(state(notebook)).to_have_text("done", timeout=LONG)
-    quiet(notebook)
+    notebook.is_quiet()
