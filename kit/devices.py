@@ -75,7 +75,9 @@ def describe(device: torch.device) -> str:
     """The device in words, e.g. `NVIDIA T4 (cuda:0)`."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({device})"
-    names = {"mps": "Apple GPU (mps)", "cpu": f"CPU, {torch.get_num_threads()} threads"}
+    threads = torch.get_num_threads()
+    words = "1 thread" if threads == 1 else f"{threads} threads"
+    names = {"mps": "Apple GPU (mps)", "cpu": f"CPU, {words}"}
     return names.get(device.type, str(device))
 
 

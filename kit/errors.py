@@ -70,9 +70,10 @@ class MissingPackage(KitError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`"; did you mean X?"` for the most similar name, or an empty string."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    """`"; did you mean X?"` for the most similar name, whatever its case, or an empty string."""
+    as_written = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), list(as_written), n=1, cutoff=0.6)
+    return f"; did you mean {as_written[close[0]]}?" if close else ""
 
 
 def without_secrets(text: object) -> str:

@@ -155,7 +155,8 @@ def _uses_cp(entries: Entries) -> bool:
 def _use_cp(value: Any, entries: Entries) -> Outcome:
     if _uses_cp(entries):
         return take("use_tucker", True, told="the same by another name")
-    return no_effect("off, or not read by this LoRA type")
+    switched_on = str(value).strip().lower() in ("true", "1")
+    return no_effect("only LyCORIS/LoKr reads it" if switched_on else "off, so use_tucker decides")
 
 
 def _use_tucker(value: Any, entries: Entries) -> Outcome | None:

@@ -76,7 +76,7 @@ class Report:
     def text(self, *, with_taken: bool = True) -> Iterator[str]:
         """The whole report, a line at a time."""
         yield self.summary()
-        for verdict in Verdict:
+        for verdict in reversed(Verdict):  # what needs a decision first, what simply holds last
             lines = self.of(verdict)
             if lines and (with_taken or verdict is not Verdict.TAKEN):
                 yield f"{verdict}:"

@@ -20,6 +20,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from kit.errors import nearest
+
 ALL_FAMILIES = ("sd1", "sd2", "sdxl")
 
 
@@ -131,7 +133,8 @@ class Section(BaseModel):
         if value is None:
             return value
         if declared.choices and value not in declared.choices:
-            raise ValueError(f"{value!r} is not possible; it can be {declared.possible}")
+            meant = nearest(str(value), map(str, declared.choices))
+            raise ValueError(f"{value!r} is not possible; it can be {declared.possible}{meant}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{value} is not {declared.possible}")
         if declared.between and not declared.between[0] <= value <= declared.between[1]:

@@ -202,3 +202,11 @@ def test_a_blank_file_changes_nothing():
     settings, report = load()
     assert settings == Settings()
     assert str(report).endswith("0 keys")
+
+
+def test_the_report_tells_what_needs_a_decision_first_and_what_holds_last():
+    _, report = load(LoRA_type="LyCORIS/LoHa", network_dim=8, use_cp=True, something=1)
+    lines = [line.rstrip(":") for line in report.text()]
+    found = [line for line in lines if line in {str(verdict) for verdict in Verdict}]
+    assert found == ["unknown", "without effect here", "taken"]
+    assert "  use_cp = true: only LyCORIS/LoKr reads it" in lines

@@ -46,7 +46,7 @@ def test_all_problems_are_told_at_once():
         "[basic] lr_scheduler: 'cosinus' is not possible; it can be one of 'constant', "
         "'constant_with_warmup', 'linear', 'cosine', 'cosine_with_restarts', 'polynomial', "
         "'cosine_with_min_lr', 'inverse_sqrt', 'warmup_stable_decay', 'rex', 'piecewise_constant', "
-        "'adafactor'",
+        "'adafactor'; did you mean cosine?",
         "[noise] noise_offset: 'much' is not a number from 0 to 1",
     ]
 
