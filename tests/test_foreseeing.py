@@ -1,10 +1,13 @@
 """What the plan says of files that a training would refuse."""
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from kit import demo
 from kit.modelfile.foreseeing import foreseen_refusals
 from kit.settings import Settings
+from tests.support.ldm import write_single_file
 
 
 def told(**changes):
@@ -51,3 +54,18 @@ def test_a_claim_that_the_file_contradicts_is_told():
     assert "train_inpainting is on" in told(
         pretrained_model_name_or_path=str(demo.BASE), train_inpainting=True
     )
+
+
+def test_a_lora_file_to_go_on_from_is_looked_into(tmp_path):
+    cut, whole = tmp_path / "cut.safetensors", tmp_path / "whole.safetensors"
+    save_file({"lora_unet_x.lora_down.weight": torch.zeros(4, 8)}, whole)
+    cut.write_bytes(whole.read_bytes()[:-16])
+    assert told(network_weights=str(whole)) == ""
+    assert "network_weights: " in told(network_weights=str(cut))
+    assert "is cut short" in told(network_weights=str(cut))
+    assert "is a folder, and a LoRA is one file" in told(network_weights=str(tmp_path))
+
+
+def test_a_base_model_is_no_lora_file(tmp_path):
+    base = write_single_file(demo.BASE, tmp_path / "base.safetensors")
+    assert "is a base model, not a LoRA" in told(network_weights=str(base))

@@ -14,7 +14,7 @@ from pathlib import Path
 from kit.errors import ModelError
 from kit.modelfile.claims import check_claims, check_inpainting
 from kit.modelfile.detecting import ModelFile, detect
-from kit.modelfile.headers import PICKLES
+from kit.modelfile.headers import PICKLES, read_header
 from kit.settings import Settings
 
 ON_THE_HUB = re.compile(r"https?://\S+|[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
@@ -30,9 +30,8 @@ def foreseen_refusals(settings: Settings) -> Iterator[str]:
     for name, text in named.items():
         if text.strip() and not _exists(text) and not ON_THE_HUB.fullmatch(text.strip()):
             yield f"training would be refused: {name} = {text} is not on this machine"
-    weights = settings.network.network_weights
-    if weights.strip() and not _exists(weights):
-        yield f"training would be refused: network_weights = {weights} is not on this machine"
+    if refusal := _refused_weights(settings.network.network_weights):
+        yield f"training would be refused: network_weights{refusal}"
     text = model.pretrained_model_name_or_path
     if _exists(text) and not text.lower().endswith(PICKLES):
         path = Path(text).expanduser()
@@ -40,6 +39,25 @@ def foreseen_refusals(settings: Settings) -> Iterator[str]:
         if refusal := _refusal(found, settings):
             first = " ".join(refusal.splitlines()[0].split())
             yield f"training would be refused: pretrained_model_name_or_path: {first}"
+
+
+def _refused_weights(text: str) -> str:
+    """What is wrong with the LoRA file to go on from, or an empty string."""
+    if not text.strip():
+        return ""
+    if not _exists(text):
+        return f" = {text} is not on this machine"
+    path = Path(text.strip()).expanduser()
+    if path.is_dir():
+        return f" = {text} is a folder, and a LoRA is one file"
+    if path.suffix.lower() != ".safetensors":
+        return ""
+    try:
+        read_header(path)
+    except ModelError as error:
+        return f": {error.found}"
+    found = _detected(path, path.stat().st_mtime_ns)
+    return "" if isinstance(found, str) else f" = {text} is a base model, not a LoRA"
 
 
 def _exists(text: str) -> bool:
