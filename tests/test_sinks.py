@@ -298,6 +298,12 @@ def test_a_run_that_goes_on_says_after_which_step():
     assert "steps 11/20" in text
 
 
+def test_a_stopped_run_says_how_it_goes_on():
+    onward = "start it again with the same settings"
+    assert onward not in shown(a_run())
+    assert onward in shown([Began("out/cat.run", "cat", 20), Finished(3, "asked to stop", "cat.x")])
+
+
 def test_a_run_without_a_file_or_rates_is_shown_too():
     text = shown([stepped(1, rates={}), Finished(1, "asked to stop")])
     assert "lr -" in text

@@ -83,6 +83,8 @@ class Console:
                 self._progress.end()
                 at = f"{event.reason}, at step {event.step}"
                 self._say(f"{at}: {event.path}" if event.path else at)
+                if event.path and event.step < self._total_steps:
+                    self._say("start it again with the same settings, and it goes on from there")
             case _:
                 pass  # a kind of event that has nothing to show here
 

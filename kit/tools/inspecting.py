@@ -50,6 +50,7 @@ TOLD = {
     "seed": "{ss_seed}",
     "made": "{modelspec.date} with {modelspec.implementation_version}",
 }
+UNTOLD = ("", "None", "IsADirectory", "NOFILE")  # the last two: a base that had no hash
 # The tensors whose first side is the rank; the last side of FULL_ROLES is as wide as the layer.
 FULL_ROLES = ("lora_down", "lora_A", "lora.down", "lora_linear_layer.down", "hada_w1_b")
 RANK_ROLES = (*FULL_ROLES, "lokr_w2_b", "lokr_w1_b")
@@ -244,7 +245,7 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
     rows["rank"] = _frequencies(report["ranks"], unit=" modules")
     rows["alpha"] = _frequencies(report["alphas"], unit=" modules")
     rows["stored as"] = _frequencies(report["dtypes"], unit=" tensors")
-    known = {key: value for key, value in report["metadata"].items() if value not in ("", "None")}
+    known = {key: value for key, value in report["metadata"].items() if value not in UNTOLD}
     rows |= {label: _filled(sentence, known) for label, sentence in TOLD.items()}
     hashes = report["hashes"]
     agrees = {True: "as stored", False: "another is stored", None: "none is stored"}

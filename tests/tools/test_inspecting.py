@@ -223,7 +223,7 @@ def test_the_description_says_what_matters(written):
         "lora_down.weight [4, 768]",
     ):
         assert words in text
-    assert "None" not in text
+    assert "None" not in text and "IsADirectory" not in text
     assert max(map(len, text.splitlines())) <= 98
 
 
