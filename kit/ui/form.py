@@ -24,6 +24,7 @@ from kit.ui.pages import Pages
 from kit.ui.plan_pictures import plan_pictures
 from kit.ui.plan_words import plan_words
 from kit.ui.settings_files import SettingsFiles
+from kit.ui.shared import Shared
 from kit.ui.soon import Soon
 from kit.ui.starters import Starters
 from kit.ui.views import Views
@@ -37,9 +38,9 @@ class Form(Shown):
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
-        asked = (settings or Settings()).flat()
+        asked, shared = (settings or Settings()).flat(), Shared()
         self.fields = {
-            name: Field(declared, asked[name], self._changed)
+            name: Field(declared, asked[name], self._changed, shared)
             for name, declared in declarations().items()
         }
         self.pages = Pages(self.fields)

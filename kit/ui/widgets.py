@@ -14,7 +14,9 @@ import ipywidgets as widgets
 
 from kit.settings import Declared
 from kit.ui.look import escaped
+from kit.ui.shared import Shared
 
+FULL = {"width": "100%", "min_width": "0"}
 NUMBERS = ("int", "float")
 FROM_FILE = "from the file"
 # A dropdown cannot hold None: in ipywidgets it means that nothing is chosen.
@@ -32,37 +34,37 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def make_control(declared: Declared, value: Any) -> widgets.Widget:
-    """The control for a setting's kind, holding a value.
+def make_control(declared: Declared, value: Any, make: Callable[..., Any]) -> widgets.Widget:
+    """The control for a setting's kind, holding a value; make: see `Shared.make`.
 
     Numbers are text fields: a number field knows no blank, and hides what was typed.
     """
-    full = widgets.Layout(width="100%", min_width="0")
-    if declared.type == "bool" and not declared.optional:
-        layout = widgets.Layout(width="auto")
-        return widgets.Checkbox(
-            bool(value), description=declared.label, indent=False, layout=layout
-        )
+    if _is_box(declared):
+        label, auto = declared.label, {"width": "auto"}
+        return make(widgets.Checkbox, bool(value), description=label, indent=False, layout=auto)
     if declared.type == "bool":
-        return widgets.Dropdown(options=list(MAYBE), value=_word(value), layout=full)
+        return make(widgets.Dropdown, options=list(MAYBE), value=_word(value), layout=FULL)
     if declared.type == "choice":
-        return widgets.Dropdown(options=declared.choices, value=value, layout=full)
+        return make(widgets.Dropdown, options=declared.choices, value=value, layout=FULL)
     if declared.type == "text":
-        tall = widgets.Layout(width="100%", height="110px")
-        return widgets.Textarea(as_text(value), continuous_update=False, layout=tall)
-    return widgets.Text(as_text(value), continuous_update=True, layout=full)  # checked as one types
+        tall = {"width": "100%", "height": "110px"}
+        return make(widgets.Textarea, as_text(value), continuous_update=False, layout=tall)
+    text = as_text(value)
+    return make(widgets.Text, text, continuous_update=True, layout=FULL)  # checked as one types
 
 
 class Field:
     """One setting's row in the form."""
 
-    def __init__(self, declared: Declared, value: Any, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, declared: Declared, value: Any, on_change: Callable[[], None], shared: Shared
+    ) -> None:
         self.declared = declared
         self.problem = self.idle = self.note = ""
-        self.control = make_control(declared, value)
-        width = "auto" if isinstance(self.control, widgets.Checkbox) else "100%"
-        self._head = widgets.HTML(self._label(), layout=widgets.Layout(width=width))
-        self.row = self._laid_out()
+        self.control = make_control(declared, value, shared.make)
+        width = "auto" if _is_box(declared) else "100%"
+        self._head = shared.make(widgets.HTML, self._label(), layout={"width": width})
+        self.row = self._laid_out(shared.make)
         self.control.observe(lambda _: on_change(), names="value")
 
     @property
@@ -114,18 +116,13 @@ class Field:
         # What is wrong must stay open to be put right, even where it has no effect.
         self.control.disabled = bool(idle) and not problem
 
-    def _laid_out(self) -> widgets.Box:
-        layout = widgets.Layout(width="100%", min_width="0")
-        if isinstance(self.control, widgets.Checkbox):
-            row = widgets.HBox([self.control, self._head], layout=layout)
-            row.add_class("kit-check")
-        else:
-            row = widgets.VBox([self._head, self.control], layout=layout)
-        row.add_class("kit-field")
-        row.add_class(f"kit-f-{self.declared.name}")
-        if self.declared.type in ("path", "text"):
-            row.add_class("kit-full" if self.declared.type == "text" else "kit-wide")
-        return row
+    def _laid_out(self, make: Callable[..., Any]) -> widgets.Box:
+        css = ("kit-field", f"kit-f-{self.declared.name}")
+        if _is_box(self.declared):
+            pair = [self.control, self._head]
+            return make(widgets.HBox, pair, layout=FULL, css=(*css, "kit-check"))
+        wide = {"text": ("kit-full",), "path": ("kit-wide",)}.get(self.declared.type, ())
+        return make(widgets.VBox, [self._head, self.control], layout=FULL, css=(*css, *wide))
 
     def _label(self) -> str:
         declared = self.declared

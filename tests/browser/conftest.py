@@ -219,7 +219,7 @@ class Notebook:
 # models while they come and go (a slow machine, a restarted kernel). Where a person would miss a
 # widget because of it, the cell says one of the others.
 TAKING_STOCK = "widget model not found"
-UNDRAWN = re.compile(r"Error displaying widget.*|Loading widget.*|Error creating widget.*")
+UNDRAWN = re.compile(r"Error displaying widget|Loading widget|show javascript error")
 
 
 @pytest.fixture

@@ -60,6 +60,17 @@ class Kernel:
                 return text
         raise AssertionError(f"the cell did not end in time; it printed {text!r}")
 
+    def messages(self, code):
+        """How many messages the cell sends to the page."""
+        request, count = self.client.execute(code), 0
+        while True:
+            message = self.client.get_iopub_msg(timeout=60)
+            if message["parent_header"].get("msg_id") == request:
+                assert message["msg_type"] != "error", message["content"]["evalue"]
+                count += 1
+                if message["content"].get("execution_state") == "idle":
+                    return count
+
     def click(self, model):
         data = {"method": "custom", "content": {"event": "click"}}
         content = {"comm_id": model, "data": data}
@@ -101,3 +112,9 @@ def test_without_a_waiting_cell_clicks_come_at_once_and_cells_run_beside_it(kern
     assert kernel.run("print(session.is_running())") == "True\n"
     kernel.click(stop)
     assert kernel.run(STATE) == "stopped False\n"
+
+
+def test_a_form_fits_into_the_queue_of_a_socket(kernel):
+    """Beyond 1,000 messages ZeroMQ drops what a busy server has not fetched: see kit.ui.shared."""
+    kernel.run("import kit")
+    assert 500 < kernel.messages("kit.show(kit.example())") < 1000

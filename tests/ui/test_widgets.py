@@ -2,11 +2,12 @@ import pytest
 
 from kit.errors import SettingsError
 from kit.settings import Settings, declarations
+from kit.ui.shared import Shared
 from kit.ui.widgets import FROM_FILE, Field, as_text
 
 
 def field(name, value=None):
-    return Field(declarations()[name], value, lambda: None)
+    return Field(declarations()[name], value, lambda: None, Shared())
 
 
 @pytest.mark.parametrize(
