@@ -57,25 +57,9 @@ def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, No
             for step in range(done + 1, plan.total_steps + 1):
                 if wishes.stop_asked:
                     break
-                began, rates = time.monotonic(), shop.begin(step)
-                given = rates_of(shop.learning)
-                losses, norm = shop.learn(
-                    shop.feed.window(step), count=plan.settings.basic.gradient_accumulation_steps
-                )
-                shop.losses.add(losses)
+                stepped = _step(plan, shop, step)
                 done = step
-                yield Stepped(
-                    step=step,
-                    epoch=plan.window(step).stop / plan.batches_per_epoch,
-                    loss=sum(losses) / len(losses),
-                    loss_average=shop.losses.average,
-                    rates=rates,
-                    given_rates={} if given == rates else given,
-                    norm=norm,
-                    seconds=time.monotonic() - began,
-                    bands=shop.bands.take(),
-                    megabytes=peak_megabytes(shop.accelerator.device),
-                )
+                yield stepped
                 yield from due_samples(wishes, plan, shop, step)
                 if saved := shop.checkpoint.save_due(step):
                     shop.checkpoint.keep(step)
@@ -92,6 +76,28 @@ def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, No
             raise
         finally:
             shop.close()
+
+
+def _step(plan: Plan, shop: Workshop, step: int) -> Stepped:
+    """One step of the optimizer, and what it came to."""
+    began, rates = time.monotonic(), shop.begin(step)
+    given = rates_of(shop.learning)
+    losses, norm = shop.learn(
+        shop.feed.window(step), count=plan.settings.basic.gradient_accumulation_steps
+    )
+    shop.losses.add(losses)
+    return Stepped(
+        step=step,
+        epoch=plan.window(step).stop / plan.batches_per_epoch,
+        loss=sum(losses) / len(losses),
+        loss_average=shop.losses.average,
+        rates=rates,
+        given_rates={} if given == rates else given,
+        norm=norm,
+        seconds=time.monotonic() - began,
+        bands=shop.bands.take(),
+        megabytes=peak_megabytes(shop.accelerator.device),
+    )
 
 
 def _ended(
