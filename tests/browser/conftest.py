@@ -212,7 +212,7 @@ class Notebook:
         """Neither console nor cells complained, and every widget is drawn."""
         assert not self.complaints
         assert not self.errors()
-        assert not UNDRAWN.findall("\n".join(self.output.all_inner_texts()))
+        assert not UNDRAWN.findall("\n".join(self.output.all_text_contents()))
 
 
 # JupyterLab's widget manager writes the first to the console when it takes stock of the kernel's
