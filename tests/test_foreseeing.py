@@ -69,3 +69,7 @@ def test_a_lora_file_to_go_on_from_is_looked_into(tmp_path):
 def test_a_base_model_is_no_lora_file(tmp_path):
     base = write_single_file(demo.BASE, tmp_path / "base.safetensors")
     assert "is a base model, not a LoRA" in told(network_weights=str(base))
+
+
+def test_a_path_with_blanks_around_it_is_looked_into_too():
+    assert "sdxl is on" in told(pretrained_model_name_or_path=f" {demo.BASE} ", sdxl=True)

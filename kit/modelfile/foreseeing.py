@@ -32,13 +32,20 @@ def foreseen_refusals(settings: Settings) -> Iterator[str]:
             yield f"training would be refused: {name} = {text} is not on this machine"
     if refusal := _refused_weights(settings.network.network_weights):
         yield f"training would be refused: network_weights{refusal}"
-    text = model.pretrained_model_name_or_path
-    if _exists(text) and not text.lower().endswith(PICKLES):
-        path = Path(text).expanduser()
-        found = _detected(path, path.stat().st_mtime_ns)
-        if refusal := _refusal(found, settings):
-            first = " ".join(refusal.splitlines()[0].split())
-            yield f"training would be refused: pretrained_model_name_or_path: {first}"
+    if refusal := _refused_model(settings):
+        first = " ".join(refusal.splitlines()[0].split())
+        yield f"training would be refused: pretrained_model_name_or_path: {first}"
+
+
+def found_model(name_or_path: str) -> ModelFile | ModelError | None:
+    """The model at a path here, what is wrong with it, or None where it is no path here."""
+    path = Path(name_or_path.strip()).expanduser()
+    try:
+        if not name_or_path.strip() or not path.exists() or path.suffix.lower() in PICKLES:
+            return None  # looking into a pickle needs torch, and that takes seconds
+        return _detected(path, path.stat().st_mtime_ns)
+    except OSError:  # longer than a path may be, or not to be read
+        return None
 
 
 def _refused_weights(text: str) -> str:
@@ -56,8 +63,10 @@ def _refused_weights(text: str) -> str:
         read_header(path)
     except ModelError as error:
         return f": {error.found}"
-    found = _detected(path, path.stat().st_mtime_ns)
-    return "" if isinstance(found, str) else f" = {text} is a base model, not a LoRA"
+    except OSError as error:
+        return f" = {text} cannot be read: {error.strerror}"
+    is_base = isinstance(found_model(text), ModelFile)
+    return f" = {text} is a base model, not a LoRA" if is_base else ""
 
 
 def _exists(text: str) -> bool:
@@ -68,17 +77,21 @@ def _exists(text: str) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _detected(path: Path, _changed: int) -> ModelFile | str:
+def _detected(path: Path, _changed: int) -> ModelFile | ModelError:
     try:
         return detect(path)
     except ModelError as error:
-        return error.found
+        return error
 
 
-def _refusal(found: ModelFile | str, settings: Settings) -> str:
-    if isinstance(found, str):
-        return found
+def _refused_model(settings: Settings) -> str:
+    """What is wrong with the base model or with what is claimed of it, or an empty string."""
     model = settings.model
+    found = found_model(model.pretrained_model_name_or_path)
+    if isinstance(found, ModelError):
+        return found.found
+    if found is None:
+        return ""
     try:
         check_inpainting(found, train_inpainting=model.train_inpainting)
         check_claims(

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from pathlib import Path
 
 from kit import catalog
 from kit.errors import ModelError
-from kit.modelfile import ModelFile, detect
+from kit.modelfile import ModelFile
+from kit.modelfile.foreseeing import found_model
 from kit.modelfile.headers import PICKLES
 from kit.settings import Settings
 
 SMALL = 0.6  # of the pixels that a family was made for; below, pictures suffer
 PREDICTS = {"epsilon": "predicts noise", "v_prediction": "predicts v", None: ""}
-
-
-def found_model(name_or_path: str) -> ModelFile | ModelError | None:
-    """The model at a path here, what is wrong with it, or None where it is no path here."""
-    path = Path(name_or_path.strip()).expanduser()
-    try:
-        if not name_or_path.strip() or not path.exists() or path.suffix.lower() in PICKLES:
-            return None  # looking into a pickle needs torch, and that takes seconds
-        return _found(path, path.stat().st_mtime_ns)
-    except OSError:  # longer than a path may be, or not to be read
-        return None
-
-
-@lru_cache(maxsize=16)
-def _found(path: Path, _changed: int) -> ModelFile | ModelError:
-    try:
-        return detect(path)
-    except ModelError as error:
-        return error
 
 
 def family_of(settings: Settings) -> str:
