@@ -1,6 +1,7 @@
 """One step of every family at its real size on a CUDA device, against the CPU's in 32 bits."""
 
 import gc
+import time
 
 import psutil
 import pytest
@@ -25,17 +26,20 @@ SCALES = 20  # the loss scaler begins at 2**16 and halves until nothing overflow
 
 def one_step(key, device, precision):
     """Loss, gradient norm and the learned weights after one step of text encoders and U-Net."""
+    began = time.perf_counter()
     accelerator = make_accelerator(device, precision)
     family = full_family(key, device=device, dtype=DTYPES[precision])
     shop = full_workshop(full_settings(mixed_precision=precision), family, accelerator)
     batch = full_batch(family, px=PX, count=1)
-    for _ in range(SCALES):
+    steps = 0
+    while steps == 0 or shop.learning.optimizer.step_was_skipped:  # it has changed nothing then
+        if steps == SCALES:
+            pytest.fail(f"every one of {SCALES} steps overflowed")
         [loss], norm = shop.learn([batch], count=1)
-        if not shop.learning.optimizer.step_was_skipped:  # a skipped one has changed nothing
-            break
-    else:
-        pytest.fail(f"every one of {SCALES} steps overflowed")
+        steps += 1
     weights = {name: tensor.cpu() for name, tensor in shop.network.tensors().items()}
+    took = time.perf_counter() - began
+    print(f"{key} {device} {precision}: loss {loss:.6f} norm {norm:.6f} steps {steps} {took:.1f} s")
     return loss, norm, weights
 
 
@@ -59,6 +63,7 @@ def test_a_step_in_half_precision_has_the_loss_of_the_cpu_in_full(on_the_cpu, pr
         check_precision(device, precision)
     except DeviceError as error:
         pytest.skip(str(error))
+    gc.collect()  # the last test's model holds itself by its hooks
     torch.cuda.empty_cache()
     free = torch.cuda.mem_get_info()[0] / GIB
     if free < DEVICE_GIB[key]:
@@ -66,11 +71,14 @@ def test_a_step_in_half_precision_has_the_loss_of_the_cpu_in_full(on_the_cpu, pr
 
     got_loss, got_norm, got_weights = one_step(key, device, precision)
 
-    assert got_loss == pytest.approx(loss, rel=LOSS[precision])
-    assert got_norm == pytest.approx(norm, rel=NORM[precision])
+    # All is looked at before the first complaint: a GPU is rarely at hand.
+    apart = {"loss": abs(got_loss / loss - 1), "norm": abs(got_norm / norm - 1)}
+    print(f"{key} {precision}, apart from the CPU's, relative: {apart}")
     assert got_weights.keys() == weights.keys()
-    for name, tensor in got_weights.items():
-        assert tensor.dtype is torch.float32, name  # what learns does not get coarser
-        assert tensor.isfinite().all(), name
-        # All has moved but the last layer of SDXL's first text encoder, which nobody reads.
-        assert tensor.any() == weights[name].any(), name
+    coarser = [name for name, w in got_weights.items() if w.dtype is not torch.float32]
+    broken = [name for name, w in got_weights.items() if not w.isfinite().all()]
+    # All has moved but the last layer of SDXL's first text encoder, which nobody reads.
+    still = [name for name, w in got_weights.items() if w.any() != weights[name].any()]
+    allowed = {"loss": LOSS[precision], "norm": NORM[precision]}
+    far = {name: value for name, value in apart.items() if not value <= allowed[name]}
+    assert (far, coarser, broken, still) == ({}, [], [], [])
