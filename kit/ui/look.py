@@ -65,6 +65,7 @@ STYLE = """<style>
 .kit .p-TabBar-tab, .kit .lm-TabBar-tab {
   flex: 0 1 auto !important; min-width: max-content !important;
 }
+.kit .p-TabBar-content, .kit .lm-TabBar-content { flex-wrap: wrap !important; }
 .kit .widget-tab-contents, .kit .jupyter-widget-tab-contents {
   padding: 4px 12px 12px !important; overflow: visible !important;
 }
@@ -88,6 +89,10 @@ STYLE = """<style>
 .kit .kit-state.failed { background: #d9433d; }
 .kit .kit-chart svg { display: block; width: 100%; max-width: 860px; height: auto; }
 .kit .kit-key { display: flex; flex-wrap: wrap; gap: 2px 16px; padding: 4px 0; font-size: 12px; }
+/* As wide as their box; with ipywidgets' margin of 2 px they would scroll in it. */
+.kit .widget-image, .kit .widget-hprogress {
+  box-sizing: border-box; margin-left: 0 !important; margin-right: 0 !important;
+}
 .kit .kit-prompt { margin-top: 8px; font-size: 12px; }
 .kit .kit-notes ul { margin: 2px 0 6px; padding-left: 18px; }
 .kit code { background: transparent; color: inherit; font-size: 12px; }

@@ -38,6 +38,22 @@ FLAGS = [
     "--disable-dev-shm-usage",
 ]
 ROOT = Path(__file__).parents[2]
+# Scroll bars that show inside the product, but in what is long by its nature: typed text and lists.
+BARS = """() => {
+  const shown = [];
+  for (const el of document.querySelectorAll(".kit, .kit *")) {
+    if (!el.offsetParent || el.matches("textarea, select")) continue;
+    const style = getComputedStyle(el);
+    const drawn = way => ["auto", "scroll"].includes(style["overflow" + way]);
+    const { scrollWidth: w, clientWidth: W, scrollHeight: h, clientHeight: H } = el;
+    const told = (way, inside, room) => shown.push(
+      `${inside} px in ${room} ${way}: <${el.className}> with`,
+      ...[...el.children].map(e => `  <${e.className}> ${e.textContent.slice(0, 40)}`));
+    if (drawn("X") && w > W) told("across", w, W);
+    if (drawn("Y") && h > H) told("down", h, H);
+  }
+  return shown;
+}"""
 QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 IS_OPEN = """() => {
   const panel = window.jupyterapp && window.jupyterapp.shell.currentWidget;
@@ -119,7 +135,12 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM,
+            headless=True,
+            args=FLAGS,
+            ignore_default_args=["--hide-scrollbars"],  # a person sees them, and they take 15 px
+        )
         yield browser
         browser.close()
 
@@ -199,8 +220,10 @@ class Notebook:
         return self.output.locator(f"[role=tab]:has-text('{name}')").first
 
     def shot(self, name, **options):
+        """A picture of the page, in which nothing of the product scrolls within itself."""
         self.shots.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=self.shots / f"{name}.png", **options)
+        assert self.page.evaluate(BARS) == [], name
 
     def errors(self):
         """What cells printed to stderr or raised."""
