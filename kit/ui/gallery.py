@@ -83,9 +83,7 @@ class Gallery:
             grid.layout.grid_template_columns = f"repeat({len(steps)}, minmax(0, {CELL}px))"
             grid.children = [self._cell(sample, run_dir) for sample in drawn]
         self.root.children = [part for index in found for part in self._rows[index]]
-        self._close_all_but(
-            found, {sample.path for drawn in found.values() for sample in drawn}
-        )
+        self._close_all_but(found, {sample.path for drawn in found.values() for sample in drawn})
 
     def _close_all_but(self, rows: Collection[int], paths: Collection[str]) -> None:
         """Close what is shown no more, boxes before what they hold.
