@@ -188,6 +188,10 @@ NOTICES = {
         dict(sample_prompts="a cat", sample_every_n_steps=5, sample_every_n_epochs=1),
     ],
     "_prompts_never_drawn": [dict(sample_prompts="a cat")],
+    "_options_skipped": [
+        dict(sample_prompts="a cat --g 3", sample_at_first=True),
+        dict(sample_prompts="a cat\na dog --cn edges.png --ctr 0.25", sample_at_first=True),
+    ],
     "_two_lengths": [
         dict(max_train_epochs=2, max_train_steps=5),
         dict(max_train_epochs=2, epoch=3),
