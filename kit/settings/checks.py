@@ -115,11 +115,16 @@ def _sides_in_latents(settings: Settings) -> Iterator[str]:
     step = images.bucket_reso_steps
     if images.enable_bucket and step % 8:
         yield f"[images] bucket_reso_steps: {step} is no multiple of 8; take 64, or 32 for SDXL"
+
+
+def _sides_cut_in_latents(settings: Settings) -> Iterator[str]:
+    images = settings.images
     if not images.enable_bucket and any(side % 8 for side in images.size):
-        width, height = (side // 8 * 8 for side in images.size)
+        width, height = (side // 8 for side in images.size)
         yield (
-            f"[images] resolution: {images.resolution} is not in multiples of 8, which it must be "
-            f"without buckets; write {width},{height}, or turn enable_bucket on"
+            f"resolution = {images.resolution} is not in multiples of 8: the latents are {width} x "
+            f"{height}, which stand for {8 * width} x {8 * height} pixels; write "
+            f"{8 * width},{8 * height} to cut the pictures there"
         )
 
 
@@ -194,6 +199,7 @@ NOTICES: tuple[Rule, ...] = (
     *rules_optimizer.NOTICES,
     *rules_adapters.NOTICES,
     _strong_alpha,
+    _sides_cut_in_latents,
     _bucket_sizes_unused,
     _two_lengths,
     _pickle_without_metadata,
