@@ -38,9 +38,7 @@ def _timesteps(settings: Settings) -> Iterator[str]:
 
 def _adaptive_without_offset(settings: Settings) -> Iterator[str]:
     noise = settings.noise
-    is_read = (
-        noise.noise_offset_type == "Original"
-    )  # else it is left over, which `_other_noise` says
+    is_read = noise.noise_offset_type == "Original"  # else `_other_noise` says that it is idle
     if is_read and noise.adaptive_noise_scale and not noise.noise_offset:
         yield (
             "[noise] adaptive_noise_scale: it changes a noise offset, and there is none; set "
