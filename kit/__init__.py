@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kit.exchange import load_any as load_any
     from kit.planning import plan as plan
     from kit.settings import Settings as Settings
-    from kit.training import train as train
+    from kit.telling import train as train
     from kit.ui import Dashboard as Dashboard
     from kit.ui import Form as Form
     from kit.ui import Session as Session
@@ -52,7 +52,7 @@ _HOMES = {
     "plan": "kit.planning:plan",
     "results": "kit.ui:results",
     "show": "kit.ui:show",
-    "train": "kit.training:train",
+    "train": "kit.telling:train",
     "wait": "kit.ui:wait",
     "watch": "kit.ui:watch",
     "welcome": "kit.ui.welcome:welcome",

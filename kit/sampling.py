@@ -29,7 +29,8 @@ from kit.devices import free_memory
 from kit.diffusion import BETA_END, BETA_START, TIMESTEPS
 from kit.errors import MissingPackage
 from kit.events import Event, Sampled
-from kit.families import Family, Words
+from kit.families import Family, Tokens, Words
+from kit.families.emphasis import has_emphasis
 from kit.inpainting import blank, seen
 from kit.planning import Plan
 from kit.runs import write_atomically
@@ -57,9 +58,9 @@ class Artist:
     def draw_many(
         self, prompts: list[Prompt], *, size: tuple[int, int], seeds: list[int]
     ) -> list[Image.Image]:
-        """Pictures of one size, steps and scale, together in one batch."""
+        """Pictures of one size, steps, scale and sampler, together in one batch."""
         first = prompts[0]
-        scheduler = make_scheduler(self.sampler, self.family)
+        scheduler = make_scheduler(first.sampler or self.sampler, self.family)
         device = device_of(self.family.unet)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         factor = 2 ** (len(self.family.vae.config.block_out_channels) - 1)
@@ -92,12 +93,34 @@ class Artist:
         texts = [prompt.text for prompt in prompts]
         if prompts[0].scale > 1:
             texts = [prompt.negative for prompt in prompts] + texts
-        tokens = self.family.tokenize(texts, max_token_length=self.max_token_length)
+        tokens, weights = self._tokens(texts)
         with self.autocast():
-            words = self.family.encode_tokens(tokens, clip_skip=self.clip_skip)
+            words = self.family.encode_tokens(
+                tokens, clip_skip=self.clip_skip, weights=weights, draws=True
+            )
         width, height = size
         sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(texts))
         return words.to(device_of(self.family.unet)), sizes
+
+    def _tokens(self, texts: list[str]) -> tuple[Tokens, Tokens | None]:
+        """Ids, and where a text has brackets how much each counts.
+
+        A text without brackets is read as a caption is, backslashes included.
+        """
+        length = self.max_token_length
+        marked = [has_emphasis(text) for text in texts]
+        rows = [
+            self.family.tokenize([text], max_token_length=length, weighted=is_marked)
+            for text, is_marked in zip(texts, marked, strict=True)
+        ]
+        tokens = tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
+        if not any(marked):
+            return tokens, None
+        weights = self.family.weights(texts, max_token_length=length)
+        plain_B = torch.tensor([not is_marked for is_marked in marked])
+        return tokens, tuple(
+            torch.where(plain_B[:, None, None], torch.ones_like(part), part) for part in weights
+        )
 
     def _guess(
         self,
@@ -157,6 +180,12 @@ def rescales(sampler: str) -> bool:
     """The sampler can draw with zero terminal SNR, from pure noise (Lin et al. 2023)."""
     kind = catalog.load(catalog.SAMPLERS[sampler].code)
     return "rescale_betas_zero_snr" in inspect.signature(kind.__init__).parameters
+
+
+def samplers_of(plan: Plan) -> list[str]:
+    """The samplers that the plan's prompts ask for; without prompts, the run's own."""
+    usual = plan.settings.samples.sample_sampler
+    return list(dict.fromkeys(prompt.sampler or usual for prompt in plan.prompts)) or [usual]
 
 
 def draw_samples(

@@ -50,7 +50,7 @@ from kit.learners import attached_network, made_learning, recompute_gradients, r
 from kit.losses import Bands
 from kit.optim import Learning, at_wished_rates, effective_rates_of
 from kit.planning import Plan
-from kit.sampling import Artist, rescales
+from kit.sampling import Artist, make_scheduler, rescales, samplers_of
 from kit.settings import Noise, Settings
 from kit.settings.checks import caches_latents, caches_words
 from kit.settings.prompts import Prompt
@@ -237,12 +237,14 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
         device, settings.memory.mixed_precision, half_weights=settings.memory.full_fp16
     )
     family = load_model(settings, file, device)
-    if family.zero_terminal_snr and not rescales(settings.samples.sample_sampler):
-        yield Noticed(
-            f"sample_sampler = {settings.samples.sample_sampler} cannot draw from pure noise, as "
-            "this zero-terminal-SNR model was trained to: samples will look washed out; "
-            "ddim or euler can"
-        )
+    for sampler in samplers_of(plan):
+        make_scheduler(sampler, family)  # so that one that cannot be used is told before a step
+        if family.zero_terminal_snr and not rescales(sampler):
+            yield Noticed(
+                f"sample_sampler = {sampler} cannot draw from pure noise, as this "
+                "zero-terminal-SNR model was trained to: samples will look washed out; ddim or "
+                "euler can"
+            )
     writer = partial(file_writer, plan, file=file, began=began)
     return (yield from equip(plan, family, accelerator, writer=writer))
 

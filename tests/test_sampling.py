@@ -124,6 +124,58 @@ def test_without_guidance_the_negative_prompt_is_not_read(sd1):
     assert difference(draw(sd1, plain), draw(sd1)) > 1e-3
 
 
+@pytest.mark.parametrize("key", PIPELINES)
+def test_a_bracket_of_weight_1_draws_the_same_picture_bit_for_bit(families, key):
+    family = families[key]
+    plain = draw(family, replace(PROMPT, negative="a dog"))
+    for text, negative in [("(a zib ball:1.0)", "a dog"), ("a zib ball", "(a dog:1)")]:
+        assert np.array_equal(draw(family, replace(PROMPT, text=text, negative=negative)), plain)
+    for text, negative in [("(a zib:1.6) ball", "a dog"), ("a zib ball", "[a] dog")]:
+        weighed = draw(family, replace(PROMPT, text=text, negative=negative))
+        assert not np.array_equal(weighed, plain)  # by how much: below
+
+
+def test_without_brackets_a_prompt_is_read_as_a_caption(sd1, monkeypatch):
+    asked = []
+    tokenize = sd1.tokenize
+    monkeypatch.setattr(
+        sd1, "tokenize", lambda texts, **how: asked.append(how) or tokenize(texts, **how)
+    )
+    tokens, weights = artist(sd1)._tokens([r"a cat\\dog", "a (cat)"])
+    assert torch.equal(tokens[0][:1], tokenize([r"a cat\\dog"], max_token_length=75)[0])
+    assert [how["weighted"] for how in asked] == [False, True]
+    assert weights[0][0].eq(1).all()
+    assert weights[0][1].tolist()[0][:5] == [1, 1, pytest.approx(1.1), 1, 1]
+
+
+@pytest.mark.parametrize(("key", "keeps_mean"), [("sd1", True), ("sdxl", False)])
+def test_weights_of_a_prompt_count_as_in_the_reference(families, key, keeps_mean):
+    family = families[key]
+    tokens, weights = artist(family)._tokens(["a (zib:1.6) ball"])
+    plain = family.encode_tokens(tokens, clip_skip=1)
+    drawn = family.encode_tokens(tokens, clip_skip=1, weights=weights, draws=True)
+    factors = torch.ones(77)
+    [at] = (tokens[0][0, 0] == family.tokenizer.inner("zib").input_ids[1]).nonzero()[0].tolist()
+    pieces = len(family.tokenizer.inner("zib").input_ids) - 2
+    factors[at : at + pieces] = 1.6
+    expected = plain.hidden_BND * factors[None, :, None]
+    if keeps_mean:
+        expected = expected * (plain.hidden_BND.mean() / expected.mean())
+        mean = float(plain.hidden_BND.mean())
+        assert float(drawn.hidden_BND.mean()) == pytest.approx(mean, rel=1e-4)
+    assert torch.allclose(drawn.hidden_BND, expected, rtol=1e-4, atol=1e-7)
+    if plain.pooled_BP is not None:
+        assert torch.equal(drawn.pooled_BP, plain.pooled_BP)
+    trained = family.encode_tokens(tokens, clip_skip=1, weights=weights)
+    assert torch.equal(trained.hidden_BND, plain.hidden_BND * factors[None, :, None])
+
+
+def test_a_prompt_may_have_a_sampler_of_its_own(sd1):
+    own = draw(sd1, replace(PROMPT, sampler="euler_a"), sampler="ddim")
+    assert np.array_equal(own, draw(sd1, sampler="euler_a"))
+    assert difference(own, draw(sd1, sampler="ddim")) > 1e-3
+
+
 @pytest.mark.parametrize("predicts", Prediction)
 @pytest.mark.parametrize(
     "sampler", [name for name in catalog.SAMPLERS if not name.startswith("k_")]

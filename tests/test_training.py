@@ -325,3 +325,24 @@ def test_the_losses_of_the_toy_run_stay_what_they_are(tmp_path, asked):
 
 
 TOY_LOSSES = [1.08773, 1.21216, 1.17400, 0.96473]
+
+
+@pytest.mark.parametrize("key", ["sd1", "sdxl"])
+def test_sides_that_are_no_multiple_of_8_train_without_buckets(tmp_path, images, key):
+    model = write_tiny(tmp_path / key, key, thin=True)
+    changes = {"resolution": "68,84", "enable_bucket": False, "epoch": 1, "max_train_steps": 2}
+    told = run(toy_settings(model, images, tmp_path / "out", **changes))
+    assert any(
+        "the latents are 8 x 10" in event.text for event in told if isinstance(event, Noticed)
+    )
+    assert [event.step for event in told if isinstance(event, Stepped)] == [1, 2]
+    assert all(0 < loss < 3 for loss in losses(told))
+
+
+def test_a_hole_fits_the_latents_of_such_sides(tmp_path, images):
+    model = write_tiny(tmp_path / "model", "sd1", thin=True, inpainting=True)
+    changes = {"train_inpainting": True, "cache_latents": False, "max_train_steps": 2}
+    asked = toy_settings(
+        model, images, tmp_path / "out", resolution="68,84", enable_bucket=False, **changes
+    )
+    assert [event.step for event in run(asked) if isinstance(event, Stepped)] == [1, 2]

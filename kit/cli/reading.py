@@ -97,4 +97,6 @@ def parse_change(text: str) -> tuple[str, str]:
 def tell(report: Report) -> None:
     """What became of a foreign file, beside the command's own output."""
     if report.is_foreign:
-        print(*report.text(with_taken=False), sep="\n", file=sys.stderr)
+        # What the checks refuse, the plan says itself, after --set and --preset.
+        lines = report.text(with_taken=False, with_checks=False)
+        print(*lines, sep="\n", file=sys.stderr)

@@ -11,6 +11,9 @@ from kit.cli.reading import read_settings, takes_settings
 from kit.errors import KitError
 from kit.exchange import export_gui, export_sd_scripts, load_any
 from kit.runs import write_text
+from kit.settings import Settings
+
+WRONG = 2  # nothing could be taken
 
 
 def _describe_import(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +24,10 @@ def _describe_import(parser: argparse.ArgumentParser) -> None:
         help="the kohya_ss GUI's JSON, sd-scripts' TOML, a text with its command line, or a LoRA",
     )
     parser.add_argument(
-        "--toml", type=Path, metavar="run.toml", help="write what is understood to this file"
+        "--toml",
+        type=Path,
+        metavar="run.toml",
+        help="write what is understood to this file; where it is there, the rest of it stays",
     )
     parser.epilog = """examples:
   %(prog)s old_preset.json
@@ -29,12 +35,18 @@ def _describe_import(parser: argparse.ArgumentParser) -> None:
   %(prog)s cat.safetensors --toml again.toml"""
 
 
-def _act_import(chosen: argparse.Namespace) -> None:
-    settings, report = load_any(chosen.file)
+def _act_import(chosen: argparse.Namespace) -> int | None:
+    is_there = chosen.toml is not None and chosen.toml.exists()
+    base = Settings.load(chosen.toml) if is_there else None
+    settings, report = load_any(chosen.file, base)
     print(report)
+    if report.elsewhere:
+        return WRONG
     if chosen.toml:
         write_text(chosen.toml, settings.to_toml())
-        print(f"written: {chosen.toml}")
+        kept = "; what the file does not mention stays as it was there" if is_there else ""
+        print(f"written: {chosen.toml}{kept}")
+    return None
 
 
 def _describe_export(parser: argparse.ArgumentParser) -> None:

@@ -44,7 +44,9 @@ def hole_at(size: Size, *, seed: int, epoch: int, image: int, turn: int) -> np.n
 def in_latents(hole_HW: np.ndarray) -> np.ndarray:
     """The hole at the latent's size: 1 to be painted, 0 to be kept, float32 of shape (h, w).
 
-    Each value is that of its square's first pixel, as diffusers' inpainting pipelines scale.
+    Each value is that of its square's first pixel, as diffusers' inpainting pipelines scale. What
+    is left of a side that is no multiple of 8 has no latent.
     """
-    smaller: np.ndarray = hole_HW[::PIXELS, ::PIXELS].astype(np.float32)
+    height, width = (side // PIXELS * PIXELS for side in hole_HW.shape)
+    smaller: np.ndarray = hole_HW[:height:PIXELS, :width:PIXELS].astype(np.float32)
     return smaller

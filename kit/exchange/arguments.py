@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 from kit.exchange import networks
 from kit.exchange.fitting import as_number, fitted, is_blank
 from kit.exchange.known import trainer_args
-from kit.exchange.rules import optimizer, schedule, unquoted, whole_rank
+from kit.exchange.rules import bucket_step, optimizer, schedule, unquoted, whole_rank
 from kit.exchange.translating import (
     Dialect,
     Entries,
     Outcome,
     Rule,
+    elsewhere,
     no_effect,
     refused,
     take,
@@ -25,6 +27,7 @@ ARGUMENT = "network_args."  # before the name of an argument of the network
 LAUNCHER = "accelerate."  # before an option of `accelerate launch`
 SCRIPT = "script"
 OF_SDXL = "sdxl_train_network.py"
+OF_OTHER_FAMILIES = re.compile(r"networks\.\w+_(?:flux|sd3|lumina|anima|hunyuan\w*|wan|qwen\w*)")
 SCRIPTS = ("train_network.py", OF_SDXL)
 
 
@@ -79,6 +82,7 @@ def _rules() -> dict[str, Rule]:
         "epoch": lambda value, entries: no_effect("sd-scripts reads max_train_epochs instead"),
         "dataset_repeats": lambda value, entries: no_effect("counts only with in_json there"),
         "noise_offset": _noise_offset,
+        "bucket_reso_steps": bucket_step,
         "multires_noise_iterations": _multires,
     }
 
@@ -86,7 +90,9 @@ def _rules() -> dict[str, Rule]:
 def _script(value: Any, entries: Entries) -> Outcome:
     name = str(value).replace("\\", "/").rpartition("/")[2]
     if name not in SCRIPTS:
-        return refused(f"it trains something else; LoRA Kit does what {' and '.join(SCRIPTS)} do")
+        return elsewhere(
+            f"{name} trains something else; LoRA Kit does what {' and '.join(SCRIPTS)} do"
+        )
     if name == OF_SDXL:
         return translated("the trainer of SDXL", sdxl=True)
     return no_effect("the trainer of SD 1.x and 2.x; LoRA Kit takes its place")
@@ -100,6 +106,11 @@ def _kind_in(entries: Entries) -> str:
 
 def _network_module(value: Any, entries: Entries) -> Outcome:
     kind = _kind_in({**entries, "network_module": value})
+    if not kind and OF_OTHER_FAMILIES.fullmatch(str(value)):
+        return elsewhere(
+            f"{value} is for another model family; LoRA Kit trains SD 1.x, 2.x and XL",
+            LoRA_type=str(value),
+        )
     if not kind:
         return refused("there is no such LoRA type here", LoRA_type=str(value))
     return translated("in the GUI's words", LoRA_type=kind)

@@ -16,12 +16,13 @@ from kit.exchange.additional import NAME, with_additional
 from kit.exchange.fitting import as_number, fitted, is_blank, is_zero
 from kit.exchange.known import gui_fields
 from kit.exchange.report import Line
-from kit.exchange.rules import optimizer, schedule, unquoted, whole_rank
+from kit.exchange.rules import bucket_step, optimizer, schedule, unquoted, whole_rank
 from kit.exchange.translating import (
     Dialect,
     Entries,
     Outcome,
     Rule,
+    elsewhere,
     no_effect,
     refused,
     take,
@@ -120,6 +121,7 @@ def _rules() -> dict[str, Rule]:
         "save_model_as": _save_model_as,
         "model_list": _model_list,
         "xformers": _attention,
+        "bucket_reso_steps": bucket_step,
         "log_with": _log_with,
         NAME: _additional,
         "resume_from_huggingface": _resume_from_hub,
@@ -135,7 +137,7 @@ def _kind(value: Any, entries: Entries) -> Outcome | None:
     if value == "LoCon":
         return take("LoRA_type", "LyCORIS/LoCon", told="LoCon's name of today")
     if value in OTHER_KINDS:
-        return refused(
+        return elsewhere(
             f"{value} is for another model family; LoRA Kit trains SD 1.x, 2.x and XL",
             LoRA_type=value,
         )
@@ -241,7 +243,7 @@ def _other_family(label: str) -> Rule:
     def rule(value: Any, entries: Entries) -> Outcome | None:
         if str(value).strip().lower() not in ("true", "1"):
             return no_effect("another model family, and off")
-        return refused(f"the file trains {label}; LoRA Kit trains SD 1.x, 2.x and XL")
+        return elsewhere(f"the file trains {label}; LoRA Kit trains SD 1.x, 2.x and XL")
 
     return rule
 

@@ -3,7 +3,8 @@
     settings, report = load_any("old.json")
 
 What it is, is told by its content. Our own files are read strictly: an unknown name is an error.
-Foreign ones are translated, and the report has a line for each of their keys.
+Foreign ones are translated, and the report has a line for each of their keys. What is for another
+model family, or is no file of settings, changes nothing.
 """
 
 from __future__ import annotations
@@ -11,30 +12,50 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kit.errors import SettingsError
-from kit.exchange import command_line, gui_json, lora_recipe, sd_scripts
+from kit.exchange import command_line, gui_json, lora_recipe, made_here, sd_scripts
+from kit.exchange.additional import with_additional
 from kit.exchange.report import Line, Report, Verdict, shown
 from kit.modelfile.headers import read_header
 from kit.settings import Settings, declarations
+from kit.settings.checks import problems
 
 MADE_BY_THE_RUN = ("output_dir", "logging_dir")
 CONFIG_FILE = "config_file"
+OTHERS = "LoRA Kit, the kohya_ss GUI and sd-scripts"
+A_SLIP = 2  # so few names, all unknown, are misspelled; more are of something else
 
 
-def load_any(source: str | Path) -> tuple[Settings, Report]:
+def load_any(source: str | Path, base: Settings | None = None) -> tuple[Settings, Report]:
     """Settings from a file, or from the text of one, with what became of each key.
+
+    base: what stays where a foreign file says nothing, such as what stands in a form; None means
+    the defaults. A whole recipe (sd-scripts' arguments, a LoRA of ours) leaves of it the places and
+    what shapes no number of a training. Our own files say everything, and leave nothing.
 
     Raises: SettingsError where it cannot be read, or our own file holds what is no setting.
     """
     if isinstance(source, str) and _is_text(source):
-        return _from_text(source, "the text", Path())
+        return _settled(*_from_text(source, "the text", Path(), base), base)
     path = Path(source).expanduser()
     if path.suffix.lower() == ".safetensors":
-        return _from_lora(path)
-    return _from_text(_read(path), path.name, path.parent)
+        return _settled(*_from_lora(path, base), base)
+    return _settled(*_from_text(_read(path), path.name, path.parent, base), base)
+
+
+def _settled(settings: Settings, report: Report, base: Settings | None) -> tuple[Settings, Report]:
+    """With what the plan's checks say; without any change where the file is none for us."""
+    why = next((line.told for line in report.lines if line.is_elsewhere), report.elsewhere)
+    if not why and len(report.of(Verdict.UNKNOWN)) == len(report.lines) > A_SLIP:
+        why = f"it holds none of the settings that {OTHERS} know"
+    if why:
+        return base or Settings(), replace(report, elsewhere=why)
+    counted, wrong, _ = with_additional(settings)
+    return settings, replace(report, refused=(*wrong, *problems(counted)))
 
 
 def _is_text(source: str) -> bool:
@@ -58,22 +79,32 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _from_lora(path: Path) -> tuple[Settings, Report]:
+def _from_lora(path: Path, base: Settings | None) -> tuple[Settings, Report]:
     if not path.is_file():
         raise SettingsError([f"{path}: there is no such file"])
-    settings, lines = lora_recipe.from_metadata(read_header(path).metadata)
+    metadata = read_header(path).metadata
+    settings, lines = lora_recipe.from_metadata(metadata, base)
+    if found := made_here.settings_beside(path, lora_recipe.recipe_in(metadata)):
+        settings, place = found
+        return settings, replace(
+            _report(path.name, settings, lines), notes=(f"its paths are those of {place}",)
+        )
     return settings, _report(path.name, settings, lines)
 
 
-def _from_text(text: str, name: str, folder: Path) -> tuple[Settings, Report]:
+def _from_text(
+    text: str, name: str, folder: Path, base: Settings | None
+) -> tuple[Settings, Report]:
     if text.lstrip().startswith("{"):
-        return _from_json(text, name)
+        return _from_json(text, name, base)
     values = _as_toml(text)
     if values is not None:
-        return _from_toml(values, name)
+        return _from_toml(values, name, base)
+    if _is_json_list(text):
+        return base or Settings(), Report(name, (), elsewhere="it holds a list, and no settings")
     if command_line.looks_like_one(text):
         entries = with_config_file(command_line.arguments_in(text), folder)
-        return _from_arguments(entries, f"{name} (a command line)")
+        return _from_arguments(entries, f"{name} (a command line)", base)
     try:
         tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -88,18 +119,27 @@ def _as_toml(text: str) -> dict[str, Any] | None:
         return None
 
 
-def _from_json(text: str, name: str) -> tuple[Settings, Report]:
+def _is_json_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _from_json(text: str, name: str, base: Settings | None) -> tuple[Settings, Report]:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError([f"{name}: is no JSON file: {error}"]) from error
     if "network_module" in values and "LoRA_type" not in values:
-        return _from_arguments(sd_scripts.entries_of(values), f"{name} (sd-scripts)")
-    settings, lines = gui_json.from_gui(values)
+        return _from_arguments(sd_scripts.entries_of(values), f"{name} (sd-scripts)", base)
+    settings, lines = gui_json.from_gui(values, base)
     return settings, _report(f"{name} (kohya_ss GUI)", settings, lines)
 
 
-def _from_toml(values: Mapping[str, Any], name: str) -> tuple[Settings, Report]:
+def _from_toml(
+    values: Mapping[str, Any], name: str, base: Settings | None
+) -> tuple[Settings, Report]:
     """Ours, or sd-scripts', which always names the network's module."""
     if "datasets" in values:
         raise SettingsError(
@@ -107,7 +147,10 @@ def _from_toml(values: Mapping[str, Any], name: str) -> tuple[Settings, Report]:
         )
     entries = sd_scripts.entries_of(values)
     if "network_module" in entries:
-        return _from_arguments(entries, f"{name} (sd-scripts)")
+        return _from_arguments(entries, f"{name} (sd-scripts)", base)
+    if not set(entries) & set(declarations()) and len(entries) > A_SLIP:
+        why = f"it holds none of the settings that {OTHERS} know"
+        return base or Settings(), Report(name, (), elsewhere=why)
     settings = Settings.of(values)
     lines = [
         Line(key, shown(value), Verdict.TAKEN, changes={key: value})
@@ -116,8 +159,10 @@ def _from_toml(values: Mapping[str, Any], name: str) -> tuple[Settings, Report]:
     return settings, Report(name, tuple(lines), {}, missing_paths(settings), is_foreign=False)
 
 
-def _from_arguments(entries: Mapping[str, Any], name: str) -> tuple[Settings, Report]:
-    settings, lines, assumed = sd_scripts.from_sd_scripts(entries, assumes_defaults=True)
+def _from_arguments(
+    entries: Mapping[str, Any], name: str, base: Settings | None
+) -> tuple[Settings, Report]:
+    settings, lines, assumed = sd_scripts.from_sd_scripts(entries, assumes_defaults=True, base=base)
     return settings, _report(name, settings, lines, assumed=assumed, strict=True)
 
 

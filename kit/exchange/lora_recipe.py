@@ -14,7 +14,7 @@ from typing import Any
 
 from kit import catalog
 from kit.errors import SettingsError
-from kit.exchange import arguments, networks
+from kit.exchange import arguments, datasets_told, networks
 from kit.exchange.known import Foreign, trainer_args
 from kit.exchange.report import Line, Verdict
 from kit.exchange.translating import (
@@ -22,6 +22,8 @@ from kit.exchange.translating import (
     Entries,
     Outcome,
     Rule,
+    elsewhere,
+    kept_from,
     no_effect,
     refused,
     take,
@@ -53,19 +55,23 @@ FACTS = re.compile(
 OPTIMIZER = re.compile(r"(?P<path>[\w.]+)(?:\((?P<args>.*)\))?", re.DOTALL)
 
 
-def from_metadata(metadata: Mapping[str, str]) -> tuple[Settings, list[Line]]:
+def from_metadata(
+    metadata: Mapping[str, str], base: Settings | None = None
+) -> tuple[Settings, list[Line]]:
     """The recipe, or what the trainer's own entries tell.
+
+    base: what counts where others' entries say nothing. Our recipe says all that shapes a training.
 
     Raises: SettingsError where there is neither.
     """
     if RECIPE in metadata:
-        return _from_recipe(metadata[RECIPE])
+        return _from_recipe(metadata[RECIPE], base)
     entries = entries_of(metadata)
     if not any(key.startswith("ss_") for key in entries):
         raise SettingsError(
             ["the LoRA file says nothing about how it was made: it has no ss_* metadata"]
         )
-    start = Settings().replace(lr_warmup=0.0)  # a share is never told, only steps
+    start = (base or Settings()).replace(lr_warmup=0.0)  # a share is never told, only steps
     return translate(dialect(), entries, start)
 
 
@@ -78,14 +84,21 @@ def entries_of(metadata: Mapping[str, str]) -> dict[str, Any]:
             entries |= {f"{NETWORK_ARGS}.{name}": value for name, value in pairs.items()}
         else:
             entries[key] = None if text == "None" else text
+        if key == datasets_told.KEY:
+            entries |= datasets_told.entries_of(text)
     return entries
 
 
-def _from_recipe(text: str) -> tuple[Settings, list[Line]]:
+def recipe_in(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that a LoRA of ours tells; none of another's."""
+    return _json_object(metadata.get(RECIPE, "")) or {}
+
+
+def _from_recipe(text: str, base: Settings | None) -> tuple[Settings, list[Line]]:
     values = _json_object(text)
     if values is None:
         raise SettingsError([f"{RECIPE} in the LoRA file's metadata is damaged"])
-    return translate(_recipe_dialect(), values, Settings())
+    return translate(_recipe_dialect(), values, Settings().replace(**kept_from(base)))
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
@@ -133,6 +146,8 @@ class _Rules(dict[str, Rule]):
             return self[key]
         if key.startswith(f"{NETWORK_ARGS}."):
             return _network_argument(key.removeprefix(f"{NETWORK_ARGS}."))
+        if key.startswith(f"{datasets_told.KEY}."):
+            return datasets_told.rule(key)
         return _fact if FACTS.fullmatch(key) else _none_is_default
 
 
@@ -256,7 +271,7 @@ def _version(value: Any, entries: Entries) -> Outcome | None:
     if text.startswith("sd_v1"):
         changes = _predicts_v(text)
         return translated("the family", **changes) if changes else no_effect("SD 1.x")
-    return refused("another model family; LoRA Kit trains SD 1.x, 2.x and XL")
+    return elsewhere(f"{text} is another model family; LoRA Kit trains SD 1.x, 2.x and XL")
 
 
 def _predicts_v(version: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Line:
     verdict: Verdict
     told: str = ""  # how it was translated, or why it has no effect
     changes: Mapping[str, Any] = field(default_factory=dict)  # settings that it decides
+    is_elsewhere: bool = False  # it says that the whole file is for another kind of model
 
     def __str__(self) -> str:
         """The key, its value and what became of it."""
@@ -49,6 +50,9 @@ class Report:
     missing: Mapping[str, str] = field(default_factory=dict)  # paths that are not on this machine
     strict: bool = False  # the other program, too, refuses what it does not know
     is_foreign: bool = True  # not a file of our own
+    elsewhere: str = ""  # why the file is none for us, so that nothing is taken from it
+    refused: tuple[str, ...] = ()  # what the plan's checks say of the settings that came out
+    notes: tuple[str, ...] = ()
 
     def of(self, verdict: Verdict) -> tuple[Line, ...]:
         """The lines of one verdict."""
@@ -62,20 +66,30 @@ class Report:
 
     def problems(self, *, settled: Mapping[str, Any] | None = None) -> list[str]:
         """What stands in the way of training with it; settled: settings given another way."""
+        if self.elsewhere:
+            return [f"{self.source}: {self.elsewhere}"]
         stops = [line for line in self.of(Verdict.REFUSED) if not _is_settled(line, settled or {})]
         if self.strict:
             stops += self.of(Verdict.UNKNOWN)
         return [f"{self.source}: {line}" for line in stops]
 
     def summary(self) -> str:
-        """One sentence with the counts."""
+        """One sentence with the counts, or that nothing is taken."""
+        if self.elsewhere:
+            return f"{self.source}: {self.elsewhere}; nothing is taken from it"
         counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items() if count)
         keys = "1 key" if len(self.lines) == 1 else f"{len(self.lines)} keys"
         return f"{self.source}: {keys}, {counts}" if counts else f"{self.source}: {keys}"
 
-    def text(self, *, with_taken: bool = True) -> Iterator[str]:
+    def text(self, *, with_taken: bool = True, with_checks: bool = True) -> Iterator[str]:
         """The whole report, a line at a time."""
         yield self.summary()
+        if self.elsewhere:
+            return
+        yield from self.notes
+        if self.refused and with_checks:
+            yield "a training with these settings would be refused, until they are changed:"
+            yield from (f"  {problem}" for problem in self.refused)
         for verdict in reversed(Verdict):  # what needs a decision first, what simply holds last
             lines = self.of(verdict)
             if lines and (with_taken or verdict is not Verdict.TAKEN):

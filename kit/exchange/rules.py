@@ -44,6 +44,16 @@ def schedule(optimizer_key: str) -> Rule:
     return rule
 
 
+def bucket_step(value: Any, entries: Entries) -> Outcome | None:
+    """Old presets have a step of 1, which no latent can follow; sd-scripts stops at it today."""
+    number = as_number(value)
+    if not number or not 0 < number < 8:
+        return None
+    is_xl = str(entries.get("sdxl", "")).strip().lower() in ("true", "1")
+    usual = 32 if is_xl else 64
+    return take("bucket_reso_steps", usual, told=f"sides are multiples of 8; {usual} is usual")
+
+
 WHOLE = 1024  # a rank at which LoKr's factors are whole in every layer ...
 WHOLE_FROM = 5  # ... where its small factor has at least this side, or -1
 

@@ -18,7 +18,7 @@ from kit.exchange.fitting import as_number, fitted, is_blank
 from kit.exchange.frictions import is_for_sdxl_only
 from kit.exchange.known import trainer_args
 from kit.exchange.report import Line
-from kit.exchange.translating import BLANK_STANDS_FOR, Entries, translate
+from kit.exchange.translating import BLANK_STANDS_FOR, Entries, is_kept, translate
 from kit.settings import Settings, declarations, rules_rates
 from kit.settings.optimizer_args import parse_optimizer_args
 
@@ -29,9 +29,15 @@ OFF_MEANS = {"save_precision": "float", "network_dim": 4, "optimizer_type": "Ada
 def from_sd_scripts(
     entries: Entries, *, assumes_defaults: bool, base: Settings | None = None
 ) -> tuple[Settings, list[Line], dict[str, Any]]:
-    """Settings from arguments, a line for each, and what was assumed for those that are absent."""
+    """Settings from arguments, a line for each, and what was assumed for those that are absent.
+
+    base: its places and what shapes no number stay, where the arguments do not mention them.
+    """
     before = base or Settings()
-    start = before.replace(**_assumed(entries)) if assumes_defaults else before
+    assumptions = _assumed(entries) if assumes_defaults else {}
+    if base:
+        assumptions = {name: v for name, v in assumptions.items() if not is_kept(name)}
+    start = before.replace(**assumptions)
     settings, lines = translate(dialect(), entries, start)
     told = {name for line in lines for name in line.changes}
     old, new = before.flat(), settings.flat()

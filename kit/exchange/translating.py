@@ -39,6 +39,7 @@ class Outcome:
     verdict: Verdict
     told: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
+    is_elsewhere: bool = False
 
 
 Entries = Mapping[str, Any]
@@ -71,7 +72,7 @@ def translate(dialect: Dialect, entries: Entries, base: Settings) -> tuple[Setti
         hidden = is_secret and not is_blank(value)
         text = "" if hidden else shown(value)
         changes = dict.fromkeys(outcome.changes, "") if hidden else outcome.changes
-        lines.append(Line(key, text, outcome.verdict, outcome.told, changes))
+        lines.append(Line(key, text, outcome.verdict, outcome.told, changes, outcome.is_elsewhere))
     return settings, lines
 
 
@@ -148,6 +149,22 @@ def no_effect(why: str) -> Outcome:
 def refused(why: str, **changes: Any) -> Outcome:
     """What the key asks for cannot be done; changes: the settings that would decide it."""
     return Outcome(Verdict.REFUSED, why, changes)
+
+
+def elsewhere(why: str, **changes: Any) -> Outcome:
+    """The key says that the whole file is for something that LoRA Kit does not train."""
+    return Outcome(Verdict.REFUSED, why, changes, is_elsewhere=True)
+
+
+def kept_from(base: Settings | None) -> dict[str, Any]:
+    """What a whole recipe does not decide by leaving it out: places, and what shapes no number."""
+    flat = base.flat() if base else {}
+    return {name: value for name, value in flat.items() if is_kept(name)}
+
+
+def is_kept(name: str) -> bool:
+    """The setting is a place, or changes no number of the training."""
+    return declarations()[name].type == "path" or not declarations()[name].shapes_run
 
 
 def one_of(row_names: Iterable[str], value: Any) -> str | None:

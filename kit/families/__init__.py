@@ -116,9 +116,17 @@ class Family(Protocol):
         ...
 
     def encode_tokens(
-        self, tokens: Tokens, *, clip_skip: int, weights: Tokens | None = None
+        self,
+        tokens: Tokens,
+        *,
+        clip_skip: int,
+        weights: Tokens | None = None,
+        draws: bool = False,
     ) -> Words:
-        """Ids to what the U-Net reads; differentiable, so that text encoders can learn."""
+        """Ids to what the U-Net reads; differentiable, so that text encoders can learn.
+
+        draws: weights count as in the reference's sample prompts, which is not as in its captions.
+        """
         ...
 
     def predict(

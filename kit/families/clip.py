@@ -96,12 +96,22 @@ def _window_count(max_token_length: int) -> int:
     return max(1, max_token_length // CONTENT)
 
 
-def weigh(states_BND: Tensor, weights_BKN: Tensor | None) -> Tensor:
-    """Each token's state times its weight, as the reference: without bringing the mean back."""
+def weigh(states_BND: Tensor, weights_BKN: Tensor | None, *, keeps_mean: bool = False) -> Tensor:
+    """Each token's state times its weight.
+
+    keeps_mean: a caption's states keep their mean over tokens and features.
+    """
     if weights_BKN is None:
         return states_BND
     joined_BN1 = _join(weights_BKN[..., None].flatten(0, 1), weights_BKN)
-    return states_BND * joined_BN1.to(states_BND)
+    weighed_BND = states_BND * joined_BN1.to(states_BND)
+    if not keeps_mean:
+        return weighed_BND
+    before_B11, after_B11 = (
+        each_BND.float().mean(dim=(-2, -1), keepdim=True) for each_BND in (states_BND, weighed_BND)
+    )
+    ratio_B11 = torch.where(after_B11 == 0, torch.ones_like(after_B11), before_B11 / after_B11)
+    return weighed_BND * ratio_B11.to(states_BND)
 
 
 @functools.cache

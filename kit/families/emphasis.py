@@ -15,6 +15,11 @@ NUMBER_BEHIND = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
 BRACKETS = {")": "(", "]": "["}
 
 
+def has_emphasis(text: str) -> bool:
+    """There is a bracket in it."""
+    return any(mark in text for mark in "()[]")
+
+
 def parse_emphasis(text: str) -> list[tuple[str, float]]:
     """The text without its brackets, in pieces of one weight each."""
     letters: list[str] = []

@@ -64,14 +64,21 @@ class StableDiffusion:
         return (self.tokenizer.weights(captions, max_token_length=max_token_length),)
 
     def encode_tokens(
-        self, tokens: Tokens, *, clip_skip: int, weights: Tokens | None = None
+        self,
+        tokens: Tokens,
+        *,
+        clip_skip: int,
+        weights: Tokens | None = None,
+        draws: bool = False,
     ) -> Words:
         """Ids to hidden states with the final norm.
 
         SD 2.x's encoder comes without the layer that its own convention skips: 1 is right for it.
+        The weights of a prompt leave the mean of its states as it was, those of a caption do not.
         """
         states_BND = clip_hidden_states(self.text_encoder, tokens[0], skip=clip_skip)
-        return Words(weigh(states_BND, weights[0] if weights else None))
+        weights_BKN = weights[0] if weights else None
+        return Words(weigh(states_BND, weights_BKN, keeps_mean=draws))
 
     def predict(
         self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None

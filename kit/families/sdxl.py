@@ -73,12 +73,17 @@ class StableDiffusionXL:
         )
 
     def encode_tokens(
-        self, tokens: Tokens, *, clip_skip: int, weights: Tokens | None = None
+        self,
+        tokens: Tokens,
+        *,
+        clip_skip: int,
+        weights: Tokens | None = None,
+        draws: bool = False,
     ) -> Words:
         """Ids to both encoders' penultimate states side by side, and the second's pooled vector.
 
         SDXL was trained on these layers alone, so clip_skip is not read. Weights do not touch the
-        pooled vector, which stands for the whole caption.
+        pooled vector, which stands for the whole caption, and count in prompts as in captions.
         """
         first_BND = clip_penultimate(self.text_encoder, tokens[0])
         eos = self.tokenizer_2.inner.eos_token_id

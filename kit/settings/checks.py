@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kit import catalog
-from kit.errors import SettingsError
 from kit.settings import (
     Settings,
     declarations,
@@ -24,9 +23,9 @@ from kit.settings import (
     rules_optimizer,
     rules_parts,
     rules_rates,
+    rules_samples,
     rules_saving,
 )
-from kit.settings.prompts import parse_prompts
 from kit.settings.rules_rates import encoder_learns, part_rates
 
 Rule = Callable[[Settings], Iterator[str]]
@@ -116,28 +115,16 @@ def _sides_in_latents(settings: Settings) -> Iterator[str]:
     step = images.bucket_reso_steps
     if images.enable_bucket and step % 8:
         yield f"[images] bucket_reso_steps: {step} is no multiple of 8; take 64, or 32 for SDXL"
+
+
+def _sides_cut_in_latents(settings: Settings) -> Iterator[str]:
+    images = settings.images
     if not images.enable_bucket and any(side % 8 for side in images.size):
-        width, height = (side // 8 * 8 for side in images.size)
+        width, height = (side // 8 for side in images.size)
         yield (
-            f"[images] resolution: {images.resolution} is not in multiples of 8, which it must be "
-            f"without buckets; write {width},{height}, or turn enable_bucket on"
-        )
-
-
-def _prompts(settings: Settings) -> Iterator[str]:
-    try:
-        parse_prompts(settings.samples.sample_prompts)
-    except SettingsError as error:
-        yield from error.problems
-
-
-def _samples_without_prompts(settings: Settings) -> Iterator[str]:
-    samples = settings.samples
-    every = samples.sample_every_n_steps or samples.sample_every_n_epochs
-    if (samples.sample_at_first or every) and not samples.sample_prompts.strip():
-        yield (
-            "[samples] sample_prompts: samples are asked for, but there is no prompt; write one "
-            "per line"
+            f"resolution = {images.resolution} is not in multiples of 8: the latents are {width} x "
+            f"{height}, which stand for {8 * width} x {8 * height} pixels; write "
+            f"{8 * width},{8 * height} to cut the pictures there"
         )
 
 
@@ -164,22 +151,6 @@ def _bucket_sizes_unused(settings: Settings) -> Iterator[str]:
     elif images.bucket_no_upscale:
         for name in bounds:
             yield f"{name} has no effect: bucket_no_upscale takes the images' own sizes"
-
-
-def _sample_steps_unused(settings: Settings) -> Iterator[str]:
-    samples = settings.samples
-    if samples.sample_every_n_steps and samples.sample_every_n_epochs:
-        yield "sample_every_n_steps has no effect: sample_every_n_epochs is set"
-
-
-def _prompts_never_drawn(settings: Settings) -> Iterator[str]:
-    samples = settings.samples
-    asked = samples.sample_at_first or samples.sample_every_n_steps or samples.sample_every_n_epochs
-    if samples.sample_prompts.strip() and not asked:
-        yield (
-            "sample_prompts has no effect: set sample_every_n_epochs or sample_every_n_steps to "
-            "draw them"
-        )
 
 
 def _two_lengths(settings: Settings) -> Iterator[str]:
@@ -209,8 +180,6 @@ PROBLEMS: tuple[Rule, ...] = (
     _dim_from_weights_without_file,
     _bucket_bounds,
     _sides_in_latents,
-    _prompts,
-    _samples_without_prompts,
     *rules_adapters.PROBLEMS,
     *rules_rates.PROBLEMS,
     *rules_parts.PROBLEMS,
@@ -222,6 +191,7 @@ PROBLEMS: tuple[Rule, ...] = (
     *rules_memory.PROBLEMS,
     *rules_logs.PROBLEMS,
     *rules_hub.PROBLEMS,
+    *rules_samples.PROBLEMS,
 )
 NOTICES: tuple[Rule, ...] = (
     *rules_rates.NOTICES,
@@ -229,9 +199,8 @@ NOTICES: tuple[Rule, ...] = (
     *rules_optimizer.NOTICES,
     *rules_adapters.NOTICES,
     _strong_alpha,
+    _sides_cut_in_latents,
     _bucket_sizes_unused,
-    _sample_steps_unused,
-    _prompts_never_drawn,
     _two_lengths,
     _pickle_without_metadata,
     *rules_captions.NOTICES,
@@ -241,4 +210,5 @@ NOTICES: tuple[Rule, ...] = (
     *rules_saving.NOTICES,
     *rules_logs.NOTICES,
     *rules_hub.NOTICES,
+    *rules_samples.NOTICES,
 )

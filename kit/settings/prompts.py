@@ -1,17 +1,21 @@
-"""Sample prompts in kohya's line format."""
+"""Sample prompts in kohya's formats: lines with options, and files of lines, TOML or JSON."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit import catalog
 from kit.errors import SettingsError
 
 OPTION = re.compile(r"\s--(?=[a-zA-Z])")
+FILES = (".txt", ".toml", ".json")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Prompt:
     seed: int | None = None
     scale: float = 7.5
     steps: int = 30
+    sampler: str = ""  # blank: sample_sampler
+    skipped: tuple[str, ...] = field(default=(), compare=False)  # options that mean nothing here
 
 
 def _finite(text: str) -> float:
@@ -34,48 +40,52 @@ def _finite(text: str) -> float:
     return number
 
 
-OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+def _sampler(text: str) -> str:
+    name = text.lower()
+    if name not in catalog.SAMPLERS:
+        raise ValueError(text)
+    return name
+
+
+Option = tuple[str, Callable[[str], Any], str]
+OPTIONS: dict[str, Option] = {
     "n": ("negative", str, "text"),
     "w": ("width", int, "a whole number of pixels"),
     "h": ("height", int, "a whole number of pixels"),
     "d": ("seed", int, "a whole number"),
     "l": ("scale", _finite, "a number"),
     "s": ("steps", int, "a whole number"),
+    "ss": ("sampler", _sampler, f"a sampler; there are {', '.join(catalog.SAMPLERS)}"),
 }
-
-
-def prompt_lines(sample_prompts: str) -> dict[int, str]:
-    """The lines that are prompts by their number, from 1, in the field or in the file it names.
-
-    Raises: SettingsError where it names a file that is not there.
-    """
-    text = sample_prompts.strip()
-    if text.lower().endswith(".txt") and "\n" not in text:
-        try:
-            text = Path(text).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise SettingsError(
-                [
-                    f"[samples] sample_prompts: {text} cannot be read: {reason}; give a .txt file "
-                    "or prompts"
-                ]
-            ) from error
-    lines = enumerate((line.strip() for line in text.splitlines()), start=1)
-    return {number: line for number, line in lines if line and not line.startswith("#")}
+# What sd-scripts reads for other model families, and for a ControlNet, which a LoRA has none of.
+ELSEWHERE = ("g", "ctr", "rcfg", "fs", "cn")
+KEYS = {
+    "negative_prompt": "n",
+    "width": "w",
+    "height": "h",
+    "seed": "d",
+    "scale": "l",
+    "sample_steps": "s",
+    "sample_sampler": "ss",
+}
+KEYS_ELSEWHERE = (
+    "guidance_scale", "cfg_trunc_ratio", "renorm_cfg", "flow_shift", "controlnet_image",
+)  # fmt: skip
 
 
 def parse_prompts(sample_prompts: str) -> tuple[Prompt, ...]:
-    """Every prompt of the field.
+    """Every prompt of the field, or of the .txt, .toml or .json file that it names.
 
-    Raises: SettingsError with every line that cannot be read.
+    Raises: SettingsError with every prompt that cannot be read, or with the file.
     """
     prompts, problems = [], []
-    for number, line in prompt_lines(sample_prompts).items():
+    for place, written in _written(sample_prompts):
         try:
-            prompts.append(parse_prompt(line))
+            prompts.append(
+                parse_prompt(written) if isinstance(written, str) else _from_keys(written)
+            )
         except ValueError as error:
-            problems.append(f"[samples] sample_prompts, line {number}: {error}")
+            problems.append(f"[samples] sample_prompts, {place}: {error}")
     if problems:
         raise SettingsError(problems)
     return tuple(prompts)
@@ -88,17 +98,121 @@ def parse_prompt(line: str) -> Prompt:
     """
     text, *options = OPTION.split(f" {line.strip()}")
     values: dict[str, Any] = {}
+    skipped = []
     for option in options:
         letter, _, value = option.strip().partition(" ")
-        if letter.lower() not in OPTIONS:
+        if letter.lower() in ELSEWHERE:
+            skipped.append(f"--{letter.lower()}")
+        elif letter.lower() in OPTIONS:
+            name, converted = _converted(f"--{letter}", OPTIONS[letter.lower()], value)
+            values[name] = converted
+        else:
             possible = ", ".join(f"--{known}" for known in OPTIONS)
             raise ValueError(f"--{letter} is no option; there are {possible}")
-        name, convert, kind = OPTIONS[letter.lower()]
-        try:
-            values[name] = convert(value.strip())
-        except ValueError:
-            raise ValueError(f"--{letter} {value.strip()!r} is not {kind}") from None
-    return _bounded(Prompt(text.strip(), **values))
+    return _bounded(Prompt(text.strip(), **values, skipped=tuple(skipped)))
+
+
+def _from_keys(entries: Mapping[str, Any]) -> Prompt:
+    """One prompt of a .toml or .json file; a null is not set.
+
+    Raises: ValueError naming the key that cannot be read.
+    """
+    values: dict[str, Any] = {}
+    skipped = []
+    for key, value in entries.items():
+        if key in KEYS_ELSEWHERE:
+            skipped.append(key)
+        elif key == "prompt" and isinstance(value, str):
+            values["text"] = value.strip()
+        elif key in KEYS and value is not None:
+            name, converted = _converted(key, OPTIONS[KEYS[key]], value)
+            values[name] = converted
+        elif key not in KEYS:
+            possible = ", ".join(["prompt", *KEYS])
+            what = f"{value!r} is no text" if key == "prompt" else "is no key of a prompt"
+            raise ValueError(f"{key}: {what}; there are {possible}")
+    return _bounded(Prompt(**{"text": "", **values}, skipped=tuple(skipped)))
+
+
+def _converted(written: str, option: Option, value: Any) -> tuple[str, Any]:
+    """The field's name and its value."""
+    name, convert, kind = option
+    plain = value.strip() if isinstance(value, str) else value
+    wanted = (str,) if convert is str else (str, int, float)
+    try:
+        if isinstance(plain, bool) or not isinstance(plain, wanted):
+            raise ValueError(plain)
+        return name, convert(str(plain))
+    except ValueError:
+        raise ValueError(f"{written} {plain!r} is not {kind}") from None
+
+
+def _written(sample_prompts: str) -> Iterator[tuple[str, str | Mapping[str, Any]]]:
+    """Each prompt as it is written, with its place in words.
+
+    Raises: SettingsError where it names a file that cannot be read.
+    """
+    text = sample_prompts.strip()
+    ending = Path(text).suffix.lower() if "\n" not in text else ""
+    if ending not in FILES:
+        yield from _lines(text)
+        return
+    inside = _read(text)
+    if ending == ".txt":
+        yield from _lines(inside)
+        return
+    try:
+        entries = _in_toml(inside) if ending == ".toml" else _in_json(inside)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) or "it is nested too deeply"
+        raise SettingsError(
+            [f"[samples] sample_prompts: {text} cannot be read: {reason}"]
+        ) from error
+    for number, entry in enumerate(entries, start=1):
+        yield f"{Path(text).name}, prompt {number}", entry
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.strip().startswith("#"):
+            yield f"line {number}", line.strip()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, RuntimeError, ValueError) as error:  # no such home, or no text
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsError(
+            [
+                f"[samples] sample_prompts: {path} cannot be read: {reason}; give a "
+                f"{', '.join(FILES[:-1])} or {FILES[-1]} file, or prompts"
+            ]
+        ) from error
+
+
+def _in_toml(text: str) -> list[Mapping[str, Any]]:
+    """`[prompt]` with what all have, and a `[[prompt.subset]]` for each, which counts more."""
+    table = tomllib.loads(text).get("prompt")
+    subsets = table.get("subset") if isinstance(table, dict) else None
+    if not isinstance(table, dict) or not isinstance(subsets, list):
+        raise ValueError("it has no [[prompt.subset]]")
+    shared = {key: value for key, value in table.items() if key != "subset"}
+    return [{**shared, **_table(subset)} for subset in subsets]
+
+
+def _in_json(text: str) -> list[str | Mapping[str, Any]]:
+    """A list of lines, or of objects."""
+    entries = json.loads(text)
+    if not isinstance(entries, list):
+        raise ValueError("it is no list of prompts")
+    return [entry if isinstance(entry, str) else _table(entry) for entry in entries]
+
+
+def _table(entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{entry!r} is no prompt: a prompt is a table of keys")
+    return entry
 
 
 def _bounded(prompt: Prompt) -> Prompt:
@@ -115,4 +229,6 @@ def _bounded(prompt: Prompt) -> Prompt:
         prompt.seed,
         prompt.scale,
         min(1000, max(1, prompt.steps)),
+        prompt.sampler,
+        prompt.skipped,
     )

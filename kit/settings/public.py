@@ -9,7 +9,7 @@ from typing import Any
 
 from kit.settings import Settings, declarations
 
-PROMPT_FILE = re.compile(r"[^\n]*\.txt", re.IGNORECASE)
+PROMPT_FILE = re.compile(r"[^\n]*\.(?:txt|toml|json)", re.IGNORECASE)
 SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret)$")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)+")
 

@@ -37,7 +37,9 @@ def _timesteps(settings: Settings) -> Iterator[str]:
 
 
 def _adaptive_without_offset(settings: Settings) -> Iterator[str]:
-    if settings.noise.adaptive_noise_scale and not noise_offset(settings):
+    noise = settings.noise
+    is_read = noise.noise_offset_type == "Original"  # else `_other_noise` says that it is idle
+    if is_read and noise.adaptive_noise_scale and not noise.noise_offset:
         yield (
             "[noise] adaptive_noise_scale: it changes a noise offset, and there is none; set "
             "noise_offset with noise_offset_type = Original, or adaptive_noise_scale to 0"
@@ -57,8 +59,9 @@ def _opposite_weights(settings: Settings) -> Iterator[str]:
     noise = settings.noise
     if noise.debiased_estimation_loss and noise.min_snr_gamma:
         yield (
-            "[noise] debiased_estimation_loss: it raises the noise levels that min_snr_gamma = "
-            f"{noise.min_snr_gamma:g} does not, and both together lose their meaning; keep one"
+            f"debiased_estimation_loss and min_snr_gamma = {noise.min_snr_gamma:g} both weigh the "
+            "noise levels, and the loss is multiplied by both weights; one alone is what either "
+            "paper measured"
         )
 
 
@@ -102,7 +105,6 @@ PROBLEMS = (
     _timesteps,
     _adaptive_without_offset,
     _mask_without_source,
-    _opposite_weights,
     _colour_with_cache,
 )
-NOTICES = (_other_noise, _idle_details)
+NOTICES = (_opposite_weights, _other_noise, _idle_details)

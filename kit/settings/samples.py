@@ -12,10 +12,9 @@ class Samples(Section, box="Samples"):
     sample_prompts: str = setting(
         "",
         "Sample prompts",
-        "One prompt per line, or the path of a .txt file with them. Options at a line's end: --n "
-        "negative "
-        "prompt, --w width, --h height, --d seed, --l guidance scale, --s steps. Lines with # are "
-        "skipped.",
+        "One prompt per line, or the path of a .txt, .toml or .json file with them. Options at a "
+        "line's end: --n negative prompt, --w width, --h height, --d seed, --l guidance scale, --s "
+        "steps, --ss sampler. (word:1.2) counts more, [word] less. Lines with # are skipped.",
         kind="text",
         shapes_run=False,
     )

@@ -25,7 +25,25 @@ from kit.sinks.console import Console
 from kit.sinks.history import JsonLines, read_events
 from kit.sinks.picture import LossChart
 
-__all__ = ["Console", "JsonLines", "LossChart", "Sink", "fan_out", "listening", "read_events"]
+__all__ = [
+    "Console", "JsonLines", "LossChart", "Sink", "fan_out", "hear_elsewhere", "listening",
+    "read_events", "was_heard_elsewhere",
+]  # fmt: skip
+
+_heard_elsewhere: set[Path] = set()
+
+
+def hear_elsewhere(run: Run) -> None:
+    """Somebody hears this run's events already: the next `kit.train` of it needs no listeners."""
+    _heard_elsewhere.add(run.dir.absolute())
+
+
+def was_heard_elsewhere(run: Run) -> bool:
+    """Take the word of `hear_elsewhere` back; returns whether it was given."""
+    place = run.dir.absolute()
+    was_heard = place in _heard_elsewhere
+    _heard_elsewhere.discard(place)
+    return was_heard
 
 
 @contextmanager

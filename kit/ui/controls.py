@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import ipywidgets as widgets
 
 from kit.settings.prompts import parse_prompt
+from kit.settings.rules_samples import skipped_because
 from kit.ui.look import block, escaped
 from kit.wishes import RateWish, SampleWish, SaveWish, Wishes
 
@@ -99,7 +100,9 @@ class Controls:
         except ValueError as error:
             self._say(str(error), is_bad=True)
             return
-        self._wish(wish, "Samples are drawn after this step.")
+        skipped = wish.prompt.skipped if wish.prompt else ()
+        told = f" {', '.join(skipped)} {skipped_because(len(skipped))}." if skipped else ""
+        self._wish(wish, f"Samples are drawn after this step.{told}")
 
     def _change(self) -> None:
         group = "" if self.group.value == ALL_PARTS else str(self.group.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,20 +72,29 @@ class Gallery:
     def update(self, samples: Samples, run_dir: Path | None = None) -> None:
         """Show the newest pictures; old ones make room."""
         steps = shown_steps(samples)
-        wanted: set[str] = set()
-        rows: list[widgets.Widget] = []
-        for index in shown_prompts(samples):
-            found = [samples[step][index] for step in steps if index in samples[step]]
-            if not found:
-                continue
-            wanted |= {sample.path for sample in found}
+        found = {
+            index: [samples[step][index] for step in steps if index in samples[step]]
+            for index in shown_prompts(samples)
+        }
+        found = {index: drawn for index, drawn in found.items() if drawn}
+        for index, drawn in found.items():
             title, grid = self._row(index)
-            title.value = f"<div class='kit-prompt'>{escaped(found[-1].prompt)}</div>"
+            title.value = f"<div class='kit-prompt'>{escaped(drawn[-1].prompt)}</div>"
             grid.layout.grid_template_columns = f"repeat({len(steps)}, minmax(0, {CELL}px))"
-            grid.children = [self._cell(sample, run_dir) for sample in found]
-            rows += [title, grid]
-        self.root.children = rows
-        for path in set(self._cells) - wanted:
+            grid.children = [self._cell(sample, run_dir) for sample in drawn]
+        self.root.children = [part for index in found for part in self._rows[index]]
+        self._close_all_but(found, {sample.path for drawn in found.values() for sample in drawn})
+
+    def _close_all_but(self, rows: Collection[int], paths: Collection[str]) -> None:
+        """Close what is shown no more, boxes before what they hold.
+
+        A front end that is opened again asks for every open widget at once, and shows none of them
+        where one box holds a child that is closed.
+        """
+        for index in set(self._rows) - set(rows):
+            for part in self._rows.pop(index):
+                part.close()
+        for path in set(self._cells) - set(paths):
             _close(self._cells.pop(path))
 
     @property
@@ -168,6 +177,6 @@ def _megabytes(path: Path) -> str:
 
 
 def _close(box: widgets.Box) -> None:
+    box.close()
     for child in box.children:
         child.close()
-    box.close()

@@ -11,7 +11,7 @@ from kit import planning
 from kit.events import Event, Finished
 from kit.planning import Plan
 from kit.settings import Settings
-from kit.sinks import Sink, listening
+from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
 from kit.ui.dashboard import Dashboard, events_file
 from kit.ui.errors import install
 from kit.ui.following import Follower, Tail
@@ -99,11 +99,13 @@ def listeners(plan: Plan, *more: Sink) -> Sink:
         for event in kit.train(plan):
             tell(event)
 
-    A listener that breaks is muted; it never ends a run.
+    `kit.train` then adds none of its own. A listener that breaks is muted; it never ends a run.
     """
     install()
     stack = ExitStack()
     tell = stack.enter_context(listening(plan.run, *more, settings=plan.settings))
+    hear_elsewhere(plan.run)
+    stack.callback(was_heard_elsewhere, plan.run)
 
     def tell_until_the_end(event: Event) -> None:
         tell(event)
@@ -118,10 +120,13 @@ def run(events: Iterable[Event], plan: Plan) -> Dashboard:
     install()
     dashboard = Dashboard(plan)
     with listening(plan.run, dashboard, settings=plan.settings) as tell:
+        hear_elsewhere(plan.run)
         try:
             for event in events:
                 tell(event)
         except BaseException:
             dashboard.break_off()
             raise
+        finally:
+            was_heard_elsewhere(plan.run)
     return dashboard

@@ -25,6 +25,7 @@ class SettingsFiles:
     def __init__(self, settings: Callable[[], Settings], fill: Callable[[Settings], None]) -> None:
         """settings() reads the form, or raises; fill() puts settings into it."""
         self._settings, self._fill = settings, fill
+        self._offered: Settings | None = None  # the last that were right
         self.path = widgets.Text(
             "run.toml", continuous_update=False, layout=widgets.Layout(width="260px")
         )
@@ -47,6 +48,7 @@ class SettingsFiles:
 
     def offer(self, settings: Settings) -> None:
         """Let the browser download these settings, for LoRA Kit and for other programs."""
+        self._offered = settings
         texts = {
             "run.toml": settings.to_toml(with_help=False),
             "kohya_ss.json": export_gui(settings)[0],
@@ -61,12 +63,21 @@ class SettingsFiles:
 
     def _filled_from(self, path: Path, name: str) -> str:
         """Fill the form from a file of any kind that is known, and tell what became of each key."""
-        settings, report = load_any(path)
+        settings, report = load_any(path, self._base())
+        if report.elsewhere:
+            return f"{report.summary()}."
         if not report.is_foreign and (problems := report.problems()):
             raise SettingsError(problems)
         self._fill(settings)
         self.report.value = _in_words(report)
         return f"Filled from {name}."
+
+    def _base(self) -> Settings | None:
+        """What stands in the form stays where a file says nothing; wrong values do not."""
+        try:
+            return self._settings()
+        except SettingsError:
+            return self._offered
 
     def _save(self) -> str:
         path = self._named_file()
@@ -124,7 +135,8 @@ def _in_words(report: Report) -> str:
         return ""
     summary, *lines = report.text(with_taken=False)
     rest = "<br>".join(escaped(line) for line in lines)
-    is_open = " open" if report.of(Verdict.UNKNOWN) or report.of(Verdict.REFUSED) else ""
+    asks = report.refused or report.of(Verdict.UNKNOWN) or report.of(Verdict.REFUSED)
+    is_open = " open" if asks else ""
     return f"<details{is_open}><summary>{escaped(summary)}</summary>{rest}</details>"
 
 

@@ -135,3 +135,33 @@ def test_a_preset_settles_what_its_file_cannot(folder, capsys):
     values = {"optimizer": "Banana", "train_data_dir": "images", "max_resolution": "64"}
     Path("old.json").write_text(json.dumps(values))
     planned(capsys, "old.json", "--preset", "sd1-subject-8gb", "--set", "resolution=64")
+
+
+def test_import_into_a_file_keeps_what_is_not_mentioned(folder, capsys):
+    mine = Settings().replace(train_data_dir="images", output_name="mine", network_dim=77)
+    Path("run.toml").write_text(mine.to_toml(), "utf-8")
+    Path("old.json").write_text(json.dumps({"network_dim": 4}), "utf-8")
+    assert main(["import", "old.json", "--toml", "run.toml"]) == 0
+    assert "stays as it was there" in capsys.readouterr().out
+    assert Settings.load("run.toml") == mine.replace(network_dim=4)
+
+
+def test_importing_what_is_for_something_else_writes_nothing(folder, capsys):
+    flux = json.dumps({"LoRA_type": "Flux1", "flux1_checkbox": True, "network_dim": 4})
+    Path("flux.json").write_text(flux, "utf-8")
+    assert main(["import", "flux.json", "--toml", "run.toml"]) == 2
+    assert capsys.readouterr().out.startswith("flux.json (kohya_ss GUI): Flux1 is for another")
+    assert not Path("run.toml").exists()
+    Path("run.toml").write_text("no settings = [", "utf-8")
+    Path("old.json").write_text(json.dumps({"network_dim": 4}), "utf-8")
+    assert main(["import", "old.json", "--toml", "run.toml"]) == 2
+    assert Path("run.toml").read_text("utf-8") == "no settings = ["
+    assert main(["plan", "flux.json", "--set", "train_data_dir=images"]) == 2
+    assert "another model family" in capsys.readouterr().err
+
+
+def test_what_set_settles_is_not_told_as_refused(folder, capsys):
+    Path("old.json").write_text(json.dumps({"random_crop": True, "cache_latents": True}), "utf-8")
+    words = ["old.json", "--set", "train_data_dir=images", "--set", "cache_latents=false"]
+    _, err = planned(capsys, *words)
+    assert "refused" not in err

@@ -58,7 +58,7 @@ def test_what_has_no_effect_is_told(plan):
         ("--network_dim=-3", "whole number"),
         ('--output_name "cat', "close every quote"),
         ("network_dim=3", "holds no --argument"),
-        ("--network_module networks.lora_flux", "no such LoRA type"),
+        ("--network_module networks.lora_flux", "another model family"),
     ],
 )
 def test_what_is_not_understood_is_a_problem(plan, text, word):

@@ -49,7 +49,6 @@ PROBLEMS = {
     ],
     "_sides_in_latents": [
         dict(bucket_reso_steps=50),
-        dict(enable_bucket=False, resolution="500,512"),
     ],
     "_optimizer_args": [
         dict(optimizer_args="weight_decay"),
@@ -77,10 +76,8 @@ PROBLEMS = {
     "_timesteps": [dict(min_timestep=500, max_timestep=500)],
     "_adaptive_without_offset": [
         dict(adaptive_noise_scale=0.1),
-        dict(adaptive_noise_scale=0.1, noise_offset=0.1, noise_offset_type="Multires"),
     ],
     "_mask_without_source": [dict(masked_loss=True)],
-    "_opposite_weights": [dict(debiased_estimation_loss=True, min_snr_gamma=5)],
     "_inpainting_with_cache": [
         dict(train_inpainting=True),
         dict(train_inpainting=True, cache_latents=False, cache_latents_to_disk=True),
@@ -188,6 +185,12 @@ NOTICES = {
         dict(sample_prompts="a cat", sample_every_n_steps=5, sample_every_n_epochs=1),
     ],
     "_prompts_never_drawn": [dict(sample_prompts="a cat")],
+    "_options_skipped": [
+        dict(sample_prompts="a cat --g 3", sample_at_first=True),
+        dict(sample_prompts="a cat\na dog --cn edges.png --ctr 0.25", sample_at_first=True),
+    ],
+    "_opposite_weights": [dict(debiased_estimation_loss=True, min_snr_gamma=5)],
+    "_sides_cut_in_latents": [dict(enable_bucket=False, resolution="512,650")],
     "_two_lengths": [
         dict(max_train_epochs=2, max_train_steps=5),
         dict(max_train_epochs=2, epoch=3),

@@ -74,3 +74,10 @@ def test_after_a_stop_there_is_nothing_to_pause(controls):
     assert controls.stop.disabled
     assert controls.pause.disabled
     assert controls.group.options == (ALL_PARTS,)
+
+
+def test_an_option_that_is_skipped_is_said_beside_the_button(controls):
+    controls.prompt.value = "a dog --s 4 --g 3.5"
+    controls.sample.click()
+    assert "--g has no effect: it belongs to other model families" in controls.line.value
+    assert controls.wishes.take() == [SampleWish(parse_prompt("a dog --s 4"))]

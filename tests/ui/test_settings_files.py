@@ -60,3 +60,38 @@ def test_a_name_that_ends_in_json_is_written_for_the_gui(settings, tmp_path):
     form.files.path.value = str(tmp_path / "gui.json")
     form.files.save_button.click()
     assert json.loads((tmp_path / "gui.json").read_text())["max_resolution"] == "128,128"
+
+
+def loaded(form, tmp_path, values):
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(values), "utf-8")
+    form.files.path.value = str(path)
+    form.files.load_button.click()
+
+
+def test_what_a_file_does_not_mention_stays_in_the_form(settings, tmp_path):
+    form = Form(settings.replace(network_dim=77))
+    loaded(form, tmp_path, {"network_alpha": 4})
+    assert form.settings == settings.replace(network_dim=77, network_alpha=4)
+
+
+def test_beside_a_wrong_value_the_last_right_ones_stay(settings, tmp_path):
+    form = Form(settings.replace(network_dim=77))
+    form.fields["epoch"].control.value = "many"
+    loaded(form, tmp_path, {"network_alpha": 4})
+    assert form.settings == settings.replace(network_dim=77, network_alpha=4)
+
+
+def test_a_file_for_another_family_changes_nothing_in_the_form(settings, tmp_path):
+    form = Form(settings)
+    loaded(form, tmp_path, {"LoRA_type": "Flux1", "network_dim": 3})
+    assert form.settings == settings
+    assert form.files.line.value.startswith("old.json (kohya_ss GUI): Flux1 is for another model")
+    assert "nothing is taken" in form.files.line.value
+
+
+def test_what_a_plan_would_refuse_is_shown_open(settings, tmp_path):
+    form = Form(settings)
+    loaded(form, tmp_path, {"random_crop": True})
+    assert "<details open>" in form.files.report.value
+    assert "would be refused" in form.files.report.value
