@@ -143,7 +143,8 @@ def _rearranged(
         free = [free[i] for i in random.permutation(len(free))]
     if rate := settings.caption_tag_dropout_rate:
         free = [tag for tag in free if random.random() >= rate]
-    return ", ".join([*head, *free, *tail])
+    # As the reference since June 2026; it used to write a comma whatever stood in the file.
+    return f"{settings.caption_separator} ".join([*head, *free, *tail])
 
 
 def _parts(text: str, settings: Captions) -> tuple[list[str], list[str], list[str]]:
