@@ -1,6 +1,6 @@
 """Captions to CLIP's tokens, without torch: the families read them, the plan counts them.
 
-Byte-pair encoding (Sennrich et al. 2016) over bytes (Radford et al. 2019), with OpenAI CLIP's merges.
+Byte-pair encoding (Sennrich et al. 2016) over bytes (Radford et al. 2019), with CLIP's merges.
 The merges are read when the first caption is split: `import kit` and an empty form need none.
 https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py (behaviour).
 """
@@ -11,6 +11,7 @@ import gzip
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from kit.dataset.emphasis import parse_emphasis
@@ -83,7 +84,7 @@ def _word_ids(word: str) -> tuple[int, ...]:
     parts = [letters[byte] for byte in word.encode("utf-8")]
     parts[-1] += "</w>"
     while len(parts) > 1:
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(pairwise(parts))
         best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break
