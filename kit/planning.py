@@ -21,6 +21,7 @@ from kit.dataset.images import Scan, TrainImage, scan
 from kit.dataset.laying import bucket_rule, fit_all, lay_out_all
 from kit.dataset.listing import scan_subsets
 from kit.dataset.masks import check_masks
+from kit.dataset.unread import unread_notices
 from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
 from kit.hosts import host
@@ -270,7 +271,8 @@ def plan(settings: Settings) -> Plan:
     seed = settings.basic.seed or run.seed or (start.seed if start else 0)
     seed = seed or secrets.randbelow(2**32 - 1) + 1
     settings = settings.replace(seed=seed, output_name=run.name)
-    rules = [bucket_rule(subset.settings) for subset in subsets] or [bucket_rule(settings)]
+    ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
+    rules = [bucket_rule(way) for way in ways]
     fits = fit_all(dataset.images, [rules[image.subset] for image in dataset.images])
     size = settings.basic.train_batch_size
     layout = lay_out_all(dataset.images, fits, subsets, batch_size=size, seed=seed)
@@ -291,6 +293,7 @@ def plan(settings: Settings) -> Plan:
         start=start,
         notices=(
             *dataset.notices,
+            *unread_notices(dataset.images, ways, subsets),
             *overridden,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
             *_noticed(settings, dataset.images, fits, run),

@@ -215,7 +215,7 @@ def _end_of_strips(path: Path) -> int:
         tags = getattr(image, "tag_v2", {})
         starts = tags.get(273) or tags.get(324) or (0,)
         lengths = tags.get(279) or tags.get(325) or (0,)
-    return max(start + length for start, length in zip(starts, lengths, strict=False))
+    return max(int(start + length) for start, length in zip(starts, lengths, strict=False))
 
 
 def _can_be_decoded(path: Path) -> bool:

@@ -13,8 +13,9 @@ from transformers import CLIPTokenizer
 from kit.dataset import tokens
 
 PIECES = [
-    *"abz  ,.!'_-():[]\\019é猫好ΣςßİⅧ½²ﬁ\n\t", "\u0131", "the", "quick", "fox's", "DON'T", "1girl", "!!",
-    "ΟΔΟΣ", "e\u0301", "\u00a0", "👍🏽", "\u2019s", "“x”", "&amp;", "<b>", tokens.END, tokens.START,
+    *"abz  ,.!'_-():[]\\019é猫好ΣςßİⅧ½²ﬁ\n\t", "\u0131", "the", "quick", "1girl",
+    "fox's", "DON'T", "!!", "ΟΔΟΣ", "e\u0301", "\u00a0", "👍🏽", "\u2019s", "“x”",
+    "&amp;", "<b>", tokens.END, tokens.START,
 ]  # fmt: skip
 
 
