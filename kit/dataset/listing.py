@@ -40,11 +40,11 @@ def scan_subsets(subsets: Sequence[Subset]) -> Scan:
                 f"Images lie directly in image_dir. {READABLE}",
                 "Correct image_dir, or take the subset out.",
             )
-        _check_masks(subset, findings.images)
         images += findings.images
         extension = subset.settings.images.caption_extension or ".caption"
         texts = told(findings, extension, instead="class_tokens")
         notices += [f"{shown(subset)}: {text}" for text in texts]
+    _check_masks(subsets, images)
     return Scan(tuple(images), tuple(notices))
 
 
@@ -144,7 +144,12 @@ def _joined(entry: dict[str, Any], separator: str) -> str:
     return "\n".join(joined)
 
 
-def _check_masks(subset: Subset, images: Sequence[TrainImage]) -> None:
-    folder = subset.settings.folders.conditioning_data_dir
-    if subset.settings.noise.masked_loss and folder and not subset.is_reg:
-        check_masks(images, folder)
+def _check_masks(subsets: Sequence[Subset], images: Sequence[TrainImage]) -> None:
+    """Those of one mask folder together: two subsets must not take each other's."""
+    asked: dict[str, list[TrainImage]] = {}
+    for image in images:
+        settings = subsets[image.subset].settings
+        if settings.noise.masked_loss and (folder := settings.folders.conditioning_data_dir):
+            asked.setdefault(folder, []).append(image)
+    for folder, own in asked.items():
+        check_masks(own, folder)

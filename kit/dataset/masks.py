@@ -99,20 +99,24 @@ def _ambiguous(found: Sequence[Path], masks: Masks) -> str:
 
 
 def _shared(images: Sequence[TrainImage], masks: Masks) -> Iterator[str]:
-    """Masks beside all folders that images of several folders would take: whose are they?"""
+    """Masks that images of several folders would take: whose are they?"""
     takers: dict[Path, list[Path]] = {}
     for image in images:
-        mask = masks.of(image.path)
-        if mask is not None and mask.parent == masks.root:
+        if (mask := masks.of(image.path)) is not None:
             takers.setdefault(mask, []).append(image.path)
     for mask, paths in takers.items():
         places = list(dict.fromkeys(path.parent for path in paths))
         if len(places) > 1:
-            first = f"{masks.root.name}/{places[0].name}"
             yield (
-                f"{mask.name} could be the mask of {_listed([_place(path) for path in paths])}: "
-                f"put each into a folder of its own, such as {first}"
+                f"{mask.relative_to(masks.root).as_posix()} could be the mask of "
+                f"{_listed([str(path) for path in paths])}: {_apart(masks.root, places)}"
             )
+
+
+def _apart(root: Path, places: Sequence[Path]) -> str:
+    if len({place.name for place in places}) < len(places):
+        return "give each subset a conditioning_data_dir of its own"
+    return f"put each into a folder of its own, such as {root.name}/{places[0].name}"
 
 
 def mask_of(

@@ -103,9 +103,20 @@ def test_two_masks_for_one_image_are_an_error(tmp_path, place):
         check_masks([first], str(tmp_path / "masks"))
 
 
+def test_two_subsets_do_not_share_a_mask(tmp_path):
+    for parent in ("p", "q"):
+        (tmp_path / parent / "cats").mkdir(parents=True)
+    both = [image(tmp_path / parent / "cats" / "x.png") for parent in ("p", "q")]
+    (tmp_path / "masks" / "cats").mkdir(parents=True)
+    half_white(tmp_path / "masks" / "cats" / "x.png")
+    with pytest.raises(DatasetError, match=r"give each subset a conditioning_data_dir of its own"):
+        check_masks(both, str(tmp_path / "masks"))
+    check_masks([both[0], both[0]], str(tmp_path / "masks"))  # one folder in two data sets
+
+
 def test_one_mask_for_images_of_two_folders_is_an_error(tmp_path):
     both = of_two_folders(tmp_path)
     half_white(tmp_path / "masks" / "x.png")
-    told = r"x\.png could be the mask of 10_a/x\.png, 10_b/x\.png: put each .* masks/10_a"
+    told = r" x\.png could be the mask of \S+10_a/x\.png, \S+10_b/x\.png: put each .* masks/10_a"
     with pytest.raises(DatasetError, match=told):
         check_masks(both, str(tmp_path / "masks"))
