@@ -25,6 +25,7 @@ from kit.dataset.buckets import Size, crop_conditions
 from kit.dataset.captions import cached_captions
 from kit.dataset.masks import NONE, Masks, mask_files, mask_of
 from kit.dataset.pixels import (
+    alone_if_large,
     cut_offset,
     is_flipped,
     open_upright,
@@ -167,9 +168,11 @@ class Encoder:
 
     def _prepared(self, cut: _Cut) -> np.ndarray:
         """Pixels from 0 to 255 in the shape H W 3: a function of the cut alone."""
-        picture = open_upright(self.plan.images[cut.image].path)
-        place = self.plan.fits[cut.image]
-        pixels_HW3 = prepared(picture, place, cut.offset, flipped=cut.flipped)
+        image, place = self.plan.images[cut.image], self.plan.fits[cut.image]
+        with alone_if_large(image.width * image.height):
+            picture = open_upright(image.path)
+            pixels_HW3 = prepared(picture, place, cut.offset, flipped=cut.flipped)
+            del picture
         return recoloured(pixels_HW3, cut.hue, cut.gamma)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import struct
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
 END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # of JPEG and PNG
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+# What damaged files make Pillow and its plug-ins raise, at opening or at loading.
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError,
+    ArithmeticError, MemoryError, struct.error,
+)  # fmt: skip
 _opening = threading.Lock()
 
 
@@ -82,7 +88,7 @@ def opened(path: Path) -> Image.Image:
     Pillow's own guard against pictures of more than 89 megapixels is off while the header is read:
     it warns of photographs of 108 and refuses those of 200. `measure` and the scan ask ours.
 
-    Raises: OSError, SyntaxError, ValueError where it is no picture that can be read.
+    Raises: one of UNREADABLE where it is no picture that can be read.
     """
     _teach(path.suffix.lower())
     try:
@@ -108,7 +114,10 @@ def _teach(ending: str) -> bool:
     for plug in PLUG_INS.get(ending, ()):
         if find_spec(plug.module.split(".")[0]) is None:
             continue
-        module = importlib.import_module(plug.module)
+        try:
+            module = importlib.import_module(plug.module)
+        except ImportError as error:
+            raise OSError(f"{plug.package} is installed, but cannot be loaded: {error}") from error
         if plug.register:
             getattr(module, plug.register)()
         return True
@@ -150,8 +159,8 @@ def _measured(path: Path, _changed: int, size: int) -> tuple[int, int] | str:
                 return "colours in Lab; save it as RGB"
     except UnidentifiedImageError:
         return "not a picture"
-    except (OSError, SyntaxError, ValueError) as error:
-        return str(error)
+    except UNREADABLE as error:
+        return str(error) or type(error).__name__
     return (height, width) if orientation in TURNED else (width, height)
 
 
@@ -223,6 +232,6 @@ def _can_be_decoded(path: Path) -> bool:
         with opened(path) as image:
             if image.width * image.height <= most_pixels():
                 image.load()
-    except (OSError, SyntaxError, ValueError):
+    except UNREADABLE:
         return False
     return True

@@ -5,6 +5,8 @@ Shapes: H W of the picture, 3 colours; arrays are bytes (0 to 255).
 
 from __future__ import annotations
 
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,13 @@ from PIL import Image
 
 from kit.addresses import random_at
 from kit.dataset.buckets import Fit, Size
-from kit.dataset.files import MOST_PIXELS, READABLE, opened, orientation_of
+from kit.dataset.files import MOST_PIXELS, READABLE, UNREADABLE, opened, orientation_of
 from kit.errors import DatasetError
 
 WHITE = (255, 255, 255)
+LARGE = 50_000_000  # pixels; threads hold one such picture at a time, as each may take 3 GB
 MOST_SUMS = 2_000_000  # pixels that are summed up at a time: 24 or 48 MB
+_large_one = threading.Lock()
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,6 +30,14 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def alone_if_large(pixels: int) -> AbstractContextManager[object]:
+    """Held while a picture of so many pixels is opened and scaled: large ones wait for each other.
+
+    The limit of the scan is a quarter of the free memory, for one picture.
+    """
+    return _large_one if pixels > LARGE else nullcontext()
 
 
 def open_upright(path: Path) -> Image.Image:
@@ -41,7 +53,7 @@ def open_upright(path: Path) -> Image.Image:
             turn = UPRIGHT.get(orientation_of(file))
             image = _in_bytes(file)
             return _on_white(image if turn is None else image.transpose(turn))
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise DatasetError(
             f"The image {path} cannot be read: {error}",
             READABLE,

@@ -1,8 +1,12 @@
 """Which files are pictures, what is left out is named, and pictures may be large or turned."""
 
+import contextlib
 import importlib
+import random
 import sys
 import threading
+import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from kit.dataset import files, images
+from kit.dataset import files, images, pixels
 from kit.dataset.buckets import Fit
 from kit.dataset.files import image_files, measure, opened
 from kit.dataset.images import scan
@@ -106,6 +110,40 @@ def test_a_file_that_is_cut_off_is_told(one, ending):
     assert f"1 broken image skipped: a.{ending} (cut off" in scan(str(one)).notices[0]
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "gif", "tif", "avif", "heic"])
+def test_a_damaged_file_is_read_or_named_and_nothing_else(tmp_path, ending):
+    pillow_heif.register_heif_opener()
+    path = tmp_path / f"a.{ending}"
+    Image.effect_noise((48, 32), 60).convert("RGB").save(path)
+    whole, dice = path.read_bytes(), random.Random(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about the damage
+        for number in range(150):
+            damaged = bytearray(whole)
+            for _ in range(dice.choice([1, 3, 20])):
+                damaged[dice.randrange(len(whole) if number % 2 else 200)] = dice.randrange(256)
+            path.write_bytes(damaged)
+            files._measured.cache_clear()
+            size = measure(path)
+            if isinstance(size, str):
+                assert size
+            elif size[0] * size[1] < 1_000_000:
+                with contextlib.suppress(DatasetError):
+                    open_upright(path)
+
+
+def test_a_plug_in_that_is_broken_is_named(one, tmp_path_factory, monkeypatch):
+    package = tmp_path_factory.mktemp("packages")
+    (package / "pillow_jxl.py").write_text("raise ImportError('no libjxl')")
+    monkeypatch.syspath_prepend(package)
+    importlib.invalidate_caches()
+    (one / "10_cat" / "a.jxl").write_bytes(b"x")
+    assert scan(str(one)).notices == (
+        "1 broken image skipped: a.jxl (pillow-jxl-plugin is installed, but cannot be loaded: no "
+        "libjxl)",
+    )
+
+
 # --------------------------------------------------------------------------- what is not used
 
 
@@ -194,6 +232,24 @@ def test_the_pixels_of_a_large_photograph_can_be_prepared(tmp_path):
     place = Fit((64, 64), (64, 64))
     assert measure(tmp_path / "1_a" / "large.png") == (side, side)
     assert prepared(open_upright(tmp_path / "1_a" / "large.png"), place, (0, 0)).min() == 255
+
+
+def test_large_pictures_wait_for_each_other(monkeypatch):
+    monkeypatch.setattr(pixels, "LARGE", 100)
+    at_once, most = [], []
+
+    def hold(size):
+        with pixels.alone_if_large(size):
+            at_once.append(size)
+            time.sleep(0.02)
+            most.append(len(at_once))
+            at_once.remove(size)
+
+    for size, expected in ((101, 1), (100, 4)):
+        threads = [threading.Thread(target=hold, args=(size,)) for _ in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert max(most) == expected
 
 
 def test_larger_ones_are_left_out_and_named(one, monkeypatch):
