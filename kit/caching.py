@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from kit.dataset.batches import Use
 from kit.dataset.buckets import Size, crop_conditions
 from kit.dataset.captions import cached_captions
-from kit.dataset.masks import NONE, Masks, mask_files, mask_of
+from kit.dataset.masks import NO_MASKS, MaskFolder, mask_files, mask_of
 from kit.dataset.pixels import (
     alone_if_large,
     cut_offset,
@@ -95,7 +95,7 @@ class Encoder:
 
     def __init__(self, plan: Plan, family: Family) -> None:
         self.plan, self.family = plan, family
-        self._masks: dict[str, Masks] = {}
+        self._masks: dict[str, MaskFolder] = {}
         workers = plan.settings.machine.max_data_loader_n_workers
         self.pictures: Ahead[_Cut, np.ndarray] = Ahead(self._prepared, workers=workers)
 
@@ -154,9 +154,9 @@ class Encoder:
         )
         return None if weights_hw is None else torch.from_numpy(weights_hw)
 
-    def _mask_files(self, folder: str) -> Masks:
+    def _mask_files(self, folder: str) -> MaskFolder:
         if not (folder and self.plan.settings.noise.masked_loss):
-            return NONE
+            return NO_MASKS
         if folder not in self._masks:
             self._masks[folder] = mask_files(folder)
         return self._masks[folder]
@@ -172,7 +172,6 @@ class Encoder:
         with alone_if_large(image.width * image.height):
             picture = open_upright(image.path)
             pixels_HW3 = prepared(picture, place, cut.offset, flipped=cut.flipped)
-            del picture
         return recoloured(pixels_HW3, cut.hue, cut.gamma)
 
 

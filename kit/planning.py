@@ -17,10 +17,9 @@ from kit import catalog
 from kit.dataset.batches import Layout
 from kit.dataset.buckets import Fit, Size
 from kit.dataset.config import Subset, read_subsets, shown, subset_notices
-from kit.dataset.images import Scan, TrainImage, scan
+from kit.dataset.images import TrainImage
 from kit.dataset.laying import bucket_rule, fit_all, lay_out_all
-from kit.dataset.listing import scan_subsets
-from kit.dataset.masks import check_masks
+from kit.dataset.listing import scan_folders, scan_subsets
 from kit.dataset.unread import unread_notices
 from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
@@ -256,7 +255,7 @@ def plan(settings: Settings) -> Plan:
     subsets = read_subsets(settings)
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
-    dataset = scan_subsets(subsets) if subsets else _scan_folders(settings)
+    dataset = scan_subsets(subsets) if subsets else scan_folders(settings)
     prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
@@ -300,20 +299,6 @@ def plan(settings: Settings) -> Plan:
         ),
         subsets=subsets,
     )
-
-
-def _scan_folders(settings: Settings) -> Scan:
-    """The images of the training and the regularisation folder, each with its mask if asked."""
-    folders = settings.folders
-    dataset = scan(
-        folders.train_data_dir,
-        folders.reg_data_dir,
-        caption_extension=settings.images.caption_extension,
-        dataset_repeats=settings.images.dataset_repeats,
-    )
-    if settings.noise.masked_loss and folders.conditioning_data_dir:
-        check_masks(dataset.images, folders.conditioning_data_dir)
-    return dataset
 
 
 def total_steps(settings: Settings, steps_per_epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""The images of a dataset configuration's subsets: those of a folder, or of a metadata file."""
+"""The images of the settings' folders, or of a dataset configuration's subsets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,27 @@ from typing import Any
 from kit.catalog import CAPTION_EXTENSIONS
 from kit.dataset.config import Subset, shown
 from kit.dataset.files import ALWAYS, PLUG_INS, READABLE, image_files
-from kit.dataset.images import CONCEPT, Findings, Scan, TrainImage, add_image, told
+from kit.dataset.images import CONCEPT, Findings, Scan, TrainImage, add_image, scan, told
 from kit.dataset.masks import check_masks
 from kit.errors import DatasetError
+from kit.settings import Settings
+
+
+def scan_folders(settings: Settings) -> Scan:
+    """The images of the training and the regularisation folder, each with its mask if asked.
+
+    Raises: DatasetError where a folder or a mask is missing, or a folder holds no image.
+    """
+    folders = settings.folders
+    dataset = scan(
+        folders.train_data_dir,
+        folders.reg_data_dir,
+        caption_extension=settings.images.caption_extension,
+        dataset_repeats=settings.images.dataset_repeats,
+    )
+    if settings.noise.masked_loss and folders.conditioning_data_dir:
+        check_masks(dataset.images, folders.conditioning_data_dir)
+    return dataset
 
 
 def scan_subsets(subsets: Sequence[Subset]) -> Scan:

@@ -1,4 +1,4 @@
-"""Masks: which places of an image are learned, from a folder of pictures or from transparency.
+"""MaskFolder: which places of an image are learned, from a folder of pictures or from transparency.
 
 A mask belongs to a folder and a name, as 001.png may well stand in two concept folders.
 
@@ -25,7 +25,7 @@ SAME_SHAPE = 0.02  # the widest difference of proportions that still is the same
 
 
 @dataclass(frozen=True)
-class Masks:
+class MaskFolder:
     """The pictures of a mask folder, in it and in its sub-folders, by folder and stem."""
 
     root: Path
@@ -41,10 +41,10 @@ class Masks:
         return next(iter(self.candidates(image)), None)
 
 
-NONE = Masks(Path(), {})
+NO_MASKS = MaskFolder(Path(), {})
 
 
-def mask_files(folder: str) -> Masks:
+def mask_files(folder: str) -> MaskFolder:
     """What lies in a mask folder.
 
     Raises: DatasetError where there is no such folder.
@@ -61,7 +61,7 @@ def mask_files(folder: str) -> Masks:
     for name, place in [("", root), *((path.name, path) for path in inner)]:
         for path in image_files(place):
             files[name, path.stem] = (*files.get((name, path.stem), ()), path)
-    return Masks(root, files)
+    return MaskFolder(root, files)
 
 
 def check_masks(images: Sequence[TrainImage], folder: str) -> None:
@@ -91,15 +91,15 @@ def _place(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def _ambiguous(found: Sequence[Path], masks: Masks) -> str:
+def _ambiguous(found: Sequence[Path], masks: MaskFolder) -> str:
     """`a.png and a.jpg` for two candidates."""
     if len(found) < 2:
         return ""
     return " and ".join(path.relative_to(masks.root).as_posix() for path in found)
 
 
-def _shared(images: Sequence[TrainImage], masks: Masks) -> Iterator[str]:
-    """Masks that images of several folders would take: whose are they?"""
+def _shared(images: Sequence[TrainImage], masks: MaskFolder) -> Iterator[str]:
+    """MaskFolder that images of several folders would take: whose are they?"""
     takers: dict[Path, list[Path]] = {}
     for image in images:
         if (mask := masks.of(image.path)) is not None:
@@ -120,7 +120,7 @@ def _apart(root: Path, places: Sequence[Path]) -> str:
 
 
 def mask_of(
-    image: Path, place: Fit, offset: Size, *, flipped: bool, masks: Masks, alpha: bool
+    image: Path, place: Fit, offset: Size, *, flipped: bool, masks: MaskFolder, alpha: bool
 ) -> np.ndarray | None:
     """The weights of one cut of an image, shape (h, w), or None where all of it is learned.
 
@@ -148,7 +148,7 @@ def _transparency(image: Path) -> Image.Image | None:
     return channel if turn is None else channel.transpose(turn)
 
 
-def _misshapen(images: Sequence[TrainImage], masks: Masks) -> Iterator[str]:
+def _misshapen(images: Sequence[TrainImage], masks: MaskFolder) -> Iterator[str]:
     for image in images:
         if (path := masks.of(image.path)) is None:
             continue

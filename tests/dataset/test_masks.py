@@ -1,4 +1,4 @@
-"""Masks go their image's way, and those that are missing or of another shape are named."""
+"""MaskFolder go their image's way, and those that are missing or of another shape are named."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from kit.dataset.buckets import Fit
 from kit.dataset.images import TrainImage
-from kit.dataset.masks import NONE, check_masks, mask_files, mask_of
+from kit.dataset.masks import NO_MASKS, check_masks, mask_files, mask_of
 from kit.errors import DatasetError
 
 FIT = Fit(bucket=(64, 64), resized=(128, 64))
@@ -48,7 +48,7 @@ def test_transparency_is_a_mask_where_asked(tmp_path):
     picture.paste((0, 0, 0, 0), (0, 0, 32, 64))
     picture.save(tmp_path / "cat.png")
     place = Fit(bucket=(64, 64), resized=(64, 64))
-    whole = {"offset": (0, 0), "flipped": False, "masks": NONE}
+    whole = {"offset": (0, 0), "flipped": False, "masks": NO_MASKS}
     seen = mask_of(tmp_path / "cat.png", place, **whole, alpha=True)
     assert seen[:, :4].max() == 0
     assert seen[:, 4:].min() == 1
