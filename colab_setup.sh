@@ -158,23 +158,29 @@ explain_pip() {
     fail "pip failed (see above)." "The whole log: $log"
 }
 
-# The installed ones of the packages named, as pip's constraints: name==version, one a line.
+# The installed ones of the packages named, as pip's constraints: name==version, one a line. A pillow
+# that is too old for LoRA Kit is left out: it is replaced, and a notebook that runs has to be restarted.
 versions_of() {
     "$python" -P - "$@" <<'PY'
+import re
 import sys
 from importlib import metadata
 
 for name in sys.argv[1:]:
     try:
-        print(f"{name}=={metadata.version(name)}")
+        version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        pass
+        continue
+    # PyTorch's own index has long given pillow 11.0; 11.3 reads more pictures and replaces it safely.
+    if name == "pillow" and [int(n) for n in re.findall(r"\d+", version)[:2]] < [11, 3]:
+        continue
+    print(f"{name}=={version}")
 PY
 }
 
 # Installs LoRA Kit from this folder, holding the packages named in the arguments at their versions.
 install_kit() {
-    local target="."
+    local target=".[heic]"  # telephones' pictures are read; dev brings that, too
     say "  the other packages ..."
     if [ -n "$extra" ]; then target=".[$extra]"; fi
     make_work

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,8 +23,9 @@ from torch import Tensor, nn
 from kit.dataset.batches import Use
 from kit.dataset.buckets import Size, crop_conditions
 from kit.dataset.captions import cached_captions
-from kit.dataset.masks import mask_files, mask_of
+from kit.dataset.masks import NO_MASKS, MaskFolder, mask_files, mask_of
 from kit.dataset.pixels import (
+    alone_if_large,
     cut_offset,
     is_flipped,
     open_upright,
@@ -95,7 +95,7 @@ class Encoder:
 
     def __init__(self, plan: Plan, family: Family) -> None:
         self.plan, self.family = plan, family
-        self._masks: dict[str, dict[str, Path]] = {}
+        self._masks: dict[str, MaskFolder] = {}
         workers = plan.settings.machine.max_data_loader_n_workers
         self.pictures: Ahead[_Cut, np.ndarray] = Ahead(self._prepared, workers=workers)
 
@@ -149,14 +149,14 @@ class Encoder:
             place,
             cut.offset,
             flipped=cut.flipped,
-            files=self._mask_files(settings.folders.conditioning_data_dir),
+            masks=self._mask_files(settings.folders.conditioning_data_dir),
             alpha=noise.alpha_mask,
         )
         return None if weights_hw is None else torch.from_numpy(weights_hw)
 
-    def _mask_files(self, folder: str) -> dict[str, Path]:
+    def _mask_files(self, folder: str) -> MaskFolder:
         if not (folder and self.plan.settings.noise.masked_loss):
-            return {}
+            return NO_MASKS
         if folder not in self._masks:
             self._masks[folder] = mask_files(folder)
         return self._masks[folder]
@@ -168,9 +168,10 @@ class Encoder:
 
     def _prepared(self, cut: _Cut) -> np.ndarray:
         """Pixels from 0 to 255 in the shape H W 3: a function of the cut alone."""
-        picture = open_upright(self.plan.images[cut.image].path)
-        place = self.plan.fits[cut.image]
-        pixels_HW3 = prepared(picture, place, cut.offset, flipped=cut.flipped)
+        image, place = self.plan.images[cut.image], self.plan.fits[cut.image]
+        with alone_if_large(image.width * image.height):
+            picture = open_upright(image.path)
+            pixels_HW3 = prepared(picture, place, cut.offset, flipped=cut.flipped)
         return recoloured(pixels_HW3, cut.hue, cut.gamma)
 
 

@@ -90,6 +90,44 @@ def _runpod(is_mounted: Callable[[Path], bool]) -> Host:
     return Host("runpod", workspace, workspace / "output", persistent=is_mounted(workspace))
 
 
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that the process may still take: the machine's, or its container's where that is less.
+
+    Where the machine does not tell (Windows), 8 GB are believed; where it tells only what it has
+    (macOS), half of that. root: where /proc and /sys are, for tests.
+    """
+    free = [_free_of_machine(root)]
+    for limit, used in (
+        ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+        (
+            "sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        try:
+            most = int((root / limit).read_text())  # "max" where there is no limit
+            taken = int((root / used).read_text())
+            stat = (root / limit).with_name("memory.stat").read_text().split()
+        except (OSError, ValueError):
+            continue
+        # Files that were read count as used, and are let go when the memory is needed.
+        files = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
+        free.append(max(0, most - taken + files))
+    return min(free)
+
+
+def _free_of_machine(root: Path) -> int:
+    try:
+        words = (root / "proc/meminfo").read_text().split()
+        return int(words[words.index("MemAvailable:") + 1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 8 * 1024**3
+
+
 def secret(name: str) -> str:
     """A secret by its name, from the environment or from the notebook's own store; "" without one.
 

@@ -17,10 +17,10 @@ from kit import catalog
 from kit.dataset.batches import Layout
 from kit.dataset.buckets import Fit, Size
 from kit.dataset.config import Subset, read_subsets, shown, subset_notices
-from kit.dataset.images import Scan, TrainImage, scan
+from kit.dataset.images import TrainImage
 from kit.dataset.laying import bucket_rule, fit_all, lay_out_all
-from kit.dataset.listing import scan_subsets
-from kit.dataset.masks import check_masks
+from kit.dataset.listing import scan_folders, scan_subsets
+from kit.dataset.unread import unread_notices
 from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
 from kit.hosts import host
@@ -255,7 +255,7 @@ def plan(settings: Settings) -> Plan:
     subsets = read_subsets(settings)
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
-    dataset = scan_subsets(subsets) if subsets else _scan_folders(settings)
+    dataset = scan_subsets(subsets) if subsets else scan_folders(settings)
     prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
@@ -270,7 +270,8 @@ def plan(settings: Settings) -> Plan:
     seed = settings.basic.seed or run.seed or (start.seed if start else 0)
     seed = seed or secrets.randbelow(2**32 - 1) + 1
     settings = settings.replace(seed=seed, output_name=run.name)
-    rules = [bucket_rule(subset.settings) for subset in subsets] or [bucket_rule(settings)]
+    ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
+    rules = [bucket_rule(way) for way in ways]
     fits = fit_all(dataset.images, [rules[image.subset] for image in dataset.images])
     size = settings.basic.train_batch_size
     layout = lay_out_all(dataset.images, fits, subsets, batch_size=size, seed=seed)
@@ -291,26 +292,13 @@ def plan(settings: Settings) -> Plan:
         start=start,
         notices=(
             *dataset.notices,
+            *unread_notices(dataset.images, ways, subsets),
             *overridden,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
             *_noticed(settings, dataset.images, fits, run),
         ),
         subsets=subsets,
     )
-
-
-def _scan_folders(settings: Settings) -> Scan:
-    """The images of the training and the regularisation folder, each with its mask if asked."""
-    folders = settings.folders
-    dataset = scan(
-        folders.train_data_dir,
-        folders.reg_data_dir,
-        caption_extension=settings.images.caption_extension,
-        dataset_repeats=settings.images.dataset_repeats,
-    )
-    if settings.noise.masked_loss and folders.conditioning_data_dir:
-        check_masks(dataset.images, folders.conditioning_data_dir)
-    return dataset
 
 
 def total_steps(settings: Settings, steps_per_epoch: int) -> int:

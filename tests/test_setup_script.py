@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_hosts_python_is_used_and_its_torch_is_held(box):
     assert not (box.project / ".venv").exists()
     (install,) = box.installs()
     assert "--constraint" in install
-    assert install.endswith("--editable .")
+    assert install.endswith("--editable .[heic]")
     held = next(line for line in box.log.read_text().splitlines() if line.startswith("-P - "))
     assert {"torch", "torchvision", "numpy", "pillow", "ipywidgets"} <= set(held.split())
 
@@ -121,7 +122,7 @@ def test_without_a_new_enough_torch_there_is_an_own_environment(box, torch):
     assert (box.project / ".venv" / "bin" / "python").exists()
     first, second = box.installs()
     assert "torch==" in first
-    assert second.endswith("--editable .")
+    assert second.endswith("--editable .[heic]")
 
 
 def test_a_host_with_an_old_torch_is_told_that_notebooks_need_another(box):
@@ -134,7 +135,7 @@ def test_a_systems_own_python_is_left_alone_but_lends_its_torch(box):
     assert box.run("setup", system="managed").returncode == 0
     assert "--system-site-packages" in box.log.read_text()
     (install,) = box.installs()
-    assert install.endswith("--editable .")
+    assert install.endswith("--editable .[heic]")
 
 
 def test_a_gpu_gets_the_usual_build_of_torch(box):
@@ -186,3 +187,20 @@ def test_tests_bring_the_developers_tools_and_setup_then_has_nothing_to_do(box):
 def test_the_demo_gets_its_arguments_and_stays_in_the_callers_folder(box):
     box.run("demo", "--steps", "3")
     assert box.log.read_text().splitlines()[-1] == "-P -m kit demo --steps 3"
+
+
+@pytest.mark.parametrize(("version", "held"), [("11.0.0", ""), ("11.3.0", "pillow==11.3.0")])
+def test_a_pillow_below_the_floor_is_not_held(tmp_path, version, held):
+    info = tmp_path / f"pillow-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pillow\nVersion: {version}\n")
+    text = (ROOT / "colab_setup.sh").read_text("utf-8")
+    function = text[
+        text.index("versions_of() {") : text.index("\nPY\n}", text.index("versions_of() {"))
+    ]
+    script = f"python={sys.executable!r}\n{function}\nPY\n}}\nversions_of pillow no-such-package"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == held

@@ -118,6 +118,10 @@ def _one_line(caption: str, settings: Captions, random: np.random.Generator) -> 
     """A line of the caption, the first or a drawn one, with prefix and suffix."""
     lines = [line.strip() for line in caption.splitlines() if line.strip()] or [""]
     line = lines[int(random.integers(len(lines)))] if settings.enable_wildcard else lines[0]
+    return _with_ends(line, settings)
+
+
+def _with_ends(line: str, settings: Captions) -> str:
     return " ".join(
         part for part in (settings.caption_prefix, line, settings.caption_suffix) if part
     )
@@ -143,7 +147,8 @@ def _rearranged(
         free = [free[i] for i in random.permutation(len(free))]
     if rate := settings.caption_tag_dropout_rate:
         free = [tag for tag in free if random.random() >= rate]
-    return ", ".join([*head, *free, *tail])
+    # As the reference since June 2026; it used to write a comma whatever stood in the file.
+    return f"{settings.caption_separator} ".join([*head, *free, *tail])
 
 
 def _parts(text: str, settings: Captions) -> tuple[list[str], list[str], list[str]]:
@@ -169,3 +174,24 @@ def _allowed(count: int, settings: Captions, *, step: int, total: int) -> int:
         return count
     least = settings.token_warmup_min
     return max(0, int(step * ((count - least) / steps)) + least)
+
+
+def fullest_captions(caption: str, settings: Captions) -> list[str]:
+    """Every line that may be read, with nothing dropped and the longest choice of each wildcard."""
+    lines = [line.strip() for line in caption.splitlines() if line.strip()] or [""]
+    return [_fullest(line, settings) for line in (lines if settings.enable_wildcard else lines[:1])]
+
+
+def _fullest(line: str, settings: Captions) -> str:
+    text = _with_ends(line, settings)
+    if settings.enable_wildcard and "{" in text:
+        text = text.replace("{{", OPENED).replace("}}", CLOSED)
+        while match := CHOICE.search(text):
+            text = text[: match.start()] + max(match[1].split("|"), key=len) + text[match.end() :]
+        text = text.replace(OPENED, "{").replace(CLOSED, "}")
+    if (mark := settings.keep_tokens_separator) and mark in text:
+        head, free, tail = _parts(text, settings)
+        text = f"{settings.caption_separator} ".join([*head, *free, *tail])
+    if settings.secondary_separator:
+        text = text.replace(settings.secondary_separator, settings.caption_separator)
+    return text

@@ -8,21 +8,17 @@ give the same run on every machine.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from kit.catalog import CAPTION_EXTENSIONS
+from kit.dataset.files import READABLE, REFERENCE, image_files, measure, most_pixels
+from kit.dataset.leftover import Leftover
 from kit.errors import DatasetError
 
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 CONCEPT = re.compile(r"^(\d+)_(.*)$", re.DOTALL)
-EXIF_ORIENTATION = 0x0112
-TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
-END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # of JPEG and PNG
 MOST_REPEATS = 100_000  # more is a date or another number that was not meant as repeats
 
 
@@ -57,6 +53,21 @@ class Findings:
     without_caption: list[str] = field(default_factory=list)
     other_extension: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    too_large: list[str] = field(default_factory=list)
+    leftover: Leftover = field(default_factory=Leftover)
+    most_pixels: int = field(default_factory=most_pixels)
+    are_named: bool = False  # by a metadata file, and not looked for by their endings
+
+    def size_of(self, path: Path) -> tuple[int, int] | None:
+        """Width and height as seen; None where it cannot be used, which is kept to be told."""
+        size = measure(path)
+        if isinstance(size, str):
+            self.broken.append(f"{path.name} ({size})")
+        elif size[0] * size[1] > self.most_pixels:
+            self.too_large.append(f"{path.name} ({size[0]} x {size[1]})")
+        else:
+            return size
+        return None
 
 
 def scan(
@@ -120,6 +131,8 @@ def _collect(
     before = len(findings.images)
     concepts = list(_concepts(root, findings))
     loose = image_files(root)
+    endings = (extension, *CAPTION_EXTENSIONS)
+    findings.leftover.look(root, loose, endings, deep=False)
     if dataset_repeats and loose:
         # A flat folder has no word; an image without caption file is then trained without words.
         concepts.insert(0, (root, dataset_repeats, ""))
@@ -131,6 +144,8 @@ def _collect(
         )
     for folder, repeats, word in concepts:
         files = image_files(folder)
+        if folder != root:
+            findings.leftover.look(folder, files, endings, deep=True)
         if not files:
             findings.notices.append(f"{folder.name} holds no images and is skipped")
         for path in files:
@@ -144,7 +159,11 @@ def _concepts(root: Path, findings: Findings) -> Iterator[tuple[Path, int, str]]
         match = CONCEPT.match(folder.name)
         if match and int(match[1]) >= 1:
             yield folder, _believable(int(match[1]), folder), match[2]
-        elif not folder.name.startswith(".") and image_files(folder):
+        elif folder.name.startswith("."):
+            continue
+        elif not image_files(folder):
+            findings.leftover.add_folder(folder)
+        else:
             findings.notices.append(
                 f"{folder.name} is skipped: its name does not begin with a number of repeats, such "
                 "as "
@@ -162,15 +181,6 @@ def _believable(repeats: int, folder: Path) -> int:
     )
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Its images by name; names with a dot in front are hidden, such as macOS's "._" files."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in ENDINGS and path.is_file() and not path.name.startswith(".")
-    )
-
-
 def add_image(
     path: Path,
     findings: Findings,
@@ -182,10 +192,9 @@ def add_image(
     is_reg: bool,
     subset: int = 0,
 ) -> None:
-    """Measure an image, find its caption, and put it to the others or to the broken ones."""
-    size = measure(path)
-    if isinstance(size, str):
-        findings.broken.append(f"{path.name} ({size})")
+    """Measure an image, find its caption, and put it to the others or to those left out."""
+    size = findings.size_of(path)
+    if size is None:
         return
     caption, found = find_caption(path, extension)
     if caption is None:
@@ -194,59 +203,6 @@ def add_image(
     elif found != extension:
         findings.other_extension[found] = findings.other_extension.get(found, 0) + 1
     findings.images.append(TrainImage(path, *size, caption, folder, repeats, is_reg, subset))
-
-
-def measure(path: Path) -> tuple[int, int] | str:
-    """Width and height as seen, or, in words, why the file cannot be used."""
-    stat = path.stat()
-    return _measured(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=100_000)
-def _measured(path: Path, _changed: int, size: int) -> tuple[int, int] | str:
-    """Kept per path, time and size: the plan is drawn again at every key stroke of the form."""
-    if size == 0:
-        return "empty file"
-    if not _is_whole(path, size):
-        return "cut off before its end"
-    try:
-        with Image.open(path) as image:
-            (width, height), orientation = image.size, orientation_of(image)
-    except UnidentifiedImageError:
-        return "not a picture"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return str(error)
-    return (height, width) if orientation in TURNED else (width, height)
-
-
-def orientation_of(image: Image.Image) -> int:
-    """How the camera was held: 1 upright, 2 to 8 turned or mirrored."""
-    # Not image.getexif(): that of a PNG without EXIF data decodes all of its pixels first.
-    orientation: int = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1)
-    return orientation
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    """The file carries its format's end mark; reading all pixels would take minutes."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"WEBP":
-            return size >= int.from_bytes(head[4:8], "little") + 8
-        file.seek(max(0, size - 64 * 1024))
-        tail = file.read()
-    mark = next((end for start, end in END_MARKS.items() if head.startswith(start)), b"")
-    # Cameras and editors append data after the end mark, hence a search and not a comparison.
-    # Phones append whole videos; only then are the pixels read.
-    return mark in tail or _can_be_decoded(path)
-
-
-def _can_be_decoded(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return True
 
 
 def find_caption(path: Path, extension: str) -> tuple[str | None, str]:
@@ -273,6 +229,12 @@ def told(
     yield from findings.notices
     if findings.broken:
         yield f"{_counted(findings.broken, 'broken image')} skipped: {_listed(findings.broken)}"
+    if findings.too_large:
+        yield _told_too_large(findings)
+    if left := findings.leftover.told():
+        yield f"not used: {left}"
+    if more := _more_than_the_reference(findings):
+        yield more
     for ending, count in findings.other_extension.items():
         yield f"{count} captions are read from {ending} files, as there are none with {extension}"
     if findings.without_caption:
@@ -289,6 +251,32 @@ def told(
         yield f"{_counted(empty, 'image')} trained without any words: {_listed(empty)}"
 
 
+def _told_too_large(findings: Findings) -> str:
+    most = findings.most_pixels / 1e6
+    return (
+        f"{_counted(findings.too_large, 'image')} of more than {most:.0f} megapixels left out (the "
+        "limit is 400, or what a quarter of the free memory holds); scale them down to use them: "
+        f"{_listed(findings.too_large)}"
+    )
+
+
+def _more_than_the_reference(findings: Findings) -> str:
+    """Which images sd-scripts would pass over, so that its epoch has fewer steps; "" for none."""
+    endings = [image.path.suffix for image in findings.images]
+    others = Counter(
+        ending
+        for ending in endings
+        if ending.lower() not in REFERENCE or ending not in (ending.lower(), ending.upper())
+    )
+    if findings.are_named or not others:
+        return ""
+    kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
+    return (
+        f"{others.total()} of {len(endings)} images are of kinds that sd-scripts passes over "
+        f"({kinds}): with them an epoch has more steps than there"
+    )
+
+
 def _counted(names: list[str], noun: str) -> str:
     return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
 
@@ -300,11 +288,12 @@ def _listed(names: list[str], most: int = 5) -> str:
 
 def _nothing_found(root: Path, setting: str, loose: list[Path], findings: Findings) -> DatasetError:
     possible = f"Images lie in folders named <repeats>_<word>, e.g. {root / '10_cat' / '001.png'}."
-    if findings.broken:
+    if findings.broken or findings.too_large:
+        why = [*findings.broken, *(f"{name} is too large" for name in findings.too_large)]
         return DatasetError(
-            f"No usable image under {setting} = {root}: {_listed(findings.broken)}.",
-            "PNG, JPEG, WebP and BMP files can be read.",
-            "Replace the broken files.",
+            f"No usable image under {setting} = {root}: {_listed(why)}.",
+            f"{READABLE} The largest have {findings.most_pixels / 1e6:.0f} megapixels.",
+            "Replace the broken files, or scale the large ones down.",
         )
     if loose and CONCEPT.match(root.name):
         return DatasetError(
@@ -327,14 +316,18 @@ def _nothing_found(root: Path, setting: str, loose: list[Path], findings: Findin
             "use the flat "
             "folder as it is.",
         )
+    left = findings.leftover.told()
+    lies = f" What lies there: {left}." if left else ""
     if CONCEPT.match(root.name) is None and findings.notices:
         return DatasetError(
-            f"No images under {setting} = {root} in folders with a number of repeats.",
+            f"No images under {setting} = {root} in folders with a number of repeats.{lies}",
             possible,
             "; ".join(findings.notices),
         )
     return DatasetError(
-        f"No images under {setting} = {root}.", possible, "Put PNG, JPEG, WebP or BMP files there."
+        f"No images under {setting} = {root}.{lies}",
+        f"{possible} {READABLE}",
+        "Put images there.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The images of a dataset configuration's subsets: those of a folder, or of a metadata file."""
+"""The images of the settings' folders, or of a dataset configuration's subsets."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kit.catalog import CAPTION_EXTENSIONS
 from kit.dataset.config import Subset, shown
-from kit.dataset.images import (
-    CONCEPT,
-    ENDINGS,
-    Findings,
-    Scan,
-    TrainImage,
-    add_image,
-    image_files,
-    measure,
-    told,
-)
+from kit.dataset.files import ALWAYS, PLUG_INS, READABLE, image_files
+from kit.dataset.images import CONCEPT, Findings, Scan, TrainImage, add_image, scan, told
 from kit.dataset.masks import check_masks
 from kit.errors import DatasetError
+from kit.settings import Settings
+
+
+def scan_folders(settings: Settings) -> Scan:
+    """The images of the training and the regularisation folder, each with its mask if asked.
+
+    Raises: DatasetError where a folder or a mask is missing, or a folder holds no image.
+    """
+    folders = settings.folders
+    dataset = scan(
+        folders.train_data_dir,
+        folders.reg_data_dir,
+        caption_extension=settings.images.caption_extension,
+        dataset_repeats=settings.images.dataset_repeats,
+    )
+    if settings.noise.masked_loss and folders.conditioning_data_dir:
+        check_masks(dataset.images, folders.conditioning_data_dir)
+    return dataset
 
 
 def scan_subsets(subsets: Sequence[Subset]) -> Scan:
@@ -32,21 +42,27 @@ def scan_subsets(subsets: Sequence[Subset]) -> Scan:
     images: list[TrainImage] = []
     notices: list[str] = []
     for number, subset in enumerate(subsets):
-        findings = Findings()
+        findings = Findings(are_named=bool(subset.metadata_file))
         read = _read_metadata if subset.metadata_file else _read_folder
         read(subset, number, findings)
         if not findings.images:
             raise DatasetError(
                 f"dataset_config, {shown(subset)}: there is no image that can be read"
-                + (f"; broken: {', '.join(findings.broken[:5])}." if findings.broken else "."),
-                "Images lie directly in image_dir; PNG, JPEG, WebP and BMP files can be read.",
+                + (f"; broken: {', '.join(findings.broken[:5])}" if findings.broken else "")
+                + (
+                    f"; too large: {', '.join(findings.too_large[:5])}"
+                    if findings.too_large
+                    else ""
+                )
+                + (f"; what lies there: {left}." if (left := findings.leftover.told()) else "."),
+                f"Images lie directly in image_dir. {READABLE}",
                 "Correct image_dir, or take the subset out.",
             )
-        _check_masks(subset, findings.images)
         images += findings.images
         extension = subset.settings.images.caption_extension or ".caption"
         texts = told(findings, extension, instead="class_tokens")
         notices += [f"{shown(subset)}: {text}" for text in texts]
+    _check_masks(subsets, images)
     return Scan(tuple(images), tuple(notices))
 
 
@@ -65,11 +81,14 @@ def _read_folder(subset: Subset, number: int, findings: Findings) -> None:
             f"the {match[1]} of the folder's name does not count here: num_repeats = "
             f"{subset.num_repeats} does"
         )
-    for path in image_files(folder):
+    extension = subset.settings.images.caption_extension or ".caption"
+    files = image_files(folder)
+    findings.leftover.look(folder, files, (extension, *CAPTION_EXTENSIONS), deep=True)
+    for path in files:
         add_image(
             path,
             findings,
-            subset.settings.images.caption_extension or ".caption",
+            extension,
             folder.name,
             subset.num_repeats,
             subset.class_tokens,
@@ -85,9 +104,8 @@ def _read_metadata(subset: Subset, number: int, findings: Findings) -> None:
         if image is None:
             missing.append(key)
             continue
-        size = measure(image)
-        if isinstance(size, str):
-            findings.broken.append(f"{image.name} ({size})")
+        size = findings.size_of(image)
+        if size is None:
             continue
         caption = _joined(entry, subset.settings.captions.caption_separator)
         repeats, is_reg = subset.num_repeats, subset.is_reg
@@ -131,7 +149,7 @@ def _image_of(key: str, subset: Subset) -> Path | None:
     path = Path(subset.image_dir).expanduser() / key
     if path.is_file():
         return path
-    found = (path.with_name(path.name + ending) for ending in sorted(ENDINGS))
+    found = (path.with_name(path.name + ending) for ending in sorted({*ALWAYS, *PLUG_INS}))
     return next((path for path in found if path.is_file()), None)
 
 
@@ -144,7 +162,12 @@ def _joined(entry: dict[str, Any], separator: str) -> str:
     return "\n".join(joined)
 
 
-def _check_masks(subset: Subset, images: Sequence[TrainImage]) -> None:
-    folder = subset.settings.folders.conditioning_data_dir
-    if subset.settings.noise.masked_loss and folder and not subset.is_reg:
-        check_masks(images, folder)
+def _check_masks(subsets: Sequence[Subset], images: Sequence[TrainImage]) -> None:
+    """Those of one mask folder together: two subsets must not take each other's."""
+    asked: dict[str, list[TrainImage]] = {}
+    for image in images:
+        settings = subsets[image.subset].settings
+        if settings.noise.masked_loss and (folder := settings.folders.conditioning_data_dir):
+            asked.setdefault(folder, []).append(image)
+    for folder, own in asked.items():
+        check_masks(own, folder)

@@ -5,6 +5,8 @@ Shapes: H W of the picture, 3 colours; arrays are bytes (0 to 255).
 
 from __future__ import annotations
 
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ from PIL import Image
 
 from kit.addresses import random_at
 from kit.dataset.buckets import Fit, Size
-from kit.dataset.images import orientation_of
+from kit.dataset.files import MOST_PIXELS, READABLE, UNREADABLE, opened, orientation_of
 from kit.errors import DatasetError
 
 WHITE = (255, 255, 255)
+LARGE = 50_000_000  # pixels; threads hold one such picture at a time, as each may take 3 GB
+MOST_SUMS = 2_000_000  # pixels that are summed up at a time: 24 or 48 MB
+_large_one = threading.Lock()
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,24 +32,39 @@ UPRIGHT = {
 }
 
 
+def alone_if_large(pixels: int) -> AbstractContextManager[object]:
+    """Held while a picture of so many pixels is opened and scaled: large ones wait for each other.
+
+    The limit of the scan is a quarter of the free memory, for one picture.
+    """
+    return _large_one if pixels > LARGE else nullcontext()
+
+
 def open_upright(path: Path) -> Image.Image:
     """The picture as seen: EXIF orientation applied, transparency composed on white, RGB.
 
     Raises: DatasetError where the file cannot be decoded.
     """
     try:
-        with Image.open(path) as file:
+        with opened(path) as file:
+            _refuse_too_large(file)
             # Not ImageOps.exif_transpose: it also rewrites the EXIF data, and stumbles over
             # damaged ones.
             turn = UPRIGHT.get(orientation_of(file))
             image = _in_bytes(file)
             return _on_white(image if turn is None else image.transpose(turn))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DatasetError(
             f"The image {path} cannot be read: {error}",
-            "PNG, JPEG, WebP and BMP files can be read.",
+            READABLE,
             "Save it again with a picture editor, or move it out of the folder.",
         ) from error
+
+
+def _refuse_too_large(image: Image.Image) -> None:
+    """The scan leaves such pictures out; one may have been put in another's place since."""
+    if (pixels := image.width * image.height) > MOST_PIXELS:
+        raise ValueError(f"it has {pixels / 1e6:.0f} megapixels; the limit is 400")
 
 
 def _in_bytes(image: Image.Image) -> Image.Image:
@@ -136,14 +156,22 @@ def area_scaled(pixels_HW3: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _area_means(values: np.ndarray, count: int) -> np.ndarray:
-    """Means over `count` equal, possibly fractional stretches of the first axis."""
-    length = len(values)
-    kind = np.uint32 if values.dtype == np.uint8 else np.float64
-    sums = np.zeros((length + 1, *values.shape[1:]), dtype=kind)
-    np.cumsum(values, axis=0, dtype=kind, out=sums[1:])
+    """Means over `count` equal, possibly fractional stretches of the first axis.
+
+    A few columns at a time: the sums of a picture of 200 megapixels would take 2.4 GB.
+    """
+    length, columns = values.shape[:2]
     edges = np.arange(count + 1) * (length / count)
     whole = np.minimum(edges.astype(int), length)
     fraction = (edges - whole).reshape(-1, *([1] * (values.ndim - 1)))
-    up_to = sums[whole] + fraction * values[np.minimum(whole, length - 1)]
-    means: np.ndarray = np.diff(up_to, axis=0) * (count / length)
+    last = np.minimum(whole, length - 1)
+    means = np.empty((count, *values.shape[1:]))
+    step = max(1, MOST_SUMS // (length + 1))
+    for first in range(0, columns, step):
+        part = values[:, first : first + step]
+        kind = np.uint32 if values.dtype == np.uint8 else np.float64
+        sums = np.zeros((length + 1, *part.shape[1:]), dtype=kind)
+        np.cumsum(part, axis=0, dtype=kind, out=sums[1:])
+        up_to = sums[whole] + fraction * part[last]
+        means[:, first : first + step] = np.diff(up_to, axis=0) * (count / length)
     return means

@@ -6,40 +6,41 @@ Shapes: B batch, K windows of 77 tokens, D features, P pooled features, N = 2 + 
 from __future__ import annotations
 
 import functools
-import gzip
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import ftfy
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from kit.dataset import tokens
+from kit.dataset.tokens import CONTENT, END
 from kit.errors import SettingsError
-from kit.families.emphasis import parse_emphasis
 
 WINDOW = 77  # tokens that CLIP reads at once: BOS, 75 of the caption, EOS
-CONTENT = 75
 VOCABULARY = 49_408
-END = "<|endoftext|>"
-_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Splits captions and fills windows; `pad` is the id after the caption's end."""
+    """Splits captions and fills windows.
+
+    inner: what a pipeline of diffusers is given; pad: the id after the caption's end; encode: text
+    to ids, which `inner` would give as well.
+    """
 
     inner: CLIPTokenizer
     pad: int
+    encode: Callable[[str], Sequence[int]]
 
     def windows(
         self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False
     ) -> Tensor:
         """Ids of shape B K 77, K = max_token_length / 75; what is longer is cut off.
 
-        weighted: brackets are weights (`kit.families.emphasis`) and not read as words.
+        weighted: brackets are weights (`kit.dataset.emphasis`) and not read as words.
         Follows the reference id by id. Where the pad token is no EOS (SD 2.x, SDXL's second one),
         its windows of long captions obey two more rules; only SD 2.x's "!" (id 0) can trip on them.
         """
@@ -63,13 +64,12 @@ class Tokenizer:
 
     def _read(self, caption: str, room: int, *, weighted: bool) -> tuple[list[int], list[float]]:
         """Ids without marks, at most `room`, and their weights."""
-        text = ftfy.fix_text(caption)
         ids: list[int] = []
         weights: list[float] = []
-        for piece, weight in parse_emphasis(text) if weighted else [(text, 1.0)]:
-            inner = self.inner(piece, add_special_tokens=False, truncation=True, max_length=room)
-            ids += inner.input_ids
-            weights += [weight] * len(inner.input_ids)
+        for piece, weight in tokens.weighed(caption, weighted=weighted):
+            found = self.encode(piece)
+            ids += found
+            weights += [weight] * len(found)
         return ids[:room], weights[:room]
 
     def _filled(self, ids: list[int], count: int) -> list[list[int]]:
@@ -120,29 +120,24 @@ def packaged_tokenizer(pad: str = END, *, splits_pad: bool = False) -> Tokenizer
 
     splits_pad: the pad token is cut out of captions wherever it occurs, as SD 2.x's tokenizer does.
     """
-    merges = gzip.decompress(_MERGES.read_bytes()).decode("utf-8").split("\n")[:-1]
-    vocabulary = _vocabulary(merges)
     inner = CLIPTokenizer(
-        vocab=vocabulary,
-        merges=[tuple(merge.split()) for merge in merges],
+        vocab=tokens.vocabulary(),
+        merges=[tuple(merge.split()) for merge in tokens.merges()],
         model_max_length=WINDOW,
         pad_token=pad if splits_pad else END,
     )
-    return Tokenizer(inner, vocabulary[pad])
+    encode = partial(tokens.encode, cut=pad if splits_pad else "")
+    return Tokenizer(inner, tokens.vocabulary()[pad], encode)
 
 
-def _vocabulary(merges: Sequence[str]) -> dict[str, int]:
-    """Byte stand-ins, the same at a word's end, one token per merge, and the two marks."""
-    letters = _byte_letters()
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
-    tokens += [merge.replace(" ", "") for merge in merges]
-    return {token: number for number, token in enumerate([*tokens, "<|startoftext|>", END])}
+def own_tokenizer(inner: CLIPTokenizer) -> Tokenizer:
+    """A model's own, for text encoders that know other tokens than CLIP's."""
 
+    def encode(text: str) -> list[int]:
+        ids: list[int] = inner(text, add_special_tokens=False, verbose=False).input_ids
+        return ids
 
-def _byte_letters() -> list[str]:
-    """Printable stand-ins for the 256 bytes (Radford et al. 2019), in CLIP's order."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return [*map(chr, printable), *(chr(256 + n) for n in range(256 - len(printable)))]
+    return Tokenizer(inner, inner.pad_token_id, encode)
 
 
 def clip_hidden_states(text_encoder: nn.Module, ids_BKN: Tensor, *, skip: int) -> Tensor:

@@ -156,7 +156,7 @@ def _tokenizer(
         )
     with _quiet(), _readable(folder):
         inner = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    return clip.Tokenizer(inner, inner.pad_token_id)
+    return clip.own_tokenizer(inner)
 
 
 def _read_folder(

@@ -44,7 +44,8 @@ class Folders(Section, box="Folders"):
         "",
         "Mask folder",
         "Only with Masked loss: pictures of the training images' names, white where the image is "
-        "learned, black where it is not.",
+        "learned, black where it is not. They lie in folders of the images' folders' names, such "
+        "as masks/10_cat, or directly in it.",
         kind="path",
         gui=None,
     )

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.catalog import CAPTION_EXTENSIONS
-from kit.dataset.images import CONCEPT, image_files
+from kit.dataset.files import READABLE, image_files
+from kit.dataset.images import CONCEPT
 from kit.errors import DatasetError, OutputError, SettingsError
 from kit.events import Cached, Event, Noticed
 from kit.settings.tools import Arrangement, Balance
@@ -207,7 +208,7 @@ def _files(path: str, name: str, target: Path) -> tuple[Path, ...]:
     if not images:
         raise DatasetError(
             f"No images lie directly in {name} = {folder}.",
-            "PNG, JPEG, WebP and BMP files can be read.",
+            READABLE,
             "Name the folder that holds the images themselves.",
         )
     captions = [image.with_suffix(ending) for image in images for ending in CAPTION_EXTENSIONS]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Iterator
 
 import ipywidgets as widgets
 from PIL import Image
@@ -16,12 +17,14 @@ from kit.dataset.buckets import Fit
 from kit.dataset.captions import effective_captions
 from kit.dataset.images import TrainImage
 from kit.dataset.pixels import open_upright
+from kit.dataset.unread import Unread, unread
 from kit.errors import DatasetError
 from kit.planning import Plan
 from kit.ui.look import block, escaped
 
 PER_PAGE = 12
 SIDE = 200  # longest side of a thumbnail, in pixels
+SHOWN = 120  # letters of what is not read of a caption
 DIM = 0.35  # of the brightness where the picture is cut away
 
 
@@ -101,8 +104,24 @@ def _card(plan: Plan, number: int) -> str:
         f"<div class='kit-card'>{_picture(image, place)}"
         f"<div><b>{escaped(image.path.name)}</b></div>"
         f"<div class='kit-quiet'>{image.width} x {image.height} to {width} x {height}, {use}</div>"
-        f"<ol class='kit-quiet'>{_captions(plan, number)}</ol></div>"
+        f"<ol class='kit-quiet'>{_captions(plan, number)}</ol>{_lost(plan, number)}</div>"
     )
+
+
+def _lost(plan: Plan, number: int) -> str:
+    """What of the caption no text encoder reads."""
+    found = unread(plan.images[number].caption, plan.settings_of(number))
+    return "".join(f"<div class='kit-problem'>{escaped(text)}</div>" for text in _losses(found))
+
+
+def _losses(found: Unread) -> Iterator[str]:
+    if found.is_cut:
+        words = found.words.strip(" ,.;")
+        words = words if len(words) <= SHOWN else f"{words[:SHOWN]} ..."
+        yield f"{found.tokens} tokens, {found.room} are read; not read: {words}"
+    if found.lines:
+        lines = "1 more line is" if found.lines == 1 else f"{found.lines} more lines are"
+        yield f"{lines} not read"
 
 
 def _captions(plan: Plan, number: int) -> str:

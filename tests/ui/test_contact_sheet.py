@@ -36,6 +36,18 @@ def test_captions_are_shown_as_they_are_trained(settings, images):
     assert all(set(item.split(", ")) == set(items[0].split(", ")) for item in items)
 
 
+def test_what_is_not_read_of_a_caption_stands_beneath_it(settings, images):
+    long = ", ".join(["red"] * 37 + ["green", "blue"])  # 77 tokens with the commas
+    (images / "4_cat" / "0.txt").write_text(f"{long}\nsecond\nthird", "utf-8")
+    sheet = ContactSheet()
+    sheet.update(plan(settings))
+    sheet.open_button.click()
+    assert sheet.sheet.value.count("77 tokens, 75 are read; not read: blue<") == 1
+    assert sheet.sheet.value.count("2 more lines are not read") == 1
+    sheet.update(plan(settings.replace(max_token_length=150, enable_wildcard=True)))
+    assert "not read" not in sheet.sheet.value
+
+
 def test_a_large_set_is_turned_page_by_page(settings, images):
     for i in range(3, 30):
         Image.new("RGB", (128, 128)).save(images / "4_cat" / f"{i:02}.png")
