@@ -100,10 +100,10 @@ def test_a_module_that_hides_an_exported_name_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "KIT", tmp_path / "kit")
     package = tmp_path / "kit" / "ui"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("from kit.ui.running import run, show")
+    (package / "__init__.py").write_text("from kit.ui.start import run, show")
     (package / "show").mkdir()
     (package / "show" / "__init__.py").touch()
-    for name in ("run.py", "running.py"):
+    for name in ("run.py", "start.py"):
         (package / name).touch()
     assert modules_of(package) & exports_of(package) == {"run", "show"}
 
