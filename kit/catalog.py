@@ -332,7 +332,7 @@ def load(code: str, needs: str = "") -> Any:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
         package = needs or (error.name or module).partition(".")[0]
-        if package == __package__:
+        if package == "kit":
             raise  # a mistake of ours: nothing that could be installed would cure it
         raise MissingPackage(
             f"The package {package} is not installed or does not load: {error}",

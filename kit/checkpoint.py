@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from kit import catalog
 from kit.adapters.network import Network
 from kit.errors import OutputError
 from kit.events import Saved, StateKept
@@ -96,8 +97,10 @@ class Checkpoint:
         return self.kept_step
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if (made := state.get("optimizer_kind")) not in (None, self._optimizer_kind):
-            raise ValueError(f"it was made with {made}, not with {self._optimizer_kind}")
+        # Old states hold a class path, which changes when a class moves within its package.
+        made, own = state.get("optimizer_type") or state.get("optimizer_kind"), self.learning.name
+        if made and _class_name(made) != _class_name(own):
+            raise ValueError(f"it was made with {made}, not with {own}")
         self.network.load_state_dict(state["network"])
         restore_optimizer(self.learning.optimizer, state["optimizer"])
         self.learning.schedule.load_state_dict(state["schedule"])
@@ -105,10 +108,6 @@ class Checkpoint:
             self.scaler.load_state_dict(state["scaler"])
         self.losses.recent.extend(state["losses"])
         self.kept_step = int(state["step"])
-
-    @property
-    def _optimizer_kind(self) -> str:
-        return self.learning.described.partition("(")[0]
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -152,7 +151,7 @@ class Checkpoint:
             "step": step,
             "network": self.network.state_dict(),
             "optimizer": self.learning.optimizer.state_dict(),
-            "optimizer_kind": self._optimizer_kind,
+            "optimizer_type": self.learning.name,
             "schedule": self.learning.schedule.state_dict(),
             "scaler": scaler,
             "losses": list(self.losses.recent),
@@ -246,6 +245,12 @@ class Checkpoint:
             old -= old % (saving.save_every_n_steps or 1)
             return step_suffix(old) if old > 0 else ""
         return ""
+
+
+def _class_name(optimizer: str) -> str:
+    """The class of an optimizer, by its name in the menu or by a class path of any age."""
+    row = catalog.OPTIMIZERS.get(optimizer)
+    return (row.code.partition(":")[2] if row else optimizer).rpartition(".")[2]
 
 
 def _first_rates(learning: Learning) -> list[float | None]:

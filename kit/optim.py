@@ -61,6 +61,7 @@ class Learning:
     described: str  # as ss_optimizer: module.Class(name=value,...)
     own_rate: bool
     one_rate: bool = False  # all groups must learn at the same rate
+    name: str = ""  # in the menu; that of the fallback where one took over
     notices: tuple[str, ...] = ()
 
 
@@ -101,7 +102,7 @@ def make_learning(
     else:
         schedule = make_schedule(optimizer, lr_scheduler, shape)
     described = _described(optimizer, arguments)
-    return Learning(optimizer, schedule, described, steers == "rate", row.one_rate, notices)
+    return Learning(optimizer, schedule, described, steers == "rate", row.one_rate, name, notices)
 
 
 def make_schedule(optimizer: Optimizer, lr_scheduler: str, shape: Shape) -> LambdaLR:

@@ -1,5 +1,6 @@
 import ast
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,36 @@ ROWS = {
     for menu in ("OPTIMIZERS", "SCHEDULES", "KINDS", "SAMPLERS")
     for name, row in getattr(catalog, menu).items()
 }
+CODE = re.compile(r"kit(\.\w+)*:\w+")
+TREES = [ast.parse(path.read_text("utf-8")) for path in sorted((ROOT / "kit").rglob("*.py"))]
+
+
+def written_codes():
+    """Every "kit.x:y" that stands in the sources: rows, the command line, the form, the doors."""
+    for tree in TREES:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def catalog_codes():
+    """Every string of every row of every menu, those that were put together included."""
+    for menu in vars(catalog).values():
+        for row in menu.values() if isinstance(menu, dict) else ():
+            if dataclasses.is_dataclass(row):
+                yield from (value for value in vars(row).values() if isinstance(value, str))
+
+
+def beginnings_of(tree):
+    """What stands before the first brace of an f-string that names code of ours."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            first = getattr(node.values[0], "value", "")
+            if isinstance(first, str) and first.startswith("kit."):
+                yield first
+
+
+CODES = {code for code in (*written_codes(), *catalog_codes()) if CODE.fullmatch(code)}
 OURS = {name: row for name, row in ROWS.items() if row.code.startswith("kit.")}
 
 
@@ -38,6 +69,19 @@ def test_code_of_ours_is_there(row):
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
     assert name in defined
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_code_that_is_named_in_a_string_loads(code):
+    catalog.load(code)
+
+
+def test_no_string_that_is_put_together_is_forgotten():
+    # `f"kit.adapters.{code}"` stands for rows: it must be the beginning of one that is loaded.
+    beginnings = {beginning for tree in TREES for beginning in beginnings_of(tree)}
+    assert beginnings, "nothing is put together any longer: this test may go"
+    lost = [each for each in beginnings if not any(code.startswith(each) for code in CODES)]
+    assert not lost
 
 
 @pytest.mark.parametrize("row", [*catalog.SCHEDULES.values(), *catalog.KINDS.values()])
