@@ -60,6 +60,7 @@ class Schedule:
     own: bool = False  # the optimizer's own, for those that choose their rate
     uses: tuple[str, ...] = ()
     least: float = 0.0  # the share it ends at where lr_scheduler_min_lr_ratio is blank
+    warms_up_from_least: bool = False  # the warm-up starts at that share, not at 0
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ SCHEDULES: dict[str, Schedule] = {
     "warmup_stable_decay": Schedule(
         "kit.schedules:warmup_stable_decay",
         uses=("lr_decay_steps", "lr_scheduler_min_lr_ratio", "lr_scheduler_num_cycles"),
+        warms_up_from_least=True,
     ),
     "rex": Schedule("kit.schedules:rex", uses=("lr_scheduler_min_lr_ratio",)),
     "piecewise_constant": Schedule(

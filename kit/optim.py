@@ -94,6 +94,8 @@ def make_learning(
     arguments = {**row.defaults, **renamed}
     steers = row.steers_with(arguments)
     optimizer = _built(row, name, groups, arguments, own_rate=steers == "rate")
+    if row.one_rate:
+        optimizer.register_step_pre_hook(_refuse_unequal_rates)
     schedule: Schedule
     if steers:
         schedule = OwnSchedule()
@@ -256,6 +258,22 @@ def _built(
         learner: Any = optimizer
         learner.train()
     return optimizer
+
+
+def _refuse_unequal_rates(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """A schedule may give each group a rate of its own, which not every optimizer follows.
+
+    Prodigy refuses two rates with an error of its own, but goes on moving a group at a rate of 0.
+    """
+    rates = sorted({float(group["lr"]) for group in optimizer.param_groups})
+    if len(rates) > 1:
+        raise SettingsError(
+            [
+                f"[basic] lr_scheduler_args: {type(optimizer).__name__} learns every part at one "
+                f"rate, but the schedule gives {' and '.join(f'{rate:g}' for rate in rates)}; give "
+                "it one number for all parts, or choose another optimizer"
+            ]
+        )
 
 
 def _check_names(kind: Any, name: str, arguments: dict[str, Any]) -> None:

@@ -37,7 +37,6 @@ _ADEMAMIX = (
     "min_8bit_size=4096"
 )
 _LION = "betas=0.9,0.99 weight_decay=0"
-_DECAY = "weight_decay=0 weight_decouple=False fixed_decay=False"
 _D = "d0=1e-6 growth_rate=inf"
 _ADAN = f"betas=0.98,0.92,0.99 eps=1e-8 weight_decay=0.02 no_prox=False {_D}"
 _PREPRINT = f"betas=0.9,0.999 eps=1e-8 weight_decay=0 decouple=False {_D}"
@@ -56,20 +55,17 @@ _OVERSHOOTS = (
 )
 
 
-def _adapting(name: str, takes: str, note: str = "", **defaults: Any) -> Optimizer:
-    """A class of pytorch-optimizer that estimates its step size (D-Adaptation)."""
-    # The names that the argument has in the package dadaptation, and in advice on the net.
-    known = {"decouple": "weight_decouple", "use_bias_correction": "bias_correction"}
-    renamed = {old: new for old, new in known.items() if new in takes}
+# What the same arguments are called in pytorch-optimizer, whose classes these rows once were.
+_EARLIER_NAMES = {"weight_decouple": "decouple", "bias_correction": "use_bias_correction"}
+
+
+def _adapting(name: str, takes: str, note: str = "") -> Optimizer:
+    """A class that estimates its step size (D-Adaptation)."""
+    renamed = {old: new for old, new in _EARLIER_NAMES.items() if f"{new}=" in takes}
     return Optimizer(
-        f"pytorch_optimizer:{name}", _EXTRA, "", 1.0, takes, MappingProxyType(defaults),
-        MappingProxyType(renamed), adapts=True, one_rate=True, note=note,
+        f"kit.dadapt:{name}", "", "", 1.0, takes, renamed=MappingProxyType(renamed),
+        adapts=True, one_rate=True, note=note,
     )  # fmt: skip
-
-
-def _own_adapting(name: str, takes: str, note: str = "") -> Optimizer:
-    code = f"kit.dadapt:{name}"
-    return Optimizer(code, "", "", 1.0, takes, adapts=True, one_rate=True, note=note)
 
 
 def _schedule_free(name: str, advised_lr: float, takes: str) -> Optimizer:
@@ -97,18 +93,16 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "bitsandbytes.optim.PagedAdEMAMix8bit": _bits(
         "PagedAdEMAMix8bit", "bitsandbytes.optim.AdEMAMix8bit", 1e-4, _ADEMAMIX
     ),
-    "DAdaptation": _own_adapting("DAdaptAdamPreprint", _PREPRINT, _OVERSHOOTS),
-    "DAdaptAdaGrad": _adapting("DAdaptAdaGrad", f"momentum=0 eps=0.0 {_DECAY} {_D}"),
-    "DAdaptAdam": _adapting(
-        "DAdaptAdam",
-        f"betas=0.9,0.999 eps=1e-8 bias_correction=False {_DECAY} {_D}",
-        _OVERSHOOTS,
+    "DAdaptation": _adapting("DAdaptAdamPreprint", _PREPRINT, _OVERSHOOTS),
+    "DAdaptAdaGrad": _adapting("DAdaptAdaGrad", f"momentum=0 eps=1e-6 weight_decay=0 {_D}"),
+    "DAdaptAdam": _adapting("DAdaptAdam", f"{_PREPRINT} use_bias_correction=False", _OVERSHOOTS),
+    "DAdaptAdan": _adapting("DAdaptAdan", _ADAN),
+    "DAdaptAdanIP": _adapting("DAdaptAdanIP", _ADAN),
+    "DAdaptAdamPreprint": _adapting("DAdaptAdamPreprint", _PREPRINT, _OVERSHOOTS),
+    "DAdaptLion": _adapting(
+        "DAdaptLion", "betas=0.9,0.99 weight_decay=0 decouple=True d0=1e-6"
     ),
-    "DAdaptAdan": _own_adapting("DAdaptAdan", _ADAN),
-    "DAdaptAdanIP": _own_adapting("DAdaptAdanIP", _ADAN),
-    "DAdaptAdamPreprint": _own_adapting("DAdaptAdamPreprint", _PREPRINT, _OVERSHOOTS),
-    "DAdaptLion": _adapting("DAdaptLion", f"betas=0.9,0.99 {_DECAY} d0=1e-6", betas=(0.9, 0.99)),
-    "DAdaptSGD": _adapting("DAdaptSGD", f"momentum=0.0 {_DECAY} {_D}", momentum=0.0),
+    "DAdaptSGD": _adapting("DAdaptSGD", f"momentum=0.0 weight_decay=0 {_D}"),
     "Lion": _bits("Lion", "AdamW", 2e-5, _LION),
     "Lion8bit": _bits("Lion8bit", "Lion", 2e-5, f"{_LION} min_8bit_size=4096"),
     "PagedAdamW8bit": _bits("PagedAdamW8bit", "AdamW8bit", 1e-4, f"{_ADAM} min_8bit_size=4096"),

@@ -101,6 +101,7 @@ class Plan:
             power=basic.lr_scheduler_power or 1.0,
             least=rules_rates.least_share(self.settings),
             timescale=basic.lr_scheduler_timescale or 0,
+            start=rules_rates.start_share(self.settings),
             decay=_share_or_steps(basic.lr_decay_steps or 0, self.total_steps),
             rules=rules_rates.step_rules(self.settings),
         )
@@ -277,8 +278,11 @@ def plan(settings: Settings) -> Plan:
     layout = lay_out_all(dataset.images, fits, subsets, batch_size=size, seed=seed)
     per_epoch = math.ceil(layout.batches_per_epoch / settings.basic.gradient_accumulation_steps)
     total = total_steps(settings, per_epoch)
+    wrong = rules_rates.run_problems(settings, total)
     if start and (text := beyond_the_end(start, total)):
-        raise SettingsError([text])
+        wrong.append(text)
+    if wrong:
+        raise SettingsError(wrong)
     return Plan(
         settings=settings,
         images=dataset.images,
@@ -295,7 +299,7 @@ def plan(settings: Settings) -> Plan:
             *unread_notices(dataset.images, ways, subsets),
             *overridden,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
-            *_noticed(settings, dataset.images, fits, run),
+            *_noticed(settings, dataset.images, fits, run, total),
         ),
         subsets=subsets,
     )
@@ -333,7 +337,11 @@ def _every(count: int, interval: int | None) -> bool:
 
 
 def _noticed(
-    settings: Settings, images: tuple[TrainImage, ...], fits: tuple[Fit, ...], run: Run
+    settings: Settings,
+    images: tuple[TrainImage, ...],
+    fits: tuple[Fit, ...],
+    run: Run,
+    total: int,
 ) -> Iterator[str]:
     if not settings.model.pretrained_model_name_or_path:
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
@@ -353,7 +361,8 @@ def _noticed(
         yield f"more than a quarter is cut away from {', '.join(strongly_cut[:5])}{more}"
     if not caches_latents(settings) and settings.memory.vae_batch_size != 1:
         yield "vae_batch_size has no effect: latents are not cached"
-    yield from _rate_notices(settings)
+    decay = _share_or_steps(settings.basic.lr_decay_steps or 0, total)
+    yield from rules_rates.run_notices(settings, total, decay)
     per_bucket = Counter(place.bucket for place in fits)
     lonely = sum(1 for count in per_bucket.values() if count == 1)
     if settings.basic.train_batch_size > 1 and lonely > len(per_bucket) / 2 > 1:
@@ -361,16 +370,6 @@ def _noticed(
             f"{lonely} of {len(per_bucket)} buckets hold a single image, so their batches repeat "
             "it; fewer "
             "buckets (a larger bucket_reso_steps) mix more"
-        )
-
-
-def _rate_notices(settings: Settings) -> Iterator[str]:
-    basic = settings.basic
-    both_own = basic.unet_lr is not None and basic.text_encoder_lr is not None
-    if both_own and "learning_rate" in settings.changed():
-        yield (
-            "learning_rate has no effect: unet_lr and text_encoder_lr are both set; blank them "
-            "to use it"
         )
 
 

@@ -2,7 +2,7 @@
 
 Pure numbers, without torch, so that the form can draw what the run will do. The formulas are those
 of transformers' and diffusers' get_scheduler, which the reference trainer calls, and of the papers
-named below. A linear warm-up from 0 comes first, whatever the schedule.
+named below. A linear warm-up comes first, whatever the schedule.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Shape:
     power: float = 1.0
     rate: float = 1.0  # the group's own rate
     least: float = 0.0  # the share of the rate that some schedules end at
+    start: float = 0.0  # the share of the rate that the warm-up starts from
     timescale: int = 0  # of inverse_sqrt; 0 means the warm-up, or 10,000
     decay: int = 0  # the last steps, in which warmup_stable_decay falls
     rules: tuple[tuple[float, int | None], ...] = ()  # factor until step; the last one has no end
@@ -36,7 +37,14 @@ class Shape:
 
 def factor_at(formula: Formula, step: int, shape: Shape) -> float:
     """The factor that this step learns at, warm-up included."""
-    return step / max(1, shape.warmup) if step < shape.warmup else formula(step, shape)
+    if step >= shape.warmup:
+        return formula(step, shape)
+    return shape.start + (1 - shape.start) * climbed(step, shape)
+
+
+def climbed(step: int, shape: Shape) -> float:
+    """The share of the warm-up that is done."""
+    return step / max(1, shape.warmup) if step < shape.warmup else 1.0
 
 
 def constant(_step: int, _shape: Shape) -> float:

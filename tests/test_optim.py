@@ -14,10 +14,10 @@ from kit import catalog, optim
 from kit.adapters.network import Group
 from kit.errors import SettingsError
 from kit.optim import Learning, OwnSchedule, make_learning, make_schedule, rates_of
-from kit.planning import warmup_steps
+from kit.planning import Plan, plan
 from kit.schedules import Shape, parse_step_rules
-from kit.settings import Settings
-from kit.settings.optimizer_args import parse_optimizer_args
+from kit.settings import Settings, rules_schedule
+from tests.support.pictures import folder_of
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDED = [
@@ -76,44 +76,48 @@ def scheduled(lr_scheduler: str, shape: Shape, *rates: float, steps: int) -> lis
     return seen
 
 
-def asked_for(args: dict) -> Settings:
-    """The same in our settings: a share of the steps is a percentage."""
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """The smallest data set, so that a plan can be made."""
+    folder = tmp_path_factory.mktemp("rates")
+    folder_of(folder / "train", {"1_cat": [(64, 64)]})
+    return folder
+
+
+def planned(pictures, args: dict, **more) -> Plan:
+    """The same in our settings, planned: a share of the steps is a percentage."""
     warmup = args.get("lr_warmup_steps", 0)
     is_share = isinstance(warmup, float)
-    return Settings().replace(
-        lr_scheduler=args["lr_scheduler"],
-        lr_warmup=100 * warmup if is_share else 0,
-        lr_warmup_steps=None if is_share else warmup,
+    given = {name: value for name, value in args.items() if name not in ("lr_warmup_steps",)}
+    given["lr_scheduler_args"] = " ".join(args.get("lr_scheduler_args", []))
+    return plan(
+        Settings().replace(
+            **{
+                "train_data_dir": str(pictures / "train"),
+                "output_dir": str(pictures / "output"),
+                "resolution": "64,64",
+                "lr_warmup": 100 * warmup if is_share else 0,
+                "lr_warmup_steps": None if is_share else warmup,
+                **given,
+                **more,
+            }
+        )
     )
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=told)
-def test_rates_are_the_references_at_every_step(case):
-    """From the warm-up's end on; within it warmup_stable_decay starts at 0 here, as all others."""
-    args, total = case["args"], case["args"]["max_train_steps"]
-    name, decay = args["lr_scheduler"], args.get("lr_decay_steps", 0)
-    given = parse_optimizer_args(" ".join(args.get("lr_scheduler_args", [])))
-    rules = parse_step_rules(given["step_rules"]) if given else ()
-    shape = Shape(
-        total,
-        warmup_steps(asked_for(args), total),
-        args.get("lr_scheduler_num_cycles", 1),
-        args.get("lr_scheduler_power", 1.0),
-        least=args.get("lr_scheduler_min_lr_ratio") or 0.0,
-        timescale=args.get("lr_scheduler_timescale") or 0,
-        decay=int(decay * total) if decay < 1 else decay,
-        rules=rules,
-    )
-    if name == "cosine_with_min_lr" and "error" in case:
-        return  # the reference asks for a ratio; here blank means 0.1
+def test_rates_are_the_references_at_every_step_from_settings_by_way_of_the_plan(case, pictures):
+    args = case["args"]
+    found = planned(pictures, args, unet_lr=case["base_lr"])
+    basic, total = found.settings.basic, args["max_train_steps"]
+    assert found.total_steps == total
+    if basic.lr_scheduler == "cosine_with_min_lr" and "error" in case:
+        assert found.shape.least == 0.1  # the reference asks for a ratio; here blank means 0.1
+        return
     # The reference refuses a warm-up with "constant" (its defect 21); here it is left out.
     expected = case.get("lr") or [case["base_lr"]] * (total + 1)
-    ours = [rate for [rate] in scheduled(name, shape, case["base_lr"], steps=total + 1)]
-    start = shape.warmup if name == "warmup_stable_decay" else 0
-    # transformers' polynomial knows no cycles; ours restarts
-    if name == "polynomial" and shape.cycles > 1:
-        return
-    assert ours[start:] == pytest.approx(expected[start:], rel=1e-9, abs=1e-15)
+    rates = scheduled(basic.lr_scheduler, found.shape, basic.unet_lr, steps=total + 1)
+    assert [rate for [rate] in rates] == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
 @pytest.mark.parametrize("case", FOREIGN, ids=told)
@@ -142,6 +146,100 @@ def test_a_class_of_torch_takes_the_schedules_place(case):
 def test_a_class_that_cannot_be_used_is_refused(name, arguments, said):
     with pytest.raises(SettingsError, match=said):
         learning(lr_scheduler_type=name, lr_scheduler_args=arguments)
+
+
+# The rates that a class of torch sets in place of the parts' own, and what the plan says of them.
+CYCLES = {
+    "OneCycleLR": "max_lr=1e-2 total_steps=20",
+    "torch.optim.lr_scheduler.OneCycleLR": (
+        "max_lr=2e-2 total_steps=20 div_factor=5 final_div_factor=10"
+    ),
+    "CyclicLR": "base_lr=1e-3 max_lr=1e-2 step_size_up=5",
+}
+
+
+@pytest.mark.parametrize(("name", "arguments"), CYCLES.items(), ids=CYCLES)
+def test_the_plan_tells_the_rates_that_torch_will_use(pictures, name, arguments):
+    args = {"lr_scheduler_type": name, "lr_scheduler_args": [arguments], "max_train_steps": 20}
+    found = planned(pictures, args, optimizer_type="AdamW")
+    own = learning(groups_at(1e-4, 5e-5), lr_scheduler_type=name, lr_scheduler_args=arguments)
+    seen = []
+    for _ in range(20):
+        seen.append(set(rates_of(own).values()))
+        own.optimizer.step()
+        own.schedule.step()
+    assert all(len(rates) == 1 for rates in seen)  # both parts
+    rates = [rate for [rate] in seen]
+    told = rules_schedule.own_rates(found.settings)
+    assert told is not None
+    assert told.first == pytest.approx((rates[0],))
+    assert told.highest == pytest.approx((max(rates),))
+    assert told.last == pytest.approx((min(rates),))
+    [line] = [line for line in found.lines() if line.startswith("optimizer")]
+    assert f"{told.highest[0]:g}" in line
+    assert "0.0001, text" not in line
+    assert any("unet_lr and text_encoder_lr (except 0) have no effect" in n for n in found.notices)
+    assert any("momentum" in notice for notice in found.notices)
+    assert any(f"the rate {told.highest[0]:g} is far from 0.0001" in n for n in found.notices)
+
+
+def test_the_rates_of_onecycle_are_told_in_words(pictures):
+    args = {"lr_scheduler_type": "OneCycleLR", "lr_scheduler_args": ["max_lr=1e-3 total_steps=20"]}
+    found = planned(pictures, {**args, "max_train_steps": 20}, optimizer_type="AdamW")
+    assert (
+        "optimizer AdamW, rates: OneCycleLR's own, from 4e-05 up to 0.001 and down to 4e-09 "
+        "(advised: 0.0001)"
+    ) in found.lines()
+
+
+def test_a_cycle_that_ends_before_the_run_is_refused_in_the_plan(pictures):
+    """torch would raise at the step after it, with everything but the last state lost."""
+    args = {"lr_scheduler_type": "OneCycleLR", "max_train_steps": 20}
+    short = {**args, "lr_scheduler_args": ["max_lr=1e-3 epochs=3 steps_per_epoch=5"]}
+    with pytest.raises(SettingsError, match=r"ends after 15 steps .* the run has 20; .*steps=20"):
+        planned(pictures, short)
+    long = planned(pictures, {**args, "lr_scheduler_args": ["max_lr=1e-3 total_steps=21"]})
+    assert any("its last rate is never reached; total_steps=20" in n for n in long.notices)
+
+
+def test_rates_of_its_own_for_each_part_are_refused_where_one_is_learnt(pictures):
+    args = {
+        "lr_scheduler_type": "OneCycleLR",
+        "lr_scheduler_args": ["max_lr=1,0.5 total_steps=20"],
+        "max_train_steps": 20,
+    }
+    ones = {"unet_lr": 1, "text_encoder_lr": 1}
+    with pytest.raises(SettingsError, match="Prodigy learns every part at one rate"):
+        planned(pictures, args, optimizer_type="Prodigy", **ones)
+    found = planned(pictures, args, optimizer_type="AdamW", **ones)
+    assert "from 0.04 and 0.02 up to 1 and 0.5" in str(found)
+    # Where the schedule gives one rate, those of the parts do not matter.
+    args["lr_scheduler_args"] = ["max_lr=1 total_steps=20"]
+    planned(pictures, args, optimizer_type="Prodigy", unet_lr=1, text_encoder_lr=0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr_warmup_steps": 30}, "lr_warmup_steps = 30 is more than the run's 20 steps"),
+        (
+            {"lr_scheduler": "warmup_stable_decay", "lr_warmup_steps": 8, "lr_decay_steps": 15},
+            "15 steps of decay and 8 of warm-up are more than the run's 20",
+        ),
+        (
+            {"lr_scheduler": "warmup_stable_decay", "lr_warmup_steps": 0, "lr_decay_steps": 21},
+            "lr_decay_steps: 21 steps of decay are more than the run's 20",
+        ),
+    ],
+)
+def test_more_steps_of_the_schedule_than_of_the_run_are_told(pictures, changes, said):
+    found = planned(pictures, {"lr_scheduler": "cosine", "max_train_steps": 20, **changes})
+    assert any(said in notice for notice in found.notices)
+    fits = {
+        name: min(value, 10) if isinstance(value, int) else value for name, value in changes.items()
+    }
+    found = planned(pictures, {"lr_scheduler": "cosine", "max_train_steps": 20, **fits})
+    assert not any("the run's 20" in notice for notice in found.notices)
 
 
 def test_polynomial_restarts_as_the_guide_promises():

@@ -101,8 +101,9 @@ class Basic(Section, box="Parameters / Basic"):
     lr_warmup: float = setting(
         10.0,
         "LR warmup (% of total steps)",
-        "The rate climbs from 0 during this share of the steps. Applies to every scheduler but "
-        "constant.",
+        "The rate climbs during this share of the steps, from 0 (warmup_stable_decay: from LR min "
+        "ratio). Not with constant, piecewise_constant, adafactor, an LR Scheduler type, "
+        "schedule-free optimizers, and Adafactor at its own rate.",
         between=(0, 100),
         unit="%",
     )
@@ -130,8 +131,8 @@ class Basic(Section, box="Parameters / Basic"):
     lr_scheduler_min_lr_ratio: float | None = setting(
         None,
         "LR min ratio",
-        "The share of the rate that cosine_with_min_lr, warmup_stable_decay and rex end at. Blank: "
-        "0.1 with the first, 0 with the others.",
+        "The share of the rate that cosine_with_min_lr, warmup_stable_decay and rex end at; the "
+        "second also starts its warm-up there. Blank: 0.1 with the first, 0 with the others.",
         between=(0, 1),
         gui=None,
     )

@@ -25,6 +25,7 @@ from kit.settings import (
     rules_rates,
     rules_samples,
     rules_saving,
+    rules_schedule,
 )
 from kit.settings.rules_rates import encoder_learns, part_rates
 
@@ -195,6 +196,7 @@ PROBLEMS: tuple[Rule, ...] = (
 )
 NOTICES: tuple[Rule, ...] = (
     *rules_rates.NOTICES,
+    *rules_schedule.NOTICES,
     *rules_parts.NOTICES,
     *rules_optimizer.NOTICES,
     *rules_adapters.NOTICES,

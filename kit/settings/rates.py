@@ -31,7 +31,7 @@ class Rates(Section, box="Parameters / Basic"):
         False,
         "Warm up only with constant_with_warmup",
         "Many guides say that LR warmup counts for constant_with_warmup alone. On: so it does. "
-        "Off: every scheduler but constant warms up.",
+        "Off: the others warm up, too; LR warmup names its exceptions.",
         gui=None,
     )
     loraplus_lr_ratio: float | None = setting(

@@ -9,6 +9,7 @@ from kit import catalog
 from kit.errors import nearest
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.rules_blocks import given_weights
+from kit.settings.rules_schedule import own_rates
 
 if TYPE_CHECKING:
     from kit.settings import Settings
@@ -42,8 +43,10 @@ def described(settings: Settings) -> str:
     text = f"optimizer {basic.optimizer_type}" + (f" with {given}" if given else "")
     if steers(settings) == "rate":
         return f"{text}, which chooses its own rate"
-    unet, words = _rates(settings)
     advised = f" (advised: {row.advised_lr:g})" if row.advised_lr else ""
+    if own := own_rates(settings):
+        return f"{text}, rates: {own}{advised}"
+    unet, words = _rates(settings)
     return f"{text}, rates: U-Net {unet:g}, text encoder {words:g}{advised}"
 
 
@@ -79,8 +82,14 @@ def _one_rate(settings: Settings) -> Iterator[str]:
     row, name = row_of(settings), settings.basic.optimizer_type
     if not row.one_rate:
         return
+    own = own_rates(settings)
+    if own and any(len(set(rates)) > 1 for rates in (own.first, own.highest)):
+        yield (
+            f"[basic] lr_scheduler_args: {name} learns every part at one rate; give {own.name} one "
+            "number instead of a list"
+        )
     different = sorted({rate for rate in part_rates(settings).values() if rate})
-    if len(different) > 1:
+    if len(different) > 1 and not own:
         yield (
             f"[basic] text_encoder_lr: {name} learns every part at one rate, but there are "
             f"{' and '.join(f'{rate:g}' for rate in different)}; set unet_lr and text_encoder_lr "
@@ -133,7 +142,8 @@ def _takes_over(settings: Settings) -> Iterator[str]:
 
 
 def _far_from_advised(settings: Settings) -> Iterator[str]:
-    row, rate = row_of(settings), max(_rates(settings))
+    own = own_rates(settings)
+    row, rate = row_of(settings), max(own.highest if own else _rates(settings))
     if not row.advised_lr or steers(settings) == "rate" or not rate:
         return
     if not 1 / FAR <= rate / row.advised_lr <= FAR * 1.001:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kit import catalog
 from kit.settings import rules_blocks, rules_optimizer
 from kit.settings.rules_rates import encoder_learns, part_rates
+from kit.settings.rules_schedule import own_rates
 
 if TYPE_CHECKING:
     from kit.settings import Settings
@@ -76,8 +77,9 @@ def _stop_alone(settings: Settings) -> Iterator[str]:
 
 
 def _shares_of_no_rate(settings: Settings) -> Iterator[str]:
-    """An optimizer that finds its own rates knows of no ratios between them."""
-    if rules_optimizer.steers(settings) != "rate":
+    """An optimizer or a schedule that sets the rates itself knows of no ratios between them."""
+    own = own_rates(settings)
+    if rules_optimizer.steers(settings) != "rate" and not own:
         return
     rates, name = settings.rates, settings.basic.optimizer_type
     given = {
@@ -88,7 +90,9 @@ def _shares_of_no_rate(settings: Settings) -> Iterator[str]:
         ),
     }
     for what in (what for what, is_given in given.items() if is_given):
-        yield f"{what}: no effect, {name} chooses its own rate"
+        yield f"{what}: no effect, " + (
+            f"{own.name} sets one rate for all" if own else f"{name} chooses its own rate"
+        )
 
 
 def _parts_that_do_not_learn(settings: Settings) -> Iterator[str]:

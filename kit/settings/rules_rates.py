@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit import catalog, schedules
-from kit.settings import rules_optimizer
+from kit.settings import rules_optimizer, rules_schedule
 from kit.settings.optimizer_args import parse_optimizer_args
 
 if TYPE_CHECKING:
@@ -54,6 +54,50 @@ def least_share(settings: Settings) -> float:
     """The share of the rate that the schedule ends at, where it ends at one."""
     given = settings.basic.lr_scheduler_min_lr_ratio
     return catalog.SCHEDULES[settings.basic.lr_scheduler].least if given is None else given
+
+
+def start_share(settings: Settings) -> float:
+    """The share of the rate that the warm-up starts from."""
+    from_least = catalog.SCHEDULES[settings.basic.lr_scheduler].warms_up_from_least
+    return least_share(settings) if from_least else 0.0
+
+
+def run_problems(settings: Settings, total: int) -> list[str]:
+    """What the run's steps rule out."""
+    return list(rules_schedule.length_problems(settings, total))
+
+
+def run_notices(settings: Settings, total: int, decay: int) -> Iterator[str]:
+    """What has another effect than it seems, once the run's steps and those of decay are known."""
+    basic = settings.basic
+    own = rules_schedule.own_rates(settings)
+    both_own = basic.unet_lr is not None and basic.text_encoder_lr is not None
+    if both_own and "learning_rate" in settings.changed() and not own:
+        yield (
+            "learning_rate has no effect: unet_lr and text_encoder_lr are both set; blank them "
+            "to use it"
+        )
+    yield from _too_long(settings, total, decay)
+    yield from rules_schedule.length_notices(settings, total)
+
+
+def _too_long(settings: Settings, total: int, decay: int) -> Iterator[str]:
+    """Steps of the schedule that the run does not have."""
+    basic = settings.basic
+    warmup = (basic.lr_warmup_steps or 0) if warms_up(settings) else 0
+    if warmup > total:
+        yield (
+            f"lr_warmup_steps = {warmup} is more than the run's {total} steps: the rate climbs to "
+            "the end and just reaches its full height (sd-scripts would stop below it)"
+        )
+        return
+    decays = basic.lr_scheduler == "warmup_stable_decay" and not basic.lr_scheduler_type
+    if decays and not rules_optimizer.steers(settings) and warmup + decay > total:
+        yield (
+            f"lr_decay_steps: {decay} steps of decay"
+            + (f" and {warmup} of warm-up" if warmup else "")
+            + f" are more than the run's {total}: the rate starts to fall below its full height"
+        )
 
 
 def step_rules(settings: Settings) -> tuple[tuple[float, int | None], ...]:

@@ -92,6 +92,15 @@ def test_loraplus_lets_the_up_parts_learn_faster(asked):
     assert all(not weight.any() for weight in groups["unet plus"][1])  # up parts start as zeros
 
 
+def test_each_parts_own_ratio_counts_more_than_that_of_all(asked):
+    ratios = {"loraplus_unet_lr_ratio": 4, "loraplus_text_encoder_lr_ratio": 8}
+    groups = groups_of(asked(loraplus_lr_ratio=16, unet_lr=1e-3, text_encoder_lr=1e-4, **ratios))
+    rates = {name: rate for name, (rate, _) in groups.items()}
+    assert rates == pytest.approx(
+        {"textencoder": 1e-4, "textencoder plus": 8e-4, "unet": 1e-3, "unet plus": 4e-3}
+    )
+
+
 def test_sdxls_encoders_may_learn_at_two_rates_or_one_alone(asked):
     together = groups_of(asked(model="sdxl"))
     assert list(together) == ["textencoder", "unet"]

@@ -127,6 +127,10 @@ NOTICES = {
         dict(lr_scheduler_args="step_size=3"),
         dict(lr_scheduler_type="StepLR"),
     ],
+    "_sets_rates": [
+        dict(lr_scheduler_type="OneCycleLR", lr_scheduler_args="max_lr=1e-3 total_steps=100"),
+        dict(lr_scheduler_type="CyclicLR", lr_scheduler_args="max_lr=1e-3 base_lr=1e-4"),
+    ],
     "_ends_high": [dict(lr_scheduler="cosine_with_min_lr", lr_scheduler_num_cycles=2)],
     "_other_noise": [dict(multires_noise_iterations=3)],
     "_idle_details": [
