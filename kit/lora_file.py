@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 
 from kit.errors import LoraFileError, ModelError, OutputError
 from kit.modelfile import headers
+from kit.modelfile.pickles import read_tensors
 from kit.runs import write_atomically
 
 if TYPE_CHECKING:
@@ -262,24 +262,12 @@ def _pickle(tensors: dict[str, Tensor]) -> list[bytes | memoryview]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    import torch
-
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its own words advise to run what the file says
-        raise LoraFileError(
-            f"{path} holds more than weights, or is no torch file.",
-            "A pickle can run any code when opened, so only plain weights are read from it.",
-            "Use the .safetensors version of the file.",
-        ) from error
-    except (
-        Exception
-    ) as error:  # broken pickles raise ten kinds of errors, AssertionError among them
+        return read_tensors(path, mapped=False)
+    except ModelError as error:
+        raise LoraFileError(error.found, error.possible, error.do) from error
+    except OSError as error:
         raise _unreadable(path, error) from error
-    while isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    items = found.items() if isinstance(found, dict) else ()
-    return {str(name): value for name, value in items if isinstance(value, torch.Tensor)}
 
 
 def _existing(path: Path) -> Path:
