@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from kit.errors import LoraFileError, ModelError, OutputError
+from kit.exchange import foreign_lora
+from kit.exchange.foreign_tensors import converted
 from kit.modelfile import headers
 from kit.modelfile.pickles import read_tensors
 from kit.runs import write_atomically
@@ -42,7 +44,7 @@ KINDS = {
         "GLoRA": r"(?:[ab][12]|bm)\.weight",
         "full difference": r"diff(?:_b)?",
         "norm": r"[wb]_norm",
-        "": r"alpha|dora_scale|rescale",
+        "": r"alpha|dora_scale|rescale|lora_magnitude_vector(?:\.weight)?",
     }.items()
 }
 # A plain "weight" is iA3's only beside a name that cannot be a base model's.
@@ -132,21 +134,24 @@ def write_lora(
 
 
 def read_lora(path: Path) -> LoraFile:
-    """The tensors and the metadata of a LoRA file.
+    """The tensors, by kohya's names, and the metadata of a LoRA file or a PEFT adapter folder.
 
-    Raises: LoraFileError where it is missing, cut short, or something else than a LoRA.
+    Raises: LoraFileError where it is missing, cut short, something else than a LoRA, or of a layout
+    that cannot be converted exactly.
     """
+    path = foreign_lora.file_of(path)
     if path.suffix.lower() in headers.PICKLES:
         tensors = _read_pickle(_existing(path))
         refuse_others(path, tensors)
-        return LoraFile(tensors, {})
+        return LoraFile(converted(path, tensors, {}), {})
     header = read_header(path)
     from safetensors.torch import load_file
 
     try:
-        return LoraFile(load_file(path), header.metadata)
+        tensors = load_file(path)
     except (SafetensorError, OSError, KeyError) as error:  # KeyError: a dtype that torch has not
         raise _unreadable(path, error) from error
+    return LoraFile(converted(path, tensors, header.metadata), header.metadata)
 
 
 def read_header(path: Path) -> Header:
@@ -180,6 +185,7 @@ def refuse_others(path: Path, names: Collection[str]) -> None:
     """
     if any(split_name(name)[2] for name in names):
         return
+    foreign_lora.refuse_others(path, names)
     held = ", ".join(list(names)[:3]) or "no tensors"
     text = "\n".join(names)
     fitting = (what for what, marks in _OTHERS.items() if any(mark in text for mark in marks))

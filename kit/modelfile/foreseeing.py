@@ -55,7 +55,8 @@ def _refused_weights(text: str) -> str:
         return f" = {text} is not on this machine"
     path = Path(text.strip()).expanduser()
     if path.is_dir():
-        return f" = {text} is a folder, and a LoRA is one file"
+        is_adapter = (path / "adapter_config.json").is_file()  # PEFT's; its layout is told apart
+        return "" if is_adapter else f" = {text} is a folder, and a LoRA is one file"
     if path.suffix.lower() not in SUFFIXES:
         return ""
     try:
