@@ -133,7 +133,10 @@ def recognised(path: Path, shapes: Mapping[str, Shape], metadata: Mapping[str, s
     layout = layouts.most_common(1)[0][0] if layouts else ""
     names = {key: f"{n.module}.{n.role}" if n.layout else key for key, n in parsed.items()}
     extra = {key for key, name in parsed.items() if not name.part or name.role == "scalar"}
-    alphas = _alphas(path, shapes, parsed, metadata)
+    try:
+        alphas = _alphas(path, shapes, parsed, metadata)
+    except (TypeError, ValueError, AttributeError, IndexError, OSError) as error:
+        raise _refusal(path, f"cannot be read: its alphas are damaged ({error})") from error
     kept = {key: name for key, name in names.items() if key not in extra}
     if len(set(kept.values())) < len(kept):
         raise _refusal(path, "names one layer twice, in two layouts")
@@ -260,6 +263,8 @@ def _alpha(path: Path, config: Mapping[str, Any], layer: str, *, rank: int) -> f
     patterns = config.get("alpha_pattern") or {}
     fitting = (value for key, value in patterns.items() if _fits(path, key, layer))
     alpha = float(next(fitting, config.get("lora_alpha", rank)))
+    if not math.isfinite(alpha) or rank < 1:
+        raise ValueError(f"alpha {alpha}, rank {rank}")
     return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
 
 

@@ -375,10 +375,11 @@ def test_rotations_of_other_programs_turn_every_layer_as_there(tmp_path, familie
         torch.testing.assert_close(found[name], delta, rtol=1e-5, atol=2e-6)
 
 
-def test_matrices_that_are_no_rotations_are_refused(tmp_path):
-    save_file(
-        {"lora_unet_x.oft_diag": 2 * torch.eye(4).repeat(2, 1, 1)}, tmp_path / "a.safetensors"
-    )
+@pytest.mark.parametrize(
+    "matrices", [2 * torch.eye(4).repeat(2, 1, 1), torch.ones(2, 3, 4), torch.ones(())]
+)
+def test_matrices_that_are_no_rotations_are_refused(tmp_path, matrices):
+    save_file({"lora_unet_x.oft_diag": matrices}, tmp_path / "a.safetensors")
     with pytest.raises(LoraFileError, match="are no rotations"):
         read_lora(tmp_path / "a.safetensors")
 
@@ -421,6 +422,9 @@ def test_what_cannot_be_converted_is_one_line_that_names_it(tmp_path, words):
         ({"peft_type": "LOHA"}, "of type LOHA"),
         ({"lora_alpha": 2, "alpha_pattern": {"(a+)+b": 3}}, "only plain names are read"),
         ("{", "is damaged"),
+        ({"lora_alpha": "much"}, "alphas are damaged"),
+        ({"lora_alpha": float("nan")}, "alphas are damaged"),
+        ({"alpha_pattern": [1]}, "alphas are damaged"),
     ],
 )
 def test_a_configuration_that_is_not_understood_is_told(tmp_path, contents, words):
