@@ -7,13 +7,16 @@ nowhere.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from kit import readers
 from kit.errors import MissingPackage
 from kit.optimizer_rows import OPTIMIZERS as OPTIMIZERS
 from kit.optimizer_rows import Optimizer as Optimizer
+from kit.readers import MODIFIERS, ReadBy
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Kind:
     uses: tuple[str, ...]
     shapes: str = "kit.tensorshapes:lora"  # which tensors it keeps beside a layer
     needs_even_blocks: bool = False  # its rank is the side of blocks that not every layer has
+    read_by: ReadBy = readers.EVERYWHERE  # which programs read its files
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ _ROTATION = ("network_dim", "conv_dim", *_LYCORIS_SETTINGS, "constraint", "resca
 _PRODUCT = ("use_tucker", "use_scalar", "dora_wd")
 
 
-def _lycoris(code: str, shapes: str, *uses: str, **traits: bool) -> Kind:
+def _lycoris(code: str, shapes: str, *uses: str, **traits: Any) -> Kind:
     shapes = f"kit.tensorshapes:{shapes}"
     uses = (*uses, "LyCORIS_preset")
     return Kind(f"kit.adapters.{code}", "lycoris.kohya", True, uses, shapes, **traits)
@@ -212,6 +216,7 @@ KINDS: dict[str, Kind] = {
         True,
         (*_FACTORED, "use_tucker"),
         "kit.tensorshapes:loha",
+        read_by=readers.LYCORIS,
     ),
     "Kohya LoKr": Kind(
         "kit.adapters.lokr:Lokr",
@@ -219,24 +224,65 @@ KINDS: dict[str, Kind] = {
         True,
         (*_FACTORED, "use_tucker", "factor"),
         "kit.tensorshapes:lokr",
+        read_by=readers.LYCORIS,
     ),
     "LoRA-FA": Kind("kit.adapters.lora:LoraFa", "networks.lora_fa", False, _LORA_SETTINGS),
     "LyCORIS/LoCon": _lycoris(
         "locon:Locon", "lora", *_FACTORED, *_PRODUCT, "bypass_mode", "train_norm"
     ),
-    "LyCORIS/LoHa": _lycoris("loha:Loha", "loha", *_FACTORED, *_PRODUCT, "train_norm"),
-    "LyCORIS/LoKr": _lycoris(
-        "lokr:Lokr", "lokr", *_FACTORED, *_PRODUCT, "factor", "decompose_both", "train_norm"
+    "LyCORIS/LoHa": _lycoris(
+        "loha:Loha", "loha", *_FACTORED, *_PRODUCT, "train_norm", read_by=readers.LYCORIS
     ),
-    "LyCORIS/iA3": _lycoris("direct:Ia3", "ia3", *_LYCORIS_SETTINGS, "train_on_input"),
+    "LyCORIS/LoKr": _lycoris(
+        "lokr:Lokr",
+        "lokr",
+        *_FACTORED,
+        *_PRODUCT,
+        "factor",
+        "decompose_both",
+        "train_norm",
+        read_by=readers.LYCORIS,
+    ),
+    "LyCORIS/iA3": _lycoris(
+        "direct:Ia3", "ia3", *_LYCORIS_SETTINGS, "train_on_input", read_by=readers.IA3
+    ),
     "LyCORIS/DyLoRA": _lycoris(
         "dylora:DyLora", "lora", *_LORA_SETTINGS, *_CONVOLUTIONS, "unit", "train_norm"
     ),
-    "LyCORIS/GLoRA": _lycoris("glora:Glora", "glora", *_FACTORED, "train_norm"),
-    "LyCORIS/Diag-OFT": _lycoris("oft:DiagOft", "oft", *_ROTATION, "train_norm"),
-    "LyCORIS/BOFT": _lycoris("oft:Boft", "boft", *_ROTATION, "train_norm", needs_even_blocks=True),
-    "LyCORIS/Native Fine-Tuning": _lycoris("direct:Full", "full", *_LYCORIS_SETTINGS, "train_norm"),
+    "LyCORIS/GLoRA": _lycoris(
+        "glora:Glora", "glora", *_FACTORED, "train_norm", read_by=readers.GLORA
+    ),
+    "LyCORIS/Diag-OFT": _lycoris(
+        "oft:DiagOft", "oft", *_ROTATION, "train_norm", read_by=readers.ROTATION
+    ),
+    "LyCORIS/BOFT": _lycoris(
+        "oft:Boft",
+        "boft",
+        *_ROTATION,
+        "train_norm",
+        needs_even_blocks=True,
+        read_by=readers.ROTATION,
+    ),
+    "LyCORIS/Native Fine-Tuning": _lycoris(
+        "direct:Full", "full", *_LYCORIS_SETTINGS, "train_norm", read_by=readers.FULL
+    ),
 }
+
+
+def read_by(values: Mapping[str, Any]) -> ReadBy:
+    """Which programs will read a LoRA that is trained with these settings, by name."""
+    name = values["LoRA_type"]
+    row = KINDS[name]
+    return row.read_by.with_(
+        *(
+            each.read_by
+            for each in MODIFIERS
+            if each.setting in row.uses
+            and values.get(each.setting)
+            and (not each.kinds or name in each.kinds)
+            and (not each.beside or values.get(each.beside))
+        )
+    )
 
 
 def _sampler(name: str, **options: Any) -> Sampler:

@@ -14,6 +14,7 @@ from kit.adapters.network import Network, attach, parts_of
 from kit.devices import DTYPES
 from kit.errors import SettingsError
 from kit.families import Family
+from kit.families.placing import placed
 from kit.optim import Learning, make_learning
 from kit.planning import Plan
 from kit.settings import Settings, rules_memory
@@ -32,7 +33,8 @@ def attached_network(plan: Plan, family: Family) -> Network:
     learns = frozenset(part for part in parts_of(family) if asked[part] > 0)
     start = None
     if settings.network_weights:
-        start = lora_file.read_lora(Path(settings.network_weights).expanduser()).tensors
+        path = Path(settings.network_weights.strip()).expanduser()
+        start = placed(lora_file.read_lora(path).tensors, family)
     network = attach(
         settings,
         family,

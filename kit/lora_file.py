@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from kit.errors import LoraFileError, ModelError, OutputError
+from kit.exchange import foreign_lora
+from kit.exchange.foreign_tensors import converted
 from kit.modelfile import headers
+from kit.modelfile.pickles import read_tensors
 from kit.runs import write_atomically
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ KINDS = {
         "GLoRA": r"(?:[ab][12]|bm)\.weight",
         "full difference": r"diff(?:_b)?",
         "norm": r"[wb]_norm",
-        "": r"alpha|dora_scale|rescale",
+        "": r"alpha|dora_scale|rescale|lora_magnitude_vector(?:\.weight)?",
     }.items()
 }
 # A plain "weight" is iA3's only beside a name that cannot be a base model's.
@@ -132,21 +134,24 @@ def write_lora(
 
 
 def read_lora(path: Path) -> LoraFile:
-    """The tensors and the metadata of a LoRA file.
+    """The tensors, by kohya's names, and the metadata of a LoRA file or a PEFT adapter folder.
 
-    Raises: LoraFileError where it is missing, cut short, or something else than a LoRA.
+    Raises: LoraFileError where it is missing, cut short, something else than a LoRA, or of a layout
+    that cannot be converted exactly.
     """
+    path = foreign_lora.file_of(path)
     if path.suffix.lower() in headers.PICKLES:
         tensors = _read_pickle(_existing(path))
         refuse_others(path, tensors)
-        return LoraFile(tensors, {})
+        return LoraFile(converted(path, tensors, {}), {})
     header = read_header(path)
     from safetensors.torch import load_file
 
     try:
-        return LoraFile(load_file(path), header.metadata)
+        tensors = load_file(path)
     except (SafetensorError, OSError, KeyError) as error:  # KeyError: a dtype that torch has not
         raise _unreadable(path, error) from error
+    return LoraFile(converted(path, tensors, header.metadata), header.metadata)
 
 
 def read_header(path: Path) -> Header:
@@ -180,6 +185,7 @@ def refuse_others(path: Path, names: Collection[str]) -> None:
     """
     if any(split_name(name)[2] for name in names):
         return
+    foreign_lora.refuse_others(path, names)
     held = ", ".join(list(names)[:3]) or "no tensors"
     text = "\n".join(names)
     fitting = (what for what, marks in _OTHERS.items() if any(mark in text for mark in marks))
@@ -262,24 +268,12 @@ def _pickle(tensors: dict[str, Tensor]) -> list[bytes | memoryview]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    import torch
-
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its own words advise to run what the file says
-        raise LoraFileError(
-            f"{path} holds more than weights, or is no torch file.",
-            "A pickle can run any code when opened, so only plain weights are read from it.",
-            "Use the .safetensors version of the file.",
-        ) from error
-    except (
-        Exception
-    ) as error:  # broken pickles raise ten kinds of errors, AssertionError among them
+        return read_tensors(path, mapped=False)
+    except ModelError as error:
+        raise LoraFileError(error.found, error.possible, error.do) from error
+    except OSError as error:
         raise _unreadable(path, error) from error
-    while isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    items = found.items() if isinstance(found, dict) else ()
-    return {str(name): value for name, value in items if isinstance(value, torch.Tensor)}
 
 
 def _existing(path: Path) -> Path:

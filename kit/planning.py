@@ -23,6 +23,7 @@ from kit.dataset.listing import scan_folders, scan_subsets
 from kit.dataset.unread import unread_notices
 from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
+from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
 from kit.identity import fingerprint
 from kit.modelfile.foreseeing import foreseen_refusals
@@ -198,6 +199,8 @@ class Plan:
             yield f"the text encoder learns until step {self.text_encoder_stop}"
         yield rules_optimizer.described(self.settings)
         yield f"seed {self.seed}, LoRA {self.run.kept_in / self.run.file('').name}"
+        read_by = catalog.read_by(self.settings.flat()).sentence
+        yield f"LoRA type {self.settings.network.LoRA_type}: {read_by}"
         if self.run.home:
             yield f"works in {self.run.output_dir}, copied to {self.run.home} as it goes"
         for name in rules_logs.loggers(self.settings):
@@ -346,6 +349,7 @@ def _noticed(
     if not settings.model.pretrained_model_name_or_path:
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
     yield from foreseen_refusals(settings)
+    yield from foreseen_conversion(settings)
     if run.renamed_from:
         yield (
             f"{run.renamed_from} is already there and is not overwritten: this run is named "

@@ -171,20 +171,6 @@ def test_a_ckpt_is_looked_into_whether_zip_or_old_format(tmp_path):
         assert detect(path) == ModelFile(path, False, "sd2", None, False)
 
 
-def test_a_pickle_that_could_run_code_is_not_opened(tmp_path):
-    import torch
-
-    class Harmful:
-        def __reduce__(self):
-            return Path.touch, (tmp_path / "touched",)
-
-    path = tmp_path / "harmful.ckpt"
-    torch.save({"state_dict": Harmful()}, path)
-    with pytest.raises(ModelError, match="holds more than weights"):
-        detect(path)
-    assert not (tmp_path / "touched").exists()
-
-
 @pytest.mark.parametrize("contents", [b"", b"PK\x03\x04" + bytes(50), b"nothing"])
 def test_a_broken_ckpt_is_refused(tmp_path, contents):
     path = tmp_path / "broken.ckpt"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from kit.families.sdxl import StableDiffusionXL
 from kit.modelfile import ModelFile, locate_vae
 from kit.modelfile.detecting import INPAINTING, PLAIN
 from kit.modelfile.parts import Weights, choose_weights
+from kit.modelfile.pickles import read_tensors
 
 CONFIGS = Path(__file__).with_name("configs")
 ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it
@@ -240,11 +240,7 @@ def _open(path: Path, *, mapped: bool) -> dict[str, Tensor]:
     """All tensors of a file, mapped from disk if that is wanted and the format allows it."""
     if path.suffix.lower() == ".safetensors":
         return safetensors.torch.load_file(path) if mapped else _read_whole(path)
-    mapped = mapped and zipfile.is_zipfile(path)  # not of torch < 1.6, which wrote no zips
-    contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    while isinstance(contents.get("state_dict"), dict):
-        contents = contents["state_dict"]
-    return {name: tensor for name, tensor in contents.items() if isinstance(tensor, Tensor)}
+    return read_tensors(path, mapped=mapped)
 
 
 def _read_whole(path: Path) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@
     check_claims(...)     ->  notices       v2, v_parameterization and sdxl against the file
     check_inpainting(...)                   train_inpainting against the file
 
-torch is imported only to look into a .ckpt.
+torch is not imported, but for the values of a torch file's tensors.
 """
 
 from kit.modelfile.claims import check_claims, check_inpainting, decide_prediction

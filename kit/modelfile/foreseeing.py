@@ -1,7 +1,6 @@
 """What of the base model and the other files a training would refuse, told in the plan already.
 
-Files on this machine are looked at, and nothing is fetched; a .ckpt is left to the training,
-because looking into it takes torch.
+Files on this machine are looked at, and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from kit.errors import ModelError
 from kit.modelfile.claims import check_claims, check_inpainting
 from kit.modelfile.detecting import ModelFile, detect
-from kit.modelfile.headers import PICKLES, read_header
+from kit.modelfile.headers import SUFFIXES, read_header
 from kit.settings import Settings
 
 ON_THE_HUB = re.compile(r"https?://\S+|[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
@@ -41,8 +40,8 @@ def found_model(name_or_path: str) -> ModelFile | ModelError | None:
     """The model at a path here, what is wrong with it, or None where it is no path here."""
     path = Path(name_or_path.strip()).expanduser()
     try:
-        if not name_or_path.strip() or not path.exists() or path.suffix.lower() in PICKLES:
-            return None  # looking into a pickle needs torch, and that takes seconds
+        if not name_or_path.strip() or not path.exists():
+            return None
         return _detected(path, path.stat().st_mtime_ns)
     except OSError:  # longer than a path may be, or not to be read
         return None
@@ -56,8 +55,9 @@ def _refused_weights(text: str) -> str:
         return f" = {text} is not on this machine"
     path = Path(text.strip()).expanduser()
     if path.is_dir():
-        return f" = {text} is a folder, and a LoRA is one file"
-    if path.suffix.lower() != ".safetensors":
+        is_adapter = (path / "adapter_config.json").is_file()  # PEFT's; its layout is told apart
+        return "" if is_adapter else f" = {text} is a folder, and a LoRA is one file"
+    if path.suffix.lower() not in SUFFIXES:
         return ""
     try:
         read_header(path)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from kit.errors import ModelError
+from kit.modelfile.pickles import state_of
 
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library itself
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -28,7 +27,9 @@ class Header:
 def read_header(path: Path) -> Header:
     """Names and shapes of a .safetensors or torch file.
 
-    Raises: ModelError where it is cut short, no file of weights, or a pickle that could run code.
+    A torch file is a pickle, of which nothing is run; see `kit.modelfile.pickles`.
+
+    Raises: ModelError where it is cut short, or no file of weights.
     """
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
@@ -66,37 +67,7 @@ def _read_safetensors(path: Path) -> Header:
 
 
 def _read_pickle(path: Path) -> Header:
-    import torch  # late: a door that opens at once has no need for it
-
-    try:
-        contents = torch.load(
-            path,
-            map_location="cpu",
-            weights_only=True,
-            mmap=zipfile.is_zipfile(path),  # files of torch < 1.6 are no zip and cannot be mapped
-        )
-    except UnpicklingError as error:
-        if "Unsupported" not in str(error):
-            raise _unreadable(path, error) from error
-        raise ModelError(
-            f"{path} holds more than weights.",
-            "A pickle can run any code when opened, so only plain weights are read from it.",
-            "Use the model's .safetensors version, or convert it with a tool you trust.",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise _unreadable(path, error) from error
-    while isinstance(contents, dict) and isinstance(contents.get("state_dict"), dict):
-        contents = contents["state_dict"]
-    tensors = contents.items() if isinstance(contents, dict) else ()
-    return Header({k: tuple(v.shape) for k, v in tensors if isinstance(v, torch.Tensor)})
-
-
-def _unreadable(path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"{path} is damaged, or no file of weights ({type(error).__name__}).",
-        "A download that broke off looks like this.",
-        "Fetch the file again.",
-    )
+    return Header({name: stored.shape for name, stored in state_of(path).items()})
 
 
 def _cut_short(path: Path, size: int, promised: int | None = None) -> ModelError:

@@ -19,19 +19,20 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
-from kit import catalog
+from kit import catalog, readers
 from kit.errors import LoraFileError
+from kit.exchange import foreign_lora
 from kit.lora_file import Entry, Header, read_header, split_name
 from kit.metadata import V_ARCHITECTURES
 from kit.modelfile.headers import PICKLES
 
-# A part's label, and how its modules begin in the spelling of kohya, PEFT and diffusers.
-PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "unet": ("U-Net", ("lora_unet_", "oft_unet_", "unet.", "diffusion_model.")),
-    "te": ("text encoder", ("lora_te_", "text_encoder.")),
-    "te1": ("text encoder 1", ("lora_te1_", "text_encoder_1.")),
-    "te2": ("text encoder 2", ("lora_te2_", "text_encoder_2.")),
-    "other": ("rest", ("",)),
+# A part's label, and how its modules begin with kohya.
+PARTS: dict[str, tuple[str, str]] = {
+    "unet": ("U-Net", "lora_unet_"),
+    "te": ("text encoder", "lora_te_"),
+    "te1": ("text encoder 1", "lora_te1_"),
+    "te2": ("text encoder 2", "lora_te2_"),
+    "other": ("rest", ""),
 }
 # What is told of the metadata: a label, and a sentence whose gaps are keys; without any, no line.
 TOLD = {
@@ -50,6 +51,19 @@ TOLD = {
     "seed": "{ss_seed}",
     "made": "{modelspec.date} with {modelspec.implementation_version}",
 }
+# Who reads what, by the kinds of KINDS in kit.lora_file, and by single tensors.
+READ_BY = {
+    "LoRA": readers.EVERYWHERE,
+    "LoHa": readers.LYCORIS,
+    "LoKr": readers.LYCORIS,
+    "OFT": readers.ROTATION,
+    "GLoRA": readers.GLORA,
+    "full difference": readers.FULL,
+    "norm": readers.LYCORIS,
+    "IA3": readers.IA3,
+}
+READ_BY_ROLE = {"lora_mid.weight": readers.LYCORIS, "lokr_t2": readers.TUCKER_LOKR}
+BLOCK_SIDES = 3  # of Diag-OFT's blocks; BOFT's have stages, too
 UNTOLD = ("", "None", "IsADirectory", "NOFILE")  # the last two: a base that had no hash
 # The tensors whose first side is the rank; the last side of FULL_ROLES is as wide as the layer.
 FULL_ROLES = ("lora_down", "lora_A", "lora.down", "lora_linear_layer.down", "hada_w1_b")
@@ -85,12 +99,14 @@ def inspect(path: Path) -> dict[str, Any]:
 
     Raises: LoraFileError where it is a pickle, missing, cut short, or something else than a LoRA.
     """
+    path = foreign_lora.file_of(path)
     _refuse_pickles(path)
     header = read_header(path)
-    modules = _modules(header)
+    found = _recognised(path, header)
+    modules = _modules(header, found.names)
     try:
         with path.open("rb", buffering=0) as file:
-            alphas = _alphas(file, header, modules)
+            alphas = [*_alphas(file, header, modules), *found.alphas.values()]
             file.seek(header.start)
             computed = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -102,7 +118,9 @@ def inspect(path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "tensors": len(header.entries),
         "dtypes": _counted(entry.dtype for entry in header.entries.values()),
+        "layout": found.layout or "kohya",
         "kind": _kind(modules.values()),
+        "read_by": "" if found.layout else _read_by(modules.values(), alphas),
         "family": _family(modules, header.metadata),
         "parts": {part: count for part in PARTS if (count := parts[part])},
         "ranks": _counted(m.rank for m in modules.values() if m.rank is not None),
@@ -113,7 +131,10 @@ def inspect(path: Path) -> dict[str, Any]:
             "computed": computed,
             "matches": None if stored is None else stored == computed,
         },
-        "notices": list(_notices(modules, header.metadata, stored not in (None, computed))),
+        "notices": [
+            *found.left,
+            *_notices(modules, header.metadata, stored not in (None, computed), found.alphas),
+        ],
         "metadata": header.metadata,
         "shapes": {name: [e.dtype, list(e.shape)] for name, e in header.entries.items()},
     }
@@ -129,10 +150,23 @@ def _refuse_pickles(path: Path) -> None:
         )
 
 
-def _modules(header: Header) -> dict[str, _Module]:
+def _recognised(path: Path, header: Header) -> foreign_lora.Found:
+    """Its layout; one that cannot be converted is looked at as it is."""
+    try:
+        shapes = {name: entry.shape for name, entry in header.entries.items()}
+        return foreign_lora.recognised(path, shapes, header.metadata)
+    except LoraFileError as error:
+        names = {name: name for name in header.entries}
+        return foreign_lora.Found("another program", names, left=(error.found,))
+
+
+def _modules(header: Header, names: Mapping[str, str]) -> dict[str, _Module]:
+    """By kohya's names; what is left out belongs to none."""
     modules: dict[str, _Module] = {}
     for name, entry in header.entries.items():
-        module, role, kind = split_name(name)
+        if name not in names:
+            continue
+        module, role, kind = split_name(names[name])
         found = modules.setdefault(module or name, _Module())
         found.roles[role] = entry
         if kind:
@@ -173,8 +207,24 @@ def _kind(modules: Collection[_Module]) -> str:
     return " + ".join(names) + (" with DoRA" if decomposed else "")
 
 
+def _read_by(modules: Collection[_Module], alphas: Collection[float]) -> str:
+    """Which programs read it, by what it holds; a sentence."""
+    kinds = {kind for module in modules for kind in module.kinds}
+    roles = {role: entry.shape for module in modules for role, entry in module.roles.items()}
+    rows = [READ_BY[kind] for kind in sorted(kinds)]
+    rows += [row for role, row in READ_BY_ROLE.items() if role in roles]
+    if magnitudes := [m.roles["dora_scale"].shape for m in modules if "dora_scale" in m.roles]:
+        of_outputs = any(shape[:1] != (1,) for shape in magnitudes)
+        rows.append(readers.DORA_OF_OUTPUTS if of_outputs else readers.DORA)
+    if len(roles.get("oft_blocks", ())) == BLOCK_SIDES and "rescale" in roles:
+        rows.append(readers.RESCALED_OFT)
+    if "OFT" in kinds and any(alphas):
+        rows.append(readers.LIMITED_OFT)
+    return readers.EVERYWHERE.with_(*rows).sentence
+
+
 def _part(module: str) -> str:
-    return next(part for part, (_, starts) in PARTS.items() if module.startswith(starts))
+    return next(part for part, (_, start) in PARTS.items() if module.startswith(start))
 
 
 def _family(modules: Mapping[str, _Module], metadata: Mapping[str, str]) -> str | None:
@@ -202,7 +252,10 @@ def _claimed(metadata: Mapping[str, str]) -> str | None:
 
 
 def _notices(
-    modules: Mapping[str, _Module], metadata: Mapping[str, str], changed: bool
+    modules: Mapping[str, _Module],
+    metadata: Mapping[str, str],
+    changed: bool,
+    alphas: Collection[str],
 ) -> Iterator[str]:
     family, claimed = _family(modules, metadata), _claimed(metadata)
     if family and claimed and family != claimed:
@@ -220,7 +273,11 @@ def _notices(
     unknown = [name for name, module in modules.items() if not module.kinds]
     if unknown:
         yield f"{len(unknown)} tensors belong to no adapter, e.g. {unknown[0]}"
-    without = [n for n, m in modules.items() if m.kinds & {"LoRA"} and "alpha" not in m.roles]
+    without = [
+        name
+        for name, module in modules.items()
+        if module.kinds & {"LoRA"} and "alpha" not in module.roles and name not in alphas
+    ]
     if without:
         yield f"{len(without)} modules have no alpha, which means alpha = rank, e.g. {without[0]}"
 
@@ -241,7 +298,8 @@ def _headline(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _table(report: Mapping[str, Any]) -> Iterator[str]:
     parts = (f"{count} in the {PARTS[part][0]}" for part, count in report["parts"].items())
-    rows = {"modules": ", ".join(parts)}
+    rows = {"layout": report["layout"], "modules": ", ".join(parts)}
+    rows["read by"] = report["read_by"]
     rows["rank"] = _frequencies(report["ranks"], unit=" modules")
     rows["alpha"] = _frequencies(report["alphas"], unit=" modules")
     rows["stored as"] = _frequencies(report["dtypes"], unit=" tensors")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kit import planning
+from kit import catalog, planning
 from kit.errors import KitError, SettingsError
 from kit.settings import Settings, declarations
 from kit.settings.checks import problems
@@ -142,7 +142,10 @@ class Form(Shown):
         wrong = texts.by_setting(found, self.fields)
         family = family_of(settings) if settings else ""
         idle = idle_settings(values, family)
-        notes = {MODEL: model_line(str(values[MODEL]))}
+        notes = {
+            MODEL: model_line(str(values[MODEL])),
+            "LoRA_type": f"{catalog.read_by(values).sentence}.",
+        }
         if settings and family:
             notes["resolution"] = size_note(
                 settings.images.size, family, settings.model.pretrained_model_name_or_path

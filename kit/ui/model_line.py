@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from kit import catalog
 from kit.errors import ModelError
 from kit.modelfile import ModelFile
 from kit.modelfile.foreseeing import found_model
-from kit.modelfile.headers import PICKLES
 from kit.settings import Settings
 
 SMALL = 0.6  # of the pixels that a family was made for; below, pictures suffer
@@ -69,16 +67,7 @@ def _own_side(found: ModelFile | ModelError | None) -> int:
 
 
 def _not_here(text: str) -> str:
-    if text.lower().endswith(PICKLES) and _is_file(text):
-        return "A pickle: what it holds is read when you press Train. A .safetensors is safer."
     is_repository = text.count("/") == 1 and not text.startswith((".", "/", "~"))
     if is_repository or text.startswith("https://huggingface.co/"):
         return "Not on this machine: it is looked for on the Hugging Face Hub when you press Train."
     return "There is no such file or folder on this machine."
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).expanduser().is_file()
-    except OSError:  # longer than a path may be
-        return False

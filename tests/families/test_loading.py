@@ -76,6 +76,18 @@ def test_a_single_file_says_the_same_as_its_folder(key, suffix, folders, tiny_co
     assert_same(load(single), load(detect(folders[key])))
 
 
+class ModelCheckpoint:
+    """What a trainer leaves in its checkpoints."""
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_checkpoint_with_callbacks_is_loaded(key, folders, tiny_configs, tmp_path):
+    path, weights = tmp_path / "model.ckpt", single_file_weights(folders[key])
+    callbacks = {ModelCheckpoint: ModelCheckpoint()}
+    torch.save({"state_dict": weights, "callbacks": callbacks}, path)
+    assert_same(load(detect(path)), load(detect(folders[key])))
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_diffusers_reads_the_single_files_of_these_tests(key, folders, tmp_path):
     path = write_single_file(folders[key], tmp_path / "model.safetensors")

@@ -206,6 +206,7 @@ NOTICES = {
         dict(save_last_n_steps_state=1),
         dict(save_state=True, save_state_on_train_end=True),
     ],
+    "_bf16_of_other_formulas": [dict(LoRA_type="LyCORIS/LoKr", save_precision="bf16")],
     "_two_starts": [dict(resume="x", network_weights="a.safetensors")],
     "_cost_of_base_precision": [
         dict(base_precision="int8"),

@@ -72,6 +72,11 @@ def single_file_weights(folder: Path) -> Weights:
     return {name: tensor.contiguous() for name, tensor in out.items()}
 
 
+def ldm_path(folder: Path, path: str) -> str:
+    """A U-Net layer's path in LDM's layout."""
+    return _unet_name(f"{path}.weight", _levels_with_attention(folder)).removesuffix(".weight")
+
+
 def write_single_file(folder: Path, path: Path, *, markers: tuple[str, ...] = ()) -> Path:
     """The same as one .safetensors or .ckpt; markers are "v_pred" and "ztsnr"."""
     weights = single_file_weights(folder) | {name: torch.zeros(0) for name in markers}

@@ -4,6 +4,7 @@ from kit import catalog, demo
 from kit.presets import presets
 from kit.ui import Form
 from kit.ui.model_line import family_of, model_line
+from tests.support.ldm import write_single_file
 
 
 def test_a_model_that_is_here_is_told_with_family_and_prediction():
@@ -28,9 +29,11 @@ def test_a_file_that_is_no_base_model_is_told_as_what_it_is(tmp_path):
     assert "not a diffusers model" in model_line(str(tmp_path / "unet"))
 
 
-def test_a_pickle_is_not_opened_while_one_types(tmp_path):
+def test_a_torch_file_is_told_as_others_are(tmp_path):
     (tmp_path / "model.ckpt").write_bytes(b"whatever")
-    assert "A pickle" in model_line(str(tmp_path / "model.ckpt"))
+    assert "is damaged, or no file of weights" in model_line(str(tmp_path / "model.ckpt"))
+    path = write_single_file(demo.BASE, tmp_path / "base.ckpt")
+    assert model_line(str(path)).startswith("Found: Stable Diffusion 1.x")
 
 
 def test_the_family_greys_what_belongs_to_others():
