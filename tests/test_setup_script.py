@@ -48,7 +48,9 @@ class Box:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(0o755)
 
-    def run(self, *words, version="3.12", torch="2.6.0", system="free", pip_status="0", peft="", **signs):
+    def run(
+        self, *words, version="3.12", torch="2.6.0", system="free", pip_status="0", peft="", **signs
+    ):
         self.log.write_text("")
         environment = {
             "PATH": f"{self.programs}:{os.environ['PATH']}",

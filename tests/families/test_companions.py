@@ -35,7 +35,7 @@ def test_an_old_peft_is_named_by_the_command_and_by_the_door(old_peft, tmp_path)
     for told in (door.stdout, command.stderr):
         assert "because peft 0.17.1 does not: cannot import name 'HybridCache'" in told
         assert "pip install --upgrade peft; then restart the kernel" in told
-    assert command.returncode == 1
+    assert command.returncode == 2
 
 
 def test_a_package_that_is_not_there_is_named():
