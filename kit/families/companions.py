@@ -15,7 +15,7 @@ MODELS = (
 
 
 def load_models() -> None:
-    """Import diffusers' models, to which an old neighbour is fatal: PEFT 0.17 beside transformers 5.
+    """Import diffusers' models. An old neighbour is fatal to them: PEFT 0.17 beside transformers 5.
 
     diffusers imports PEFT wherever it is installed, and tells a failure as a RuntimeError without a
     remedy.
