@@ -278,8 +278,28 @@ is_fresh() {
     [ -f "$mark" ] && [ -x "$python" ] && [ "$(<"$mark")" = "$2" ]
 }
 
+# The version of a PEFT that is too old, or nothing. LoRA Kit does without PEFT, but diffusers imports
+# the one it finds, and before 0.18 that fails beside transformers 5.
+old_peft() {
+    "$python" -P -c '
+import re
+from importlib import metadata
+try:
+    peft = metadata.version("peft")
+except metadata.PackageNotFoundError:
+    peft = ""
+if peft and [int(number) for number in re.findall(r"\d+", peft)[:2]] < [0, 18]:
+    print(peft)
+'
+}
+
 # Tries the installation, then marks it as done.
 finish() {
+    local peft
+    peft=$(old_peft)
+    [ -z "$peft" ] || fail "PEFT $peft, which is installed here, does not load beside transformers 5," \
+        "and diffusers, which imports it, not either. Bring it up to date, then run this again:" \
+        "$python -m pip install --upgrade 'peft>=0.18'"
     "$python" -P -c '
 import platform, sys, torch, kit
 gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no NVIDIA GPU in use"

@@ -16,6 +16,7 @@ case "$*" in
     *'sep="."'*) echo "$STAND_IN_VERSION" ;;
     *'sys.version_info < (3, 11)'*) [ "$STAND_IN_VERSION" != 3.10 ] ;;
     *'print(sys.executable)'*) echo "$0" ;;
+    *'version("peft")'*) printf "$STAND_IN_PEFT" ;;
     '-P -') printf "$STAND_IN_TORCH\n$STAND_IN_SYSTEM\nnone\n" ;;
     '-P - '*) echo "torch==2.6.0" ;;
     '-m venv '*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
@@ -47,7 +48,9 @@ class Box:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(0o755)
 
-    def run(self, *words, version="3.12", torch="2.6.0", system="free", pip_status="0", **signs):
+    def run(
+        self, *words, version="3.12", torch="2.6.0", system="free", pip_status="0", peft="", **signs
+    ):
         self.log.write_text("")
         environment = {
             "PATH": f"{self.programs}:{os.environ['PATH']}",
@@ -57,6 +60,7 @@ class Box:
             "STAND_IN_TORCH": torch,
             "STAND_IN_SYSTEM": system,
             "STAND_IN_PIP_STATUS": pip_status,
+            "STAND_IN_PEFT": peft,
             **signs,
         }
         return subprocess.run(
@@ -204,3 +208,35 @@ def test_a_pillow_below_the_floor_is_not_held(tmp_path, version, held):
         ["bash", "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == held
+
+
+def test_an_old_peft_is_told_with_what_to_do_and_nothing_is_called_ready(box):
+    run = box.run("setup", peft="0.17.1")
+    assert run.returncode == 1
+    assert "PEFT 0.17.1, which is installed here, does not load" in run.stderr
+    assert "-m pip install --upgrade 'peft>=0.18'" in run.stderr
+    assert not list(box.project.rglob("*.mark"))
+
+
+@pytest.mark.parametrize(
+    ("version", "told"), [("", ""), ("0.9.0", "0.9.0"), ("0.17.1", "0.17.1"), ("0.18.0", "")]
+)
+def test_which_peft_is_too_old(tmp_path, version, told):
+    if version:
+        info = tmp_path / f"peft-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: peft\nVersion: {version}\n")
+    script = (ROOT / "colab_setup.sh").read_text("utf-8")
+    begin = script.index("old_peft() {")
+    function = script[begin : script.index("\n}\n", begin) + 3]
+    # Isolated from what is installed here: only the folder above is looked into.
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" -S "$@"\n')
+    stand_in.chmod(0o755)
+    run = subprocess.run(
+        ["bash", "-c", f'python="{stand_in}"\n{function}old_peft'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == told

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from kit.families.companions import load_models
+
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 # diffusers imports bitsandbytes, which tells CPU users of an optional kernel that nobody misses.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+load_models()
 
 
 class Prediction(StrEnum):

@@ -63,7 +63,7 @@ def fill(module: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None
         for name, tensor in module.state_dict().items()
     }
     module.load_state_dict(weights, assign=True)
-    # A state dict leaves out what is not saved: CLIP's position_ids, which .to(dtype) spares.
+    # A state dict leaves out what is not saved: CLIP's position_ids.
     module.to(device).requires_grad_(False).eval()
 
 

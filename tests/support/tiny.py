@@ -7,6 +7,7 @@ the widths. The two encoders of SDXL differ in width, as the real ones do.
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -105,22 +106,20 @@ def write_tiny(
     real layout, for tests of everything but names; inpainting: its U-Net reads 9 channels.
     """
     is_xl = family == "sdxl"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel(
-                **_UNETS[family] | (_THIN[family] if thin else {}),
-                in_channels=9 if inpainting else 4,
-            ),
-            "vae": build_vae(0.13025 if is_xl else 0.18215),
-            "text_encoder": CLIPTextModel(
-                text_config(48, 2, "gelu") if family == "sd2" else text_config(32, 3, "quick_gelu")
-            ),
-        }
-        if is_xl:
-            parts["text_encoder_2"] = CLIPTextModelWithProjection(text_config(48, 3, "gelu"))
-        for module in parts.values():
-            _spread(module)
+    parts: dict[str, Any] = {
+        "unet": UNet2DConditionModel(
+            **_UNETS[family] | (_THIN[family] if thin else {}),
+            in_channels=9 if inpainting else 4,
+        ),
+        "vae": build_vae(0.13025 if is_xl else 0.18215),
+        "text_encoder": CLIPTextModel(
+            text_config(48, 2, "gelu") if family == "sd2" else text_config(32, 3, "quick_gelu")
+        ),
+    }
+    if is_xl:
+        parts["text_encoder_2"] = CLIPTextModelWithProjection(text_config(48, 3, "gelu"))
+    for name, module in parts.items():
+        draw_weights(module, f"{seed} {name}")
     parts["scheduler"] = _scheduler(family, predicts, zero_snr)
     pads = {"tokenizer": "!" if family == "sd2" else END, "tokenizer_2": "!"}
     for name in ("tokenizer", "tokenizer_2") if is_xl else ("tokenizer",):
@@ -131,11 +130,22 @@ def write_tiny(
     return folder
 
 
-def _spread(module: torch.nn.Module) -> None:
-    """Biases and norms away from 0 and 1, so that mixing them up shows."""
+def draw_weights(module: torch.nn.Module, seed: str) -> None:
+    """Every weight from the seed and its own name: the libraries' drawing differs by version.
+
+    As wide as the libraries draw them, but biases and norms lie away from 0 and 1, so that mixing
+    them up shows.
+    """
     for name, weight in module.named_parameters():
+        draw = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         if weight.ndim == 1:
-            torch.nn.init.normal_(weight, mean=float("norm" in name and "weight" in name), std=0.1)
+            mean = float("norm" in name and "weight" in name)
+            torch.nn.init.normal_(weight, mean=mean, std=0.1, generator=draw)
+        elif "embedding." in name:
+            torch.nn.init.normal_(weight, std=0.02, generator=draw)
+        else:
+            most = weight[0].numel() ** -0.5
+            torch.nn.init.uniform_(weight, -most, most, generator=draw)
 
 
 def _scheduler(family: str, predicts: str, zero_snr: bool) -> Any:

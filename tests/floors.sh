@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The tests with the oldest versions that pyproject.toml allows, all at once; torch is today's.
+#
+#   bash tests/floors.sh               the part that meets the libraries (CI): nothing slow
+#   bash tests/floors.sh WORDS ...     pytest with these words instead, e.g. `tests` for the whole suite
+#
+# KIT_FLOORS=/a/folder keeps the environment for the next time; else it is made anew and deleted.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly TORCH="torch==2.13.0" CPU_INDEX="https://download.pytorch.org/whl/cpu"
+# Where a library's own behaviour reaches the product: models, optimizers, files, curves, a run.
+readonly PART="tests/test_catalog.py tests/test_lora_file.py tests/test_loggers.py tests/test_optim.py
+    tests/test_sinks.py tests/test_training.py tests/families"
+
+folder=${KIT_FLOORS:-}
+if [ -z "$folder" ]; then
+    folder=$(mktemp -d "${TMPDIR:-/tmp}/kit-floors.XXXXXX")
+    trap 'rm -rf -- "$folder"' EXIT
+fi
+python="$folder/bin/python"
+mark="$folder/floors.mark"
+wanted=$(cksum <pyproject.toml)
+
+if [ ! -f "$mark" ] || [ "$(<"$mark")" != "$wanted" ]; then
+    "${KIT_PYTHON:-python3}" -m venv --clear "$folder"
+    pip() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; }
+    pip uv
+    # uv only chooses the versions. torch is left out, whose build depends on the machine.
+    echo "torch ; python_version < '3'" >"$folder/no_torch.txt"
+    "$folder/bin/uv" pip compile --quiet --no-annotate --no-header --extra dev \
+        --resolution lowest-direct --override "$folder/no_torch.txt" \
+        --python "$python" pyproject.toml -o "$folder/floors.txt"
+    # As set-up does: pip itself would try for minutes where that index does not answer.
+    if "$python" -c "import urllib.request as r; r.urlopen('$CPU_INDEX/torch/', timeout=5)" 2>/dev/null; then
+        pip --index-url "$CPU_INDEX" "$TORCH"
+    fi
+    pip "$TORCH" -r "$folder/floors.txt"
+    echo "$wanted" >"$mark"
+fi
+grep -iE '^(accelerate|bitsandbytes|diffusers|matplotlib|numpy|peft|pillow|pydantic|transformers)==' \
+    "$folder/floors.txt"
+
+if [ $# -eq 0 ]; then
+    # shellcheck disable=SC2086  # a list of words
+    set -- $PART -m "not slow and not browser and not gpu"
+fi
+PYTHONPATH=$PWD "$python" -m pytest -q "$@"
