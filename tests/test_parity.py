@@ -110,7 +110,7 @@ def replay(shop, case, losses, *, gathered=1, sdxl=False):
     ours = []
     for first in range(0, len(losses), gathered):
         window = range(first, min(first + gathered, len(losses)))
-        got, _ = shop.learn((recorded(inputs, i, sdxl=sdxl) for i in window), count=gathered)
+        got, _ = shop.learn((recorded(inputs, i, sdxl=sdxl) for i in window), count=len(window))
         ours += got
     error = size = 0.0
     for key, value in shop.network.tensors().items():
