@@ -21,7 +21,8 @@ def main() -> int:
     """Run what the arguments ask for; the exit status."""
     asked = _arguments()
     numbers = {str(number) for number in asked.only}
-    mutations = [row for row in LISTED if not numbers or row.name.split()[0] in numbers]
+    listed = () if asked.generated else LISTED
+    mutations = [row for row in listed if not numbers or row.name.split()[0] in numbers]
     if wrong := list(_wrong_texts(mutations)):
         print(*wrong, "Mend these rows of tests/mutants/listed.py.", sep="\n")
         return 2
@@ -42,6 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="numbers of the list, no sample")
     parser.add_argument("--sample", type=int, default=40, help="generated faults, at most")
+    parser.add_argument("--generated", action="store_true", help="the sample alone")
     parser.add_argument("--seed", type=int, default=9, help="of the sample")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--check", action="store_true", help="list the faults, run nothing")

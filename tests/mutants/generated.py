@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.mutants.listed import Mutation
@@ -96,7 +96,9 @@ def _places(tree: ast.AST, starts: list[int], text: str) -> Iterator[tuple[str, 
     yield from visit(tree, "module")
 
 
-def _changes(node: ast.AST, span, text: str) -> Iterator[tuple[int, int, str]]:  # type: ignore[no-untyped-def]
+def _changes(
+    node: ast.AST, span: Callable[[ast.expr], tuple[int, int]], text: str
+) -> Iterator[tuple[int, int, str]]:
     """The faults of one node."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         start, end = span(node)
@@ -106,7 +108,8 @@ def _changes(node: ast.AST, span, text: str) -> Iterator[tuple[int, int, str]]: 
     elif isinstance(node, ast.BinOp):
         yield from _operator(node.op, span(node.left)[1], span(node.right)[0], text)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield span(node)[0], span(node.operand)[0], ""
+        start = span(node)[0]
+        yield start, start + len("not "), ""  # brackets behind it stay
 
 
 def _operator(kind: ast.AST, start: int, end: int, text: str) -> Iterator[tuple[int, int, str]]:

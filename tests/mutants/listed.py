@@ -120,8 +120,8 @@ LISTED = (
     Mutation(
         "17 resume: schedule not restored",
         "kit/checkpoint.py",
-        'self.learning.schedule.load_state_dict(state["schedule"])\n',
-        "",
+        'self.learning.schedule.load_state_dict(state["schedule"])',
+        "pass",
     ),
     Mutation(
         "18 resume: dropout address differs after resume",

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,9 @@ def judged(tree: Path, mutation: Mutation) -> Outcome:
         path.write_text(text, "utf-8")
 
 
-def judged_all(mutations: list[Mutation], folder: Path, *, jobs: int, tell) -> list[Outcome]:  # type: ignore[no-untyped-def]
+def judged_all(
+    mutations: list[Mutation], folder: Path, *, jobs: int, tell: Callable[[Outcome], None]
+) -> list[Outcome]:
     """All faults, in as many trees as there are jobs; `tell` hears of each as it is known."""
     trees: Queue[Path] = Queue()
     for number in range(jobs):
