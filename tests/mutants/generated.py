@@ -33,7 +33,9 @@ NUMERIC = (
     "kit/settings/rules_parts.py",
     "kit/settings/rules_rates.py",
 )
-COMPARED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
+# Turned round: a bound that is shifted changes nothing between fractions, and between whole numbers
+# the changed constants shift it.
+COMPARED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
     ast.Add: "+", ast.Sub: "-",
