@@ -25,7 +25,7 @@ PLANS = ("tests/test_planning.py", "tests/test_optim.py")
 # Module -> the test files that matter, the fast ones first.
 MATTERS: dict[str, tuple[str, ...]] = {
     "kit/schedules.py": ("tests/test_optim.py", COMMANDS),
-    "kit/planning.py": (*PLANS, COMMANDS, "tests/effects/test_every_setting.py"),
+    "kit/planning.py": (*PLANS, COMMANDS, "tests/test_training.py"),
     "kit/losses.py": ("tests/test_losses.py", BY_HAND[0]),
     "kit/diffusion.py": ("tests/test_diffusion.py", *BY_HAND),
     "kit/feeding.py": ("tests/test_feeding.py", *BY_HAND, "tests/test_training.py"),
