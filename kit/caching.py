@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from kit.dataset.batches import Use
 from kit.dataset.buckets import Size, crop_conditions
 from kit.dataset.captions import cached_captions
-from kit.dataset.masks import NO_MASKS, MaskFolder, mask_files, mask_of
 from kit.dataset.pixels import (
     alone_if_large,
     cut_offset,
@@ -37,6 +36,7 @@ from kit.errors import DatasetError
 from kit.events import Cached, Event
 from kit.families import Family, Tokens, Words
 from kit.inpainting import Surroundings
+from kit.masking import Masks
 from kit.planning import Plan
 from kit.prefetching import Ahead
 from kit.settings import rules_memory
@@ -95,7 +95,7 @@ class Encoder:
 
     def __init__(self, plan: Plan, family: Family) -> None:
         self.plan, self.family = plan, family
-        self._masks: dict[str, MaskFolder] = {}
+        self.masks = Masks(plan)
         workers = plan.settings.machine.max_data_loader_n_workers
         self.pictures: Ahead[_Cut, np.ndarray] = Ahead(self._prepared, workers=workers)
 
@@ -139,27 +139,7 @@ class Encoder:
 
     def mask(self, cut: _Cut) -> Tensor | None:
         """The weights of this cut's places, shape (h, w), where masks are used."""
-        settings, image = self.plan.settings_of(cut.image), self.plan.images[cut.image]
-        noise = settings.noise
-        if image.is_reg or not (noise.masked_loss or noise.alpha_mask):
-            return None
-        place = self.plan.fits[cut.image]
-        weights_hw = mask_of(
-            image.path,
-            place,
-            cut.offset,
-            flipped=cut.flipped,
-            masks=self._mask_files(settings.folders.conditioning_data_dir),
-            alpha=noise.alpha_mask,
-        )
-        return None if weights_hw is None else torch.from_numpy(weights_hw)
-
-    def _mask_files(self, folder: str) -> MaskFolder:
-        if not (folder and self.plan.settings.noise.masked_loss):
-            return NO_MASKS
-        if folder not in self._masks:
-            self._masks[folder] = mask_files(folder)
-        return self._masks[folder]
+        return self.masks.of(cut.image, cut.offset, flipped=cut.flipped)
 
     def pixels(self, cut: _Cut) -> Tensor:
         """The picture of this cut, from -1 to 1, shape 3 H W."""
@@ -168,9 +148,10 @@ class Encoder:
 
     def _prepared(self, cut: _Cut) -> np.ndarray:
         """Pixels from 0 to 255 in the shape H W 3: a function of the cut alone."""
-        image, place = self.plan.images[cut.image], self.plan.fits[cut.image]
+        image, is_masked = self.plan.images[cut.image], self.masks.is_alpha(cut.image)
+        place = self.plan.fits[cut.image]
         with alone_if_large(image.width * image.height):
-            picture = open_upright(image.path)
+            picture = open_upright(image.path, on_white=not is_masked)
             pixels_HW3 = prepared(picture, place, cut.offset, flipped=cut.flipped)
         return recoloured(pixels_HW3, cut.hue, cut.gamma)
 
@@ -238,7 +219,7 @@ def cache_latents(plan: Plan, encoder: Encoder) -> Generator[Event, None, Latent
     settings = plan.settings
     cuts = list(_cuts(plan))
     shelf = Shelf(folder_of(plan) / "latents") if settings.memory.cache_latents_to_disk else None
-    keys = _latent_keys(plan, cuts, encoder.family.vae) if shelf else {}
+    keys = _latent_keys(encoder, cuts) if shelf else {}
     found: dict[_Cut, dict[str, Tensor]] = {}
     for cut, key in keys.items():
         if shelf and (tensors := shelf.get(key, "mean", "logvar")):
@@ -285,7 +266,8 @@ def _grouped(plan: Plan, cuts: Iterable[_Cut], most: int) -> Iterator[list[_Cut]
         yield from (group[start : start + most] for start in range(0, len(group), most))
 
 
-def _latent_keys(plan: Plan, cuts: Sequence[_Cut], vae: Any) -> dict[_Cut, str]:
+def _latent_keys(encoder: Encoder, cuts: Sequence[_Cut]) -> dict[_Cut, str]:
+    plan, vae = encoder.plan, encoder.family.vae
     hashes, model = hashes_of(plan), plan.settings.model
     source = model.vae or model.pretrained_model_name_or_path
     made_by = hashes.of(f"vae of {source} {vae.dtype}", lambda: weights_hash([vae]))
@@ -293,7 +275,8 @@ def _latent_keys(plan: Plan, cuts: Sequence[_Cut], vae: Any) -> dict[_Cut, str]:
     for cut in cuts:
         path, place = plan.images[cut.image].path, plan.fits[cut.image]
         picture = hashes.of(f"image {path}", partial(file_hash, path))
-        parts = (place.resized, place.bucket, cut.offset, cut.flipped)
+        parts = [place.resized, place.bucket, cut.offset, cut.flipped]
+        parts += ["colours beneath alpha"] if encoder.masks.is_alpha(cut.image) else []
         keys[cut] = Shelf.key("latent", picture, *parts, made_by)
     hashes.keep()
     return keys

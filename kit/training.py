@@ -82,9 +82,7 @@ def _step(plan: Plan, shop: Workshop, step: int) -> Stepped:
     """One step of the optimizer, and what it came to."""
     began, rates = time.monotonic(), shop.begin(step)
     given = rates_of(shop.learning)
-    losses, norm = shop.learn(
-        shop.feed.window(step), count=plan.settings.basic.gradient_accumulation_steps
-    )
+    losses, norm = shop.learn(shop.feed.window(step), count=len(plan.window(step)))
     shop.losses.add(losses)
     return Stepped(
         step=step,

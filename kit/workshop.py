@@ -85,6 +85,9 @@ class Workshop:
     def learn(self, batches: Iterable[Batch], *, count: int) -> tuple[list[float], float]:
         """One optimizer step from `count` batches: their losses, and the gradient's norm.
 
+        The gradient is the batches' mean. An epoch's last window may be short: `count` is its own
+        length, so that its batches move the weights as far as those of a full one.
+
         Raises: Diverged where a loss is not finite; the weights are then those of the step before.
         """
         told = []

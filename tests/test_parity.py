@@ -3,11 +3,9 @@
 import pytest
 import torch
 
-from kit import planning
-from kit.feeding import Batch
 from kit.settings import Settings
-from kit.workshop import prepare
 from tests.support.parity import SD1, SDXL, arrays, unpack, write_tiny_sdxl
+from tests.support.replay import replay, shop_for
 
 LOSS_TOLERANCE = 1e-4  # relative
 UPDATE_TOLERANCE = 1e-3  # relative L2 of the whole update
@@ -72,72 +70,23 @@ def workshop(tmp_path, model, changes):
             "output_dir": str(tmp_path / "out"),
         }
     )
-    ready = prepare(planning.plan(settings))
-    while True:
-        try:
-            next(ready)
-        except StopIteration as end:
-            return end.value
-
-
-def recorded(inputs, number, *, sdxl):
-    tokens = [inputs[f"input_ids_{number}"]]
-    if sdxl:
-        tokens.append(inputs[f"input_ids2_{number}"])
-    return Batch(
-        latents_BChw=inputs[f"latents_{number}"],
-        noise_BChw=inputs[f"noise_{number}"],
-        t_B=inputs[f"timesteps_{number}"],
-        weight_B=torch.ones(len(inputs[f"timesteps_{number}"])),  # no regularisation images
-        tokens=tuple(tokens),
-        words=None,
-        sizes_B6=inputs[f"time_ids_{number}"] if sdxl else None,
-        number=number,
-    )
-
-
-def replay(shop, case, losses, *, gathered=1, sdxl=False):
-    """Feed the recorded batches; returns our losses and the relative error of the update."""
-    lora, inputs = arrays(f"{case}_lora"), arrays(f"{case}_batches")
-    start = {key.removeprefix("init/"): value for key, value in lora.items() if "init/" in key}
-    own = shop.network.tensors()
-    assert {key: tuple(value.shape) for key, value in own.items()} == {
-        key: tuple(value.shape) for key, value in start.items()
-    }
-    with torch.no_grad():
-        for key, value in own.items():
-            value.copy_(start[key])  # the same memory as the network's own weights
-    ours = []
-    for first in range(0, len(losses), gathered):
-        window = range(first, min(first + gathered, len(losses)))
-        got, _ = shop.learn((recorded(inputs, i, sdxl=sdxl) for i in window), count=gathered)
-        ours += got
-    error = size = 0.0
-    for key, value in shop.network.tensors().items():
-        if key.endswith(".alpha"):
-            continue
-        stored = lora.get(f"final/{key}")
-        update = (lora[f"delta/{key}"] if stored is None else stored - start[key]).double()
-        error += (value.double() - start[key].double() - update).square().sum().item()
-        size += update.square().sum().item()
-    return ours, (error / size) ** 0.5
+    return shop_for(settings)
 
 
 @pytest.mark.parametrize(("case", "changes"), [("tiny1", TINY1), ("tiny2", TINY2)])
 def test_a_recorded_sd1_training_ends_with_the_same_weights(tmp_path, case, changes):
     shop = workshop(tmp_path, unpack("tiny-sd15", tmp_path) / "tiny-sd15", changes)
-    losses = SD1[case]["losses"]
-    gathered = changes.get("gradient_accumulation_steps", 1)
-    ours, error = replay(shop, case, losses, gathered=gathered)
-    assert ours == pytest.approx(losses, rel=LOSS_TOLERANCE)
-    assert error < UPDATE_TOLERANCE
+    check(replay(shop, case, len(SD1[case]["losses"])), SD1[case]["losses"])
 
 
 def test_a_recorded_sdxl_training_ends_with_the_same_weights(tmp_path):
     shop = workshop(tmp_path, write_tiny_sdxl(tmp_path / "tiny-sdxl"), TINYXL)
-    ours, error = replay(shop, "tinyxl", SDXL["losses"], sdxl=True)
-    assert ours == pytest.approx(SDXL["losses"], rel=LOSS_TOLERANCE)
-    assert error < UPDATE_TOLERANCE
+    check(replay(shop, "tinyxl", len(SDXL["losses"])), SDXL["losses"])
+
+
+def check(ours, losses):
+    assert ours.losses == pytest.approx(losses, rel=LOSS_TOLERANCE)
+    assert ours.error < UPDATE_TOLERANCE
 
 
 def test_our_own_latents_of_an_image_are_the_references(tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,6 +26,12 @@ WRITTEN_BY = {
     "dora_scale": "LyCORIS/LoCon",
     "lora_up.weight": "Standard, Kohya LoCon or LyCORIS/LoCon",
 }
+
+# LyCORIS 3.2's preset full adapts these too, under the names of diffusers or of Stability's code.
+OUTSIDE_BLOCKS = re.compile(
+    r"lora_unet_(conv_(in|out)|(time|add)_embedding_linear_\d|time_embed_\d|label_emb_\d_\d"
+    r"|input_blocks_0_0|out_2)"
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ def start_from(
     Raises: LoraFileError where the file has modules without a place, or of another size.
     """
     if unknown := [name for name in entries if name not in adapters]:
+        if outside := [name for name in unknown if OUTSIDE_BLOCKS.fullmatch(name)]:
+            raise _adapts_outside_blocks(outside)
         raise LoraFileError(
             f"network_weights holds {len(unknown)} modules that LoRA_type = {lora_type} has no "
             f"place for on this base model, e.g. {unknown[0]}.",
@@ -108,3 +117,14 @@ def start_from(
             "Turn dim_from_weights on, or set network_dim (and conv_dim) and the type's own "
             "settings to the file's.",
         )
+
+
+def _adapts_outside_blocks(names: Sequence[str]) -> LoraFileError:
+    """Going on without them would lose in silence what they learned."""
+    return LoraFileError(
+        f"network_weights adapts {len(names)} layers outside the U-Net's blocks "
+        f"({', '.join(sorted(names))}), as LyCORIS's own preset full does; none of them can be "
+        "trained here.",
+        "LoRA Kit adapts the layers inside blocks; samplers read such a file as it is.",
+        "Go on from a file without these modules, or train on with LyCORIS.",
+    )

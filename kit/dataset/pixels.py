@@ -40,8 +40,11 @@ def alone_if_large(pixels: int) -> AbstractContextManager[object]:
     return _large_one if pixels > LARGE else nullcontext()
 
 
-def open_upright(path: Path) -> Image.Image:
+def open_upright(path: Path, *, on_white: bool = True) -> Image.Image:
     """The picture as seen: EXIF orientation applied, transparency composed on white, RGB.
+
+    on_white: False keeps the colours that lie beneath the transparency, for a picture whose alpha
+    is a mask: what it leaves out is still seen, and not learned.
 
     Raises: DatasetError where the file cannot be decoded.
     """
@@ -52,7 +55,8 @@ def open_upright(path: Path) -> Image.Image:
             # damaged ones.
             turn = UPRIGHT.get(orientation_of(file))
             image = _in_bytes(file)
-            return _on_white(image if turn is None else image.transpose(turn))
+            image = image if turn is None else image.transpose(turn)
+            return _on_white(image) if on_white else image.convert("RGBA").convert("RGB")
     except UNREADABLE as error:
         raise DatasetError(
             f"The image {path} cannot be read: {error}",

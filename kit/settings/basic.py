@@ -48,7 +48,7 @@ class Basic(Section, box="Parameters / Basic"):
         "Gradient accumulate steps",
         "Batches gathered before one update: acts like a batch that many times larger, in the "
         "memory of "
-        "one. An epoch's last, shorter group still makes a step.",
+        "one. An epoch's last, shorter group still makes a step, of the mean of its own batches.",
         between=(1, 1024),
         box="Parameters / Advanced",
     )

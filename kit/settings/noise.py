@@ -72,7 +72,8 @@ class Noise(Section, box="Parameters / Advanced"):
     alpha_mask: bool = setting(
         False,
         "Alpha mask",
-        "Takes each image's transparency as its mask: what is transparent is not learned. An image "
+        "Takes each image's transparency as its mask: what is transparent is not learned, and the "
+        "colours beneath it are seen as they are (without Alpha mask they become white). An image "
         "without transparency is learned whole.",
         gui=None,
     )

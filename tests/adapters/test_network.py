@@ -378,6 +378,21 @@ def test_modules_without_a_place_are_refused(hang, file):
         hang(NetworkSettings(dim_from_weights=True), start=stray)
 
 
+OUTSIDE = ("conv_in", "conv_out", "time_embedding_linear_1", "time_embedding_linear_2")
+OF_SDXL = ("add_embedding_linear_1", "time_embed_0", "label_emb_0_2", "input_blocks_0_0", "out_2")
+
+
+@pytest.mark.parametrize("names", [OUTSIDE, OF_SDXL, ("conv_in",)])
+@pytest.mark.parametrize("from_file", [False, True])
+def test_layers_outside_blocks_which_lycoris_full_adapts_are_told(hang, file, names, from_file):
+    settings = NetworkSettings(**RANKS, LoRA_type="Kohya LoCon", dim_from_weights=from_file)
+    more = {f"lora_unet_{name}.lora_{way}.weight": torch.ones(4, 4) for name in names
+            for way in ("down", "up")}  # fmt: skip
+    with pytest.raises(LoraFileError, match=f"adapts {len(names)} layers outside .*full") as error:
+        hang(settings, start=file | more)
+    assert all(f"lora_unet_{name}" in str(error.value) for name in names)
+
+
 @pytest.mark.parametrize("role", ["hada_w1_a", "dora_scale", "lora_mid.weight"])
 def test_other_kinds_of_files_are_refused_rather_than_half_read(hang, file, role):
     name = "lora_unet_mid_block_attentions_0_proj_in"

@@ -60,8 +60,7 @@ def weights(stage: Stage, settings: Settings) -> Any:
     """The LoRA after the first steps."""
     with stage.shop(settings) as shop:
         for step in range(1, STEPS + 1):
-            gathered = settings.basic.gradient_accumulation_steps
-            shop.learn(shop.feed.window(step), count=gathered)
+            shop.learn(shop.feed.window(step), count=len(shop.plan.window(step)))
         return shop.network.tensors()
 
 

@@ -1,0 +1,101 @@
+"""How much a setting drops, limits or measures: the amount, counted, not only a change."""
+
+import pytest
+import torch
+
+from kit import catalog
+from kit.settings.prompts import Prompt
+from tests.effects.stage import BASE
+
+KINDS = [name for name, row in catalog.KINDS.items() if "network_dropout" in row.uses]
+ALL_RANKS = {"network_dim": 4, "unit": 4}  # DyLoRA draws how many it uses
+SIZES = {
+    "Kohya DyLoRA": ALL_RANKS,
+    "LyCORIS/DyLoRA": ALL_RANKS,
+    "LyCORIS/BOFT": {"network_dim": 16},
+}
+LINEAR = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+CALLS, IMAGES = 80, 50
+
+
+def woken(shop):
+    """One adapter of a linear layer, its layer, and inputs; every number of its change shows."""
+    adapter = dict(shop.network.named())[LINEAR]
+    layer = shop.network._layers[LINEAR].module
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in adapter.parameters():
+            weight.normal_(generator=draws)
+        if hasattr(adapter, "lora_up"):  # its ranks, one by one, in the first outputs
+            adapter.lora_up.weight.copy_(torch.eye(*adapter.lora_up.weight.shape))
+    return adapter, layer, torch.randn(IMAGES, 4, layer.in_features, generator=draws)
+
+
+def shown(adapter, change):
+    """The part of a change in which ranks, or else outputs, show one by one."""
+    return change[..., : adapter.rank] if hasattr(adapter, "lora_up") else change
+
+
+@pytest.mark.parametrize("rate", [0.3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropouts_drop_their_share(stage, kind, rate):
+    for name in ("network_dropout", "rank_dropout", "module_dropout"):
+        if name not in catalog.KINDS[kind].uses:
+            continue
+        size = {"LoRA_type": kind, **SIZES.get(kind, {"network_dim": 4}), name: rate}
+        with stage.shop(stage.settings({**BASE, **size})) as shop, torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            adapter, layer, inputs = woken(shop)
+            assert dropped(name, adapter, layer, inputs) == pytest.approx(rate, abs=0.05)
+
+
+@torch.no_grad()
+def dropped(name, adapter, layer, inputs):
+    """The share of changes, or of single values or ranks of them, that are left out."""
+    whole = layer(inputs)
+    if name == "module_dropout":
+        adapter.multiplier = 0.0
+        bare = layer(inputs[:1])
+        adapter.multiplier = 1.0
+        calls = [layer(inputs[:1]) for _ in range(6 * CALLS)]
+        return sum(torch.equal(out, bare) for out in calls) / len(calls)
+    outs = [shown(adapter, adapter.change(inputs, whole)) for _ in range(CALLS)]
+    return torch.stack([(out == 0).float().mean() for out in outs]).mean().item()
+
+
+def test_scale_weight_norms_leaves_no_change_longer_than_it_says(stage):
+    limit = 0.002
+    with stage.shop(stage.settings({**BASE, "scale_weight_norms": limit})) as shop:
+        for step in range(1, 4):
+            shop.learn(shop.feed.window(step), count=1)
+        norms = [adapter.delta().norm().item() for _, adapter in shop.network.named()]
+    assert max(norms) == pytest.approx(limit, rel=1e-3)
+    assert sum(norm > 0.99 * limit for norm in norms) > 3
+
+
+def test_max_grad_norm_is_the_length_that_is_left(stage):
+    with stage.shop(stage.settings({**BASE, "max_grad_norm": 1e-4})) as shop:
+        shop.loss(shop.feed.batch(0)).backward()
+        assert shop._clip() > 1e-3
+        weights = [w for group in shop.learning.optimizer.param_groups for w in group["params"]]
+        slopes = [w.grad for w in weights if w.grad is not None]
+        assert sum(float(s.square().sum()) for s in slopes) ** 0.5 == pytest.approx(1e-4, rel=0.02)
+
+
+def test_sdxl_is_told_the_height_and_the_width_of_a_sample(stage, monkeypatch):
+    asked = stage.settings({**BASE, "pretrained_model_name_or_path": "@shared/models/sdxl"})
+    with stage.shop(asked) as shop:
+        told = []
+        predict = type(shop.family).predict
+
+        def noted(family, latents, t, words, sizes_B6):
+            told.append((tuple(latents.shape[2:]), sizes_B6.tolist()))
+            return predict(family, latents, t, words, sizes_B6)
+
+        monkeypatch.setattr(type(shop.family), "predict", noted)
+        shop.artist.draw(Prompt("a cat", steps=2, scale=1.0), size=(128, 64), seed=1)
+    factor = 2 ** (len(shop.family.vae.config.block_out_channels) - 1)
+    assert told
+    for sides, sizes in told:
+        assert sides == (64 // factor, 128 // factor)
+        assert sizes == [[64, 128, 0, 0, 64, 128]]

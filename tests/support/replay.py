@@ -1,0 +1,97 @@
+"""Recorded trainings of the reference, fed to the product batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kit import planning
+from kit.feeding import Batch
+from kit.settings import Settings
+from kit.workshop import Workshop, prepare
+from tests.support.parity import arrays
+from tests.support.parts import outcome
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay came to."""
+
+    losses: list[float]  # of every batch
+    rates: list[dict[str, float]]  # of every step, by group
+    norms: list[float]  # of every step's gradient, before it is clipped
+    error: float  # relative L2 of the whole update
+
+
+def shop_for(settings: Settings) -> Workshop:
+    """A workshop, ready to learn."""
+    shop, _ = outcome(prepare(planning.plan(settings)))
+    return shop
+
+
+def recorded(inputs: Mapping[str, Tensor], number: int) -> Batch:
+    """A batch as it was recorded: latents, noise, timesteps, tokens, weights, masks."""
+
+    def found(name: str) -> Any:
+        return inputs.get(f"{name}_{number}")
+
+    t_B, noise, seen, masks = (found(n) for n in ("timesteps", "noise", "noise_seen", "masks"))
+    weights, token_weights = found("loss_weights"), found("token_weights")
+    second = found("input_ids2")
+    latents = found("latents")
+    return Batch(
+        latents_BChw=latents,
+        noise_BChw=noise,
+        disturbance_BChw=None if seen is None else seen - noise,
+        t_B=t_B,
+        weight_B=torch.ones(len(t_B)) if weights is None else weights,
+        mask_B1hw=None if masks is None else _averaged(masks, latents.shape[2:]),
+        tokens=(found("input_ids"),) if second is None else (found("input_ids"), second),
+        token_weights=None if token_weights is None else (token_weights,),
+        words=None,
+        sizes_B6=found("time_ids"),
+        number=number,
+    )
+
+
+def _averaged(masks_BHW: Tensor, sides: torch.Size) -> Tensor:
+    """Masks of pixels, averaged down to the latent's size."""
+    return torch.nn.functional.interpolate(masks_BHW[:, None], size=tuple(sides), mode="area")
+
+
+def replay(shop: Workshop, case: str, count: int) -> Replayed:
+    """Feed the first `count` recorded batches, in the windows that the plan makes."""
+    lora, inputs = arrays(f"{case}_lora"), arrays(f"{case}_batches")
+    start = {key.removeprefix("init/"): value for key, value in lora.items() if "init/" in key}
+    own = shop.network.tensors()
+    assert {key: tuple(value.shape) for key, value in own.items()} == {
+        key: tuple(value.shape) for key, value in start.items()
+    }
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(start[key])  # the same memory as the network's own weights
+    losses, rates, norms = [], [], []
+    gathered = shop.plan.settings.basic.gradient_accumulation_steps
+    for step, first in enumerate(range(0, count, gathered), 1):
+        window = range(first, min(first + gathered, count))
+        rates.append(shop.begin(step))
+        told, norm = shop.learn((recorded(inputs, i) for i in window), count=len(window))
+        losses += told
+        norms.append(norm)
+    return Replayed(losses, rates, norms, _update_error(shop, lora, start))
+
+
+def _update_error(shop: Workshop, lora: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
+    error = size = 0.0
+    for key, value in shop.network.tensors().items():
+        if key.endswith(".alpha"):
+            continue
+        stored = lora.get(f"final/{key}")
+        update = (lora[f"delta/{key}"] if stored is None else stored - start[key]).double()
+        error += (value.double() - start[key].double() - update).square().sum().item()
+        size += update.square().sum().item()
+    return (error / size) ** 0.5
