@@ -184,7 +184,7 @@ _LORA_SETTINGS = (*_RANK, *_DROPOUTS, "scale_weight_norms", *_FILE_SETTINGS)
 _LYCORIS_SETTINGS = (*_DROPOUTS, "rank_dropout_scale", *_FILE_SETTINGS)
 _FACTORED = (*_RANK, *_CONVOLUTIONS, *_LYCORIS_SETTINGS, "scale_weight_norms")
 _ROTATION = ("network_dim", "conv_dim", *_LYCORIS_SETTINGS, "constraint", "rescaled")
-_PRODUCT = ("use_tucker", "use_scalar", "dora_wd")
+_PRODUCT = ("use_tucker", "use_scalar", "dora_wd", "wd_on_output")
 
 
 def _lycoris(code: str, shapes: str, *uses: str, **traits: bool) -> Kind:

@@ -139,6 +139,7 @@ def _tensors(settings: Settings, shape: LayerShape, rank: int) -> list[tuple[int
     asked: dict[str, Any] = {
         "use_tucker": network.use_tucker,
         "dora_wd": network.dora_wd,
+        "wd_on_output": network.wd_on_output,
         "factor": network.factor,
         "decompose_both": network.decompose_both,
         "rescaled": network.rescaled,

@@ -24,7 +24,7 @@ from kit.adapters.base import (
 )
 from kit.adapters.factored import Factored
 from kit.adapters.formula import tucker
-from kit.tensorshapes import Shapes
+from kit.tensorshapes import Shape, Shapes
 
 
 def lokr_delta(small_PS: Tensor, large: Tensor) -> Tensor:
@@ -63,6 +63,7 @@ class Lokr(Factored):
         decompose_both: bool = False,
         use_tucker: bool = False,
         dora_wd: bool = False,
+        wd_on_output: bool = False,
         rs_lora: bool = False,
         found: Shapes | None = None,
         **options: Any,
@@ -79,6 +80,7 @@ class Lokr(Factored):
             decompose_both=decompose_both,
             use_tucker=use_tucker,
             dora_wd=dora_wd,
+            wd_on_output=wd_on_output,
         )
         whole = _is_whole(shapes)
         if whole and not found:
@@ -90,8 +92,13 @@ class Lokr(Factored):
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module; of whole factors, whose rank nobody divides by, 1."""
-        low = shapes.get("lokr_w2_b") or shapes.get("lokr_w1_b")
-        return low[0] if low else 1
+        low = next((role for role in ("lokr_w2_b", "lokr_w1_b") if role in shapes), None)
+        return tensorshapes.side(shapes, low) if low else 1
+
+    @classmethod
+    def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
+        """Factors as large as the file's."""
+        return tensorshapes.lokr_like(weight, found)
 
     def file_scale(self, alpha: float) -> float:
         """Readers ignore the alpha of whole factors."""

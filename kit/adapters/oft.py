@@ -18,13 +18,14 @@ from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Start,
+    number_in,
     ones,
     weight_shape,
     without_bias,
     zeros,
 )
 from kit.adapters.formula import Formula
-from kit.tensorshapes import Shapes
+from kit.tensorshapes import Shape, Shapes
 
 BLOCKS, RESCALE = "oft_blocks", "rescale"
 
@@ -101,12 +102,25 @@ class Rotation(Formula):
     @staticmethod
     def options_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """What files call alpha is the constraint."""
-        return {"constrain": float(tensors.get("alpha", 0.0))}
+        return {"constrain": number_in(tensors, "alpha")}
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The side of a block."""
-        return shapes[BLOCKS][-1]
+        return tensorshapes.side(shapes, BLOCKS, -1)
+
+    @classmethod
+    def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
+        """Blocks of the file's side that together are as wide as the layer's outputs."""
+        weight, side = weight_shape(layer), cls.rank_of(found)
+        own = cls.blocks_like(weight[0], side, found[BLOCKS])
+        rescaled = tensorshapes.rescale(weight, RESCALE in found)
+        return tensorshapes.matched(found, {BLOCKS: own, **rescaled})
+
+    @classmethod
+    def blocks_like(cls, outputs: int, side: int, found: Shape) -> Shape:
+        """The shape of all blocks of this side."""
+        return (outputs // side, side, side)
 
     @abstractmethod
     def turn(self, values: Tensor) -> Tensor:
@@ -135,7 +149,7 @@ class Rotation(Formula):
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """The file's own constraint is applied to its blocks; ours acts from here on."""
         super().take(tensors)
-        limit = float(tensors["alpha"]) if "alpha" in tensors else 0.0
+        limit = number_in(tensors, "alpha")
         blocks = self.part(BLOCKS)
         skew = blocks - blocks.transpose(-1, -2)
         blocks.copy_(_limited(skew, limit * weight_shape(self.layer)[0]) / 2)
@@ -169,6 +183,17 @@ class Boft(Rotation):
     """OFT whose blocks mix ever farther outputs from stage to stage."""
 
     SIDES = 4
+
+    @classmethod
+    def blocks_like(cls, outputs: int, side: int, found: Shape) -> Shape:
+        """The same for as many stages as the file has.
+
+        Raises: ValueError where the outputs cannot be divided so.
+        """
+        stages, count = found[0], outputs // side
+        if side % 2 or not stages or count % 2 ** (stages - 1):
+            raise ValueError(f"{outputs} outputs in {stages} stages of blocks of {side}")
+        return (stages, *super().blocks_like(outputs, side, found))
 
     def __init__(
         self,

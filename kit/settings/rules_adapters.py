@@ -102,5 +102,18 @@ def _dropouts_that_are_off(settings: Settings) -> Iterator[str]:
             yield f"{name} has no effect: rank_dropout is 0"
 
 
+def _axis_without_dora(settings: Settings) -> Iterator[str]:
+    network = settings.network
+    uses = catalog.KINDS[network.LoRA_type].uses
+    if network.wd_on_output and "wd_on_output" in uses and not network.dora_wd:
+        yield "wd_on_output has no effect: dora_wd is off"
+
+
 PROBLEMS = (_unit, _blocks_that_do_not_fit, _preset)
-NOTICES = (_unread, _sides_of_a_preset, _sizes_of_a_file, _dropouts_that_are_off)
+NOTICES = (
+    _unread,
+    _sides_of_a_preset,
+    _sizes_of_a_file,
+    _dropouts_that_are_off,
+    _axis_without_dora,
+)

@@ -57,6 +57,7 @@ def theirs(kind, layer, changes, tensors):
     options = {name: changes[name] for name in SAME_NAME if name in changes}
     options.setdefault("constraint", 0.0)
     options |= {"weight_decompose": changes.get("dora_wd", False)}
+    options |= {"wd_on_out": changes.get("wd_on_output", False)}
     options |= {"train_on_input": changes.get("train_on_input", True)}
     module = THEIRS[kind]("name", layer, 1.0, changes.get("network_dim", 4), 2.0, **options)
     own = dict(module.named_parameters()) | dict(module.named_buffers())

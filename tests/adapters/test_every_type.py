@@ -27,6 +27,7 @@ WAYS = {
     "use_tucker": {"use_tucker": True},
     "use_scalar": {"use_scalar": True},
     "dora_wd": {"dora_wd": True},
+    "dora_wd on outputs": {"dora_wd": True, "wd_on_output": True},
     "decompose_both": {"decompose_both": True, "factor": 4, "network_dim": 1},
     "factor": {"factor": 2},
     "whole factors": {"factor": 4, "network_dim": 100},
