@@ -26,6 +26,7 @@ from kit.exchange.additional import with_additional
 from kit.hosts import host
 from kit.identity import fingerprint
 from kit.modelfile.foreseeing import foreseen_refusals
+from kit.modelfile.magnitudes import follow_file
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
 from kit.settings import Settings, rules_logs, rules_optimizer, rules_rates
@@ -252,6 +253,7 @@ def plan(settings: Settings) -> Plan:
     settings, wrong, overridden = with_additional(settings)
     if wrong:
         raise SettingsError([*wrong, *problems(settings)])
+    settings, of_file = follow_file(settings)
     subsets = read_subsets(settings)
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
@@ -292,6 +294,7 @@ def plan(settings: Settings) -> Plan:
         notices=(
             *dataset.notices,
             *overridden,
+            *of_file,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
             *_noticed(settings, dataset.images, fits, run),
         ),

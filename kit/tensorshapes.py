@@ -9,6 +9,7 @@ Source: https://github.com/KohakuBlueleaf/LyCORIS (file format).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -178,6 +179,17 @@ def on_output(found: Shape, weight: Shape) -> bool:
             return is_output
     sides = " or ".join(str(magnitude(weight, on_output=side)) for side in (True, False))
     raise ValueError(f"shapes of dora_scale: {found} in the file, {sides} here")
+
+
+def magnitudes_on_output(shapes: Mapping[str, Shape]) -> bool | None:
+    """Where a whole file's DoRA has its magnitudes; None where it has none that tell.
+
+    shapes: of its tensors, by their full names.
+    """
+    for name, shape in shapes.items():
+        if name.endswith(".dora_scale") and len(shape) > 1 and 1 in shape[:2] != (1, 1):
+            return shape[1] == 1
+    return None
 
 
 def alike(found: Shape, own: Shape) -> bool:

@@ -61,7 +61,9 @@ def _read(path: Path) -> str:
 def _from_lora(path: Path) -> tuple[Settings, Report]:
     if not path.is_file():
         raise SettingsError([f"{path}: there is no such file"])
-    settings, lines = lora_recipe.from_metadata(read_header(path).metadata)
+    header = read_header(path)
+    settings, lines = lora_recipe.from_metadata(header.metadata)
+    settings, lines = lora_recipe.with_axis(settings, lines, header.shapes)
     return settings, _report(path.name, settings, lines)
 
 
