@@ -11,6 +11,7 @@ from torch import nn
 from kit import catalog, lora_file
 from kit.adapters.groups import Group, PartRates
 from kit.adapters.network import Network, attach, parts_of
+from kit.adapters.restoring import as_trained
 from kit.devices import DTYPES
 from kit.errors import SettingsError
 from kit.families import Family
@@ -32,7 +33,9 @@ def attached_network(plan: Plan, family: Family) -> Network:
     learns = frozenset(part for part in parts_of(family) if asked[part] > 0)
     start = None
     if settings.network_weights:
-        start = lora_file.read_lora(Path(settings.network_weights).expanduser()).tensors
+        file = lora_file.read_lora(Path(settings.network_weights).expanduser())
+        wants_parts = settings.dim_from_weights or settings.use_tucker
+        start = as_trained(file.tensors, file.metadata, tucker=wants_parts)
     network = attach(
         settings,
         family,

@@ -93,6 +93,10 @@ class Adapter(nn.Module, ABC):
         """What a file holds of it, by role, such as `lora_up.weight`."""
         return self.state_dict()
 
+    def unsaid(self) -> dict[str, float]:
+        """What its tensors do not say in a file, by name, and going on from there needs."""
+        return {}
+
     def learning(self) -> tuple[Parameter, ...]:
         """The weights that may learn; what is not among them stays as it started."""
         return tuple(self.parameters())

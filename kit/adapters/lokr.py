@@ -26,6 +26,9 @@ from kit.adapters.factored import Factored
 from kit.adapters.formula import tucker
 from kit.tensorshapes import Shape, Shapes
 
+WHOLE, CORE = "lokr_w2", "lokr_t2"
+TUCKER = (CORE, "lokr_w2_a", "lokr_w2_b")
+
 
 def lokr_delta(small_PS: Tensor, large: Tensor) -> Tensor:
     """The learned change, without alpha: the Kronecker product; large is Q T or Q T K K."""
@@ -123,6 +126,23 @@ class Lokr(Factored):
     def product(self) -> Tensor:
         """The Kronecker product."""
         return lokr_delta(*self.factors())
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """Tucker's parts as the one factor that they make: Forge and ComfyUI read no lokr_t2."""
+        found = super().tensors()
+        if not self.has(CORE):
+            return found
+        whole = self.factors()[1]
+        if self.has("lokr_w1"):
+            whole = whole * self.scale  # of two whole factors nobody reads the alpha
+        return {role: t for role, t in found.items() if role not in TUCKER} | {WHOLE: whole}
+
+    def unsaid(self) -> dict[str, float]:
+        """The rank of Tucker's parts; 0 for a kernel without."""
+        if not isinstance(self.layer, nn.Conv2d) or self.layer.kernel_size == (1, 1):
+            return {}
+        return {CORE: self.rank if self.has(CORE) else 0}
 
     def factored_change(self, inputs: Tensor, output: Tensor) -> Tensor:
         """A linear layer's change factor by factor: the product itself is never built."""

@@ -16,6 +16,7 @@ from kit.adapters.continuing import Entry, entries_of, misfit, start_from
 from kit.adapters.factored import MAGNITUDE
 from kit.adapters.groups import Group, PartRates, grouped
 from kit.adapters.norms import Norm
+from kit.adapters.restoring import unsaid
 from kit.errors import SettingsError
 from kit.families import Family, Layer
 from kit.families import Norm as NormLayer
@@ -110,6 +111,10 @@ class Network(nn.Module):
             for name, adapter in self.named()
             for key, tensor in adapter.tensors().items()
         }
+
+    def unsaid(self) -> dict[str, str]:
+        """Metadata of a LoRA file: what its tensors do not say; see `kit.adapters.restoring`."""
+        return unsaid({name: adapter.unsaid() for name, adapter in self.named()})
 
 
 def attach(

@@ -28,6 +28,7 @@ from kit.adapters.formula import Formula
 from kit.tensorshapes import Shape, Shapes
 
 BLOCKS, RESCALE = "oft_blocks", "rescale"
+CONSTRAINT = "constraint"
 
 
 def rotations(blocks: Tensor, longest: float = 0.0) -> Tensor:
@@ -73,7 +74,7 @@ def butterfly(values: Tensor, rotations_SNDD: Tensor) -> Tensor:
 class Rotation(Formula):
     """What OFT and BOFT share: the constraint, the rescaling, and that the output itself is turned.
 
-    `alpha` in the file is the constraint.
+    LyCORIS keeps the constraint as `alpha` in the file; ours holds blocks that are limited already.
     """
 
     STARTS: ClassVar[Mapping[str, Start]] = {BLOCKS: zeros, RESCALE: ones}
@@ -101,8 +102,9 @@ class Rotation(Formula):
 
     @staticmethod
     def options_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What files call alpha is the constraint."""
-        return {"constrain": number_in(tensors, "alpha")}
+        """What files call alpha is the constraint; 0 leaves it to the settings."""
+        limit = number_in(tensors, "alpha")
+        return {"constrain": limit} if limit else {}
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
@@ -144,6 +146,24 @@ class Rotation(Formula):
             if isinstance(self.layer, nn.Conv2d):
                 return self._changed(made.movedim(1, -1)).movedim(-1, 1)
             return self._changed(made)
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """The blocks as far as they may turn, and no constraint, so that every reader agrees.
+
+        ComfyUI takes alpha alone for the limit, and not for each output: 98 % of the turn is lost.
+        """
+        found = super().tensors()
+        if self.longest > 0:
+            blocks = found[BLOCKS].float()
+            found[BLOCKS] = _limited(blocks - blocks.transpose(-1, -2), self.longest) / 2
+            found["alpha"] = torch.zeros_like(self.alpha)
+        return found
+
+    def unsaid(self) -> dict[str, float]:
+        """The constraint."""
+        limit = float(self.alpha)
+        return {CONSTRAINT: limit} if limit else {}
 
     @torch.no_grad()
     def take(self, tensors: Mapping[str, Tensor]) -> None:
