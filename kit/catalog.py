@@ -73,6 +73,11 @@ class Kind:
     shapes: str = "kit.tensorshapes:lora"  # which tensors it keeps beside a layer
     needs_even_blocks: bool = False  # its rank is the side of blocks that not every layer has
 
+    @property
+    def is_plain_lora(self) -> bool:
+        """Its files hold nothing but down and up, as kohya's."""
+        return self.code.endswith((":Lora", ":LoraFa", ":DyLora"))
+
 
 @dataclass(frozen=True)
 class BasePrecision:

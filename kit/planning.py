@@ -27,6 +27,7 @@ from kit.hosts import host
 from kit.identity import fingerprint
 from kit.modelfile.foreseeing import foreseen_refusals
 from kit.modelfile.magnitudes import follow_file
+from kit.networksize import stored_otherwise
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
 from kit.settings import Settings, rules_logs, rules_optimizer, rules_rates
@@ -353,6 +354,7 @@ def _noticed(
     if not settings.model.pretrained_model_name_or_path:
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
     yield from foreseen_refusals(settings)
+    yield from stored_otherwise(settings)
     if run.renamed_from:
         yield (
             f"{run.renamed_from} is already there and is not overwritten: this run is named "

@@ -265,6 +265,16 @@ def lokr_like(weight: Shape, found: Shapes) -> Shapes:
     return shapes
 
 
+def written(shapes: Shapes) -> Shapes:
+    """What a file holds of them: of LoKr's Tucker parts the factor that they make."""
+    if "lokr_t2" not in shapes:
+        return shapes
+    parts = ("lokr_t2", "lokr_w2_a", "lokr_w2_b")
+    core, wide, high = (shapes[role] for role in parts)
+    others = {role: shape for role, shape in shapes.items() if role not in parts}
+    return {**others, "lokr_w2": (wide[1], high[1], *core[2:])}
+
+
 def _padded(shape: Shape, length: int) -> Shape:
     return (*shape, *[1] * (length - len(shape)))
 
