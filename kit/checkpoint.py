@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +98,7 @@ class Checkpoint:
     def _restore(self, state: dict[str, Any]) -> None:
         if (made := state.get("optimizer_kind")) not in (None, self._optimizer_kind):
             raise ValueError(f"it was made with {made}, not with {self._optimizer_kind}")
+        check_axis(state["network"], self.network.state_dict())
         self.network.load_state_dict(state["network"])
         restore_optimizer(self.learning.optimizer, state["optimizer"])
         self.learning.schedule.load_state_dict(state["schedule"])
@@ -246,6 +247,17 @@ class Checkpoint:
             old -= old % (saving.save_every_n_steps or 1)
             return step_suffix(old) if old > 0 else ""
         return ""
+
+
+def check_axis(kept: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
+    """A state's DoRA has its magnitudes on our axis; older versions kept those of outputs.
+
+    Raises: ValueError where it has not.
+    """
+    for name in own.keys() & kept.keys():
+        if name.endswith("dora_scale") and own[name].shape != kept[name].shape:
+            on_output = "true" if kept[name].shape[0] != 1 else "false"
+            raise ValueError(f"its DoRA has the other axis; set wd_on_output = {on_output}")
 
 
 def _first_rates(learning: Learning) -> list[float | None]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from kit import catalog
 from kit.adapters.network import attach
+from kit.checkpoint import check_axis
 from kit.errors import KitError, LoraFileError
 from kit.families import Layer
 from kit.settings import Network as NetworkSettings
@@ -140,6 +141,18 @@ def test_magnitudes_of_no_axis_are_refused(shape, dim_from_weights):
     settings = NetworkSettings(LoRA_type="LyCORIS/LoCon", network_dim=rank, **asked)
     with pytest.raises(LoraFileError, match=f"{NAME}: shapes of dora_scale"):
         attached(layer, settings, file | {"dora_scale": torch.ones(shape)})
+
+
+@pytest.mark.parametrize(
+    ("kept", "own", "setting"), [("16 1", "1 24", "true"), ("1 24", "16 1", "false")]
+)
+def test_a_state_of_the_other_axis_names_the_setting(kept, own, setting):
+    def state(sides):
+        return {"adapters.x.dora_scale": torch.ones([int(side) for side in sides.split()])}
+
+    check_axis(state(own), state(own))
+    with pytest.raises(ValueError, match=f"wd_on_output = {setting}"):
+        check_axis(state(kept), state(own))
 
 
 @pytest.mark.parametrize("dim_from_weights", [True, False])
