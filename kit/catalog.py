@@ -78,6 +78,11 @@ class Kind:
     needs_even_blocks: bool = False  # its rank is the side of blocks that not every layer has
     read_by: ReadBy = readers.EVERYWHERE  # which programs read its files
 
+    @property
+    def is_plain_lora(self) -> bool:
+        """Its files hold nothing but down and up, as kohya's."""
+        return self.code.endswith((":Lora", ":LoraFa", ":DyLora"))
+
 
 @dataclass(frozen=True)
 class BasePrecision:
@@ -190,7 +195,7 @@ _LORA_SETTINGS = (*_RANK, *_DROPOUTS, "scale_weight_norms", *_FILE_SETTINGS)
 _LYCORIS_SETTINGS = (*_DROPOUTS, "rank_dropout_scale", *_FILE_SETTINGS)
 _FACTORED = (*_RANK, *_CONVOLUTIONS, *_LYCORIS_SETTINGS, "scale_weight_norms")
 _ROTATION = ("network_dim", "conv_dim", *_LYCORIS_SETTINGS, "constraint", "rescaled")
-_PRODUCT = ("use_tucker", "use_scalar", "dora_wd")
+_PRODUCT = ("use_tucker", "use_scalar", "dora_wd", "wd_on_output")
 
 
 def _lycoris(code: str, shapes: str, *uses: str, **traits: Any) -> Kind:

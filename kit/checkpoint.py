@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +101,7 @@ class Checkpoint:
         made, own = state.get("optimizer_type") or state.get("optimizer_kind"), self.learning.name
         if made and _class_name(made) != _class_name(own):
             raise ValueError(f"it was made with {made}, not with {own}")
+        check_axis(state["network"], self.network.state_dict())
         self.network.load_state_dict(state["network"])
         restore_optimizer(self.learning.optimizer, state["optimizer"])
         self.learning.schedule.load_state_dict(state["schedule"])
@@ -251,6 +252,17 @@ def _class_name(optimizer: str) -> str:
     """The class of an optimizer, by its name in the menu or by a class path of any age."""
     row = catalog.OPTIMIZERS.get(optimizer)
     return (row.code.partition(":")[2] if row else optimizer).rpartition(".")[2]
+
+
+def check_axis(kept: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
+    """A state's DoRA has its magnitudes on our axis; older versions kept those of outputs.
+
+    Raises: ValueError where it has not.
+    """
+    for name in own.keys() & kept.keys():
+        if name.endswith("dora_scale") and own[name].shape != kept[name].shape:
+            on_output = "true" if kept[name].shape[0] != 1 else "false"
+            raise ValueError(f"its DoRA has the other axis; set wd_on_output = {on_output}")
 
 
 def _first_rates(learning: Learning) -> list[float | None]:

@@ -51,6 +51,7 @@ def file_writer(
             step=step,
             epoch=epoch,
         )
+        metadata |= network.unsaid()
         tensors = lora_file.cast(network.tensors(), settings.saving.save_precision)
         lora_file.write_lora(path, tensors, metadata, save_as=settings.saving.save_model_as)
 

@@ -11,6 +11,7 @@ from torch import nn
 from kit import catalog, lora_file
 from kit.adapters.groups import Group, PartRates
 from kit.adapters.network import Network, attach, parts_of
+from kit.adapters.restoring import as_trained
 from kit.devices import DTYPES
 from kit.errors import SettingsError
 from kit.families import Family
@@ -34,7 +35,9 @@ def attached_network(plan: Plan, family: Family) -> Network:
     start = None
     if settings.network_weights:
         path = Path(settings.network_weights.strip()).expanduser()
-        start = placed(lora_file.read_lora(path).tensors, family)
+        file = lora_file.read_lora(path)
+        wants_parts = settings.dim_from_weights or settings.use_tucker
+        start = placed(as_trained(file.tensors, file.metadata, tucker=wants_parts), family)
     network = attach(
         settings,
         family,

@@ -15,7 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kit import catalog
+from kit import catalog, tensorshapes
+from kit.modelfile import ModelFile
+from kit.modelfile.foreseeing import found_model
 from kit.settings import Network, Settings
 from kit.settings.rules_blocks import uses_blocks
 from kit.settings.rules_rates import part_rates
@@ -34,6 +36,7 @@ class NetworkSize:
     layers: int
     weights: int  # without alphas
     bytes: int  # of the LoRA file, about
+    more: int = 0  # of these, because something is stored as more than is trained
 
     def __str__(self) -> str:
         """In a few words."""
@@ -75,11 +78,42 @@ def network_size(settings: Settings, family: str) -> NetworkSize | None:
     norms = list(_norms(settings, family))
     layers += sum(count for _, _, count in norms)
     weights = sum(2 * channels * count for _, channels, count in norms)
-    weights += sum(math.prod(shape) * count for found, count in kept for shape in found)
-    tensors = sum((len(found) + 1) * count for found, count in kept)  # 1: alpha
-    header = tensors * BYTES_PER_TENSOR
-    file = (weights + layers) * BYTES[settings.saving.save_precision] + header
-    return NetworkSize(layers, weights, file)
+    weights += sum(_numbers(found) * count for found, count in kept)
+    stored = [(tensorshapes.written(found), count) for found, count in kept]
+    one = BYTES[settings.saving.save_precision]
+    alphas = layers * one + sum(count for _, count in kept) * BYTES_PER_TENSOR
+    norms_bytes = sum(2 * channels * count for _, channels, count in norms) * one
+    file, trained = (_bytes(shapes, one) for shapes in (stored, kept))
+    return NetworkSize(layers, weights, file + alphas + norms_bytes, file - trained)
+
+
+def stored_otherwise(settings: Settings) -> Iterator[str]:
+    """That Tucker's parts of LoKr are stored as one factor, and how much larger the file is."""
+    network = settings.network
+    code = catalog.KINDS[network.LoRA_type].code
+    if not (network.use_tucker and code.endswith(":Lokr")) or network.dim_from_weights:
+        return
+    model = settings.model
+    file = found_model(model.pretrained_model_name_or_path)
+    family = file.family if isinstance(file, ModelFile) else "sdxl" if model.sdxl else ""
+    size = network_size(settings, family or ("sd2" if model.v2 else "sd1"))
+    if size is None or size.more:
+        much = (
+            f", about {size.more / 1e6:.3g} MB larger ({size.bytes / 1e6:.3g} MB)" if size else ""
+        )
+        yield (
+            f"use_tucker: the file holds each lokr_w2 whole{much}, because Forge and ComfyUI do "
+            "not read Tucker's parts of LoKr"
+        )
+
+
+def _bytes(kept: Collection[tuple[Shapes, int]], one: int) -> int:
+    """Of tensors in a file; one: bytes of a number."""
+    return sum((_numbers(s) * one + len(s) * BYTES_PER_TENSOR) * count for s, count in kept)
+
+
+def _numbers(shapes: Shapes) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple[LayerShape, int]]:
@@ -130,7 +164,7 @@ def _taken(network: Network, shape: LayerShape) -> bool:
     return preset.takes("", around, is_unet=is_unet, is_conv3x3=shape.kernel > 1)
 
 
-def _tensors(settings: Settings, shape: LayerShape, rank: int) -> list[tuple[int, ...]]:
+def _tensors(settings: Settings, shape: LayerShape, rank: int) -> Shapes:
     """The shapes of what is kept beside one layer; every layer counts as one with a bias."""
     network = settings.network
     row = catalog.KINDS[network.LoRA_type]
@@ -139,6 +173,7 @@ def _tensors(settings: Settings, shape: LayerShape, rank: int) -> list[tuple[int
     asked: dict[str, Any] = {
         "use_tucker": network.use_tucker,
         "dora_wd": network.dora_wd,
+        "wd_on_output": network.wd_on_output,
         "factor": network.factor,
         "decompose_both": network.decompose_both,
         "rescaled": network.rescaled,
@@ -146,4 +181,4 @@ def _tensors(settings: Settings, shape: LayerShape, rank: int) -> list[tuple[int
     }
     asked = {name: value for name, value in asked.items() if name in row.uses}
     found: Shapes = shapes((shape.outputs, shape.inputs, *kernel), rank, **asked)
-    return [shape for shape in found.values() if shape]  # without marks, which have no side
+    return {role: shape for role, shape in found.items() if shape}  # marks have no side

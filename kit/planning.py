@@ -27,6 +27,8 @@ from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
 from kit.identity import fingerprint
 from kit.modelfile.foreseeing import foreseen_refusals
+from kit.modelfile.magnitudes import follow_file
+from kit.networksize import stored_otherwise
 from kit.runs import Run, choose_run
 from kit.schedules import Shape
 from kit.settings import Settings, rules_logs, rules_optimizer, rules_rates
@@ -256,6 +258,7 @@ def plan(settings: Settings) -> Plan:
     settings, wrong, overridden = with_additional(settings)
     if wrong:
         raise SettingsError([*wrong, *problems(settings)])
+    settings, of_file = follow_file(settings)
     subsets = read_subsets(settings)
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
@@ -301,6 +304,7 @@ def plan(settings: Settings) -> Plan:
             *dataset.notices,
             *unread_notices(dataset.images, ways, subsets),
             *overridden,
+            *of_file,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
             *_noticed(settings, dataset.images, fits, run, total),
         ),
@@ -350,6 +354,7 @@ def _noticed(
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
     yield from foreseen_refusals(settings)
     yield from foreseen_conversion(settings)
+    yield from stored_otherwise(settings)
     if run.renamed_from:
         yield (
             f"{run.renamed_from} is already there and is not overwritten: this run is named "

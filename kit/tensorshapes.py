@@ -9,12 +9,20 @@ Source: https://github.com/KohakuBlueleaf/LyCORIS (file format).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
 
-def lora(weight: Shape, rank: int, *, use_tucker: bool = False, dora_wd: bool = False) -> Shapes:
+def lora(
+    weight: Shape,
+    rank: int,
+    *,
+    use_tucker: bool = False,
+    dora_wd: bool = False,
+    wd_on_output: bool = False,
+) -> Shapes:
     """Down to the rank and up again; Tucker gives the kernel a core of its own, rank to rank."""
     outputs, inputs, *kernel = weight
     ones = [1] * len(kernel)
@@ -24,10 +32,17 @@ def lora(weight: Shape, rank: int, *, use_tucker: bool = False, dora_wd: bool = 
         shapes["lora_down.weight"] = (rank, inputs, *ones)
     else:
         shapes["lora_down.weight"] = (rank, inputs, *kernel)
-    return shapes | _magnitude(weight, dora_wd)
+    return shapes | _magnitude(weight, dora_wd, wd_on_output)
 
 
-def loha(weight: Shape, rank: int, *, use_tucker: bool = False, dora_wd: bool = False) -> Shapes:
+def loha(
+    weight: Shape,
+    rank: int,
+    *,
+    use_tucker: bool = False,
+    dora_wd: bool = False,
+    wd_on_output: bool = False,
+) -> Shapes:
     """Two low-rank products, multiplied value by value."""
     outputs, inputs, *kernel = weight
     shapes: Shapes = {}
@@ -39,7 +54,7 @@ def loha(weight: Shape, rank: int, *, use_tucker: bool = False, dora_wd: bool = 
         else:
             shapes[f"hada_w{half}_a"] = (outputs, rank)
             shapes[f"hada_w{half}_b"] = (rank, inputs * math.prod(kernel))
-    return shapes | _magnitude(weight, dora_wd)
+    return shapes | _magnitude(weight, dora_wd, wd_on_output)
 
 
 def lokr(
@@ -50,6 +65,7 @@ def lokr(
     decompose_both: bool = False,
     use_tucker: bool = False,
     dora_wd: bool = False,
+    wd_on_output: bool = False,
 ) -> Shapes:
     """A small and a large Kronecker factor, which is whole at a rank of half its side or more."""
     outputs, inputs, *kernel = weight
@@ -67,7 +83,7 @@ def lokr(
     else:
         shapes["lokr_w2_a"] = (large_out, rank)
         shapes["lokr_w2_b"] = (rank, large_in * math.prod(kernel))
-    return shapes | _magnitude(weight, dora_wd)
+    return shapes | _magnitude(weight, dora_wd, wd_on_output)
 
 
 def glora(weight: Shape, rank: int) -> Shapes:
@@ -102,7 +118,7 @@ def norm(weight: Shape, _rank: int = 0) -> Shapes:
 def oft(weight: Shape, rank: int, *, rescaled: bool = False) -> Shapes:
     """Blocks that turn neighbouring outputs; the rank is a block's side at most."""
     side, count = split(weight[0], rank)
-    return {"oft_blocks": (count, side, side), **_rescale(weight, rescaled)}
+    return {"oft_blocks": (count, side, side), **rescale(weight, rescaled)}
 
 
 def boft(weight: Shape, rank: int, *, rescaled: bool = False) -> Shapes:
@@ -116,7 +132,7 @@ def boft(weight: Shape, rank: int, *, rescaled: bool = False) -> Shapes:
         raise ValueError(f"{weight[0]} outputs need a rank of at least {least}")
     count = weight[0] // side
     stages = (count - 1).bit_count() + 1
-    return {"oft_blocks": (stages, count, side, side), **_rescale(weight, rescaled)}
+    return {"oft_blocks": (stages, count, side, side), **rescale(weight, rescaled)}
 
 
 def split(size: int, factor: int = -1) -> tuple[int, int]:
@@ -144,6 +160,125 @@ def butterfly_side(size: int, most: int = 0) -> int:
     return max((side for side in sides if side <= most), default=0)
 
 
+def magnitude(weight: Shape, *, on_output: bool) -> Shape:
+    """DoRA's magnitudes: O 1 (1 1), one for each output, or 1 I (1 1), one for each input."""
+    outputs, inputs, *kernel = weight
+    return (outputs, 1, *[1] * len(kernel)) if on_output else (1, inputs, *[1] * len(kernel))
+
+
+def on_output(found: Shape, weight: Shape) -> bool:
+    """A file's magnitudes belong to the outputs, else to the inputs: the place of the 1 tells.
+
+    Only that: in a square layer both have the same number of values.
+
+    Raises: ValueError where the shape is neither.
+    """
+    padded = _padded(found, len(weight))
+    for is_output in (True, False):
+        if len(found) > 1 and padded == magnitude(weight, on_output=is_output):
+            return is_output
+    sides = " or ".join(str(magnitude(weight, on_output=side)) for side in (True, False))
+    raise ValueError(f"shapes of dora_scale: {found} in the file, {sides} here")
+
+
+def magnitudes_on_output(shapes: Mapping[str, Shape]) -> bool | None:
+    """Where a whole file's DoRA has its magnitudes; None where it has none that tell.
+
+    shapes: of its tensors, by their full names.
+    """
+    for name, shape in shapes.items():
+        if name.endswith(".dora_scale") and len(shape) > 1 and 1 in shape[:2] != (1, 1):
+            return shape[1] == 1
+    return None
+
+
+def alike(found: Shape, own: Shape) -> bool:
+    """A file's shape says the same as ours, so that reshaping moves no value to another place.
+
+    It may lack or add 1s at the end (a 1x1 convolution is kept as a matrix by some), and the sides
+    behind the first may be one (a kernel that is kept as a matrix).
+    """
+    longest = max(len(found), len(own))
+    if _padded(found, longest) == _padded(own, longest):
+        return True
+    return len(found) == 2 < len(own) and found == (own[0], math.prod(own[1:]))
+
+
+def matched(found: Shapes, own: Shapes) -> Shapes:
+    """Our shapes, where a file's tensors fit them.
+
+    Raises: ValueError where roles or shapes differ.
+    """
+    if found.keys() != own.keys():
+        extra, missing = sorted(found.keys() - own.keys()), sorted(own.keys() - found.keys())
+        raise ValueError(
+            f"the file has {', '.join(found)}; here "
+            + " and ".join(
+                [f"{role} has no place" for role in extra]
+                + [f"{role} is needed" for role in missing]
+            )
+        )
+    for role, shape in found.items():
+        if not alike(shape, own[role]):
+            raise ValueError(f"shapes of {role}: {shape} in the file, {own[role]} here")
+    return own
+
+
+def side(shapes: Shapes, role: str, axis: int = 0) -> int:
+    """One side of a file's tensor, such as the rank.
+
+    Raises: ValueError where the tensor has no such side, or nothing along it.
+    """
+    shape = shapes.get(role, ())
+    if not -len(shape) <= axis < len(shape) or not shape[axis]:
+        raise ValueError(f"{role} has the shape {shape}")
+    return shape[axis]
+
+
+def lokr_like(weight: Shape, found: Shapes) -> Shapes:
+    """LoKr's tensors for factors as large as a file's; its roles say which are of low rank.
+
+    Raises: ValueError where such factors do not make up the layer's weight.
+    """
+    outputs, inputs, *kernel = weight
+    shapes: Shapes = {}
+    if "lokr_w1" in found:
+        small_out, small_in = side(found, "lokr_w1"), side(found, "lokr_w1", 1)
+        shapes["lokr_w1"] = (small_out, small_in)
+    else:
+        small_out, small_in = side(found, "lokr_w1_a"), side(found, "lokr_w1_b", 1)
+        rank = side(found, "lokr_w1_b")
+        shapes |= {"lokr_w1_a": (small_out, rank), "lokr_w1_b": (rank, small_in)}
+    large_out, large_in = outputs // small_out, inputs // small_in
+    if (small_out * large_out, small_in * large_in) != (outputs, inputs):
+        raise ValueError(f"a small factor of {small_out} x {small_in} does not divide {weight}")
+    if "lokr_w2" in found:
+        shapes["lokr_w2"] = (large_out, large_in, *kernel)
+    elif "lokr_t2" in found:
+        rank = side(found, "lokr_w2_b")
+        shapes["lokr_t2"] = (rank, rank, *kernel)
+        shapes |= {"lokr_w2_a": (rank, large_out), "lokr_w2_b": (rank, large_in)}
+    else:
+        rank = side(found, "lokr_w2_b")
+        shapes["lokr_w2_a"] = (large_out, rank)
+        shapes["lokr_w2_b"] = (rank, large_in * math.prod(kernel))
+    return shapes
+
+
+def written(shapes: Shapes) -> Shapes:
+    """What a file holds of them: of LoKr's Tucker parts the factor that they make."""
+    if "lokr_t2" not in shapes:
+        return shapes
+    parts = ("lokr_t2", "lokr_w2_a", "lokr_w2_b")
+    core, wide, high = (shapes[role] for role in parts)
+    others = {role: shape for role, shape in shapes.items() if role not in parts}
+    return {**others, "lokr_w2": (wide[1], high[1], *core[2:])}
+
+
+def _padded(shape: Shape, length: int) -> Shape:
+    return (*shape, *[1] * (length - len(shape)))
+
+
 def _is_power(number: int) -> bool:
     return number.bit_count() == 1
 
@@ -153,9 +288,10 @@ def _is_wide(weight: Shape) -> bool:
     return any(side != 1 for side in weight[2:])
 
 
-def _magnitude(weight: Shape, dora_wd: bool) -> Shapes:
-    return {"dora_scale": (weight[0], *[1] * (len(weight) - 1))} if dora_wd else {}
+def _magnitude(weight: Shape, dora_wd: bool, on_output: bool) -> Shapes:
+    return {"dora_scale": magnitude(weight, on_output=on_output)} if dora_wd else {}
 
 
-def _rescale(weight: Shape, rescaled: bool) -> Shapes:
+def rescale(weight: Shape, rescaled: bool) -> Shapes:
+    """OFT's factor for each output, where it is asked for."""
     return {"rescale": (weight[0], *[1] * (len(weight) - 1))} if rescaled else {}

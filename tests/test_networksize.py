@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.networksize import network_size
+from kit import tensorshapes
+from kit.networksize import layer_shapes, network_size, stored_otherwise
 from kit.settings import Settings
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "lora_keys.json").read_text("utf-8"))
@@ -38,3 +39,26 @@ def test_the_files_size_follows_the_precision():
 
 def test_a_size_from_another_file_is_not_guessed():
     assert network_size(Settings().replace(dim_from_weights=True), "sd1") is None
+
+
+LOKR = {"LoRA_type": "LyCORIS/LoKr", "use_tucker": True, "factor": 4, "network_dim": 4}
+
+
+def test_the_plan_tells_how_much_larger_whole_factors_are():
+    """Recomputed from the listed layers: what a file holds less what is trained, in fp16."""
+    settings = Settings().replace(**LOKR, sdxl=True)
+    size = network_size(settings, "sdxl")
+    more = 0
+    for row in layer_shapes("sdxl"):
+        if row.kernel == 3:
+            high, wide = (tensorshapes.split(n, 4)[1] for n in (row.outputs, row.inputs))
+            if max(high, wide) / 2 > 4:
+                parts = 4 * 4 * 9 + 4 * (high + wide)
+                more += row.count * ((high * wide * 9 - parts) * 2 - 2 * 130)
+    assert size.more == more > 1e6
+    (notice,) = stored_otherwise(settings)
+    assert f"{more / 1e6:.3g} MB larger ({size.bytes / 1e6:.3g} MB)" in notice
+    parts = network_size(settings.replace(use_tucker=False), "sdxl")
+    assert parts.more == 0
+    assert not [*stored_otherwise(settings.replace(use_tucker=False))]
+    assert not [*stored_otherwise(settings.replace(LoRA_type="LyCORIS/LoHa"))]

@@ -39,12 +39,26 @@ class Adapter(nn.Module, ABC):
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
-        """The rank of a file's module; 0 for types without one."""
+        """The rank of a file's module; 0 for types without one.
+
+        Raises: ValueError where its tensors have none.
+        """
         return 0
+
+    @classmethod
+    @abstractmethod
+    def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
+        """The shapes in which this type keeps a file's module beside the layer.
+
+        Raises: ValueError where the module does not fit the layer.
+        """
 
     @staticmethod
     def options_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What a file's module decides beside shapes, rank and alpha."""
+        """What a file's module decides beside shapes, rank and alpha.
+
+        Raises: ValueError where that cannot be read.
+        """
         return {}
 
     @property
@@ -78,6 +92,10 @@ class Adapter(nn.Module, ABC):
     def tensors(self) -> dict[str, Tensor]:
         """What a file holds of it, by role, such as `lora_up.weight`."""
         return self.state_dict()
+
+    def unsaid(self) -> dict[str, float]:
+        """What its tensors do not say in a file, by name, and going on from there needs."""
+        return {}
 
     def learning(self) -> tuple[Parameter, ...]:
         """The weights that may learn; what is not among them stays as it started."""
@@ -146,6 +164,22 @@ def normal(spread: float) -> Start:
         return torch.randn(weight.shape, generator=generator) * spread
 
     return start
+
+
+def number_in(tensors: Mapping[str, Tensor], role: str, otherwise: float = 0.0) -> float:
+    """The one number that a file's tensor holds, such as alpha; what stands for a missing one.
+
+    Raises: ValueError where it holds more, or nothing finite.
+    """
+    if role not in tensors:
+        return otherwise
+    tensor = tensors[role]
+    if tensor.numel() != 1:
+        raise ValueError(f"{role} has the shape {tuple(tensor.shape)}, and is one number")
+    number = float(tensor.float())
+    if not math.isfinite(number):
+        raise ValueError(f"{role} is {number}")
+    return number
 
 
 @torch.no_grad()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from kit.adapters.base import Adapter
+from kit.adapters.base import Adapter, number_in
 from kit.errors import LoraFileError
 from kit.tensorshapes import Shapes
 
@@ -54,13 +55,18 @@ class Entry:
     @property
     def alpha(self) -> float:
         """A missing alpha means alpha = rank."""
-        return float(self.tensors.get("alpha", self.rank))
+        return number_in(self.tensors, "alpha", self.rank)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the module decides beside shapes, rank and alpha."""
+        return self.kind.options_of(self.tensors)
 
 
 def entries_of(tensors: Mapping[str, Tensor], kinds: Iterable[type[Adapter]]) -> dict[str, Entry]:
     """A LoRA file's modules by name; kinds: the adapters that the LoRA type may use.
 
-    Raises: LoraFileError where a module is of another type.
+    Raises: LoraFileError where a module is of another type, or no module at all.
     """
     modules: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -77,8 +83,19 @@ def entries_of(tensors: Mapping[str, Tensor], kinds: Iterable[type[Adapter]]) ->
                 "A file can be continued with the type that it was trained with.",
                 f"Set LoRA_type to {_writers(roles)}, or choose another file.",
             )
-        entries[name] = Entry(kind, roles)
+        entries[name] = _readable(name, Entry(kind, roles))
     return entries
+
+
+def _readable(name: str, entry: Entry) -> Entry:
+    """The same, when its numbers can be read."""
+    try:
+        if complex_ones := [role for role, t in entry.tensors.items() if t.is_complex()]:
+            raise ValueError(f"{complex_ones[0]} holds complex numbers")
+        assert entry.rank >= 0 and entry.alpha is not None and entry.options is not None
+    except ValueError as error:
+        raise misfit([f"{name}: {error}"]) from error
+    return entry
 
 
 def _writers(roles: Iterable[str]) -> str:
@@ -110,13 +127,18 @@ def start_from(
         except ValueError as error:
             misfits.append(f"{name}: {error}")
     if misfits:
-        raise LoraFileError(
-            f"network_weights does not fit: {misfits[0]}"
-            + (f", and {len(misfits) - 1} more." if len(misfits) > 1 else "."),
-            "Rank and layers must be those of the file.",
-            "Turn dim_from_weights on, or set network_dim (and conv_dim) and the type's own "
-            "settings to the file's.",
-        )
+        raise misfit(misfits)
+
+
+def misfit(found: list[str]) -> LoraFileError:
+    """The file does not fit; found: what is wrong with each module."""
+    return LoraFileError(
+        f"network_weights does not fit: {found[0]}"
+        + (f", and {len(found) - 1} more." if len(found) > 1 else "."),
+        "Rank and layers must be those of the file.",
+        "Turn dim_from_weights on, or set network_dim (and conv_dim) and the type's own "
+        "settings to the file's.",
+    )
 
 
 def _adapts_outside_blocks(names: Sequence[str]) -> LoraFileError:

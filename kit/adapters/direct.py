@@ -16,6 +16,7 @@ from kit.adapters.base import (
     AdaptedLayer,
     Start,
     applied,
+    number_in,
     per_output,
     weight_shape,
     without_bias,
@@ -42,17 +43,21 @@ class Ia3(Formula):
         found: Shapes | None = None,
         **dropouts: Any,
     ) -> None:
-        """There is no rank and no alpha."""
+        """There is no rank and no alpha, and the mark of a file counts, not its shapes."""
         own = tensorshapes.ia3(weight_shape(layer), train_on_input=train_on_input)
-        shapes = {"weight": (found or own)["weight"]}
-        super().__init__(layer, shapes, **dropouts)
+        super().__init__(layer, {"weight": own["weight"]}, **dropouts)
         self.register_buffer("on_input", torch.tensor(int(train_on_input)))
         self.train_on_input = train_on_input
+
+    @classmethod
+    def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
+        """As in the file: the mark, which is no shape, says whether it fits inputs or outputs."""
+        return found
 
     @staticmethod
     def options_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """The mark."""
-        return {"train_on_input": bool(tensors["on_input"])}
+        return {"train_on_input": bool(number_in(tensors, "on_input"))}
 
     def delta(self) -> Tensor:
         """The weight times the factors, less the weight."""
@@ -76,14 +81,18 @@ class Ia3(Formula):
 
         Raises: ValueError where it is not.
         """
-        on_input = bool(tensors["on_input"])
+        on_input = bool(number_in(tensors, "on_input"))
         if on_input != self.train_on_input:
             sides = {True: "inputs", False: "outputs"}
             raise ValueError(
                 f"it scales {sides[on_input]}, here train_on_input asks for "
                 f"{sides[self.train_on_input]}"
             )
-        super().take({role: t for role, t in tensors.items() if role != "on_input"})
+        given = {role: t for role, t in tensors.items() if role != "on_input"}
+        values, own = tensors["weight"], self.part("weight").shape
+        if [side for side in values.shape if side != 1] == [side for side in own if side != 1]:
+            given["weight"] = values.reshape(own)  # of a linear layer I, of a convolution 1 I 1 1
+        super().take(given)
 
 
 class Full(Formula):
@@ -106,6 +115,14 @@ class Full(Formula):
         has_bias = layer.bias is not None
         own = tensorshapes.full(weight_shape(layer), has_bias=has_bias)
         super().__init__(layer, found or own, **dropouts)
+
+    @classmethod
+    def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
+        """The difference of the weight, and of the bias where the file has one."""
+        own = tensorshapes.full(weight_shape(layer), has_bias="diff_b" in found)
+        if "diff_b" in found and layer.bias is None:
+            raise ValueError("the file has diff_b; here the layer has no bias")
+        return tensorshapes.matched(found, own)
 
     def delta(self) -> Tensor:
         """The difference itself."""

@@ -12,22 +12,30 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kit.adapters.base import AdaptedLayer, applied, begin
+from kit import tensorshapes
+from kit.adapters.base import AdaptedLayer, applied, begin, weight_shape
 from kit.adapters.formula import Formula
-from kit.tensorshapes import Shapes
+from kit.tensorshapes import Shape, Shapes
 
 MAGNITUDE = "dora_scale"
 
 
 def decomposed(weight: Tensor, change: Tensor, magnitude: Tensor) -> Tensor:
-    """What DoRA adds to a weight: m (W + d) / |W + d| - W, the norms over each output.
+    """What DoRA adds to a weight: m (W + d) / |W + d| - W, the norms as the magnitudes lie.
 
     Written so that neither part is lost when d is small. Source: Liu et al. 2024,
-    https://arxiv.org/abs/2402.09353, eq. 5, with LyCORIS' norms (of outputs, gradients included).
+    https://arxiv.org/abs/2402.09353, eq. 5, which takes the norms of inputs; LyCORIS takes those of
+    outputs since 2025-04-14. Gradients of the norms are included, as there.
     """
-    norms = (weight + change).flatten(1).norm(dim=1) + torch.finfo(weight.dtype).eps
-    ratio = magnitude / norms.reshape(magnitude.shape)
+    norms = lengths(weight + change, magnitude) + torch.finfo(weight.dtype).eps
+    ratio = magnitude / norms
     return (ratio - 1) * weight + ratio * change
+
+
+def lengths(weight: Tensor, magnitude: Tensor) -> Tensor:
+    """The norms over the sides that the magnitudes have one of: O 1 1 1 or 1 I 1 1, as they are."""
+    over = [side for side, size in enumerate(magnitude.shape) if size == 1]
+    return torch.linalg.vector_norm(weight, dim=over, keepdim=True)
 
 
 class Factored(Formula):
@@ -49,6 +57,24 @@ class Factored(Formula):
         self.set_alpha(rank, alpha, rs_lora=rs_lora)
         self.scalar = Parameter(torch.zeros(())) if use_scalar else None
 
+    @classmethod
+    @abstractmethod
+    def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
+        """The factors' shapes for a weight O I (K K), with the rank and the parts of a file's.
+
+        Raises: ValueError where there are none.
+        """
+
+    @classmethod
+    def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
+        """The factors, and magnitudes on the axis where the file has them."""
+        weight = weight_shape(layer)
+        own = cls.plain_shapes(weight, found)
+        if MAGNITUDE in found:
+            on_output = tensorshapes.on_output(found[MAGNITUDE], weight)
+            own[MAGNITUDE] = tensorshapes.magnitude(weight, on_output=on_output)
+        return tensorshapes.matched(found, own)
+
     @abstractmethod
     def product(self) -> Tensor:
         """The change of the weight by the factors alone, in the weight's shape."""
@@ -67,7 +93,7 @@ class Factored(Formula):
     def _start_magnitude(self) -> None:
         weight = self.base_weight()
         magnitude = self.part(MAGNITUDE)
-        magnitude.copy_(weight.flatten(1).norm(dim=1).reshape(magnitude.shape))
+        magnitude.copy_(lengths(weight, magnitude))
 
     def factored_delta(self) -> Tensor:
         """The product with its strength, without DoRA."""

@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter, functional
 
-from kit.adapters.base import AdaptedLayer, Adapter, Start, applied, begin, per_output, weight_shape
+from kit import tensorshapes
+from kit.adapters.base import (
+    AdaptedLayer,
+    Adapter,
+    Start,
+    applied,
+    begin,
+    number_in,
+    per_output,
+    weight_shape,
+)
 from kit.tensorshapes import Shapes
 
 
@@ -145,23 +155,14 @@ class Formula(Adapter):
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """The file's strength is folded into what the change is proportional to."""
         given = {role: tensor for role, tensor in tensors.items() if role != "alpha"}
-        if given.keys() != set(self.roles):
-            extra, missing = sorted(given.keys() - self.roles), sorted({*self.roles} - given.keys())
-            raise ValueError(
-                f"the file has {', '.join(given)}; here "
-                + " and ".join(
-                    [f"{role} has no place" for role in extra]
-                    + [f"{role} is needed" for role in missing]
-                )
-            )
-        for role, tensor in given.items():
-            if tensor.numel() != self.part(role).numel():
-                shapes = f"{tuple(tensor.shape)} in the file, {tuple(self.part(role).shape)} here"
-                raise ValueError(f"shapes of {role}: {shapes}")
+        tensorshapes.matched(
+            {role: tuple(tensor.shape) for role, tensor in given.items()},
+            {role: tuple(self.part(role).shape) for role in self.roles},
+        )
         for role, tensor in given.items():
             self.part(role).copy_(tensor.float().reshape(self.part(role).shape))
         if self.LINEAR and "alpha" in self._buffers:
-            alpha = float(tensors["alpha"]) if "alpha" in tensors else float(self.rank)
+            alpha = number_in(tensors, "alpha", float(self.rank))
             self.shrink(self.file_scale(alpha) / self.scale)
 
     def file_scale(self, alpha: float) -> float:

@@ -63,7 +63,13 @@ class Glora(Formula):
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module."""
-        return shapes["a2.weight"][0]
+        return tensorshapes.side(shapes, "a2.weight")
+
+    @classmethod
+    def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
+        """Both pairs, as many ranks as in the file."""
+        own = tensorshapes.glora(weight_shape(layer), cls.rank_of(found))
+        return tensorshapes.matched(found, own)
 
     def delta(self) -> Tensor:
         """The change of the weight."""

@@ -23,10 +23,10 @@ from kit.adapters.base import (
 )
 from kit.adapters.factored import Factored
 from kit.adapters.formula import tucker
-from kit.adapters.lora import lora_delta
-from kit.tensorshapes import Shapes
+from kit.adapters.lora import DOWN, UP, lora_delta
+from kit.tensorshapes import Shape, Shapes
 
-UP, MID, DOWN = "lora_up.weight", "lora_mid.weight", "lora_down.weight"
+MID = "lora_mid.weight"
 
 
 class Locon(Factored):
@@ -51,6 +51,7 @@ class Locon(Factored):
         alpha: float,
         use_tucker: bool = False,
         dora_wd: bool = False,
+        wd_on_output: bool = False,
         bypass_mode: bool = False,
         rank_dropout: float = 0.0,
         found: Shapes | None = None,
@@ -61,7 +62,11 @@ class Locon(Factored):
         found: the shapes of a file's tensors, which count more than rank and options.
         """
         shapes = found or tensorshapes.lora(
-            weight_shape(layer), rank, use_tucker=use_tucker, dora_wd=dora_wd
+            weight_shape(layer),
+            rank,
+            use_tucker=use_tucker,
+            dora_wd=dora_wd,
+            wd_on_output=wd_on_output,
         )
         inner = bypass_mode and "dora_scale" not in shapes
         options["rank_dropout"] = 0.0 if inner else rank_dropout
@@ -71,7 +76,12 @@ class Locon(Factored):
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module."""
-        return shapes[DOWN][0]
+        return tensorshapes.side(shapes, DOWN)
+
+    @classmethod
+    def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
+        """Down, up, and the core where the file has one."""
+        return tensorshapes.lora(weight, cls.rank_of(found), use_tucker=MID in found)
 
     @property
     def draws(self) -> bool:

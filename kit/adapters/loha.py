@@ -21,7 +21,7 @@ from kit.adapters.base import (
 )
 from kit.adapters.factored import Factored
 from kit.adapters.formula import tucker
-from kit.tensorshapes import Shapes
+from kit.tensorshapes import Shape, Shapes
 
 
 def loha_delta(one: tuple[Tensor, ...], two: tuple[Tensor, ...]) -> Tensor:
@@ -61,19 +61,27 @@ class Loha(Factored):
         alpha: float,
         use_tucker: bool = False,
         dora_wd: bool = False,
+        wd_on_output: bool = False,
         found: Shapes | None = None,
         **options: Any,
     ) -> None:
         """found: the shapes of a file's tensors, which count more than rank and options."""
         shape = weight_shape(layer)
-        shapes = found or tensorshapes.loha(shape, rank, use_tucker=use_tucker, dora_wd=dora_wd)
+        shapes = found or tensorshapes.loha(
+            shape, rank, use_tucker=use_tucker, dora_wd=dora_wd, wd_on_output=wd_on_output
+        )
         super().__init__(layer, shapes, rank=rank, alpha=alpha, **options)
         self._shape = shape
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module."""
-        return shapes["hada_w1_b"][0]
+        return tensorshapes.side(shapes, "hada_w1_b")
+
+    @classmethod
+    def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
+        """Two halves, with their cores where the file has them."""
+        return tensorshapes.loha(weight, cls.rank_of(found), use_tucker="hada_t1" in found)
 
     def product(self) -> Tensor:
         """Both halves, multiplied."""

@@ -24,7 +24,10 @@ from kit.adapters.base import (
 )
 from kit.adapters.factored import Factored
 from kit.adapters.formula import tucker
-from kit.tensorshapes import Shapes
+from kit.tensorshapes import Shape, Shapes
+
+WHOLE, CORE = "lokr_w2", "lokr_t2"
+TUCKER = (CORE, "lokr_w2_a", "lokr_w2_b")
 
 
 def lokr_delta(small_PS: Tensor, large: Tensor) -> Tensor:
@@ -63,6 +66,7 @@ class Lokr(Factored):
         decompose_both: bool = False,
         use_tucker: bool = False,
         dora_wd: bool = False,
+        wd_on_output: bool = False,
         rs_lora: bool = False,
         found: Shapes | None = None,
         **options: Any,
@@ -79,6 +83,7 @@ class Lokr(Factored):
             decompose_both=decompose_both,
             use_tucker=use_tucker,
             dora_wd=dora_wd,
+            wd_on_output=wd_on_output,
         )
         whole = _is_whole(shapes)
         if whole and not found:
@@ -90,8 +95,13 @@ class Lokr(Factored):
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module; of whole factors, whose rank nobody divides by, 1."""
-        low = shapes.get("lokr_w2_b") or shapes.get("lokr_w1_b")
-        return low[0] if low else 1
+        low = next((role for role in ("lokr_w2_b", "lokr_w1_b") if role in shapes), None)
+        return tensorshapes.side(shapes, low) if low else 1
+
+    @classmethod
+    def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
+        """Factors as large as the file's."""
+        return tensorshapes.lokr_like(weight, found)
 
     def file_scale(self, alpha: float) -> float:
         """Readers ignore the alpha of whole factors."""
@@ -116,6 +126,23 @@ class Lokr(Factored):
     def product(self) -> Tensor:
         """The Kronecker product."""
         return lokr_delta(*self.factors())
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """Tucker's parts as the one factor that they make: Forge and ComfyUI read no lokr_t2."""
+        found = super().tensors()
+        if not self.has(CORE):
+            return found
+        whole = self.factors()[1]
+        if self.has("lokr_w1"):
+            whole = whole * self.scale  # of two whole factors nobody reads the alpha
+        return {role: t for role, t in found.items() if role not in TUCKER} | {WHOLE: whole}
+
+    def unsaid(self) -> dict[str, float]:
+        """The rank of Tucker's parts; 0 for a kernel without."""
+        if not isinstance(self.layer, nn.Conv2d) or self.layer.kernel_size == (1, 1):
+            return {}
+        return {CORE: self.rank if self.has(CORE) else 0}
 
     def factored_change(self, inputs: Tensor, output: Tensor) -> Tensor:
         """A linear layer's change factor by factor: the product itself is never built."""

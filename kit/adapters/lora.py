@@ -14,9 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
-from kit.adapters.base import AdaptedLayer, Adapter, Start, begin, normal, uniform
+from kit import tensorshapes
+from kit.adapters.base import (
+    AdaptedLayer,
+    Adapter,
+    Start,
+    begin,
+    normal,
+    number_in,
+    uniform,
+    weight_shape,
+)
 from kit.adapters.formula import strength
 from kit.tensorshapes import Shapes
+
+UP, DOWN = "lora_up.weight", "lora_down.weight"
 
 
 def lora_delta(up: Tensor, down: Tensor, scale: float) -> Tensor:
@@ -35,7 +47,7 @@ class Lora(Adapter):
     adapter changes nothing.
     """
 
-    NEEDS = frozenset({"lora_up.weight", "lora_down.weight"})
+    NEEDS = frozenset({UP, DOWN})
 
     alpha: Tensor
 
@@ -84,7 +96,13 @@ class Lora(Adapter):
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module."""
-        return shapes["lora_down.weight"][0]
+        return tensorshapes.side(shapes, DOWN)
+
+    @classmethod
+    def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
+        """Down and up, as many ranks as in the file."""
+        own = tensorshapes.lora(weight_shape(layer), cls.rank_of(found))
+        return tensorshapes.matched(found, own)
 
     @property
     def draws(self) -> bool:
@@ -154,13 +172,13 @@ class Lora(Adapter):
     @torch.no_grad()
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """The file's strength is folded into the up part: this adapter keeps its own alpha."""
-        up, down = tensors["lora_up.weight"], tensors["lora_down.weight"]
+        found = {role: tuple(t.shape) for role, t in tensors.items() if role != "alpha"}
+        if found.keys() == self.NEEDS and (rank := self.rank_of(found)) != self.rank:
+            raise ValueError(f"rank {rank} in the file, {self.rank} here")
         own = self.lora_up.weight, self.lora_down.weight
-        if down.shape[0] != self.rank:
-            raise ValueError(f"rank {down.shape[0]} in the file, {self.rank} here")
-        if up.numel() != own[0].numel() or down.numel() != own[1].numel():
-            raise ValueError(f"shapes {tuple(up.shape)} x {tuple(down.shape)} do not fit the layer")
-        theirs = float(tensors.get("alpha", self.rank)) / self.rank
+        tensorshapes.matched(found, {UP: tuple(own[0].shape), DOWN: tuple(own[1].shape)})
+        up, down = tensors[UP], tensors[DOWN]
+        theirs = number_in(tensors, "alpha", self.rank) / self.rank
         own[1].copy_(down.reshape(own[1].shape))
         own[0].copy_(up.reshape(own[0].shape).float() * (theirs / self.scale))
 

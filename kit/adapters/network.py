@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from kit import catalog
-from kit.adapters.base import Adapter
-from kit.adapters.continuing import Entry, entries_of, start_from
+from kit.adapters.base import Adapter, weight_shape
+from kit.adapters.continuing import Entry, entries_of, misfit, start_from
+from kit.adapters.factored import MAGNITUDE
 from kit.adapters.groups import Group, PartRates, grouped
 from kit.adapters.norms import Norm
+from kit.adapters.restoring import unsaid
 from kit.errors import SettingsError
 from kit.families import Family, Layer
 from kit.families import Norm as NormLayer
@@ -22,6 +24,7 @@ from kit.families.names import block_number
 from kit.settings import Network as NetworkSettings
 from kit.settings.rules_blocks import BlockPlan
 from kit.settings.targets import PRESETS, Preset, preset_of
+from kit.tensorshapes import on_output
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,10 @@ class Network(nn.Module):
             for key, tensor in adapter.tensors().items()
         }
 
+    def unsaid(self) -> dict[str, str]:
+        """Metadata of a LoRA file: what its tensors do not say; see `kit.adapters.restoring`."""
+        return unsaid({name: adapter.unsaid() for name, adapter in self.named()})
+
 
 def attach(
     settings: NetworkSettings,
@@ -171,10 +178,11 @@ def _made(
     on_input = preset.scales_inputs(layer.path, settings.train_on_input)
     offered = {**_options(settings), "train_on_input": ("train_on_input", on_input)}
     options = {option: value for option, (name, value) in offered.items() if name in row.uses}
-    if entry and settings.dim_from_weights:
-        options |= {"found": entry.shapes, **entry.kind.options_of(entry.tensors)}
-        options.pop("rs_lora", None)  # the file's alpha is the strength already
     kind: type[Any] = catalog.load(row.code)
+    if entry:
+        options |= _of_file(settings, kind, layer, entry)
+        if settings.dim_from_weights:
+            options.pop("rs_lora", None)  # the file's alpha is the strength already
     try:
         adapter: Adapter = kind(layer.module, rank=size.rank, alpha=size.alpha, **options)
     except ValueError as error:
@@ -182,6 +190,23 @@ def _made(
             [f"[network] network_dim: LoRA_type = {settings.LoRA_type}: {layer.name}: {error}"]
         ) from error
     return adapter.to(layer.module.weight.device)
+
+
+def _of_file(
+    settings: NetworkSettings, kind: type[Adapter], layer: Layer, entry: Entry
+) -> dict[str, Any]:
+    """What the file decides of an adapter: all, or only the axis of its DoRA."""
+    try:
+        if settings.dim_from_weights:
+            if not kind.reads(entry.shapes):
+                raise ValueError(f"a layer cannot have {', '.join(entry.shapes)}")
+            return {"found": kind.kept_of(layer.module, entry.shapes), **entry.options}
+        magnitudes = entry.shapes.get(MAGNITUDE)
+        if magnitudes is None or not settings.dora_wd:
+            return {}
+        return {"wd_on_output": on_output(magnitudes, weight_shape(layer.module))}
+    except ValueError as error:
+        raise misfit([f"{layer.name}: {error}"]) from error
 
 
 def _trains_norms(network: NetworkSettings) -> bool:
@@ -212,6 +237,7 @@ def _options(network: NetworkSettings) -> dict[str, tuple[str, Any]]:
         "use_tucker": ("use_tucker", network.use_tucker),
         "use_scalar": ("use_scalar", network.use_scalar),
         "dora_wd": ("dora_wd", network.dora_wd),
+        "wd_on_output": ("wd_on_output", network.wd_on_output),
         "bypass_mode": ("bypass_mode", network.bypass_mode),
         "constrain": ("constraint", network.constraint),
         "rescaled": ("rescaled", network.rescaled),

@@ -28,9 +28,13 @@ class Norm(Formula):
 
     def __init__(self, layer: NormLayer, *, found: Shapes | None = None, **dropouts: Any) -> None:
         """There is no rank and no alpha."""
-        channels = (layer.num_channels,) if isinstance(layer, nn.GroupNorm) else layer.weight.shape
-        shapes = found or tensorshapes.norm(tuple(channels))
+        shapes = found or tensorshapes.norm(_channels(layer))
         super().__init__(cast(AdaptedLayer, layer), shapes, **dropouts)
+
+    @classmethod
+    def kept_of(cls, layer: NormLayer, found: Shapes) -> Shapes:
+        """Both differences."""
+        return tensorshapes.matched(found, tensorshapes.norm(_channels(layer)))
 
     def delta(self) -> Tensor:
         """The difference of the weight."""
@@ -63,3 +67,7 @@ class Norm(Formula):
     def limit_norm(self, longest: float) -> tuple[float, bool]:
         """Never: the limit is for changes of layers that mix channels."""
         return self.length(), False
+
+
+def _channels(layer: NormLayer) -> tuple[int, ...]:
+    return (layer.num_channels,) if isinstance(layer, nn.GroupNorm) else tuple(layer.weight.shape)

@@ -18,15 +18,17 @@ from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Start,
+    number_in,
     ones,
     weight_shape,
     without_bias,
     zeros,
 )
 from kit.adapters.formula import Formula
-from kit.tensorshapes import Shapes
+from kit.tensorshapes import Shape, Shapes
 
 BLOCKS, RESCALE = "oft_blocks", "rescale"
+CONSTRAINT = "constraint"
 
 
 def rotations(blocks: Tensor, longest: float = 0.0) -> Tensor:
@@ -72,7 +74,7 @@ def butterfly(values: Tensor, rotations_SNDD: Tensor) -> Tensor:
 class Rotation(Formula):
     """What OFT and BOFT share: the constraint, the rescaling, and that the output itself is turned.
 
-    `alpha` in the file is the constraint.
+    LyCORIS keeps the constraint as `alpha` in the file; ours holds blocks that are limited already.
     """
 
     STARTS: ClassVar[Mapping[str, Start]] = {BLOCKS: zeros, RESCALE: ones}
@@ -100,13 +102,27 @@ class Rotation(Formula):
 
     @staticmethod
     def options_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What files call alpha is the constraint."""
-        return {"constrain": float(tensors.get("alpha", 0.0))}
+        """What files call alpha is the constraint; 0 leaves it to the settings."""
+        limit = number_in(tensors, "alpha")
+        return {"constrain": limit} if limit else {}
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The side of a block."""
-        return shapes[BLOCKS][-1]
+        return tensorshapes.side(shapes, BLOCKS, -1)
+
+    @classmethod
+    def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
+        """Blocks of the file's side that together are as wide as the layer's outputs."""
+        weight, side = weight_shape(layer), cls.rank_of(found)
+        own = cls.blocks_like(weight[0], side, found[BLOCKS])
+        rescaled = tensorshapes.rescale(weight, RESCALE in found)
+        return tensorshapes.matched(found, {BLOCKS: own, **rescaled})
+
+    @classmethod
+    def blocks_like(cls, outputs: int, side: int, found: Shape) -> Shape:
+        """The shape of all blocks of this side."""
+        return (outputs // side, side, side)
 
     @abstractmethod
     def turn(self, values: Tensor) -> Tensor:
@@ -132,10 +148,28 @@ class Rotation(Formula):
             return self._changed(made)
 
     @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """The blocks as far as they may turn, and no constraint, so that every reader agrees.
+
+        ComfyUI takes alpha alone for the limit, and not for each output: 98 % of the turn is lost.
+        """
+        found = super().tensors()
+        if self.longest > 0:
+            blocks = found[BLOCKS].float()
+            found[BLOCKS] = _limited(blocks - blocks.transpose(-1, -2), self.longest) / 2
+            found["alpha"] = torch.zeros_like(self.alpha)
+        return found
+
+    def unsaid(self) -> dict[str, float]:
+        """The constraint."""
+        limit = float(self.alpha)
+        return {CONSTRAINT: limit} if limit else {}
+
+    @torch.no_grad()
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """The file's own constraint is applied to its blocks; ours acts from here on."""
         super().take(tensors)
-        limit = float(tensors["alpha"]) if "alpha" in tensors else 0.0
+        limit = number_in(tensors, "alpha")
         blocks = self.part(BLOCKS)
         skew = blocks - blocks.transpose(-1, -2)
         blocks.copy_(_limited(skew, limit * weight_shape(self.layer)[0]) / 2)
@@ -169,6 +203,17 @@ class Boft(Rotation):
     """OFT whose blocks mix ever farther outputs from stage to stage."""
 
     SIDES = 4
+
+    @classmethod
+    def blocks_like(cls, outputs: int, side: int, found: Shape) -> Shape:
+        """The same for as many stages as the file has.
+
+        Raises: ValueError where the outputs cannot be divided so.
+        """
+        stages, count = found[0], outputs // side
+        if side % 2 or not stages or count % 2 ** (stages - 1):
+            raise ValueError(f"{outputs} outputs in {stages} stages of blocks of {side}")
+        return (stages, *super().blocks_like(outputs, side, found))
 
     def __init__(
         self,

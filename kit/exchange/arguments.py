@@ -9,7 +9,7 @@ from typing import Any
 from kit.exchange import networks
 from kit.exchange.fitting import as_number, fitted, is_blank
 from kit.exchange.known import trainer_args
-from kit.exchange.rules import bucket_step, optimizer, schedule, unquoted, whole_rank
+from kit.exchange.rules import bucket_step, dora, optimizer, schedule, unquoted, whole_rank
 from kit.exchange.translating import (
     Dialect,
     Entries,
@@ -127,6 +127,8 @@ def _network_argument(key: str) -> Rule:
     def rule(value: Any, entries: Entries) -> Outcome | None:
         if argument == "algo":
             return no_effect("part of network_module, see there")
+        if argument == "dora_wd" and (outcome := dora(ARGUMENT)(value, entries)):
+            return outcome
         if argument == "conv_dim":
             whole = whole_rank("conv_dim", _kind_in, f"{ARGUMENT}factor")(value, entries)
             if whole:

@@ -34,6 +34,7 @@ def export_gui(settings: Settings) -> tuple[str, list[str]]:
     back = _counting(gui_json.from_gui(written)[0])
     known = {d.name for d in declarations().values() if d.gui_key in written}
     notices = [*_differences(counting, back, known, "the GUI"), *frictions.in_gui(written)]
+    notices += frictions.of_dora_in_gui(counting)
     if counting.model.sdxl is None:
         notices.append(
             "sdxl is blank: the GUI does not read it from the model's file; tick SDXL there where "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kit import catalog
 from kit.exchange.known import gui_fields, trainer_args
 from kit.settings import Settings
 
@@ -22,6 +23,17 @@ def in_gui(written: Mapping[str, Any]) -> Iterator[str]:
     for key, field in gui_fields().items():
         if field.choices and written[key] not in field.choices:
             yield f"{key} = {written[key]}: the GUI has no such choice"
+
+
+def of_dora_in_gui(settings: Settings) -> Iterator[str]:
+    """Magnitudes of inputs, which the GUI's LyCORIS learns only where network_args say so."""
+    network = settings.network
+    is_read = "wd_on_output" in catalog.KINDS[network.LoRA_type].uses
+    if is_read and network.dora_wd and not network.wd_on_output:
+        yield (
+            "wd_on_output = false: the GUI has no field for it and trains DoRA on outputs, which "
+            "A1111, Forge and ComfyUI read wrongly"
+        )
 
 
 def in_sd_scripts(settings: Settings, written: Mapping[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from kit.exchange.additional import NAME, with_additional
 from kit.exchange.fitting import as_number, fitted, is_blank, is_zero
 from kit.exchange.known import gui_fields
 from kit.exchange.report import Line
-from kit.exchange.rules import bucket_step, optimizer, schedule, unquoted, whole_rank
+from kit.exchange.rules import bucket_step, dora, optimizer, schedule, unquoted, whole_rank
 from kit.exchange.translating import (
     Dialect,
     Entries,
@@ -112,6 +112,7 @@ def _rules() -> dict[str, Rule]:
         "optimizer": optimizer,
         "network_dim": whole_rank("network_dim", _kind_in, "factor"),
         "conv_dim": whole_rank("conv_dim", _kind_in, "factor"),
+        "dora_wd": dora(),
         "use_cp": _use_cp,
         "use_tucker": _use_tucker,
         "use_8bit_adam": _use_8bit_adam,

@@ -82,13 +82,15 @@ def _read(path: Path) -> str:
 def _from_lora(path: Path, base: Settings | None) -> tuple[Settings, Report]:
     if not path.is_file():
         raise SettingsError([f"{path}: there is no such file"])
-    metadata = read_header(path).metadata
-    settings, lines = lora_recipe.from_metadata(metadata, base)
-    if found := made_here.settings_beside(path, lora_recipe.recipe_in(metadata)):
+    header = read_header(path)
+    settings, lines = lora_recipe.from_metadata(header.metadata, base)
+    if found := made_here.settings_beside(path, lora_recipe.recipe_in(header.metadata)):
         settings, place = found
+        settings, lines = lora_recipe.with_axis(settings, lines, header.shapes)
         return settings, replace(
             _report(path.name, settings, lines), notes=(f"its paths are those of {place}",)
         )
+    settings, lines = lora_recipe.with_axis(settings, lines, header.shapes)
     return settings, _report(path.name, settings, lines)
 
 

@@ -31,6 +31,7 @@ from kit.exchange.translating import (
     translated,
 )
 from kit.settings import Settings, declarations
+from kit.tensorshapes import magnitudes_on_output
 
 RECIPE = "lorakit_settings"
 NETWORK_ARGS = "ss_network_args"
@@ -73,6 +74,18 @@ def from_metadata(
         )
     start = (base or Settings()).replace(lr_warmup=0.0)  # a share is never told, only steps
     return translate(dialect(), entries, start)
+
+
+def with_axis(
+    settings: Settings, lines: list[Line], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Settings, list[Line]]:
+    """DoRA's axis as the file's tensors have it, whatever its metadata say or leave out."""
+    axis = magnitudes_on_output(shapes)
+    if axis is None or not settings.network.dora_wd or axis == settings.network.wd_on_output:
+        return settings, lines
+    outcome = translated("where the file has its magnitudes", wd_on_output=axis)
+    line = Line("dora_scale", "", outcome.verdict, outcome.told, outcome.changes)
+    return settings.replace(wd_on_output=axis), [*lines, line]
 
 
 def entries_of(metadata: Mapping[str, str]) -> dict[str, Any]:

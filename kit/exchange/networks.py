@@ -97,6 +97,8 @@ def arguments_of(settings: Settings) -> dict[str, str]:
         value = _written(argument, name, flat)
         if value is not None:
             written[argument] = value
+    if "dora_wd" in written:  # LyCORIS' own default changed on 2025-04-14, so both are named
+        written["wd_on_output"] = str(settings.network.wd_on_output)
     return written
 
 

@@ -69,3 +69,19 @@ def whole_rank(name: str, kind: Callable[[Entries], str], factor: str) -> Rule:
         return take(name, WHOLE, told="more than any layer has: whole factors, as with 1024")
 
     return rule
+
+
+def dora(prefix: str = "") -> Rule:
+    """DoRA that does not say where its magnitudes lie is LyCORIS' here, but for their axis."""
+
+    def rule(value: Any, entries: Entries) -> Outcome | None:
+        switched_on = str(value).strip().lower() in ("true", "1")
+        if not switched_on or f"{prefix}wd_on_output" in entries:
+            return None
+        told = (
+            "with magnitudes of inputs, which A1111, Forge and ComfyUI read; LyCORIS' own, of "
+            "outputs, with wd_on_output = true"
+        )
+        return take("dora_wd", True, told=told)
+
+    return rule

@@ -145,6 +145,16 @@ class Network(Section, box="Parameters / Basic"):
         box="Parameters / LyCORIS",
         source="https://arxiv.org/abs/2402.09353",
     )
+    wd_on_output: bool = setting(
+        False,
+        "DoRA on outputs",
+        "Where DoRA's lengths lie: off, one for each input of a layer, which A1111, Forge and "
+        "ComfyUI read exactly; on, one for each output, as LyCORIS and the GUI train, which those "
+        "programs read wrongly. A LoRA that is gone on from keeps its own.",
+        gui=None,
+        box="Parameters / LyCORIS",
+        source="https://github.com/KohakuBlueleaf/LyCORIS",
+    )
     bypass_mode: bool = setting(
         False,
         "Bypass mode",

@@ -142,6 +142,7 @@ def network_facts(plan: Plan, family: str) -> str:
             ("layers", f"{size.layers}"),
             ("weights", f"{size.weights:,}"),
             ("file", f"about {size.bytes / 1e6:.3g} MB, {plan.settings.saving.save_precision}"),
+            *([("of it for other programs", f"{size.more / 1e6:.3g} MB")] if size.more else []),
             ("of a full-size", label),
         ]
     elif network.dim_from_weights:

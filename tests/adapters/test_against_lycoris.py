@@ -57,7 +57,13 @@ def theirs(kind, layer, changes, tensors):
     options = {name: changes[name] for name in SAME_NAME if name in changes}
     options.setdefault("constraint", 0.0)
     options |= {"weight_decompose": changes.get("dora_wd", False)}
+    options |= {"wd_on_out": changes.get("wd_on_output", False)}
     options |= {"train_on_input": changes.get("train_on_input", True)}
+    if "oft_blocks" in tensors:
+        options["constraint"] = 0.0  # the file's blocks are limited already
+    if changes.get("use_tucker") and "lokr_w2" in tensors:
+        options |= {"full_matrix": True, "use_tucker": False}  # the file has the whole factor
+    whole = {"lokr_w1", "lokr_w2"} <= tensors.keys()
     module = THEIRS[kind]("name", layer, 1.0, changes.get("network_dim", 4), 2.0, **options)
     own = dict(module.named_parameters()) | dict(module.named_buffers())
     if kind == "LyCORIS/Native Fine-Tuning":
@@ -65,7 +71,7 @@ def theirs(kind, layer, changes, tensors):
     with torch.no_grad():
         for role, tensor in tensors.items():
             assert own[role].shape == tensor.shape, role
-            assert role != "alpha" or torch.allclose(own[role], tensor), "alpha"
+            assert role != "alpha" or whole or torch.allclose(own[role], tensor), "alpha"
             own[role].copy_(tensor)
     return module.eval()
 

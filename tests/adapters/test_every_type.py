@@ -10,6 +10,7 @@ from kit import catalog
 from kit.adapters.base import Adapter
 from kit.adapters.continuing import Entry
 from kit.adapters.network import Size, _made
+from kit.adapters.restoring import as_trained, unsaid
 from kit.families import Layer
 from kit.lora_file import split_name
 from kit.settings import Network as NetworkSettings
@@ -27,6 +28,7 @@ WAYS = {
     "use_tucker": {"use_tucker": True},
     "use_scalar": {"use_scalar": True},
     "dora_wd": {"dora_wd": True},
+    "dora_wd on outputs": {"dora_wd": True, "wd_on_output": True},
     "decompose_both": {"decompose_both": True, "factor": 4, "network_dim": 1},
     "factor": {"factor": 2},
     "whole factors": {"factor": 4, "network_dim": 100},
@@ -96,6 +98,13 @@ def merged(adapter, layer):
 
 def entry_of(adapter) -> Entry:
     return Entry(type(adapter), {role: t.clone() for role, t in adapter.tensors().items()})
+
+
+def read_back(adapter) -> Entry:
+    """As a run goes on from its file."""
+    file = {f"layer.{role}": t.clone() for role, t in adapter.tensors().items()}
+    trained = as_trained(file, unsaid({"layer": adapter.unsaid()}), tucker=True)
+    return Entry(type(adapter), {key.removeprefix("layer."): t for key, t in trained.items()})
 
 
 @EVERY
@@ -176,7 +185,7 @@ def test_its_file_holds_known_names_and_loads_again_to_the_same(kind, changes, p
     kinds = {split_name(f"lora_unet_layer.{role}")[2] for role in entry.tensors}
     assert len(kinds - {""}) == 1
     again = made(layer, kind, changes)
-    again.take(entry.tensors)
+    again.take(read_back(adapter).tensors)
     expected = adapted(adapter, layer, inputs)
     assert torch.allclose(adapted(again.eval(), layer, inputs), expected, atol=1e-5)
 
@@ -185,13 +194,16 @@ def test_its_file_holds_known_names_and_loads_again_to_the_same(kind, changes, p
 def test_its_shape_comes_from_the_file_where_asked(kind, changes, place):
     layer, inputs = place
     adapter = wake(made(layer, kind, changes)).eval()
-    entry = entry_of(adapter)
+    entry = read_back(adapter)
     assert type(adapter).reads(entry.shapes)
     asked = NetworkSettings(LoRA_type=kind, dim_from_weights=True, network_weights="a file")
     again = made(layer, kind, changes, entry, asked=asked)
     again.take(entry.tensors)
     expected = adapted(adapter, layer, inputs)
     assert torch.allclose(adapted(again.eval(), layer, inputs), expected, atol=1e-5)
+    kept = {name: tuple(w.shape) for name, w in adapter.named_parameters() if name != "scalar"}
+    assert {name: tuple(w.shape) for name, w in again.named_parameters()} == kept
+    assert again.unsaid() == pytest.approx(adapter.unsaid())
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 8.0])

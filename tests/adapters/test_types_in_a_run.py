@@ -83,3 +83,35 @@ def test_norms_are_limited_where_the_type_says_so_and_nowhere_else(asked, tmp_pa
     run(asked("limited", kind, max_train_steps=2, scale_weight_norms=1e-4))
     is_read = "scale_weight_norms" in catalog.KINDS[kind].uses
     assert same(lora(tmp_path / "free"), lora(tmp_path / "limited")) is not is_read
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "noted"),
+    [
+        ("LyCORIS/LoKr", {"use_tucker": True, "factor": 2, "network_dim": 2}, "lokr_t2"),
+        ("LyCORIS/Diag-OFT", {"constraint": 1e-5}, "constraint"),
+        ("LyCORIS/BOFT", {"constraint": 1e-5}, "constraint"),
+    ],
+)
+def test_what_is_stored_for_other_programs_goes_on_as_it_was(
+    kind, changes, noted, asked, tmp_path, model
+):
+    sizes = {"network_dim": 10} | changes
+    changes = sizes | {"conv_dim": sizes["network_dim"], "save_precision": "float"}
+    run(asked("a", kind, **changes))
+    path = tmp_path / "a" / "toy.safetensors"
+    first = read_header(path).metadata["lorakit_network"]
+    assert noted in first
+    own = {"network_weights": str(path), "dim_from_weights": True, "save_precision": "float"}
+    run(asked("b", kind, unet_lr=1e-12, text_encoder_lr=1e-12, **own))
+    again, before = lora(tmp_path / "b"), lora(tmp_path / "a")
+    assert again.keys() == before.keys()
+    assert all(torch.allclose(again[key], before[key], atol=1e-6) for key in before)
+    assert json.loads(
+        read_header(tmp_path / "b" / "toy.safetensors").metadata["lorakit_network"]
+    ) == json.loads(first)
+    if kind == "LyCORIS/LoKr":
+        assert any(key.endswith("lokr_w2") for key in before)
+        assert not any(key.endswith("lokr_t2") for key in before)
+    else:
+        assert all(t == 0 for key, t in before.items() if key.endswith("alpha"))

@@ -166,6 +166,12 @@ NOTICES = {
         dict(LoRA_type="LyCORIS/LoCon", bypass_mode=True),
         dict(LoRA_type="LyCORIS/LoCon", bypass_mode=True, rank_dropout=0.1, dora_wd=True),
     ],
+    "_axis_without_dora": [dict(LoRA_type="LyCORIS/LoKr", wd_on_output=True)],
+    "_in_bf16": [
+        dict(LoRA_type="LyCORIS/LoKr", save_precision="bf16"),
+        dict(LoRA_type="Kohya LoHa", save_precision="bf16"),
+        dict(LoRA_type="LyCORIS/Diag-OFT", save_precision="bf16"),
+    ],
     "_strong_alpha": [dict(network_dim=8, network_alpha=16)],
     "_takes_over": [
         dict(optimizer_type="Adafactor"),

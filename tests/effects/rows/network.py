@@ -29,6 +29,7 @@ ROWS = {
     "use_tucker": Row(network, True, given={"LoRA_type": "LyCORIS/LoHa"}),
     "use_scalar": Row(network, True, given=LYCORIS),
     "dora_wd": Row(network, True, given=LYCORIS),
+    "wd_on_output": Row(network, True, given={**LYCORIS, "dora_wd": True}),
     "bypass_mode": Row(weights, True, given={**LYCORIS, "rank_dropout": 0.5}),
     "rank_dropout_scale": Row(weights, True, given={**LYCORIS, "rank_dropout": 0.5}),
     "constraint": Row(weights, 1e-6, given=OFT),

@@ -1,0 +1,32 @@
+"""What a LoRA file to go on from decides of the settings, told by its header."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kit.errors import ModelError
+from kit.modelfile.headers import PICKLES, read_header
+from kit.settings import Settings
+from kit.tensorshapes import magnitudes_on_output
+
+
+def follow_file(settings: Settings) -> tuple[Settings, list[str]]:
+    """The settings with the axis that the DoRA of network_weights has, and a notice of it.
+
+    A file that cannot be read is told elsewhere; a pickle's axis shows when it is loaded.
+    """
+    network = settings.network
+    path = Path(network.network_weights.strip()).expanduser()
+    if not (network.network_weights.strip() and network.dora_wd):
+        return settings, []
+    try:
+        if path.suffix.lower() in PICKLES or not path.is_file():
+            return settings, []
+        axis = magnitudes_on_output(read_header(path).shapes)
+    except (ModelError, OSError):
+        return settings, []
+    if axis is None or axis == network.wd_on_output:
+        return settings, []
+    side = "outputs" if axis else "inputs"
+    notice = f"DoRA goes on with magnitudes of {side}, as network_weights has them"
+    return settings.replace(wd_on_output=axis), [notice]
