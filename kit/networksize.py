@@ -15,14 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kit import catalog, tensorshapes
+from kit import catalog
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shapes
 from kit.modelfile import ModelFile
 from kit.modelfile.foreseeing import found_model
 from kit.settings import Network, Settings
 from kit.settings.rules_blocks import uses_blocks
 from kit.settings.rules_rates import part_rates
 from kit.settings.targets import CONVOLUTIONS, ENCODERS, PRESETS, TRANSFORMER
-from kit.tensorshapes import Shapes
 
 LAYERS = Path(__file__).parent / "modelfile" / "layers.json"
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
@@ -79,7 +80,7 @@ def network_size(settings: Settings, family: str) -> NetworkSize | None:
     layers += sum(count for _, _, count in norms)
     weights = sum(2 * channels * count for _, channels, count in norms)
     weights += sum(_numbers(found) * count for found, count in kept)
-    stored = [(tensorshapes.written(found), count) for found, count in kept]
+    stored = [(lora_shapes.written(found), count) for found, count in kept]
     one = BYTES[settings.saving.save_precision]
     alphas = layers * one + sum(count for _, count in kept) * BYTES_PER_TENSOR
     norms_bytes = sum(2 * channels * count for _, channels, count in norms) * one

@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kit import catalog
 from kit.adapters.groups import Group
+from kit.catalog.lr_schedules import Formula, Shape, factor_at
 from kit.errors import KitError, SettingsError
-from kit.schedules import Formula, Shape, factor_at
 from kit.settings.optimizer_args import parse_optimizer_args
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kit import catalog
+from kit.catalog.lr_schedules import Shape
 from kit.dataset.batches import Layout
 from kit.dataset.buckets import Fit, Size
 from kit.dataset.config import Subset, read_subsets, shown, subset_notices
@@ -30,7 +31,6 @@ from kit.modelfile.foreseeing import foreseen_refusals
 from kit.modelfile.magnitudes import follow_file
 from kit.networksize import stored_otherwise
 from kit.runs import Run, choose_run
-from kit.schedules import Shape
 from kit.settings import Settings, rules_logs, rules_optimizer, rules_rates
 from kit.settings.checks import caches_latents, notices, problems
 from kit.settings.prompts import Prompt, parse_prompts

@@ -4,14 +4,14 @@ import importlib
 
 import pytest
 import torch
+from tests.test_optimizers import CPU, copied, groups_of
 from torch.nn import Parameter
 
 from kit import catalog
+from kit.catalog.lr_schedules import Shape
 from kit.dadapt import DAdaptAdan, DAdaptSGD
 from kit.optim import make_learning, restore_optimizer
-from kit.schedules import Shape
 from kit.settings.optimizer_args import parse_optimizer_args
-from tests.test_optimizers import CPU, copied, groups_of
 
 STEPS, WARMUP = 60, 10
 EXPERIMENTAL = {"DAdaptAdamPreprint", "DAdaptAdanIP"}

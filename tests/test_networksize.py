@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import tensorshapes
+from kit.catalog import lora_shapes
 from kit.networksize import layer_shapes, network_size, stored_otherwise
 from kit.settings import Settings
 
@@ -51,7 +51,7 @@ def test_the_plan_tells_how_much_larger_whole_factors_are():
     more = 0
     for row in layer_shapes("sdxl"):
         if row.kernel == 3:
-            high, wide = (tensorshapes.split(n, 4)[1] for n in (row.outputs, row.inputs))
+            high, wide = (lora_shapes.split(n, 4)[1] for n in (row.outputs, row.inputs))
             if max(high, wide) / 2 > 4:
                 parts = 4 * 4 * 9 + 4 * (high + wide)
                 more += row.count * ((high * wide * 9 - parts) * 2 - 2 * 130)

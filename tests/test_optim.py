@@ -12,10 +12,10 @@ from transformers.optimization import Adafactor
 
 from kit import catalog, optim
 from kit.adapters.network import Group
+from kit.catalog.lr_schedules import Shape, parse_step_rules
 from kit.errors import SettingsError
 from kit.optim import Learning, OwnSchedule, make_learning, make_schedule, rates_of
 from kit.planning import Plan, plan
-from kit.schedules import Shape, parse_step_rules
 from kit.settings import Settings, rules_schedule
 from tests.support.pictures import folder_of
 

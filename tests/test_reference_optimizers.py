@@ -4,15 +4,15 @@ import argparse
 
 import pytest
 import torch
+from tests.test_optimizers import CPU, groups_of
 
 from kit import catalog, optim
+from kit.catalog.lr_schedules import Shape
 from kit.errors import SettingsError
 from kit.optim import make_learning
-from kit.schedules import Shape
 from kit.settings.optimizer_args import parse_optimizer_args
 from tests.test_dadapt import ARGUMENTS as ADAPTING
 from tests.test_dadapt import alike, learn, start
-from tests.test_optimizers import CPU, groups_of
 
 # The class that sd-scripts calls, what it sets by itself, and arguments to hand on.
 SAME = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
 from kit.addresses import seed_at
-from kit.tensorshapes import Shapes
+from kit.catalog.lora_shapes import Shapes
 
 AdaptedLayer = nn.Linear | nn.Conv2d
 Start = Callable[[Tensor, torch.Generator], Tensor]

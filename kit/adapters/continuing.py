@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from kit.adapters.base import Adapter, number_in
+from kit.catalog.lora_shapes import Shapes
 from kit.errors import LoraFileError
-from kit.tensorshapes import Shapes
 
 # A tensor that only one family of types has -> LoRA types that can go on from such a file.
 WRITTEN_BY = {

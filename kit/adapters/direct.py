@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Start,
@@ -23,7 +22,8 @@ from kit.adapters.base import (
     zeros,
 )
 from kit.adapters.formula import Formula
-from kit.tensorshapes import Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shapes
 
 
 class Ia3(Formula):
@@ -44,7 +44,7 @@ class Ia3(Formula):
         **dropouts: Any,
     ) -> None:
         """There is no rank and no alpha, and the mark of a file counts, not its shapes."""
-        own = tensorshapes.ia3(weight_shape(layer), train_on_input=train_on_input)
+        own = lora_shapes.ia3(weight_shape(layer), train_on_input=train_on_input)
         super().__init__(layer, {"weight": own["weight"]}, **dropouts)
         self.register_buffer("on_input", torch.tensor(int(train_on_input)))
         self.train_on_input = train_on_input
@@ -113,16 +113,16 @@ class Full(Formula):
     ) -> None:
         """There is no rank and no alpha."""
         has_bias = layer.bias is not None
-        own = tensorshapes.full(weight_shape(layer), has_bias=has_bias)
+        own = lora_shapes.full(weight_shape(layer), has_bias=has_bias)
         super().__init__(layer, found or own, **dropouts)
 
     @classmethod
     def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
         """The difference of the weight, and of the bias where the file has one."""
-        own = tensorshapes.full(weight_shape(layer), has_bias="diff_b" in found)
+        own = lora_shapes.full(weight_shape(layer), has_bias="diff_b" in found)
         if "diff_b" in found and layer.bias is None:
             raise ValueError("the file has diff_b; here the layer has no bias")
-        return tensorshapes.matched(found, own)
+        return lora_shapes.matched(found, own)
 
     def delta(self) -> Tensor:
         """The difference itself."""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kit import tensorshapes
 from kit.adapters.base import AdaptedLayer, applied, begin, weight_shape
 from kit.adapters.formula import Formula
-from kit.tensorshapes import Shape, Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shape, Shapes
 
 MAGNITUDE = "dora_scale"
 
@@ -71,9 +71,9 @@ class Factored(Formula):
         weight = weight_shape(layer)
         own = cls.plain_shapes(weight, found)
         if MAGNITUDE in found:
-            on_output = tensorshapes.on_output(found[MAGNITUDE], weight)
-            own[MAGNITUDE] = tensorshapes.magnitude(weight, on_output=on_output)
-        return tensorshapes.matched(found, own)
+            on_output = lora_shapes.on_output(found[MAGNITUDE], weight)
+            own[MAGNITUDE] = lora_shapes.magnitude(weight, on_output=on_output)
+        return lora_shapes.matched(found, own)
 
     @abstractmethod
     def product(self) -> Tensor:

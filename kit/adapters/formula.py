@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter, functional
 
-from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Adapter,
@@ -27,7 +26,8 @@ from kit.adapters.base import (
     per_output,
     weight_shape,
 )
-from kit.tensorshapes import Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shapes
 
 
 class Formula(Adapter):
@@ -55,7 +55,7 @@ class Formula(Adapter):
         rank_dropout_scale: bool = False,
         module_dropout: float = 0.0,
     ) -> None:
-        """shapes: as `kit.tensorshapes` has them, or those of a file to go on from."""
+        """shapes: as `kit.catalog.lora_shapes` has them, or those of a file to go on from."""
         super().__init__()
         self._beside = (layer,)  # in a tuple, so that torch does not count it as ours
         self.dropout, self.rank_dropout = dropout, rank_dropout
@@ -155,7 +155,7 @@ class Formula(Adapter):
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """The file's strength is folded into what the change is proportional to."""
         given = {role: tensor for role, tensor in tensors.items() if role != "alpha"}
-        tensorshapes.matched(
+        lora_shapes.matched(
             {role: tuple(tensor.shape) for role, tensor in given.items()},
             {role: tuple(self.part(role).shape) for role in self.roles},
         )

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Start,
@@ -24,7 +23,8 @@ from kit.adapters.base import (
 )
 from kit.adapters.formula import Formula
 from kit.adapters.lora import lora_delta
-from kit.tensorshapes import Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shapes
 
 
 def glora_delta(weight: Tensor, a1_IR: Tensor, a2_RI: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
@@ -57,19 +57,19 @@ class Glora(Formula):
         **dropouts: Any,
     ) -> None:
         """found: the shapes of a file's tensors, which count more than the rank."""
-        super().__init__(layer, found or tensorshapes.glora(weight_shape(layer), rank), **dropouts)
+        super().__init__(layer, found or lora_shapes.glora(weight_shape(layer), rank), **dropouts)
         self.set_alpha(rank, alpha, rs_lora=rs_lora)
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module."""
-        return tensorshapes.side(shapes, "a2.weight")
+        return lora_shapes.side(shapes, "a2.weight")
 
     @classmethod
     def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
         """Both pairs, as many ranks as in the file."""
-        own = tensorshapes.glora(weight_shape(layer), cls.rank_of(found))
-        return tensorshapes.matched(found, own)
+        own = lora_shapes.glora(weight_shape(layer), cls.rank_of(found))
+        return lora_shapes.matched(found, own)
 
     def delta(self) -> Tensor:
         """The change of the weight."""

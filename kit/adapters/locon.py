@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Start,
@@ -24,7 +23,8 @@ from kit.adapters.base import (
 from kit.adapters.factored import Factored
 from kit.adapters.formula import tucker
 from kit.adapters.lora import DOWN, UP, lora_delta
-from kit.tensorshapes import Shape, Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shape, Shapes
 
 MID = "lora_mid.weight"
 
@@ -61,7 +61,7 @@ class Locon(Factored):
 
         found: the shapes of a file's tensors, which count more than rank and options.
         """
-        shapes = found or tensorshapes.lora(
+        shapes = found or lora_shapes.lora(
             weight_shape(layer),
             rank,
             use_tucker=use_tucker,
@@ -76,12 +76,12 @@ class Locon(Factored):
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module."""
-        return tensorshapes.side(shapes, DOWN)
+        return lora_shapes.side(shapes, DOWN)
 
     @classmethod
     def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
         """Down, up, and the core where the file has one."""
-        return tensorshapes.lora(weight, cls.rank_of(found), use_tucker=MID in found)
+        return lora_shapes.lora(weight, cls.rank_of(found), use_tucker=MID in found)
 
     @property
     def draws(self) -> bool:

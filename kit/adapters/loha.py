@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Start,
@@ -21,7 +20,8 @@ from kit.adapters.base import (
 )
 from kit.adapters.factored import Factored
 from kit.adapters.formula import tucker
-from kit.tensorshapes import Shape, Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shape, Shapes
 
 
 def loha_delta(one: tuple[Tensor, ...], two: tuple[Tensor, ...]) -> Tensor:
@@ -67,7 +67,7 @@ class Loha(Factored):
     ) -> None:
         """found: the shapes of a file's tensors, which count more than rank and options."""
         shape = weight_shape(layer)
-        shapes = found or tensorshapes.loha(
+        shapes = found or lora_shapes.loha(
             shape, rank, use_tucker=use_tucker, dora_wd=dora_wd, wd_on_output=wd_on_output
         )
         super().__init__(layer, shapes, rank=rank, alpha=alpha, **options)
@@ -76,12 +76,12 @@ class Loha(Factored):
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module."""
-        return tensorshapes.side(shapes, "hada_w1_b")
+        return lora_shapes.side(shapes, "hada_w1_b")
 
     @classmethod
     def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
         """Two halves, with their cores where the file has them."""
-        return tensorshapes.loha(weight, cls.rank_of(found), use_tucker="hada_t1" in found)
+        return lora_shapes.loha(weight, cls.rank_of(found), use_tucker="hada_t1" in found)
 
     def product(self) -> Tensor:
         """Both halves, multiplied."""

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Start,
@@ -24,7 +23,8 @@ from kit.adapters.base import (
 )
 from kit.adapters.factored import Factored
 from kit.adapters.formula import tucker
-from kit.tensorshapes import Shape, Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shape, Shapes
 
 WHOLE, CORE = "lokr_w2", "lokr_t2"
 TUCKER = (CORE, "lokr_w2_a", "lokr_w2_b")
@@ -76,7 +76,7 @@ class Lokr(Factored):
         Where neither factor is of low rank, alpha has no meaning, and the strength is 1.
         """
         shape = weight_shape(layer)
-        shapes = found or tensorshapes.lokr(
+        shapes = found or lora_shapes.lokr(
             shape,
             rank,
             factor=factor,
@@ -96,12 +96,12 @@ class Lokr(Factored):
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module; of whole factors, whose rank nobody divides by, 1."""
         low = next((role for role in ("lokr_w2_b", "lokr_w1_b") if role in shapes), None)
-        return tensorshapes.side(shapes, low) if low else 1
+        return lora_shapes.side(shapes, low) if low else 1
 
     @classmethod
     def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
         """Factors as large as the file's."""
-        return tensorshapes.lokr_like(weight, found)
+        return lora_shapes.lokr_like(weight, found)
 
     def file_scale(self, alpha: float) -> float:
         """Readers ignore the alpha of whole factors."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
-from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Adapter,
@@ -26,7 +25,8 @@ from kit.adapters.base import (
     weight_shape,
 )
 from kit.adapters.formula import strength
-from kit.tensorshapes import Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shapes
 
 UP, DOWN = "lora_up.weight", "lora_down.weight"
 
@@ -96,13 +96,13 @@ class Lora(Adapter):
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The rank of a file's module."""
-        return tensorshapes.side(shapes, DOWN)
+        return lora_shapes.side(shapes, DOWN)
 
     @classmethod
     def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
         """Down and up, as many ranks as in the file."""
-        own = tensorshapes.lora(weight_shape(layer), cls.rank_of(found))
-        return tensorshapes.matched(found, own)
+        own = lora_shapes.lora(weight_shape(layer), cls.rank_of(found))
+        return lora_shapes.matched(found, own)
 
     @property
     def draws(self) -> bool:
@@ -176,7 +176,7 @@ class Lora(Adapter):
         if found.keys() == self.NEEDS and (rank := self.rank_of(found)) != self.rank:
             raise ValueError(f"rank {rank} in the file, {self.rank} here")
         own = self.lora_up.weight, self.lora_down.weight
-        tensorshapes.matched(found, {UP: tuple(own[0].shape), DOWN: tuple(own[1].shape)})
+        lora_shapes.matched(found, {UP: tuple(own[0].shape), DOWN: tuple(own[1].shape)})
         up, down = tensors[UP], tensors[DOWN]
         theirs = number_in(tensors, "alpha", self.rank) / self.rank
         own[1].copy_(down.reshape(own[1].shape))

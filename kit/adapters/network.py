@@ -17,6 +17,7 @@ from kit.adapters.factored import MAGNITUDE
 from kit.adapters.groups import Group, PartRates, grouped
 from kit.adapters.norms import Norm
 from kit.adapters.restoring import unsaid
+from kit.catalog.lora_shapes import on_output
 from kit.errors import SettingsError
 from kit.families import Family, Layer
 from kit.families import Norm as NormLayer
@@ -24,7 +25,6 @@ from kit.families.names import block_number
 from kit.settings import Network as NetworkSettings
 from kit.settings.rules_blocks import BlockPlan
 from kit.settings.targets import PRESETS, Preset, preset_of
-from kit.tensorshapes import on_output
 
 
 @dataclass(frozen=True)

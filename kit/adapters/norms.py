@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kit import tensorshapes
 from kit.adapters.base import AdaptedLayer, Start, zeros
 from kit.adapters.formula import Formula
-from kit.tensorshapes import Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shapes
 
 NormLayer = nn.GroupNorm | nn.LayerNorm
 
@@ -28,13 +28,13 @@ class Norm(Formula):
 
     def __init__(self, layer: NormLayer, *, found: Shapes | None = None, **dropouts: Any) -> None:
         """There is no rank and no alpha."""
-        shapes = found or tensorshapes.norm(_channels(layer))
+        shapes = found or lora_shapes.norm(_channels(layer))
         super().__init__(cast(AdaptedLayer, layer), shapes, **dropouts)
 
     @classmethod
     def kept_of(cls, layer: NormLayer, found: Shapes) -> Shapes:
         """Both differences."""
-        return tensorshapes.matched(found, tensorshapes.norm(_channels(layer)))
+        return lora_shapes.matched(found, lora_shapes.norm(_channels(layer)))
 
     def delta(self) -> Tensor:
         """The difference of the weight."""

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kit import tensorshapes
 from kit.adapters.base import (
     AdaptedLayer,
     Start,
@@ -25,7 +24,8 @@ from kit.adapters.base import (
     zeros,
 )
 from kit.adapters.formula import Formula
-from kit.tensorshapes import Shape, Shapes
+from kit.catalog import lora_shapes
+from kit.catalog.lora_shapes import Shape, Shapes
 
 BLOCKS, RESCALE = "oft_blocks", "rescale"
 CONSTRAINT = "constraint"
@@ -109,15 +109,15 @@ class Rotation(Formula):
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
         """The side of a block."""
-        return tensorshapes.side(shapes, BLOCKS, -1)
+        return lora_shapes.side(shapes, BLOCKS, -1)
 
     @classmethod
     def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
         """Blocks of the file's side that together are as wide as the layer's outputs."""
         weight, side = weight_shape(layer), cls.rank_of(found)
         own = cls.blocks_like(weight[0], side, found[BLOCKS])
-        rescaled = tensorshapes.rescale(weight, RESCALE in found)
-        return tensorshapes.matched(found, {BLOCKS: own, **rescaled})
+        rescaled = lora_shapes.rescale(weight, RESCALE in found)
+        return lora_shapes.matched(found, {BLOCKS: own, **rescaled})
 
     @classmethod
     def blocks_like(cls, outputs: int, side: int, found: Shape) -> Shape:
@@ -191,7 +191,7 @@ class DiagOft(Rotation):
         **options: Any,
     ) -> None:
         """rank: the side of a block, at most; alpha is not used."""
-        shapes = found or tensorshapes.oft(weight_shape(layer), rank, rescaled=rescaled)
+        shapes = found or lora_shapes.oft(weight_shape(layer), rank, rescaled=rescaled)
         super().__init__(layer, shapes, **options)
 
     def turn(self, values: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ class Boft(Rotation):
 
         Raises: ValueError where the layer's outputs cannot be divided so.
         """
-        shapes = found or tensorshapes.boft(weight_shape(layer), rank, rescaled=rescaled)
+        shapes = found or lora_shapes.boft(weight_shape(layer), rank, rescaled=rescaled)
         super().__init__(layer, shapes, **options)
 
     def turn(self, values: Tensor) -> Tensor:

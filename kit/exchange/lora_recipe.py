@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from kit import catalog
+from kit.catalog.lora_shapes import magnitudes_on_output
 from kit.errors import SettingsError
 from kit.exchange import arguments, datasets_told, networks
 from kit.exchange.known import Foreign, trainer_args
@@ -31,7 +32,6 @@ from kit.exchange.translating import (
     translated,
 )
 from kit.settings import Settings, declarations
-from kit.tensorshapes import magnitudes_on_output
 
 RECIPE = "lorakit_settings"
 NETWORK_ARGS = "ss_network_args"

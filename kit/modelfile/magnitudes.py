@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kit.catalog.lora_shapes import magnitudes_on_output
 from kit.errors import ModelError
 from kit.modelfile.headers import PICKLES, read_header
 from kit.settings import Settings
-from kit.tensorshapes import magnitudes_on_output
 
 
 def follow_file(settings: Settings) -> tuple[Settings, list[str]]:

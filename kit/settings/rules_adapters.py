@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit import catalog, tensorshapes
+from kit import catalog
+from kit.catalog import lora_shapes
 from kit.settings.targets import PRESETS, preset_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _blocks_that_do_not_fit(settings: Settings) -> Iterator[str]:
     row = catalog.KINDS[network.LoRA_type]
     if not row.needs_even_blocks or network.dim_from_weights:
         return
-    least = max(tensorshapes.butterfly_side(width) for width in WIDTHS.values())
+    least = max(lora_shapes.butterfly_side(width) for width in WIDTHS.values())
     for name, rank in (("network_dim", network.network_dim), ("conv_dim", network.conv_dim)):
         if rank and rank < least:
             yield (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit import catalog, schedules
+from kit import catalog
+from kit.catalog import lr_schedules
 from kit.settings import rules_optimizer, rules_schedule
 from kit.settings.optimizer_args import parse_optimizer_args
 
@@ -111,7 +112,7 @@ def step_rules(settings: Settings) -> tuple[tuple[float, int | None], ...]:
     given = parse_optimizer_args(basic.lr_scheduler_args)
     if set(given) != {"step_rules"}:
         raise ValueError("piecewise_constant reads step_rules; write e.g. step_rules=1:10,0.1")
-    return schedules.parse_step_rules(str(given["step_rules"]))
+    return lr_schedules.parse_step_rules(str(given["step_rules"]))
 
 
 def _arguments(settings: Settings) -> Iterator[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kit import catalog, readers
+from kit import catalog
+from kit.catalog import readers
 
 if TYPE_CHECKING:
     from kit.settings import Settings

@@ -19,7 +19,8 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
-from kit import catalog, readers
+from kit import catalog
+from kit.catalog import readers
 from kit.errors import LoraFileError
 from kit.exchange import foreign_lora
 from kit.lora_file import Entry, Header, read_header, split_name

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from kit import catalog
+from kit.catalog.lr_schedules import Formula, factor_at
 from kit.networksize import network_size
 from kit.planning import Plan
-from kit.schedules import Formula, factor_at
 from kit.settings import rules_optimizer
 from kit.settings.rules_rates import rates
 from kit.ui.charts import ACCENT, nice_ticks

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kit import catalog, tensorshapes
+from kit import catalog
+from kit.catalog import lora_shapes
 from tests.adapters.test_every_type import LAYERS, WAYS, entry_of, made, wake
 
 with warnings.catch_warnings():
@@ -97,13 +98,13 @@ FACTORS = (-1, 1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 100)
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_are_divided_as_theirs(size):
-    assert [tensorshapes.split(size, f) for f in FACTORS] == [
+    assert [lora_shapes.split(size, f) for f in FACTORS] == [
         factorization(size, f) for f in FACTORS
     ]
     if size == 127:
         return  # theirs does not end for a prime number
     for most in FACTORS[2:]:
-        side = tensorshapes.butterfly_side(size, most)
+        side = lora_shapes.butterfly_side(size, most)
         assert side == (power2factorization(size, most)[0] or 0)
 
 

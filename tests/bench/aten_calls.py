@@ -17,7 +17,17 @@ from tests.bench import sides, step
 from tests.support import full
 
 VIEWS = {
-    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze"),
+    *(
+        "view",
+        "_unsafe_view",
+        "t",
+        "transpose",
+        "permute",
+        "expand",
+        "slice",
+        "select",
+        "unsqueeze",
+    ),
     *("squeeze", "detach", "alias", "as_strided", "split", "split_with_sizes", "unbind"),
     *("_reshape_alias", "reshape", "chunk", "lift_fresh", "empty", "empty_like", "empty_strided"),
     *("new_empty", "new_empty_strided", "is_pinned", "sym_size", "is_same_size"),

@@ -17,7 +17,7 @@ from tests.mutants.listed import Mutation
 
 NUMERIC = (
     "kit/planning.py",
-    "kit/schedules.py",
+    "kit/catalog/lr_schedules.py",
     "kit/losses.py",
     "kit/diffusion.py",
     "kit/feeding.py",

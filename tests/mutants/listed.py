@@ -23,7 +23,7 @@ class Mutation(NamedTuple):
 LISTED = (
     Mutation(
         "1 warm-up off by one",
-        "kit/schedules.py",
+        "kit/catalog/lr_schedules.py",
         "return step / max(1, shape.warmup) if step < shape.warmup",
         "return (step + 1) / max(1, shape.warmup) if step < shape.warmup",
     ),

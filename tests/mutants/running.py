@@ -24,7 +24,7 @@ EFFECT = "tests/effects/test_every_setting.py::test_the_setting_has_its_effect[{
 PLANS = ("tests/test_planning.py", "tests/test_optim.py")
 # Module -> the test files that matter, the fast ones first.
 MATTERS: dict[str, tuple[str, ...]] = {
-    "kit/schedules.py": ("tests/test_optim.py", COMMANDS),
+    "kit/catalog/lr_schedules.py": ("tests/test_optim.py", COMMANDS),
     "kit/planning.py": (*PLANS, COMMANDS, "tests/test_training.py"),
     "kit/losses.py": ("tests/test_losses.py", BY_HAND[0]),
     "kit/diffusion.py": ("tests/test_diffusion.py", *BY_HAND),
@@ -39,7 +39,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/test_training.py",
     ),
     "kit/sampling.py": ("tests/test_sampling.py", "tests/effects/test_shares.py"),
-    "kit/optim.py": ("tests/test_optim.py", "tests/test_optimizers.py"),
+    "kit/optim.py": ("tests/test_optim.py", "tests/catalog/test_optimizers.py"),
     "kit/checkpoint.py": ("tests/test_training.py",),
     "kit/filing.py": (
         EFFECT.format("save_precision"),
@@ -97,13 +97,13 @@ MATTERS: dict[str, tuple[str, ...]] = {
     "kit/settings/rules_parts.py": (
         "tests/settings",
         "tests/adapters/test_groups.py",
-        "tests/test_optimizers.py",
+        "tests/catalog/test_optimizers.py",
     ),
     "kit/settings/rules_rates.py": (
         "tests/settings/test_checks.py",
         *PLANS,
         COMMANDS,
-        "tests/test_optimizers.py",
+        "tests/catalog/test_optimizers.py",
     ),
 }
 

@@ -10,6 +10,7 @@ from torch.nn import Parameter
 
 from kit import catalog, demo, planning
 from kit.adapters.groups import Group, PartRates
+from kit.catalog.lr_schedules import Shape
 from kit.devices import make_accelerator
 from kit.errors import SettingsError
 from kit.events import Stepped
@@ -22,7 +23,6 @@ from kit.optim import (
     rates_of,
     restore_optimizer,
 )
-from kit.schedules import Shape
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.sinks.tags import scalars
 from kit.training import train

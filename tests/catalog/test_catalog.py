@@ -10,7 +10,7 @@ from kit import catalog
 from kit.errors import MissingPackage
 from kit.settings import declarations
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROWS = {
     f"{menu} {name}": row
     for menu in ("OPTIMIZERS", "SCHEDULES", "KINDS", "SAMPLERS")

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from kit import readers
+from kit.catalog import readers
+from kit.catalog.optimizers import OPTIMIZERS as OPTIMIZERS
+from kit.catalog.optimizers import Optimizer as Optimizer
+from kit.catalog.readers import MODIFIERS, ReadBy
 from kit.errors import MissingPackage
-from kit.optimizer_rows import OPTIMIZERS as OPTIMIZERS
-from kit.optimizer_rows import Optimizer as Optimizer
-from kit.readers import MODIFIERS, ReadBy
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Kind:
     network_module: str  # ss_network_module
     adapts_convolutions: bool
     uses: tuple[str, ...]
-    shapes: str = "kit.tensorshapes:lora"  # which tensors it keeps beside a layer
+    shapes: str = "kit.catalog.lora_shapes:lora"  # which tensors it keeps beside a layer
     needs_even_blocks: bool = False  # its rank is the side of blocks that not every layer has
     read_by: ReadBy = readers.EVERYWHERE  # which programs read its files
 
@@ -153,32 +153,35 @@ QUICK_PICKS: dict[str, str] = {
 }
 
 SCHEDULES: dict[str, Schedule] = {
-    "constant": Schedule("kit.schedules:constant", warms_up=False),
-    "constant_with_warmup": Schedule("kit.schedules:constant"),
-    "linear": Schedule("kit.schedules:linear"),
-    "cosine": Schedule("kit.schedules:cosine"),
+    "constant": Schedule("kit.catalog.lr_schedules:constant", warms_up=False),
+    "constant_with_warmup": Schedule("kit.catalog.lr_schedules:constant"),
+    "linear": Schedule("kit.catalog.lr_schedules:linear"),
+    "cosine": Schedule("kit.catalog.lr_schedules:cosine"),
     "cosine_with_restarts": Schedule(
-        "kit.schedules:cosine_with_restarts", uses=("lr_scheduler_num_cycles",)
+        "kit.catalog.lr_schedules:cosine_with_restarts", uses=("lr_scheduler_num_cycles",)
     ),
     "polynomial": Schedule(
-        "kit.schedules:polynomial", uses=("lr_scheduler_power", "lr_scheduler_num_cycles")
+        "kit.catalog.lr_schedules:polynomial",
+        uses=("lr_scheduler_power", "lr_scheduler_num_cycles"),
     ),
     "cosine_with_min_lr": Schedule(
-        "kit.schedules:cosine_with_min_lr",
+        "kit.catalog.lr_schedules:cosine_with_min_lr",
         uses=("lr_scheduler_min_lr_ratio", "lr_scheduler_num_cycles"),
         least=0.1,
     ),
-    "inverse_sqrt": Schedule("kit.schedules:inverse_sqrt", uses=("lr_scheduler_timescale",)),
+    "inverse_sqrt": Schedule(
+        "kit.catalog.lr_schedules:inverse_sqrt", uses=("lr_scheduler_timescale",)
+    ),
     "warmup_stable_decay": Schedule(
-        "kit.schedules:warmup_stable_decay",
+        "kit.catalog.lr_schedules:warmup_stable_decay",
         uses=("lr_decay_steps", "lr_scheduler_min_lr_ratio", "lr_scheduler_num_cycles"),
         warms_up_from_least=True,
     ),
-    "rex": Schedule("kit.schedules:rex", uses=("lr_scheduler_min_lr_ratio",)),
+    "rex": Schedule("kit.catalog.lr_schedules:rex", uses=("lr_scheduler_min_lr_ratio",)),
     "piecewise_constant": Schedule(
-        "kit.schedules:piecewise_constant", warms_up=False, uses=("lr_scheduler_args",)
+        "kit.catalog.lr_schedules:piecewise_constant", warms_up=False, uses=("lr_scheduler_args",)
     ),
-    "adafactor": Schedule("kit.schedules:constant", warms_up=False, own=True),
+    "adafactor": Schedule("kit.catalog.lr_schedules:constant", warms_up=False, own=True),
 }
 
 _FILE_SETTINGS = ("network_weights", "dim_from_weights")
@@ -199,7 +202,7 @@ _PRODUCT = ("use_tucker", "use_scalar", "dora_wd", "wd_on_output")
 
 
 def _lycoris(code: str, shapes: str, *uses: str, **traits: Any) -> Kind:
-    shapes = f"kit.tensorshapes:{shapes}"
+    shapes = f"kit.catalog.lora_shapes:{shapes}"
     uses = (*uses, "LyCORIS_preset")
     return Kind(f"kit.adapters.{code}", "lycoris.kohya", True, uses, shapes, **traits)
 
@@ -220,7 +223,7 @@ KINDS: dict[str, Kind] = {
         "networks.loha",
         True,
         (*_FACTORED, "use_tucker"),
-        "kit.tensorshapes:loha",
+        "kit.catalog.lora_shapes:loha",
         read_by=readers.LYCORIS,
     ),
     "Kohya LoKr": Kind(
@@ -228,7 +231,7 @@ KINDS: dict[str, Kind] = {
         "networks.lokr",
         True,
         (*_FACTORED, "use_tucker", "factor"),
-        "kit.tensorshapes:lokr",
+        "kit.catalog.lora_shapes:lokr",
         read_by=readers.LYCORIS,
     ),
     "LoRA-FA": Kind("kit.adapters.lora:LoraFa", "networks.lora_fa", False, _LORA_SETTINGS),

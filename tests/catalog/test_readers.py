@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kit import catalog, planning, readers
-from kit.readers import ReadBy
+from kit import catalog, planning
+from kit.catalog import readers
+from kit.catalog.readers import ReadBy
 from kit.settings import Settings
 from kit.tools.inspecting import describe, inspect
 from kit.ui import Form
