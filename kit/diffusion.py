@@ -13,8 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from kit.addresses import seed_at
 from kit.families import Prediction
+from kit.randomness import seed_at
 
 TIMESTEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.012  # every Stable Diffusion up to XL

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 from kit import lora_file
 from kit.adapters.network import Network
-from kit.addresses import seed_at
 from kit.metadata import BaseFacts, training_metadata
 from kit.modelfile import ModelFile, decide_prediction, locate_vae
 from kit.optim import Learning
 from kit.planning import Plan
+from kit.randomness import seed_at
 
 FileWriter: TypeAlias = Callable[[Path, int, int], None]  # path, step, epoch
 

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from kit import catalog
 from kit.adapters.network import Network, device_of
-from kit.addresses import seed_at
 from kit.dataset.emphasis import has_emphasis
 from kit.devices import free_memory
 from kit.diffusion import BETA_END, BETA_START, TIMESTEPS
@@ -33,6 +32,7 @@ from kit.events import Event, Sampled
 from kit.families import Family, Tokens, Words
 from kit.inpainting import blank, seen
 from kit.planning import Plan
+from kit.randomness import seed_at
 from kit.runs import write_atomically
 from kit.settings.prompts import Prompt
 

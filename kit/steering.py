@@ -11,13 +11,13 @@ from contextlib import closing
 from typing import Any
 
 from kit.checkpoint import step_suffix
+from kit.control import RateWish, SampleWish, SaveWish, Wish, Wishes
 from kit.devices import free_memory
 from kit.errors import KitError
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim import averaged
 from kit.planning import Plan
 from kit.sampling import draw_samples
-from kit.wishes import RateWish, SampleWish, SaveWish, Wish, Wishes
 from kit.workshop import Workshop
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 
+from kit.control import Wishes
 from kit.events import Event
 from kit.planning import Plan
 from kit.sinks import Sink, fan_out, listening, was_heard_elsewhere
 from kit.training import train as events_of
-from kit.wishes import Wishes
 
 
 def train(

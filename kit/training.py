@@ -15,13 +15,13 @@ from contextlib import closing
 
 from kit import runs
 from kit.checkpoint import Checkpoint, step_suffix
+from kit.control import Wishes, interrupt_asks
 from kit.devices import at_work, peak_megabytes
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.mirroring import Mirror, mirrored
 from kit.optim import rates_of
 from kit.planning import Plan
 from kit.steering import due_samples, fulfil
-from kit.wishes import Wishes, interrupt_asks
 from kit.workshop import Workshop, prepare
 
 

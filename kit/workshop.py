@@ -19,7 +19,6 @@ from torch import Tensor
 
 from kit import catalog, diffusion, losses
 from kit.adapters.network import Network
-from kit.addresses import seed_at
 from kit.basemodel import find_model, load_model, require_model
 from kit.caching import (
     CaptionReader,
@@ -50,6 +49,7 @@ from kit.learners import attached_network, made_learning, recompute_gradients, r
 from kit.losses import Bands
 from kit.optim import Learning, at_wished_rates, effective_rates_of
 from kit.planning import Plan
+from kit.randomness import seed_at
 from kit.sampling import Artist, make_scheduler, rescales, samplers_of
 from kit.settings import Noise, Settings
 from kit.settings.checks import caches_latents, caches_words

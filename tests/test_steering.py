@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from kit import planning
+from kit.control import RateWish, SampleWish, SaveWish, Wishes
 from kit.events import (
     Cached,
     Finished,
@@ -21,7 +22,6 @@ from kit.runs import read_record
 from kit.sampling import Artist
 from kit.settings.prompts import parse_prompt
 from kit.training import train
-from kit.wishes import RateWish, SampleWish, SaveWish, Wishes
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from kit import planning
+from kit.control import Wishes
 from kit.errors import DeviceError, Diverged, ModelError, OutputError
 from kit.events import Finished, Loaded, Noticed, Sampled, Saved, Stepped
 from kit.runs import read_record
 from kit.training import train
-from kit.wishes import Wishes
 from kit.workshop import Workshop
 from tests.support.tiny import write_tiny
 from tests.support.toys import (

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
-from kit.addresses import seed_at
 from kit.catalog.lora_shapes import Shapes
+from kit.randomness import seed_at
 
 AdaptedLayer = nn.Linear | nn.Conv2d
 Start = Callable[[Tensor, torch.Generator], Tensor]

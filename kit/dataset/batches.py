@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kit.addresses import random_at
 from kit.dataset.buckets import Size
+from kit.randomness import random_at
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kit.addresses import random_at
+from kit.randomness import random_at
 from kit.settings import Captions
 
 CHOICE = re.compile(r"\{([^{}]*)\}")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kit.addresses import random_at
 from kit.dataset.buckets import Size
+from kit.randomness import random_at
 
 WHOLE = 0.25  # of all uses; the share that the makers of SD 1.5's inpainting model took
 LEAST = 8  # a hole's side is at least this part of the picture's

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kit.addresses import random_at
 from kit.dataset.buckets import Fit, Size
 from kit.dataset.files import MOST_PIXELS, READABLE, UNREADABLE, opened, orientation_of
 from kit.errors import DatasetError
+from kit.randomness import random_at
 
 WHITE = (255, 255, 255)
 LARGE = 50_000_000  # pixels; threads hold one such picture at a time, as each may take 3 GB

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 
 import ipywidgets as widgets
 
+from kit.control import RateWish, SampleWish, SaveWish, Wishes
 from kit.settings.prompts import parse_prompt
 from kit.settings.rules_samples import skipped_because
 from kit.ui.look import block, escaped
-from kit.wishes import RateWish, SampleWish, SaveWish, Wishes
 
 ALL_PARTS = "all parts"
 

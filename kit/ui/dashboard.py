@@ -17,6 +17,7 @@ from typing import Self
 
 import ipywidgets as widgets
 
+from kit.control import Wishes
 from kit.errors import KitError, OutputError
 from kit.events import Event, Failed, Finished, Noticed, Paused, RateChanged, Resumed
 from kit.planning import Plan
@@ -29,7 +30,6 @@ from kit.ui.gallery import Gallery, Results
 from kit.ui.history import History, State
 from kit.ui.look import Shown, block, escaped, root
 from kit.ui.run_words import notes_of, numbers_of, share_done, title_of
-from kit.wishes import Wishes
 
 SECONDS_BETWEEN_DRAWINGS = 0.5
 SECONDS_BETWEEN_CHARTS = 1.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from kit.control import Wishes
 from kit.ui.downloads import link
 from kit.ui.history import OVER, History, State
 from kit.ui.look import escaped
-from kit.wishes import Wishes
 
 PILLS: dict[State, str] = {
     "starting": "running",

@@ -19,12 +19,12 @@ from contextlib import closing
 from typing import ClassVar, TypeAlias
 
 from kit import catalog
+from kit.control import Wishes
 from kit.errors import KitError
 from kit.events import Event
 from kit.planning import Plan
 from kit.sinks import Sink, listening
 from kit.ui.dashboard import Dashboard
-from kit.wishes import Wishes
 
 Train: TypeAlias = Callable[[Plan, Wishes], Generator[Event, None, None]]
 TRAIN = "kit.training:train"  # named, not imported: torch loads in the thread, not with the form

@@ -1,8 +1,8 @@
 import pytest
 
+from kit.control import RateWish, SampleWish, SaveWish, Wishes
 from kit.settings.prompts import parse_prompt
 from kit.ui.controls import ALL_PARTS, Controls, parse_rate
-from kit.wishes import RateWish, SampleWish, SaveWish, Wishes
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kit.addresses import random_at, seed_at
+from kit.randomness import random_at, seed_at
 
 
 def test_the_same_address_gives_the_same_numbers():

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from kit.wishes import RateWish, SaveWish, Wishes, interrupt_asks
+from kit.control import RateWish, SaveWish, Wishes, interrupt_asks
 
 
 def test_wishes_are_taken_once_and_in_their_order():
