@@ -21,8 +21,9 @@ from kit.modelfile import (
     detect,
     locate,
 )
-from kit.settings import Settings, declarations, rules_memory
-from kit.settings.rules_parts import block_problems
+from kit.settings import Settings, declarations
+from kit.settings.rules import memory as rules_memory
+from kit.settings.rules.parts import block_problems
 
 
 def require_model(settings: Settings) -> None:

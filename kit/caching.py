@@ -39,7 +39,7 @@ from kit.inpainting import Surroundings
 from kit.masking import Masks
 from kit.planning import Plan
 from kit.prefetching import Ahead
-from kit.settings import rules_memory
+from kit.settings.rules import memory as rules_memory
 from kit.shelf import Shelf, file_hash, folder_of, hashes_of, weights_hash
 
 

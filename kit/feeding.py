@@ -18,7 +18,7 @@ from kit.dataset.captions import Moment, cached_caption_at, caption_at
 from kit.families import Family, Tokens, Words
 from kit.inpainting import Surroundings, beside
 from kit.planning import Plan
-from kit.settings import rules_noise
+from kit.settings.rules import noise as rules_noise
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from kit.families import Family
 from kit.families.placing import placed
 from kit.optim import Learning, make_learning
 from kit.planning import Plan
-from kit.settings import Settings, rules_memory
-from kit.settings.rules_blocks import BlockPlan, block_plan
-from kit.settings.rules_parts import plus_ratios
-from kit.settings.rules_rates import encoder_learns, part_rates
+from kit.settings import Settings
+from kit.settings.rules import memory as rules_memory
+from kit.settings.rules.blocks import BlockPlan, block_plan
+from kit.settings.rules.parts import plus_ratios
+from kit.settings.rules.rates import encoder_learns, part_rates
 
 
 def attached_network(plan: Plan, family: Family) -> Network:

@@ -16,10 +16,12 @@ from kit import catalog
 from kit.dataset_metadata import dataset_metadata
 from kit.exchange.networks import arguments_of
 from kit.planning import Plan
-from kit.settings import Captions, Settings, declarations, rules_noise, rules_optimizer
-from kit.settings.checks import caches_latents
+from kit.settings import Captions, Settings, declarations
 from kit.settings.public import public_name, public_settings
-from kit.settings.rules_blocks import given_lists, given_weights
+from kit.settings.rules import caches_latents
+from kit.settings.rules import noise as rules_noise
+from kit.settings.rules import optimizer as rules_optimizer
+from kit.settings.rules.blocks import given_lists, given_weights
 
 MAKER = f"lora-kit/{kit.__version__}"
 V_PREDICTION = "v_prediction"

@@ -21,8 +21,8 @@ from kit.catalog.lora_shapes import Shapes
 from kit.modelfile import ModelFile
 from kit.modelfile.foreseeing import found_model
 from kit.settings import Network, Settings
-from kit.settings.rules_blocks import uses_blocks
-from kit.settings.rules_rates import part_rates
+from kit.settings.rules.blocks import uses_blocks
+from kit.settings.rules.rates import part_rates
 from kit.settings.targets import CONVOLUTIONS, ENCODERS, PRESETS, TRANSFORMER
 
 LAYERS = Path(__file__).parent / "modelfile" / "layers.json"

@@ -31,10 +31,13 @@ from kit.modelfile.foreseeing import foreseen_refusals
 from kit.modelfile.magnitudes import follow_file
 from kit.networksize import stored_otherwise
 from kit.runs import Run, choose_run
-from kit.settings import Settings, rules_logs, rules_optimizer, rules_rates
-from kit.settings.checks import caches_latents, notices, problems
+from kit.settings import Settings
 from kit.settings.prompts import Prompt, parse_prompts
-from kit.settings.rules_rates import encoder_learns
+from kit.settings.rules import caches_latents, notices, problems
+from kit.settings.rules import logs as rules_logs
+from kit.settings.rules import optimizer as rules_optimizer
+from kit.settings.rules import rates as rules_rates
+from kit.settings.rules.rates import encoder_learns
 from kit.states import Start, beyond_the_end, find_start
 
 # What belongs to a data set as a whole, and stands in the plan anyway.

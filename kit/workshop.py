@@ -52,9 +52,9 @@ from kit.planning import Plan
 from kit.randomness import seed_at
 from kit.sampling import Artist, make_scheduler, rescales, samplers_of
 from kit.settings import Noise, Settings
-from kit.settings.checks import caches_latents, caches_words
 from kit.settings.prompts import Prompt
-from kit.settings.rules_rates import rates
+from kit.settings.rules import caches_latents, caches_words
+from kit.settings.rules.rates import rates
 from kit.staging import staged_images, staged_model
 
 

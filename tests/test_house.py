@@ -48,8 +48,8 @@ def names_used():
             yield from names_read(tree)
             continue
         for function in functions(tree):
-            # A property such as Images.size, or a question such as checks.rates, which others ask.
-            rules = name == "settings/checks.py" or name.startswith("settings/rules_")
+            # A property such as Images.size, or a question such as rates, which others ask.
+            rules = name.startswith("settings/rules/")
             asked = rules and not function.name.startswith("_")
             if asked or is_property(function):
                 yield from names_read(function)

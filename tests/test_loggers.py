@@ -16,8 +16,9 @@ from kit import catalog
 from kit.errors import SettingsError
 from kit.events import Event, Finished, Noticed, Stepped
 from kit.runs import Run
-from kit.settings import Settings, rules_logs
-from kit.settings.checks import notices, problems
+from kit.settings import Settings
+from kit.settings.rules import logs as rules_logs
+from kit.settings.rules import notices, problems
 from kit.sinks import listening
 from kit.sinks.background import Background
 from kit.sinks.tags import scalars

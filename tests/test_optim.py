@@ -16,7 +16,8 @@ from kit.catalog.lr_schedules import Shape, parse_step_rules
 from kit.errors import SettingsError
 from kit.optim import Learning, OwnSchedule, make_learning, make_schedule, rates_of
 from kit.planning import Plan, plan
-from kit.settings import Settings, rules_schedule
+from kit.settings import Settings
+from kit.settings.rules import schedule as rules_schedule
 from tests.support.pictures import folder_of
 
 GOLDEN = Path(__file__).parent / "golden"

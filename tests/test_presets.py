@@ -7,8 +7,8 @@ from kit.cli import main
 from kit.errors import SettingsError
 from kit.presets import decided, preset_named, presets
 from kit.settings import Settings, declarations
-from kit.settings.checks import notices, problems
 from kit.settings.diffs import diff
+from kit.settings.rules import notices, problems
 
 MINE = Settings().replace(
     train_data_dir="cats", output_name="mine", seed=5, keep_tokens=2, clip_skip=2,

@@ -23,7 +23,7 @@ from kit.families import Family, Layer
 from kit.families import Norm as NormLayer
 from kit.families.names import block_number
 from kit.settings import Network as NetworkSettings
-from kit.settings.rules_blocks import BlockPlan
+from kit.settings.rules.blocks import BlockPlan
 from kit.settings.targets import PRESETS, Preset, preset_of
 
 

@@ -29,7 +29,7 @@ from typing import Any
 
 from kit.errors import SettingsError, nearest
 from kit.settings import Settings
-from kit.settings.checks import notices, problems
+from kit.settings.rules import notices, problems
 
 NAME = "dataset_config"
 # Of a data set as a whole; their names in the settings, where those differ, stand in SETTINGS.

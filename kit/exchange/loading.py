@@ -22,7 +22,7 @@ from kit.exchange.additional import with_additional
 from kit.exchange.report import Line, Report, Verdict, shown
 from kit.modelfile.headers import read_header
 from kit.settings import Settings, declarations
-from kit.settings.checks import problems
+from kit.settings.rules import problems
 
 MADE_BY_THE_RUN = ("output_dir", "logging_dir")
 CONFIG_FILE = "config_file"

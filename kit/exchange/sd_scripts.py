@@ -19,8 +19,9 @@ from kit.exchange.frictions import is_for_sdxl_only
 from kit.exchange.known import trainer_args
 from kit.exchange.report import Line
 from kit.exchange.translating import BLANK_STANDS_FOR, Entries, is_kept, translate
-from kit.settings import Settings, declarations, rules_rates
+from kit.settings import Settings, declarations
 from kit.settings.optimizer_args import parse_optimizer_args
+from kit.settings.rules import rates as rules_rates
 
 NOT_ASSUMED = ("dataset_repeats", "lr_warmup_steps", "dynamo_backend")  # mean something else there
 OFF_MEANS = {"save_precision": "float", "network_dim": 4, "optimizer_type": "AdamW"}

@@ -19,7 +19,9 @@ from kit import catalog
 from kit.errors import without_secrets
 from kit.events import Event, Failed, Noticed
 from kit.runs import Run, bring_back
-from kit.settings import Settings, rules_hub, rules_logs
+from kit.settings import Settings
+from kit.settings.rules import hub as rules_hub
+from kit.settings.rules import logs as rules_logs
 from kit.sinks.background import Background, Sink, muted
 from kit.sinks.console import Console
 from kit.sinks.history import JsonLines, read_events

@@ -20,8 +20,9 @@ from PIL import Image
 from kit import catalog
 from kit.events import Began, Event, Failed, Finished, Loaded, Sampled, Stepped
 from kit.runs import Run, recall, remember
-from kit.settings import Settings, rules_logs
+from kit.settings import Settings
 from kit.settings.public import all_public_settings
+from kit.settings.rules import logs as rules_logs
 from kit.sinks.tags import ended_epoch, scalars
 
 KEPT = "tensorboard"  # under which the run remembers its folder

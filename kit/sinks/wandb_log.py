@@ -16,8 +16,9 @@ from typing import Any
 from kit import catalog, hosts
 from kit.events import Event, Failed, Loaded, Noticed, Sampled, Stepped
 from kit.runs import Run, recall, remember
-from kit.settings import Settings, rules_logs
+from kit.settings import Settings
 from kit.settings.public import all_public_settings
+from kit.settings.rules import logs as rules_logs
 from kit.sinks.background import ENDS
 from kit.sinks.tags import ended_epoch, scalars
 

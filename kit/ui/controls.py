@@ -12,7 +12,7 @@ import ipywidgets as widgets
 
 from kit.control import RateWish, SampleWish, SaveWish, Wishes
 from kit.settings.prompts import parse_prompt
-from kit.settings.rules_samples import skipped_because
+from kit.settings.rules.samples import skipped_because
 from kit.ui.look import block, escaped
 
 ALL_PARTS = "all parts"

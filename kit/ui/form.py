@@ -14,7 +14,7 @@ from collections.abc import Callable
 from kit import catalog, planning
 from kit.errors import KitError, SettingsError
 from kit.settings import Settings, declarations
-from kit.settings.checks import problems
+from kit.settings.rules import problems
 from kit.ui import problem_texts as texts
 from kit.ui.contact_sheet import ContactSheet
 from kit.ui.effects import idle_settings

@@ -12,8 +12,8 @@ from kit import catalog
 from kit.catalog.lr_schedules import Formula, factor_at
 from kit.networksize import network_size
 from kit.planning import Plan
-from kit.settings import rules_optimizer
-from kit.settings.rules_rates import rates
+from kit.settings.rules import optimizer as rules_optimizer
+from kit.settings.rules.rates import rates
 from kit.ui.charts import ACCENT, nice_ticks
 from kit.ui.look import escaped
 

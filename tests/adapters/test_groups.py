@@ -12,7 +12,7 @@ from kit.adapters.groups import PartRates
 from kit.errors import SettingsError
 from kit.events import Stepped
 from kit.families.names import block_number
-from kit.settings.rules_blocks import BlockPlan
+from kit.settings.rules.blocks import BlockPlan
 from kit.workshop import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny

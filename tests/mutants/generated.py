@@ -28,10 +28,10 @@ NUMERIC = (
     "kit/dataset/laying.py",
     "kit/dataset/masks.py",
     "kit/dataset/pixels.py",
-    "kit/settings/rules_blocks.py",
-    "kit/settings/rules_noise.py",
-    "kit/settings/rules_parts.py",
-    "kit/settings/rules_rates.py",
+    "kit/settings/rules/blocks.py",
+    "kit/settings/rules/noise.py",
+    "kit/settings/rules/parts.py",
+    "kit/settings/rules/rates.py",
 )
 # Turned round: a bound that is shifted changes nothing between fractions, and between whole numbers
 # the changed constants shift it.

@@ -84,23 +84,23 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/test_masking.py",
         "tests/test_feeding.py",
     ),
-    "kit/settings/rules_blocks.py": (
-        "tests/settings/test_rules_blocks.py",
-        "tests/settings/test_checks.py",
+    "kit/settings/rules/blocks.py": (
+        "tests/settings/rules/test_blocks.py",
+        "tests/settings/rules/test_checks.py",
         "tests/adapters/test_groups.py",
     ),
-    "kit/settings/rules_noise.py": (
-        "tests/settings/test_checks.py",
+    "kit/settings/rules/noise.py": (
+        "tests/settings/rules/test_checks.py",
         "tests/effects/test_noise_and_captions.py",
         *BY_HAND,
     ),
-    "kit/settings/rules_parts.py": (
+    "kit/settings/rules/parts.py": (
         "tests/settings",
         "tests/adapters/test_groups.py",
         "tests/catalog/test_optimizers.py",
     ),
-    "kit/settings/rules_rates.py": (
-        "tests/settings/test_checks.py",
+    "kit/settings/rules/rates.py": (
+        "tests/settings/rules/test_checks.py",
         *PLANS,
         COMMANDS,
         "tests/catalog/test_optimizers.py",

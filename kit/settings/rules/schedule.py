@@ -53,7 +53,7 @@ def own_rates(settings: Settings) -> OwnRates | None:
     Source: torch.optim.lr_scheduler, OneCycleLR (max_lr, div_factor, final_div_factor) and
     CyclicLR (base_lr, max_lr).
     """
-    from kit.settings.rules_optimizer import steers  # which asks own_rates() of this file
+    from kit.settings.rules.optimizer import steers  # which asks own_rates() of this file
 
     name, given = class_name(settings), arguments(settings)
     highest = _rates(given.get("max_lr"))

@@ -9,25 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kit import catalog
-from kit.settings import (
-    Settings,
-    declarations,
-    rules_adapters,
-    rules_captions,
-    rules_hub,
-    rules_inpainting,
-    rules_logs,
-    rules_machine,
-    rules_memory,
-    rules_noise,
-    rules_optimizer,
-    rules_parts,
-    rules_rates,
-    rules_samples,
-    rules_saving,
-    rules_schedule,
-)
-from kit.settings.rules_rates import encoder_learns, part_rates
+from kit.settings import Settings, declarations
+from kit.settings.rules import adapters as rules_adapters
+from kit.settings.rules import captions as rules_captions
+from kit.settings.rules import hub as rules_hub
+from kit.settings.rules import inpainting as rules_inpainting
+from kit.settings.rules import logs as rules_logs
+from kit.settings.rules import machine as rules_machine
+from kit.settings.rules import memory as rules_memory
+from kit.settings.rules import noise as rules_noise
+from kit.settings.rules import optimizer as rules_optimizer
+from kit.settings.rules import parts as rules_parts
+from kit.settings.rules import rates as rules_rates
+from kit.settings.rules import samples as rules_samples
+from kit.settings.rules import saving as rules_saving
+from kit.settings.rules import schedule as rules_schedule
+from kit.settings.rules.rates import encoder_learns, part_rates
 
 Rule = Callable[[Settings], Iterator[str]]
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kit import catalog
-from kit.settings import rules_blocks, rules_optimizer
-from kit.settings.rules_rates import encoder_learns, part_rates
-from kit.settings.rules_schedule import own_rates
+from kit.settings.rules import blocks as rules_blocks
+from kit.settings.rules import optimizer as rules_optimizer
+from kit.settings.rules.rates import encoder_learns, part_rates
+from kit.settings.rules.schedule import own_rates
 
 if TYPE_CHECKING:
     from kit.settings import Settings

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from kit import catalog
 from kit.errors import nearest
 from kit.settings.optimizer_args import parse_optimizer_args
-from kit.settings.rules_blocks import given_weights
-from kit.settings.rules_schedule import own_rates
+from kit.settings.rules.blocks import given_weights
+from kit.settings.rules.schedule import own_rates
 
 if TYPE_CHECKING:
     from kit.settings import Settings
@@ -51,7 +51,7 @@ def described(settings: Settings) -> str:
 
 
 def _rates(settings: Settings) -> tuple[float, float]:
-    from kit.settings.rules_rates import rates  # which asks steers() of this file
+    from kit.settings.rules.rates import rates  # which asks steers() of this file
 
     return rates(settings)
 
@@ -76,8 +76,8 @@ def _optimizer_args(settings: Settings) -> Iterator[str]:
 
 
 def _one_rate(settings: Settings) -> Iterator[str]:
-    from kit.settings.rules_parts import plus_ratios
-    from kit.settings.rules_rates import part_rates
+    from kit.settings.rules.parts import plus_ratios
+    from kit.settings.rules.rates import part_rates
 
     row, name = row_of(settings), settings.basic.optimizer_type
     if not row.one_rate:

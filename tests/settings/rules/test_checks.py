@@ -2,9 +2,10 @@
 
 import pytest
 
-from kit.settings import Settings, checks
-from kit.settings.checks import caches_latents, caches_words, notices, problems
-from kit.settings.rules_rates import rates
+from kit.settings import Settings
+from kit.settings import rules as checks
+from kit.settings.rules import caches_latents, caches_words, notices, problems
+from kit.settings.rules.rates import rates
 
 SOUND = Settings()
 RULES = {rule.__name__: rule for rule in (*checks.PROBLEMS, *checks.NOTICES)}

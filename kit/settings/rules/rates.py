@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from kit import catalog
 from kit.catalog import lr_schedules
-from kit.settings import rules_optimizer, rules_schedule
 from kit.settings.optimizer_args import parse_optimizer_args
+from kit.settings.rules import optimizer as rules_optimizer
+from kit.settings.rules import schedule as rules_schedule
 
 if TYPE_CHECKING:
     from kit.settings import Settings
