@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from kit import lora_file
 from kit.adapters.network import Network
+from kit.basemodel import ModelFile, decide_prediction, locate_vae
 from kit.metadata import BaseFacts, training_metadata
-from kit.modelfile import ModelFile, decide_prediction, locate_vae
 from kit.optim import Learning
 from kit.planning import Plan
 from kit.randomness import seed_at

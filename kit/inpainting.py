@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kit.basemodel.detecting import INPAINTING
 from kit.families import Family
-from kit.modelfile.detecting import INPAINTING
 
 GRAY = 0.0  # of pixels from -1 to 1
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from kit.basemodel import headers
+from kit.basemodel.pickles import read_tensors
 from kit.errors import LoraFileError, ModelError, OutputError
 from kit.exchange import foreign_lora
 from kit.exchange.foreign_tensors import converted
-from kit.modelfile import headers
-from kit.modelfile.pickles import read_tensors
 from kit.runs import write_atomically
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """How large a LoRA becomes, before torch or the base model is loaded.
 
 Of each full-size family the layers that adapters may sit beside are listed in
-`kit/modelfile/layers.json`, by shape: part, in a transformer block or not, side of the kernel (0:
+`kit/basemodel/layers.json`, by shape: part, in a transformer block or not, side of the kernel (0:
 linear), inputs, outputs, and how many there are; its normalisations by block, channels and number.
 """
 
@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
+from kit.basemodel import ModelFile
+from kit.basemodel.preflight import found_model
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shapes
-from kit.modelfile import ModelFile
-from kit.modelfile.foreseeing import found_model
 from kit.settings import Network, Settings
 from kit.settings.rules.blocks import uses_blocks
 from kit.settings.rules.rates import part_rates
 from kit.settings.targets import CONVOLUTIONS, ENCODERS, PRESETS, TRANSFORMER
 
-LAYERS = Path(__file__).parent / "modelfile" / "layers.json"
+LAYERS = Path(__file__).parent / "basemodel" / "layers.json"
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
 BYTES_PER_TENSOR = 130  # of a safetensors header: name, type, shape and place
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kit import catalog
+from kit.basemodel.magnitudes import follow_file
+from kit.basemodel.preflight import foreseen_refusals
 from kit.catalog.lr_schedules import Shape
 from kit.dataset.batches import Layout
 from kit.dataset.buckets import Fit, Size
@@ -27,8 +29,6 @@ from kit.exchange.additional import with_additional
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
 from kit.identity import fingerprint
-from kit.modelfile.foreseeing import foreseen_refusals
-from kit.modelfile.magnitudes import follow_file
 from kit.networksize import stored_otherwise
 from kit.runs import Run, choose_run
 from kit.settings import Settings

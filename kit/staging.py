@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from kit.basemodel import ModelFile
 from kit.events import Cached, Event, Noticed
 from kit.hosts import host
-from kit.modelfile import ModelFile
 from kit.planning import Plan
 
 AT_ONCE = 8  # each waits for the network most of the time

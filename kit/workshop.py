@@ -19,7 +19,6 @@ from torch import Tensor
 
 from kit import catalog, diffusion, losses
 from kit.adapters.network import Network
-from kit.basemodel import find_model, load_model, require_model
 from kit.caching import (
     CaptionReader,
     Encoder,
@@ -41,6 +40,7 @@ from kit.devices import (
 from kit.errors import Diverged
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
+from kit.families.base_model import find_model, load_model, require_model
 from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
 from kit.holing import HoledLatents

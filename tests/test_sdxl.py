@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from kit import planning
-from kit.basemodel import find_model, load_model
 from kit.errors import SettingsError
+from kit.families.base_model import find_model, load_model
 from kit.lora_file import write_lora
 from kit.workshop import prepare
 from tests.support.parts import outcome

@@ -1,4 +1,4 @@
-from kit.modelfile import ModelFile
+from kit.basemodel import ModelFile
 from kit.staging import staged_model
 from tests.support.parts import outcome
 from tests.support.places import be_colab_like

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from kit import lora_file
 from kit.adapters.network import attach, parts_of
+from kit.basemodel import detect
 from kit.demo import BASE, settings
 from kit.demo.grading import Grade, grade_subject, grade_vocabulary
 from kit.demo.scenes import SIZE
 from kit.events import Event, Finished, Sampled
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
-from kit.modelfile import detect
 from kit.planning import Plan, plan
 from kit.runs import write_atomically
 from kit.sampling import Artist

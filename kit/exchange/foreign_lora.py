@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit.basemodel.headers import SUFFIXES, read_header
 from kit.errors import LoraFileError, ModelError
-from kit.modelfile.headers import SUFFIXES, read_header
 from kit.settings import Settings
 
 Shape = tuple[int, ...]
@@ -300,7 +300,7 @@ def foreseen_conversion(settings: Settings) -> Iterator[str]:
     except LoraFileError as error:
         yield f"training would be refused: network_weights: {error.found}"
     except (ModelError, OSError):
-        return  # told by kit.modelfile.foreseeing
+        return  # told by kit.basemodel.preflight
     else:
         if found.layout:
             yield f"network_weights is in the layout of {found.layout} and is converted"

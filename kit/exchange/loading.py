@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kit.basemodel.headers import read_header
 from kit.errors import SettingsError
 from kit.exchange import command_line, gui_json, lora_recipe, made_here, sd_scripts
 from kit.exchange.additional import with_additional
 from kit.exchange.report import Line, Report, Verdict, shown
-from kit.modelfile.headers import read_header
 from kit.settings import Settings, declarations
 from kit.settings.rules import problems
 

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from kit import catalog
+from kit.basemodel import ModelFile, locate_vae
+from kit.basemodel.detecting import INPAINTING, PLAIN
+from kit.basemodel.pickles import read_tensors
+from kit.basemodel.weight_names import Weights, choose_weights
 from kit.errors import DeviceError, MissingPackage, ModelError
 from kit.families import Family, Prediction, clip, layers
 from kit.families.clip_weights import read_text_encoder
 from kit.families.compressed import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
-from kit.modelfile import ModelFile, locate_vae
-from kit.modelfile.detecting import INPAINTING, PLAIN
-from kit.modelfile.parts import Weights, choose_weights
-from kit.modelfile.pickles import read_tensors
 
 CONFIGS = Path(__file__).with_name("configs")
 ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kit import catalog
+from kit.basemodel.headers import read_header
 from kit.errors import KitError
 from kit.events import Event, Failed, Finished, Noticed, Sampled, Saved, StateKept
 from kit.fetching import hub_token, reason
 from kit.hub.card import MARK, Sample, model_card
-from kit.modelfile.headers import read_header
 from kit.runs import Run
 from kit.settings import Settings
 

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
+from kit.basemodel.headers import PICKLES
 from kit.catalog import readers
 from kit.errors import LoraFileError
 from kit.exchange import foreign_lora
 from kit.lora_file import Entry, Header, read_header, split_name
 from kit.metadata import V_ARCHITECTURES
-from kit.modelfile.headers import PICKLES
 
 # A part's label, and how its modules begin with kohya.
 PARTS: dict[str, tuple[str, str]] = {

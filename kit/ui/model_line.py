@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from kit import catalog
+from kit.basemodel import ModelFile
+from kit.basemodel.preflight import found_model
 from kit.errors import ModelError
-from kit.modelfile import ModelFile
-from kit.modelfile.foreseeing import found_model
 from kit.settings import Settings
 
 SMALL = 0.6  # of the pixels that a family was made for; below, pictures suffer

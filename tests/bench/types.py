@@ -18,11 +18,11 @@ import torch
 
 from kit import catalog, lora_file
 from kit.adapters.network import attach, parts_of
+from kit.basemodel import detect
 from kit.demo import BASE, settings
 from kit.demo.grading import grade_subject
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
-from kit.modelfile import detect
 from kit.planning import plan
 from kit.sampling import Artist
 from kit.settings import Network

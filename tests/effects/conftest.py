@@ -1,6 +1,6 @@
 import pytest
 
-from kit import basemodel
+from kit.families import base_model
 from tests.effects.stage import Stage
 
 
@@ -8,5 +8,5 @@ from tests.effects.stage import Stage
 def stage(tmp_path_factory):
     made = Stage(tmp_path_factory.mktemp("stage"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(basemodel, "load_family", lambda *a, **k: made.load_family(*a, **k))
+        patch.setattr(base_model, "load_family", lambda *a, **k: made.load_family(*a, **k))
         yield made

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kit import basemodel, planning
+from kit import planning
 from kit.demo.scenes import draw_subject
+from kit.families import base_model
 from kit.lora_file import write_lora
 from kit.runs import RunRecord, write_record
 from kit.settings import Settings
@@ -74,7 +75,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.shared, self._fresh = furnish(folder / "shared"), folder / "fresh"
         self._numbers, self._families, self._seen = itertools.count(), {}, {}
-        self._read = basemodel.load_family
+        self._read = base_model.load_family
         gc.freeze()  # collecting what stays anyway would take longer than the looking
 
     def sides(self, name: str, row: Row) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kit.basemodel import find_model
+from kit.families.base_model import find_model
 from kit.settings import declarations
 from tests.effects.observers import batch, loss, rates, weights
 from tests.effects.stage import Row

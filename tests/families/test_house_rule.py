@@ -10,7 +10,7 @@ import kit
 ROOT = Path(kit.__file__).parent
 # Who may ask: the families, what recognises their files, what names them in menus and checks, and
 # what reads and writes the languages of other programs, which have a flag for each family.
-ALLOWED = ("families/", "modelfile/", "settings/", "exchange/", "catalog/")
+ALLOWED = ("families/", "basemodel/", "settings/", "exchange/", "catalog/")
 KEYS = {"sd1", "sd2", "sdxl"}
 FILES = sorted(
     path for path in ROOT.rglob("*.py") if not path.relative_to(ROOT).as_posix().startswith(ALLOWED)

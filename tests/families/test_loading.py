@@ -9,10 +9,10 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
+from kit.basemodel import ModelFile, detect
 from kit.errors import ModelError
 from kit.families import Family, Prediction, loading
 from kit.families.clip import packaged_tokenizer
-from kit.modelfile import ModelFile, detect
 from tests.support.ldm import single_file_weights, write_single_file
 from tests.support.tiny import build_vae, write_tiny
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from kit.basemodel import detect
 from kit.families import Prediction, Words
 from kit.families.clip import packaged_tokenizer
 from kit.families.loading import load_family
 from kit.families.sdxl import StableDiffusionXL
-from kit.modelfile import detect
 from tests.support.parity import PARITY, SD1, SDXL, arrays, sdxl_modules, unpack
 
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from kit import planning
+from kit.basemodel import detect
 from kit.events import Event
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
-from kit.modelfile import detect
 from kit.planning import Plan
 from kit.settings import Settings
 

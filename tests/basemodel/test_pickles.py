@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from kit import demo
-from kit.basemodel import find_model
+from kit.basemodel import detect
+from kit.basemodel.pickles import read_tensors, state_of
 from kit.errors import ModelError
+from kit.families.base_model import find_model
 from kit.lora_file import read_lora
-from kit.modelfile import detect
-from kit.modelfile.pickles import read_tensors, state_of
 from kit.settings import Settings
 from tests.support.ldm import single_file_weights
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kit.basemodel.detecting import EPSILON, ModelFile, V
 from kit.errors import ModelError
-from kit.modelfile.detecting import EPSILON, ModelFile, V
 
 
 def check_claims(

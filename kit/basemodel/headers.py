@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit.basemodel.pickles import state_of
 from kit.errors import ModelError
-from kit.modelfile.pickles import state_of
 
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library itself
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -27,7 +27,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """Names and shapes of a .safetensors or torch file.
 
-    A torch file is a pickle, of which nothing is run; see `kit.modelfile.pickles`.
+    A torch file is a pickle, of which nothing is run; see `kit.basemodel.pickles`.
 
     Raises: ModelError where it is cut short, or no file of weights.
     """

@@ -8,16 +8,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
+from kit.basemodel import ModelFile, check_claims, decide_prediction, detect, locate, locate_vae
+from kit.basemodel.weight_names import choose_weights, wanted_files
 from kit.errors import ModelError
-from kit.modelfile import (
-    ModelFile,
-    check_claims,
-    decide_prediction,
-    detect,
-    locate,
-    locate_vae,
-)
-from kit.modelfile.parts import choose_weights, wanted_files
 
 UNET_IN = "model.diffusion_model.input_blocks.0.0.weight"
 VAE = "first_stage_model.decoder.conv_in.weight"
@@ -570,6 +563,6 @@ def test_what_is_predicted_is_decided_by_claim_then_file(predicts, v, decided):
 
 def test_the_door_opens_without_torch():
     code = (
-        "import sys, kit.modelfile; sys.exit(bool({'torch', 'huggingface_hub'} & set(sys.modules)))"
+        "import sys, kit.basemodel; sys.exit(bool({'torch', 'huggingface_hub'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,8 +3,8 @@
 import pytest
 
 from kit import demo
-from kit.basemodel import find_model
 from kit.errors import SettingsError
+from kit.families.base_model import find_model
 from kit.settings import Settings
 
 BASE = Settings().replace(pretrained_model_name_or_path=str(demo.BASE))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.basemodel.headers import SUFFIXES, Header, read_header
+from kit.basemodel.weight_names import choose_weights
 from kit.errors import ModelError
-from kit.modelfile.headers import SUFFIXES, Header, read_header
-from kit.modelfile.parts import choose_weights
 
 EPSILON, V = "epsilon", "v_prediction"
 FAMILIES = {

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from kit import demo
-from kit.modelfile.foreseeing import foreseen_refusals
+from kit.basemodel.preflight import foreseen_refusals
 from kit.settings import Settings
 from tests.support.ldm import write_single_file
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from kit.basemodel.claims import check_claims, check_inpainting
+from kit.basemodel.detecting import ModelFile, detect
+from kit.basemodel.headers import SUFFIXES, read_header
 from kit.errors import ModelError
-from kit.modelfile.claims import check_claims, check_inpainting
-from kit.modelfile.detecting import ModelFile, detect
-from kit.modelfile.headers import SUFFIXES, read_header
 from kit.settings import Settings
 
 ON_THE_HUB = re.compile(r"https?://\S+|[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")

@@ -8,9 +8,9 @@
 torch is not imported, but for the values of a torch file's tensors.
 """
 
-from kit.modelfile.claims import check_claims, check_inpainting, decide_prediction
-from kit.modelfile.detecting import ModelFile, detect
-from kit.modelfile.locating import locate, locate_vae
+from kit.basemodel.claims import check_claims, check_inpainting, decide_prediction
+from kit.basemodel.detecting import ModelFile, detect
+from kit.basemodel.locating import locate, locate_vae
 
 __all__ = [
     "ModelFile",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kit.basemodel.headers import PICKLES, read_header
 from kit.catalog.lora_shapes import magnitudes_on_output
 from kit.errors import ModelError
-from kit.modelfile.headers import PICKLES, read_header
 from kit.settings import Settings
 
 

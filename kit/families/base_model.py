@@ -9,11 +9,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from kit import catalog
-from kit.devices import DTYPES
-from kit.errors import ModelError, SettingsError
-from kit.families import Family, Prediction
-from kit.families.loading import load_family
-from kit.modelfile import (
+from kit.basemodel import (
     ModelFile,
     check_claims,
     check_inpainting,
@@ -21,6 +17,10 @@ from kit.modelfile import (
     detect,
     locate,
 )
+from kit.devices import DTYPES
+from kit.errors import ModelError, SettingsError
+from kit.families import Family, Prediction
+from kit.families.loading import load_family
 from kit.settings import Settings, declarations
 from kit.settings.rules import memory as rules_memory
 from kit.settings.rules.parts import block_problems

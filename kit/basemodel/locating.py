@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from kit.basemodel.headers import SUFFIXES
+from kit.basemodel.weight_names import wanted_files
 from kit.errors import ModelError
-from kit.modelfile.headers import SUFFIXES
-from kit.modelfile.parts import wanted_files
 
 _URL = re.compile(r"https?://(?:huggingface\.co|hf\.co)/(.+?)/?(?:\?.*)?")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
