@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kit.dataset.batches import Layout
-from kit.dataset.config import Subset
 from kit.dataset.images import TrainImage
+from kit.dataset.subsets import Subset
 from kit.planning import Plan
 from kit.settings import Images
 

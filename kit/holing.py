@@ -11,7 +11,7 @@ import torch
 
 from kit.caching import Latent, LiveLatents
 from kit.dataset.batches import Use
-from kit.dataset.holes import hole_at, in_latents
+from kit.dataset.inpaint_masks import hole_at, in_latents
 from kit.inpainting import Surroundings, grayed
 
 

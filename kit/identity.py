@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from kit.dataset.config import Subset
 from kit.dataset.images import TrainImage
+from kit.dataset.subsets import Subset
 from kit.settings import Settings, declarations
 
 

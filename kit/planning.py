@@ -19,10 +19,10 @@ from kit.basemodel.preflight import foreseen_refusals
 from kit.catalog.lr_schedules import Shape
 from kit.dataset.batches import Layout
 from kit.dataset.buckets import Fit, Size
-from kit.dataset.config import Subset, read_subsets, shown, subset_notices
 from kit.dataset.images import TrainImage
-from kit.dataset.laying import bucket_rule, fit_all, lay_out_all
-from kit.dataset.listing import scan_folders, scan_subsets
+from kit.dataset.layout import bucket_rule, fit_all, lay_out_all
+from kit.dataset.subset_images import scan_folders, scan_subsets
+from kit.dataset.subsets import Subset, read_subsets, shown, subset_notices
 from kit.dataset.unread import unread_notices
 from kit.errors import SettingsError
 from kit.exchange.additional import with_additional

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from kit import catalog
 from kit.adapters.network import Network, device_of
-from kit.dataset.emphasis import has_emphasis
+from kit.dataset.prompt_weighting import has_emphasis
 from kit.devices import free_memory
 from kit.diffusion import BETA_END, BETA_START, TIMESTEPS
 from kit.errors import MissingPackage

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from kit import planning
 from kit.basemodel import detect
-from kit.dataset.holes import hole_at, in_latents
+from kit.dataset.inpaint_masks import hole_at, in_latents
 from kit.errors import ModelError
 from kit.families import Prediction
 from kit.families.base_model import find_model
@@ -166,7 +166,7 @@ def test_a_batch_holds_holes_and_the_latents_around_them(shop_of):
 
 
 def test_where_all_is_a_hole_only_gray_is_left_around(shop_of, monkeypatch):
-    monkeypatch.setattr("kit.dataset.holes.WHOLE", 1.0)
+    monkeypatch.setattr("kit.dataset.inpaint_masks.WHOLE", 1.0)
     shop = shop_of("sd1")
     batch = shop.feed.batch(0)
     h, w = batch.latents_BChw.shape[2:]

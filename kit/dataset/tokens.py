@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
-from kit.dataset.emphasis import parse_emphasis
+from kit.dataset.prompt_weighting import parse_emphasis
 
 CONTENT = 75  # tokens of a caption that CLIP reads at once
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -148,7 +148,8 @@ def _around(text: str, marks: Sequence[str]) -> list[str]:
 def weighed(caption: str, *, weighted: bool) -> list[tuple[str, float]]:
     """The caption, mended, in pieces of one weight each; unweighted it is one piece.
 
-    weighted: brackets are marks (`kit.dataset.emphasis`), which are no words and have no tokens.
+    weighted: brackets are marks (`kit.dataset.prompt_weighting`), which are no words and have no
+    tokens.
     """
     text = mended(caption)
     return parse_emphasis(text) if weighted else [(text, 1.0)]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from kit.dataset import tokens
 from kit.dataset.captions import fullest_captions
-from kit.dataset.config import Subset
 from kit.dataset.images import CONCEPT, TrainImage
+from kit.dataset.subsets import Subset
 from kit.settings import Settings
 
 NAMED = 3

@@ -40,7 +40,7 @@ class Tokenizer:
     ) -> Tensor:
         """Ids of shape B K 77, K = max_token_length / 75; what is longer is cut off.
 
-        weighted: brackets are weights (`kit.dataset.emphasis`) and not read as words.
+        weighted: brackets are weights (`kit.dataset.prompt_weighting`) and not read as words.
         Follows the reference id by id. Where the pad token is no EOS (SD 2.x, SDXL's second one),
         its windows of long captions obey two more rules; only SD 2.x's "!" (id 0) can trip on them.
         """

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kit.dataset.batches import batch_at
-from kit.dataset.config import ANYWHERE, OF_SUBSETS, OWN
+from kit.dataset.subsets import ANYWHERE, OF_SUBSETS, OWN
 from kit.lora_file import read_header
 from tests.effects.observers import _all_of
 from tests.effects.stage import BASE, DATASET, digest
@@ -78,7 +78,7 @@ def test_an_option_of_a_subset_acts_there_alone(stage, name):
 
 
 def test_every_option_is_shown():
-    elsewhere = {*OWN} - {"class_tokens"}  # where images come from: tests/dataset/test_config.py
+    elsewhere = {*OWN} - {"class_tokens"}  # where images come from: tests/dataset/test_subsets.py
     assert {*WAYS} == (ANYWHERE | OF_SUBSETS) - elsewhere
 
 

@@ -25,7 +25,7 @@ NUMERIC = (
     "kit/dataset/batches.py",
     "kit/dataset/buckets.py",
     "kit/dataset/captions.py",
-    "kit/dataset/laying.py",
+    "kit/dataset/layout.py",
     "kit/dataset/masks.py",
     "kit/dataset/pixels.py",
     "kit/settings/rules/blocks.py",

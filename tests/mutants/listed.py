@@ -53,7 +53,7 @@ LISTED = (
     ),
     Mutation(
         "6 bucket step ignored (32)",
-        "kit/dataset/laying.py",
+        "kit/dataset/layout.py",
         "step=images.bucket_reso_steps",
         "step=32",
     ),

@@ -70,7 +70,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/dataset/test_captions.py",
         "tests/effects/test_noise_and_captions.py",
     ),
-    "kit/dataset/laying.py": (
+    "kit/dataset/layout.py": (
         EFFECT.format("bucket_reso_steps"),
         "tests/dataset/test_batches.py",
         "tests/dataset/test_buckets.py",

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kit.catalog import CAPTION_EXTENSIONS
-from kit.dataset.config import Subset, shown
 from kit.dataset.files import ALWAYS, PLUG_INS, READABLE, image_files
 from kit.dataset.images import CONCEPT, Findings, Scan, TrainImage, add_image, scan, told
 from kit.dataset.masks import check_masks
+from kit.dataset.subsets import Subset, shown
 from kit.errors import DatasetError
 from kit.settings import Settings
 

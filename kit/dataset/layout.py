@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from kit.dataset.batches import Layout, balanced_repeats
 from kit.dataset.buckets import BucketRule, Fit, Size, bucket_sizes, fit
-from kit.dataset.config import Subset
 from kit.dataset.images import TrainImage
+from kit.dataset.subsets import Subset
 from kit.errors import DatasetError
 from kit.settings import Settings
 

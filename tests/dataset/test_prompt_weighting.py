@@ -2,7 +2,7 @@
 
 import pytest
 
-from kit.dataset.emphasis import parse_emphasis
+from kit.dataset.prompt_weighting import parse_emphasis
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from kit import planning
 from kit.dataset.batches import batch_at
-from kit.dataset.config import ANYWHERE, OF_DATASETS, OF_SUBSETS, OWN, SETTINGS
+from kit.dataset.subsets import ANYWHERE, OF_DATASETS, OF_SUBSETS, OWN, SETTINGS
 from kit.errors import DatasetError, SettingsError
 from kit.settings import Settings, declarations
 from tests.support.pictures import draw, folder_of
