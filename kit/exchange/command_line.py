@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kit.errors import SettingsError
-from kit.exchange.arguments import LAUNCHER, SCRIPT
 from kit.exchange.known import trainer_args
+from kit.exchange.sd_scripts_rules import LAUNCHER, SCRIPT
 
 CONTINUED = re.compile(r"[\\^`][ \t]*\r?\n")
 OPTION = re.compile(r"--?[A-Za-z]")

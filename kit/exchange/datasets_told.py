@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kit.exchange.dialect import Entries, Outcome, Rule, no_effect, take
 from kit.exchange.report import shown
-from kit.exchange.translating import Entries, Outcome, Rule, no_effect, take
 
 KEY = "ss_datasets"
 OF_DATASETS = {

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import tomlkit
 
 from kit.errors import SettingsError
-from kit.exchange import frictions, gui_json, sd_scripts
+from kit.exchange import gui_json, incompatibilities, sd_scripts
 from kit.exchange.additional import NAME, with_additional
-from kit.exchange.arguments import SCRIPT
+from kit.exchange.dialect import unread_by
 from kit.exchange.known import trainer_args
 from kit.exchange.report import shown
-from kit.exchange.translating import unread_by
+from kit.exchange.sd_scripts_rules import SCRIPT
 from kit.settings import Settings, declarations
 
 SCRIPTS = {True: "sdxl_train_network.py", False: "train_network.py"}
@@ -33,8 +33,8 @@ def export_gui(settings: Settings) -> tuple[str, list[str]]:
     written[NAME] = " ".join([settings.extra.additional_parameters, *_arguments(settings)]).strip()
     back = _counting(gui_json.from_gui(written)[0])
     known = {d.name for d in declarations().values() if d.gui_key in written}
-    notices = [*_differences(counting, back, known, "the GUI"), *frictions.in_gui(written)]
-    notices += frictions.of_dora_in_gui(counting)
+    notices = [*_differences(counting, back, known, "the GUI"), *incompatibilities.in_gui(written)]
+    notices += incompatibilities.of_dora_in_gui(counting)
     if counting.model.sdxl is None:
         notices.append(
             "sdxl is blank: the GUI does not read it from the model's file; tick SDXL there where "
@@ -60,7 +60,7 @@ def export_sd_scripts(settings: Settings) -> tuple[str, list[str]]:
         document.add(name, value)
     known = {name for name in declarations() if name in trainer_args()}
     lost = _differences(counting, back, known, "sd-scripts")
-    return tomlkit.dumps(document), [*lost, *frictions.in_sd_scripts(counting, written)]
+    return tomlkit.dumps(document), [*lost, *incompatibilities.in_sd_scripts(counting, written)]
 
 
 def _counting(settings: Settings) -> Settings:

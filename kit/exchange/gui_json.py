@@ -13,11 +13,8 @@ from typing import Any
 
 from kit.errors import SettingsError
 from kit.exchange.additional import NAME, with_additional
-from kit.exchange.fitting import as_number, fitted, is_blank, is_zero
-from kit.exchange.known import gui_fields
-from kit.exchange.report import Line
-from kit.exchange.rules import bucket_step, dora, optimizer, schedule, unquoted, whole_rank
-from kit.exchange.translating import (
+from kit.exchange.coerce import as_number, fitted, is_blank, is_zero
+from kit.exchange.dialect import (
     Dialect,
     Entries,
     Outcome,
@@ -29,6 +26,9 @@ from kit.exchange.translating import (
     translate,
     translated,
 )
+from kit.exchange.known import gui_fields
+from kit.exchange.report import Line
+from kit.exchange.rules import bucket_step, dora, optimizer, schedule, unquoted, whole_rank
 from kit.settings import Settings, declarations
 
 RENAMED = MappingProxyType(

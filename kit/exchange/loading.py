@@ -18,7 +18,7 @@ from typing import Any
 
 from kit.basemodel.headers import read_header
 from kit.errors import SettingsError
-from kit.exchange import command_line, gui_json, lora_recipe, made_here, sd_scripts
+from kit.exchange import command_line, from_lora, gui_json, made_here, sd_scripts
 from kit.exchange.additional import with_additional
 from kit.exchange.report import Line, Report, Verdict, shown
 from kit.settings import Settings, declarations
@@ -83,14 +83,14 @@ def _from_lora(path: Path, base: Settings | None) -> tuple[Settings, Report]:
     if not path.is_file():
         raise SettingsError([f"{path}: there is no such file"])
     header = read_header(path)
-    settings, lines = lora_recipe.from_metadata(header.metadata, base)
-    if found := made_here.settings_beside(path, lora_recipe.recipe_in(header.metadata)):
+    settings, lines = from_lora.from_metadata(header.metadata, base)
+    if found := made_here.settings_beside(path, from_lora.recipe_in(header.metadata)):
         settings, place = found
-        settings, lines = lora_recipe.with_axis(settings, lines, header.shapes)
+        settings, lines = from_lora.with_axis(settings, lines, header.shapes)
         return settings, replace(
             _report(path.name, settings, lines), notes=(f"its paths are those of {place}",)
         )
-    settings, lines = lora_recipe.with_axis(settings, lines, header.shapes)
+    settings, lines = from_lora.with_axis(settings, lines, header.shapes)
     return settings, _report(path.name, settings, lines)
 
 

@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any
 
 from kit import catalog
+from kit.exchange.dialect import unread_by
 from kit.exchange.known import Foreign, gui_fields, network_args, other_families
-from kit.exchange.translating import unread_by
 from kit.settings import Settings, declarations
 
 LYCORIS = "lycoris.kohya"

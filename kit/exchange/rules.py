@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kit import catalog
-from kit.exchange.fitting import as_number, is_blank
-from kit.exchange.translating import Entries, Outcome, Rule, one_of, refused, take, translated
+from kit.exchange.coerce import as_number, is_blank
+from kit.exchange.dialect import Entries, Outcome, Rule, one_of, refused, take, translated
 
 
 def optimizer(value: Any, entries: Entries) -> Outcome | None:

@@ -13,12 +13,12 @@ from typing import Any
 from kit import catalog
 from kit.errors import SettingsError
 from kit.exchange import networks
-from kit.exchange.arguments import ARGUMENT, dialect
-from kit.exchange.fitting import as_number, fitted, is_blank
-from kit.exchange.frictions import is_for_sdxl_only
+from kit.exchange.coerce import as_number, fitted, is_blank
+from kit.exchange.dialect import BLANK_STANDS_FOR, Entries, is_kept, translate
+from kit.exchange.incompatibilities import is_for_sdxl_only
 from kit.exchange.known import trainer_args
 from kit.exchange.report import Line
-from kit.exchange.translating import BLANK_STANDS_FOR, Entries, is_kept, translate
+from kit.exchange.sd_scripts_rules import ARGUMENT, dialect
 from kit.settings import Settings, declarations
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.rules import rates as rules_rates

@@ -19,7 +19,7 @@ COPIED = ("kit", "tests", "pyproject.toml", "README.md", "shared")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "bench", "browser", "results", ".*cache*")
 LONGEST = 600  # seconds for the tests of one fault; then it counts as not noticed
 BY_HAND = ("tests/effects/test_losses_by_hand.py", "tests/effects/test_noise_by_hand.py")
-COMMANDS = "tests/test_recorded_commands.py"
+COMMANDS = "tests/exchange/test_recorded_commands.py"
 EFFECT = "tests/effects/test_every_setting.py::test_the_setting_has_its_effect[{}]"
 PLANS = ("tests/test_planning.py", "tests/test_optim.py")
 # Module -> the test files that matter, the fast ones first.

@@ -14,7 +14,7 @@ from typing import Any
 
 from kit import catalog
 from kit.errors import SettingsError, nearest
-from kit.exchange.fitting import as_number, fitted, is_blank, is_zero
+from kit.exchange.coerce import as_number, fitted, is_blank, is_zero
 from kit.exchange.known import REASONS, Foreign, other_families
 from kit.exchange.report import Line, Verdict, shown
 from kit.settings import Settings, declarations

@@ -15,10 +15,8 @@ from typing import Any
 from kit import catalog
 from kit.catalog.lora_shapes import magnitudes_on_output
 from kit.errors import SettingsError
-from kit.exchange import arguments, datasets_told, networks
-from kit.exchange.known import Foreign, trainer_args
-from kit.exchange.report import Line, Verdict
-from kit.exchange.translating import (
+from kit.exchange import datasets_told, networks, sd_scripts_rules
+from kit.exchange.dialect import (
     Dialect,
     Entries,
     Outcome,
@@ -31,6 +29,8 @@ from kit.exchange.translating import (
     translate,
     translated,
 )
+from kit.exchange.known import Foreign, trainer_args
+from kit.exchange.report import Line, Verdict
 from kit.settings import Settings, declarations
 
 RECIPE = "lorakit_settings"
@@ -191,7 +191,7 @@ def _rules() -> dict[str, Rule]:
 
 
 def _network_argument(argument: str) -> Rule:
-    rule = arguments.dialect().rules.get(f"{arguments.ARGUMENT}{argument}")
+    rule = sd_scripts_rules.dialect().rules.get(f"{sd_scripts_rules.ARGUMENT}{argument}")
     assert rule is not None
     return rule
 
@@ -199,11 +199,11 @@ def _network_argument(argument: str) -> Rule:
 def _network_module(value: Any, entries: Entries) -> Outcome:
     prefix = f"{NETWORK_ARGS}."
     given = {
-        f"{arguments.ARGUMENT}{key.removeprefix(prefix)}": argument
+        f"{sd_scripts_rules.ARGUMENT}{key.removeprefix(prefix)}": argument
         for key, argument in entries.items()
         if key.startswith(prefix)
     }
-    rule = arguments.dialect().rules.get("network_module")
+    rule = sd_scripts_rules.dialect().rules.get("network_module")
     assert rule is not None
     outcome = rule(value, given)
     assert outcome is not None
@@ -237,7 +237,7 @@ def _warmup(value: Any, entries: Entries) -> Outcome:
 def _multires(value: Any, entries: Entries) -> Outcome | None:
     if value in (None, "0"):
         return None
-    rule = arguments.dialect().rules.get("multires_noise_iterations")
+    rule = sd_scripts_rules.dialect().rules.get("multires_noise_iterations")
     return rule(value, entries) if rule else None
 
 

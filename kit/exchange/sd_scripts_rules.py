@@ -7,10 +7,8 @@ from functools import cache
 from typing import Any
 
 from kit.exchange import networks
-from kit.exchange.fitting import as_number, fitted, is_blank
-from kit.exchange.known import trainer_args
-from kit.exchange.rules import bucket_step, dora, optimizer, schedule, unquoted, whole_rank
-from kit.exchange.translating import (
+from kit.exchange.coerce import as_number, fitted, is_blank
+from kit.exchange.dialect import (
     Dialect,
     Entries,
     Outcome,
@@ -21,6 +19,8 @@ from kit.exchange.translating import (
     take,
     translated,
 )
+from kit.exchange.known import trainer_args
+from kit.exchange.rules import bucket_step, dora, optimizer, schedule, unquoted, whole_rank
 from kit.settings import declarations
 
 ARGUMENT = "network_args."  # before the name of an argument of the network
