@@ -25,8 +25,8 @@ from kit.errors import OutputError
 from kit.events import Saved, StateKept
 from kit.optim import Learning, averaged, restore_optimizer
 from kit.planning import Plan
-from kit.runs import RunRecord, write_atomically, write_record
-from kit.states import STATE_FILE, keeps_states
+from kit.runs.resume import STATE_FILE, keeps_states
+from kit.runs.run import RunRecord, write_atomically, write_record
 
 SHARE = (
     0.03  # of the time may go into keeping state; a kill then costs at most cost / SHARE seconds

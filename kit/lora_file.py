@@ -24,7 +24,7 @@ from kit.basemodel.pickles import read_tensors
 from kit.errors import LoraFileError, ModelError, OutputError
 from kit.exchange import foreign_lora
 from kit.exchange.foreign_tensors import converted
-from kit.runs import write_atomically
+from kit.runs.run import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -28,9 +28,10 @@ from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
-from kit.identity import fingerprint
 from kit.networksize import stored_otherwise
-from kit.runs import Run, choose_run
+from kit.runs.fingerprint import fingerprint
+from kit.runs.resume import Start, beyond_the_end, find_start
+from kit.runs.run import Run, choose_run
 from kit.settings import Settings
 from kit.settings.prompts import Prompt, parse_prompts
 from kit.settings.rules import caches_latents, notices, problems
@@ -38,7 +39,6 @@ from kit.settings.rules import logs as rules_logs
 from kit.settings.rules import optimizer as rules_optimizer
 from kit.settings.rules import rates as rules_rates
 from kit.settings.rules.rates import encoder_learns
-from kit.states import Start, beyond_the_end, find_start
 
 # What belongs to a data set as a whole, and stands in the plan anyway.
 WHOLE_SET = frozenset({"train_batch_size", "resolution"})

@@ -33,7 +33,7 @@ from kit.families import Family, Tokens, Words
 from kit.inpainting import blank, seen
 from kit.planning import Plan
 from kit.randomness import seed_at
-from kit.runs import write_atomically
+from kit.runs.run import write_atomically
 from kit.settings.prompts import Prompt
 
 Autocast = Callable[[], AbstractContextManager[Any]]

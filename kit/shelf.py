@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kit.errors import DatasetError
 from kit.events import Event, Noticed
 from kit.planning import Plan
-from kit.runs import write_atomically
+from kit.runs.run import write_atomically
 
 FOLDER, HASHES = ".kit_cache", "hashes.json"
 

@@ -13,14 +13,14 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 
-from kit import runs
 from kit.checkpoint import Checkpoint, step_suffix
 from kit.control import Wishes, interrupt_asks
 from kit.devices import at_work, peak_megabytes
 from kit.events import Began, Event, Finished, Noticed, Stepped
-from kit.mirroring import Mirror, mirrored
 from kit.optim import rates_of
 from kit.planning import Plan
+from kit.runs import run
+from kit.runs.mirroring import Mirror, mirrored
 from kit.steering import due_samples, fulfil
 from kit.workshop import Workshop, prepare
 
@@ -35,7 +35,7 @@ def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, No
     what to change.
     """
     wishes = wishes or Wishes()
-    runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
+    run.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
     yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
     for text in plan.notices:
         yield Noticed(text)
@@ -103,7 +103,7 @@ def _ended(
 ) -> Generator[Event, None, None]:
     """The last file: the LoRA itself, or what it has come to, with what is needed to go on."""
     if not done:
-        runs.abandon(plan.run)
+        run.abandon(plan.run)
         yield Finished(0, "asked to stop")
         return
     if done < plan.total_steps:
@@ -136,7 +136,7 @@ def _prepared(plan: Plan, wishes: Wishes) -> Generator[Event, None, Workshop | N
                     return shop
                 yield event
         except BaseException:
-            runs.abandon(plan.run)
+            run.abandon(plan.run)
             raise
-    runs.abandon(plan.run)
+    run.abandon(plan.run)
     return None

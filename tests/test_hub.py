@@ -13,7 +13,7 @@ from kit.events import Finished, Noticed, Sampled, Saved, StateKept
 from kit.fetching import Place
 from kit.hub import uploading
 from kit.hub.card import MARK, Sample, model_card, trigger_words
-from kit.runs import Run
+from kit.runs.run import Run
 from kit.settings import Settings
 from kit.sinks import listening
 from kit.training import train

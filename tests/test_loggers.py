@@ -15,7 +15,7 @@ from PIL import Image
 from kit import catalog
 from kit.errors import SettingsError
 from kit.events import Event, Finished, Noticed, Stepped
-from kit.runs import Run
+from kit.runs.run import Run
 from kit.settings import Settings
 from kit.settings.rules import logs as rules_logs
 from kit.settings.rules import notices, problems
@@ -196,7 +196,7 @@ import sys
 from pathlib import Path
 from kit.settings import Settings
 from kit.sinks import listening
-from kit.runs import Run
+from kit.runs.run import Run
 from tests.support.loggers import story
 run = Run(Path(sys.argv[1]), "cat", "safetensors", "print")
 asked = Settings().replace(log_with="wandb", log_config=True, network_dim=7)

@@ -9,7 +9,7 @@ import pytest
 from kit.dataset.batches import batch_at
 from kit.errors import DatasetError, SettingsError
 from kit.planning import plan, total_steps, warmup_steps
-from kit.runs import RunRecord, write_record
+from kit.runs.run import RunRecord, write_record
 from kit.settings import Settings
 from tests.support.pictures import draw, folder_of
 

@@ -21,7 +21,7 @@ from kit.events import (
     Stepped,
     to_line,
 )
-from kit.runs import Run
+from kit.runs.run import Run
 from kit.sinks import Console, JsonLines, LossChart, fan_out, listening, read_events
 from kit.sinks.console import duration
 from kit.sinks.picture import loss_figure

@@ -18,7 +18,7 @@ from kit.events import (
     Saved,
     Stepped,
 )
-from kit.runs import read_record
+from kit.runs.run import read_record
 from kit.sampling import Artist
 from kit.settings.prompts import parse_prompt
 from kit.training import train

@@ -14,7 +14,7 @@ from kit import planning
 from kit.control import Wishes
 from kit.errors import DeviceError, Diverged, ModelError, OutputError
 from kit.events import Finished, Loaded, Noticed, Sampled, Saved, Stepped
-from kit.runs import read_record
+from kit.runs.run import read_record
 from kit.training import train
 from kit.workshop import Workshop
 from tests.support.tiny import write_tiny

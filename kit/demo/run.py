@@ -21,7 +21,7 @@ from kit.events import Event, Finished, Sampled
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.planning import Plan, plan
-from kit.runs import write_atomically
+from kit.runs.run import write_atomically
 from kit.sampling import Artist
 from kit.settings import Network
 from kit.sinks import Console, listening

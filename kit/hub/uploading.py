@@ -15,7 +15,7 @@ from kit.errors import KitError
 from kit.events import Event, Failed, Finished, Noticed, Sampled, Saved, StateKept
 from kit.fetching import hub_token, reason
 from kit.hub.card import MARK, Sample, model_card
-from kit.runs import Run
+from kit.runs.run import Run
 from kit.settings import Settings
 
 PAUSES = (1.0, 4.0)  # seconds before another try

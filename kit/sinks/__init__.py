@@ -18,7 +18,7 @@ from typing import Any
 from kit import catalog
 from kit.errors import without_secrets
 from kit.events import Event, Failed, Noticed
-from kit.runs import Run, bring_back
+from kit.runs.run import Run, bring_back
 from kit.settings import Settings
 from kit.settings.rules import hub as rules_hub
 from kit.settings.rules import logs as rules_logs

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from kit.errors import KitError
 from kit.events import Event, Failed, from_line, to_line
-from kit.runs import write_atomically
+from kit.runs.run import write_atomically
 
 
 class JsonLines:

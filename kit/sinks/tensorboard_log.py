@@ -19,7 +19,7 @@ from PIL import Image
 
 from kit import catalog
 from kit.events import Began, Event, Failed, Finished, Loaded, Sampled, Stepped
-from kit.runs import Run, recall, remember
+from kit.runs.run import Run, recall, remember
 from kit.settings import Settings
 from kit.settings.public import all_public_settings
 from kit.settings.rules import logs as rules_logs

@@ -15,7 +15,7 @@ from typing import Any
 
 from kit import catalog, hosts
 from kit.events import Event, Failed, Loaded, Noticed, Sampled, Stepped
-from kit.runs import Run, recall, remember
+from kit.runs.run import Run, recall, remember
 from kit.settings import Settings
 from kit.settings.public import all_public_settings
 from kit.settings.rules import logs as rules_logs

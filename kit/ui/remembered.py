@@ -10,7 +10,7 @@ from pathlib import Path
 from kit import catalog
 from kit.errors import KitError
 from kit.hosts import host
-from kit.runs import write_atomically
+from kit.runs.run import write_atomically
 from kit.settings import Settings
 
 NAME = "form.toml"

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 
 from kit.errors import KitError, SettingsError
 from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_any
-from kit.runs import write_text
+from kit.runs.run import write_text
 from kit.settings import Settings
 from kit.ui.look import block, escaped
 from kit.ui.problem_texts import as_lines, as_list

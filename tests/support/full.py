@@ -26,7 +26,7 @@ from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
 from kit.feeding import Batch
 from kit.planning import Plan
-from kit.runs import Run
+from kit.runs.run import Run
 from kit.settings import Settings
 from kit.workshop import Workshop, equip
 

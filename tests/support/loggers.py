@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.events import Began, Event, Finished, Loaded, Sampled, Stepped
-from kit.runs import Run
+from kit.runs.run import Run
 from tests.support.parts import paint
 
 STAMP = re.compile(r"\d{14}")

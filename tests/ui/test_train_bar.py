@@ -8,7 +8,7 @@ import kit.ui
 from kit import catalog
 from kit.errors import KitError
 from kit.events import to_line
-from kit.runs import RunRecord, write_record
+from kit.runs.run import RunRecord, write_record
 from kit.ui import running
 from kit.ui.form import Form
 from kit.ui.session import TRAIN, Session

@@ -8,7 +8,7 @@ import pytest
 from kit.events import Finished, Saved, StateKept
 from kit.hub.uploading import Uploader
 from kit.planning import plan
-from kit.runs import RunRecord, write_record
+from kit.runs.run import RunRecord, write_record
 from kit.sinks import listening
 from tests.effects.rows.saving import start
 from tests.effects.stage import Row

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from kit import mirroring
 from kit.errors import OutputError
 from kit.events import Finished, Noticed
-from kit.mirroring import Mirror, copy_whole, mirrored
 from kit.planning import plan
-from kit.runs import Run, RunRecord, read_record, write_record
+from kit.runs import mirroring
+from kit.runs.mirroring import Mirror, copy_whole, mirrored
+from kit.runs.run import Run, RunRecord, read_record, write_record
 from kit.sinks import listening
 from tests.support.places import be_colab_like
 from tests.support.tiny import write_tiny
@@ -232,7 +232,7 @@ def test_copies_that_cannot_be_read_are_an_error_with_a_remedy(asked, tmp_path, 
     def away(*_arguments, **_options):
         raise OSError(5, "Drive does not answer")
 
-    monkeypatch.setattr("kit.runs.shutil.copytree", away)
+    monkeypatch.setattr("kit.runs.run.shutil.copytree", away)
     with pytest.raises(OutputError, match="cannot be copied from"):
         run_all(asked(drive))
 

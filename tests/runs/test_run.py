@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from kit import runs
 from kit.errors import OutputError
-from kit.runs import RunRecord, begin, choose_run, read_record, write_atomically, write_record
+from kit.runs import run as runs
+from kit.runs.run import RunRecord, begin, choose_run, read_record, write_atomically, write_record
 
 
 def choose(folder, name="cat", fingerprint="abc", **more):

@@ -15,7 +15,7 @@ from kit.devices import at_work
 from kit.errors import OutputError
 from kit.events import KINDS, Stepped, from_line, to_line
 from kit.lora_file import read_lora
-from kit.runs import read_record, write_record
+from kit.runs.run import read_record, write_record
 from kit.settings import Settings
 from kit.sinks.history import read_events
 from kit.tools.inspecting import inspect
@@ -24,7 +24,7 @@ from kit.workshop import prepare
 from tests.support.parts import outcome
 from tests.support.toys import losses, run
 
-OLD = Path(__file__).parent / "golden" / "old_run"
+OLD = Path(__file__).parents[1] / "golden" / "old_run"
 NAMES = ("adan", "adamw")
 STEPS = 5  # of 10 that the old code had made
 FOLLOWING = json.loads((OLD / "losses.json").read_text("utf-8"))

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kit.events import Noticed
-from kit.runs import Run, write_atomically
+from kit.runs.run import Run, write_atomically
 
 SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_BETWEEN_STATES = 60.0  # a lost session costs at most this much, and one copy's time

@@ -1,0 +1,1 @@
+"""Runs on disk: their folders and records, what makes two the same, how one goes on."""
