@@ -357,7 +357,7 @@ LOGGERS: dict[str, Logger] = {
     ),
 }  # fmt: skip
 ALL_LOGGERS = "all"
-HUB = "kit.hub.uploading:Uploader"
+HUB = "kit.sinks.hub_upload:Uploader"
 
 COMPILERS: dict[str, Compiler] = {
     "no": Compiler(),

@@ -24,8 +24,8 @@ from kit.settings.rules import hub as rules_hub
 from kit.settings.rules import logs as rules_logs
 from kit.sinks.background import Background, Sink, muted
 from kit.sinks.console import Console
-from kit.sinks.history import JsonLines, read_events
-from kit.sinks.picture import LossChart
+from kit.sinks.jsonl import JsonLines, read_events
+from kit.sinks.loss_picture import LossChart
 
 __all__ = [
     "Console", "JsonLines", "LossChart", "Sink", "fan_out", "hear_elsewhere", "listening",

@@ -23,7 +23,7 @@ from kit.runs.run import Run, recall, remember
 from kit.settings import Settings
 from kit.settings.public import all_public_settings
 from kit.settings.rules import logs as rules_logs
-from kit.sinks.tags import ended_epoch, scalars
+from kit.sinks.scalars import ended_epoch, scalars
 
 KEPT = "tensorboard"  # under which the run remembers its folder
 

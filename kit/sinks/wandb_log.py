@@ -20,7 +20,7 @@ from kit.settings import Settings
 from kit.settings.public import all_public_settings
 from kit.settings.rules import logs as rules_logs
 from kit.sinks.background import ENDS
-from kit.sinks.tags import ended_epoch, scalars
+from kit.sinks.scalars import ended_epoch, scalars
 
 KEPT = "wandb"  # under which the run remembers its id there
 SECONDS_TO_START = 30

@@ -24,7 +24,7 @@ from kit.optim import (
     restore_optimizer,
 )
 from kit.settings.optimizer_args import parse_optimizer_args
-from kit.sinks.tags import scalars
+from kit.sinks.scalars import scalars
 from kit.training import train
 from kit.workshop import Workshop, equip
 from tests.support.parts import load_tiny, outcome

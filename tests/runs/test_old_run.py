@@ -17,7 +17,7 @@ from kit.events import KINDS, Stepped, from_line, to_line
 from kit.lora_file import read_lora
 from kit.runs.run import read_record, write_record
 from kit.settings import Settings
-from kit.sinks.history import read_events
+from kit.sinks.jsonl import read_events
 from kit.tools.inspecting import inspect
 from kit.ui import Dashboard
 from kit.workshop import prepare

@@ -6,10 +6,10 @@ import warnings
 import pytest
 
 from kit.events import Finished, Saved, StateKept
-from kit.hub.uploading import Uploader
 from kit.planning import plan
 from kit.runs.run import RunRecord, write_record
 from kit.sinks import listening
+from kit.sinks.hub_upload import Uploader
 from tests.effects.rows.saving import start
 from tests.effects.stage import Row
 from tests.support.hub import hub, speak_to

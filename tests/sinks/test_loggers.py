@@ -21,7 +21,7 @@ from kit.settings.rules import logs as rules_logs
 from kit.settings.rules import notices, problems
 from kit.sinks import listening
 from kit.sinks.background import Background
-from kit.sinks.tags import scalars
+from kit.sinks.scalars import scalars
 from tests.support.loggers import (
     event_files,
     read_tensorboard,
@@ -208,7 +208,7 @@ with listening(run, settings=asked) as tell:
 
 @pytest.mark.slow
 def test_a_real_run_offline_is_in_its_file(tmp_path):
-    where = {"cwd": Path(__file__).parents[1], "text": True, "capture_output": True}
+    where = {"cwd": Path(__file__).parents[2], "text": True, "capture_output": True}
     quiet = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "HOME": str(tmp_path)}
     env = {**os.environ, **quiet}
     subprocess.run([sys.executable, "-c", REAL, str(tmp_path)], check=True, env=env, **where)

@@ -24,7 +24,7 @@ from kit.events import (
 from kit.runs.run import Run
 from kit.sinks import Console, JsonLines, LossChart, fan_out, listening, read_events
 from kit.sinks.console import duration
-from kit.sinks.picture import loss_figure
+from kit.sinks.loss_picture import loss_figure
 
 
 def stepped(step, loss=0.5, seconds=1.0, rates=None):

@@ -14,9 +14,9 @@ from kit.basemodel.headers import read_header
 from kit.errors import KitError
 from kit.events import Event, Failed, Finished, Noticed, Sampled, Saved, StateKept
 from kit.fetching import hub_token, reason
-from kit.hub.card import MARK, Sample, model_card
 from kit.runs.run import Run
 from kit.settings import Settings
+from kit.sinks.model_card import MARK, Sample, model_card
 
 PAUSES = (1.0, 4.0)  # seconds before another try
 REFUSED = (400, 401, 403, 404)  # answers that another try does not change

@@ -11,11 +11,10 @@ from kit import planning
 from kit.errors import SettingsError
 from kit.events import Finished, Noticed, Sampled, Saved, StateKept
 from kit.fetching import Place
-from kit.hub import uploading
-from kit.hub.card import MARK, Sample, model_card, trigger_words
 from kit.runs.run import Run
 from kit.settings import Settings
-from kit.sinks import listening
+from kit.sinks import hub_upload, listening
+from kit.sinks.model_card import MARK, Sample, model_card, trigger_words
 from kit.training import train
 from tests.support.hub import hub, speak_to
 from tests.support.parts import paint
@@ -43,7 +42,7 @@ def there(monkeypatch, tmp_path):
     """A hub on this machine that the client takes for the real one."""
     with hub() as fake:
         speak_to(fake, monkeypatch, tmp_path / "cache")
-        monkeypatch.setattr(uploading, "PAUSES", (0.0, 0.0))
+        monkeypatch.setattr(hub_upload, "PAUSES", (0.0, 0.0))
         monkeypatch.setenv("HF_TOKEN", "hf_s3cret")
         yield fake
 
