@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.errors import SettingsError
-from kit.fetching import Place, fetch, fetch_record
+from kit.hub import Place, fetch, fetch_record
 from kit.runs.run import read_record
 
 if TYPE_CHECKING:

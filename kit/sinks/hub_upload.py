@@ -13,7 +13,7 @@ from kit import catalog
 from kit.basemodel.headers import read_header
 from kit.errors import KitError
 from kit.events import Event, Failed, Finished, Noticed, Sampled, Saved, StateKept
-from kit.fetching import hub_token, reason
+from kit.hub import hub_token, reason
 from kit.runs.run import Run
 from kit.settings import Settings
 from kit.sinks.model_card import MARK, Sample, model_card

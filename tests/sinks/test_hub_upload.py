@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from kit import planning
 from kit.errors import SettingsError
 from kit.events import Finished, Noticed, Sampled, Saved, StateKept
-from kit.fetching import Place
+from kit.hub import Place
 from kit.runs.run import Run
 from kit.settings import Settings
 from kit.sinks import hub_upload, listening

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-from kit.fetching import fetch_record
+from kit.hub import fetch_record
 
 LARGE = (".safetensors", ".pt", ".ckpt")  # go through LFS, the rest through the commit itself
 
