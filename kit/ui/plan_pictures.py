@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from kit import catalog
 from kit.catalog.lr_schedules import Formula, factor_at
-from kit.networksize import network_size
 from kit.planning import Plan
+from kit.planning.lora_size import network_size
 from kit.settings.rules import optimizer as rules_optimizer
 from kit.settings.rules.rates import rates
 from kit.ui.charts import ACCENT, nice_ticks

@@ -5,7 +5,7 @@ import pytest
 from kit import catalog
 from kit.adapters.network import attach, parts_of
 from kit.errors import SettingsError
-from kit.networksize import network_size
+from kit.planning.lora_size import network_size
 from kit.settings import Network as NetworkSettings
 from kit.settings import Settings
 from kit.settings.targets import PRESETS, preset_of

@@ -5,7 +5,7 @@ import pkgutil
 
 import pytest
 
-from kit import planning
+from kit.planning import deciding
 from kit.settings import declarations
 from tests.effects import rows
 
@@ -28,7 +28,7 @@ def test_the_setting_has_its_effect(stage, name):
 @pytest.mark.parametrize("name", ROWS)
 def test_the_plan_does_not_call_it_idle(stage, name):
     _, other = stage.sides(name, ROWS[name])
-    told = planning.notices(stage.settings(other))
+    told = deciding.notices(stage.settings(other))
     assert not [text for text in told if text.startswith(f"{name} has no effect")]
 
 

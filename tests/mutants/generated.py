@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.mutants.listed import Mutation
 
 NUMERIC = (
-    "kit/planning.py",
+    "kit/planning/deciding.py",
     "kit/catalog/lr_schedules.py",
     "kit/losses.py",
     "kit/diffusion.py",

@@ -21,11 +21,11 @@ LONGEST = 600  # seconds for the tests of one fault; then it counts as not notic
 BY_HAND = ("tests/effects/test_losses_by_hand.py", "tests/effects/test_noise_by_hand.py")
 COMMANDS = "tests/exchange/test_recorded_commands.py"
 EFFECT = "tests/effects/test_every_setting.py::test_the_setting_has_its_effect[{}]"
-PLANS = ("tests/test_planning.py", "tests/test_optim.py")
+PLANS = ("tests/planning/test_planning.py", "tests/test_optim.py")
 # Module -> the test files that matter, the fast ones first.
 MATTERS: dict[str, tuple[str, ...]] = {
     "kit/catalog/lr_schedules.py": ("tests/test_optim.py", COMMANDS),
-    "kit/planning.py": (*PLANS, COMMANDS, "tests/test_training.py"),
+    "kit/planning/deciding.py": (*PLANS, COMMANDS, "tests/test_training.py"),
     "kit/losses.py": ("tests/test_losses.py", BY_HAND[0]),
     "kit/diffusion.py": ("tests/test_diffusion.py", *BY_HAND),
     "kit/feeding.py": ("tests/test_feeding.py", *BY_HAND, "tests/test_training.py"),
@@ -74,7 +74,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
         EFFECT.format("bucket_reso_steps"),
         "tests/dataset/test_batches.py",
         "tests/dataset/test_buckets.py",
-        "tests/test_planning.py",
+        "tests/planning/test_planning.py",
         "tests/test_feeding.py",
     ),
     "kit/dataset/masks.py": ("tests/dataset/test_masks.py", "tests/test_masking.py", BY_HAND[0]),

@@ -16,7 +16,7 @@ def colab_like(root: Path) -> Host:
 def be_colab_like(monkeypatch, root: Path) -> Host:
     """Let the product believe that it runs there."""
     here = colab_like(root)
-    monkeypatch.setattr("kit.planning.host", lambda: here)
+    monkeypatch.setattr("kit.planning.deciding.host", lambda: here)
     monkeypatch.setattr("kit.staging.host", lambda: here)
     monkeypatch.setattr("kit.staging.SPARE", 0)
     return here

@@ -28,7 +28,7 @@ from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
-from kit.networksize import stored_otherwise
+from kit.planning.lora_size import stored_otherwise
 from kit.runs.fingerprint import fingerprint
 from kit.runs.resume import Start, beyond_the_end, find_start
 from kit.runs.run import Run, choose_run

@@ -8,12 +8,13 @@ import pytest
 
 from kit.dataset.batches import batch_at
 from kit.errors import DatasetError, SettingsError
-from kit.planning import plan, total_steps, warmup_steps
+from kit.planning import plan
+from kit.planning.deciding import total_steps, warmup_steps
 from kit.runs.run import RunRecord, write_record
 from kit.settings import Settings
 from tests.support.pictures import draw, folder_of
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "steps.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "steps.json").read_text())
 CASES = {f"case {number}": case for number, case in enumerate(GOLDEN["cases"])}
 COUNTED = {name: case for name, case in CASES.items() if "error" not in case}
 

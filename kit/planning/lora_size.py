@@ -25,7 +25,7 @@ from kit.settings.rules.blocks import uses_blocks
 from kit.settings.rules.rates import part_rates
 from kit.settings.targets import CONVOLUTIONS, ENCODERS, PRESETS, TRANSFORMER
 
-LAYERS = Path(__file__).parent / "basemodel" / "layers.json"
+LAYERS = Path(__file__).parents[1] / "basemodel" / "layers.json"
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
 BYTES_PER_TENSOR = 130  # of a safetensors header: name, type, shape and place
 

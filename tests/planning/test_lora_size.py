@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from kit.catalog import lora_shapes
-from kit.networksize import layer_shapes, network_size, stored_otherwise
+from kit.planning.lora_size import layer_shapes, network_size, stored_otherwise
 from kit.settings import Settings
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "lora_keys.json").read_text("utf-8"))
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lora_keys.json").read_text("utf-8"))
 MODELS = {"sd1": "sd15", "sd2": "sd21_linear_proj", "sdxl": "sdxl"}
 
 
