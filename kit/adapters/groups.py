@@ -12,7 +12,7 @@ from torch.nn import Parameter
 
 from kit.adapters.base import Adapter
 from kit.families import Layer, Norm
-from kit.families.names import block_number
+from kit.families.kohya_names import block_number
 from kit.settings.rules.blocks import BlockPlan
 
 PLUS = " plus"

@@ -21,7 +21,7 @@ from kit.catalog.lora_shapes import on_output
 from kit.errors import SettingsError
 from kit.families import Family, Layer
 from kit.families import Norm as NormLayer
-from kit.families.names import block_number
+from kit.families.kohya_names import block_number
 from kit.settings import Network as NetworkSettings
 from kit.settings.rules.blocks import BlockPlan
 from kit.settings.targets import PRESETS, Preset, preset_of

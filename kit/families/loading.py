@@ -26,9 +26,9 @@ from kit.basemodel.detecting import INPAINTING, PLAIN
 from kit.basemodel.pickles import read_tensors
 from kit.basemodel.weight_names import Weights, choose_weights
 from kit.errors import DeviceError, MissingPackage, ModelError
-from kit.families import Family, Prediction, clip, layers
+from kit.families import Family, Prediction, clip, target_layers
 from kit.families.clip_weights import read_text_encoder
-from kit.families.compressed import compress
+from kit.families.quantized import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
 
@@ -98,8 +98,12 @@ def _compress(
     row = catalog.BASE_PRECISIONS[base_precision]
     if not row.code:
         return
-    found: list[nn.Linear | nn.Conv2d] = [module for _, module, _ in layers.unet_layers(unet)]
-    found += [x.module for encoder in encoders for x in layers.text_encoder_layers(encoder, "te")]
+    found: list[nn.Linear | nn.Conv2d] = [
+        module for _, module, _ in target_layers.unet_layers(unet)
+    ]
+    found += [
+        x.module for encoder in encoders for x in target_layers.text_encoder_layers(encoder, "te")
+    ]
     pack = catalog.load(row.code, row.needs)
     pack_conv = catalog.load(row.convolutions or row.code, row.needs)
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kit.families import Family, Layer, Norm
-from kit.families.names import sgm_path, unet_name
+from kit.families.kohya_names import sgm_path, unet_name
 
 _ENCODERS = {"te": "te1", "te1": "te"}
 

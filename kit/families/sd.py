@@ -14,9 +14,11 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from kit.families import Layer, Norm, Prediction, Tokens, Words, layers, pixels
+from kit.families import Layer, Norm, Prediction, Tokens, Words
+from kit.families import target_layers as layers
+from kit.families import vae as pixels
 from kit.families.clip import Tokenizer, clip_hidden_states, weigh
-from kit.families.names import unet_name
+from kit.families.kohya_names import unet_name
 
 LABELS = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x"}
 

@@ -14,14 +14,16 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from kit.families import Layer, Norm, Prediction, Tokens, Words, layers, pixels
+from kit.families import Layer, Norm, Prediction, Tokens, Words
+from kit.families import target_layers as layers
+from kit.families import vae as pixels
 from kit.families.clip import (
     Tokenizer,
     clip_penultimate,
     clip_penultimate_and_pooled,
     weigh,
 )
-from kit.families.names import sgm_path, sgm_position, unet_name
+from kit.families.kohya_names import sgm_path, sgm_position, unet_name
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from kit import catalog, planning
 from kit.adapters.groups import PartRates
 from kit.errors import SettingsError
 from kit.events import Stepped
-from kit.families.names import block_number
+from kit.families.kohya_names import block_number
 from kit.settings.rules.blocks import BlockPlan
 from kit.workshop import prepare
 from tests.support.parts import outcome

@@ -34,7 +34,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/test_gathering.py",
         "tests/effects/test_shares.py",
         COMMANDS,
-        "tests/test_v_prediction.py",
+        "tests/families/test_v_prediction.py",
         "tests/test_steering.py",
         "tests/test_training.py",
     ),
@@ -64,7 +64,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
     "kit/dataset/buckets.py": (
         "tests/dataset/test_buckets.py",
         "tests/test_feeding.py",
-        "tests/test_sdxl.py",
+        "tests/families/test_sdxl.py",
     ),
     "kit/dataset/captions.py": (
         "tests/dataset/test_captions.py",

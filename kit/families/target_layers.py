@@ -12,7 +12,7 @@ from torch import nn
 from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention
 
 from kit.families import Layer
-from kit.families.names import text_encoder_name
+from kit.families.kohya_names import text_encoder_name
 
 Found = tuple[str, nn.Linear | nn.Conv2d]  # path and module
 

@@ -3,7 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from kit.families.names import sgm_path, sgm_position, sgm_unet_name, text_encoder_name, unet_name
+from kit.families.kohya_names import (
+    sgm_path,
+    sgm_position,
+    sgm_unet_name,
+    text_encoder_name,
+    unet_name,
+)
 
 # All module paths of SDXL's U-Net, less the repetitions of its transformer blocks 1 to 8.
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "sdxl_unet_names.json").read_text())

@@ -9,7 +9,7 @@ from torch import nn
 from kit import catalog, devices, planning
 from kit.errors import DeviceError
 from kit.families import loading
-from kit.families.compressed import CompressedConv2d, CompressedLinear, Int8, compress
+from kit.families.quantized import CompressedConv2d, CompressedLinear, Int8, compress
 from kit.workshop import prepare
 from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny
