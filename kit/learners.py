@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from kit import catalog, lora_file
-from kit.adapters.groups import Group, PartRates
 from kit.adapters.network import Network, attach, parts_of
+from kit.adapters.param_groups import Group, PartRates
 from kit.adapters.restoring import as_trained
 from kit.devices import DTYPES
 from kit.errors import SettingsError

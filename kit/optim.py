@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kit import catalog
-from kit.adapters.groups import Group
+from kit.adapters.param_groups import Group
 from kit.catalog.lr_schedules import Formula, Shape, factor_at
 from kit.errors import KitError, SettingsError
 from kit.settings.optimizer_args import parse_optimizer_args

@@ -18,8 +18,8 @@ from kit.adapters.base import (
     weight_shape,
     zeros,
 )
-from kit.adapters.factored import Factored
 from kit.adapters.formula import tucker
+from kit.adapters.product import Factored
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shape, Shapes
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from kit import catalog
 from kit.adapters.base import Adapter, weight_shape
-from kit.adapters.continuing import Entry, entries_of, misfit, start_from
-from kit.adapters.factored import MAGNITUDE
-from kit.adapters.groups import Group, PartRates, grouped
+from kit.adapters.from_file import Entry, entries_of, misfit, start_from
 from kit.adapters.norms import Norm
+from kit.adapters.param_groups import Group, PartRates, grouped
+from kit.adapters.product import MAGNITUDE
 from kit.adapters.restoring import unsaid
 from kit.catalog.lora_shapes import on_output
 from kit.errors import SettingsError

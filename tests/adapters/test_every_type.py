@@ -8,7 +8,7 @@ from torch import nn
 
 from kit import catalog
 from kit.adapters.base import Adapter
-from kit.adapters.continuing import Entry
+from kit.adapters.from_file import Entry
 from kit.adapters.network import Size, _made
 from kit.adapters.restoring import as_trained, unsaid
 from kit.families import Layer

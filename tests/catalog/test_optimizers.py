@@ -9,7 +9,7 @@ import torch
 from torch.nn import Parameter
 
 from kit import catalog, demo, planning
-from kit.adapters.groups import Group, PartRates
+from kit.adapters.param_groups import Group, PartRates
 from kit.catalog.lr_schedules import Shape
 from kit.devices import make_accelerator
 from kit.errors import SettingsError

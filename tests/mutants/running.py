@@ -87,7 +87,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
     "kit/settings/rules/blocks.py": (
         "tests/settings/rules/test_blocks.py",
         "tests/settings/rules/test_checks.py",
-        "tests/adapters/test_groups.py",
+        "tests/adapters/test_param_groups.py",
     ),
     "kit/settings/rules/noise.py": (
         "tests/settings/rules/test_checks.py",
@@ -96,7 +96,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
     ),
     "kit/settings/rules/parts.py": (
         "tests/settings",
-        "tests/adapters/test_groups.py",
+        "tests/adapters/test_param_groups.py",
         "tests/catalog/test_optimizers.py",
     ),
     "kit/settings/rules/rates.py": (

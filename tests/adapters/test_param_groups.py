@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kit import catalog, planning
-from kit.adapters.groups import PartRates
+from kit.adapters.param_groups import PartRates
 from kit.errors import SettingsError
 from kit.events import Stepped
 from kit.families.kohya_names import block_number
