@@ -32,10 +32,10 @@ from kit.dataset.pixels import (
     recoloured,
     recolouring,
 )
+from kit.diffusion.inpainting import Surroundings
 from kit.errors import DatasetError
 from kit.events import Cached, Event
 from kit.families import Family, Tokens, Words
-from kit.inpainting import Surroundings
 from kit.masking import Masks
 from kit.planning import Plan
 from kit.prefetching import Ahead

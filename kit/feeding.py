@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kit import diffusion
 from kit.caching import Latent, Latents, WordsCache
 from kit.dataset.batches import Use, batch_at
 from kit.dataset.captions import Moment, cached_caption_at, caption_at
+from kit.diffusion import noise as diffusion
+from kit.diffusion.inpainting import Surroundings, beside
 from kit.families import Family, Tokens, Words
-from kit.inpainting import Surroundings, beside
 from kit.planning import Plan
 from kit.settings.rules import noise as rules_noise
 

@@ -12,7 +12,7 @@ import torch
 from kit.caching import Latent, LiveLatents
 from kit.dataset.batches import Use
 from kit.dataset.inpaint_masks import hole_at, in_latents
-from kit.inpainting import Surroundings, grayed
+from kit.diffusion.inpainting import Surroundings, grayed
 
 
 @dataclass(frozen=True)

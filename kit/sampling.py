@@ -26,11 +26,11 @@ from kit import catalog
 from kit.adapters.network import Network, device_of
 from kit.dataset.prompt_weighting import has_emphasis
 from kit.devices import free_memory
-from kit.diffusion import BETA_END, BETA_START, TIMESTEPS
+from kit.diffusion.inpainting import blank, seen
+from kit.diffusion.noise import BETA_END, BETA_START, TIMESTEPS
 from kit.errors import MissingPackage
 from kit.events import Event, Sampled
 from kit.families import Family, Tokens, Words
-from kit.inpainting import blank, seen
 from kit.planning import Plan
 from kit.randomness import seed_at
 from kit.runs.run import write_atomically

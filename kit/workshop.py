@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from kit import catalog, diffusion, losses
+from kit import catalog
 from kit.adapters.network import Network
 from kit.caching import (
     CaptionReader,
@@ -37,6 +37,10 @@ from kit.devices import (
     free_memory,
     make_accelerator,
 )
+from kit.diffusion import losses
+from kit.diffusion import noise as diffusion
+from kit.diffusion.inpainting import seen as seen_by_unet
+from kit.diffusion.losses import Bands
 from kit.errors import Diverged
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
@@ -44,9 +48,7 @@ from kit.families.base_model import find_model, load_model, require_model
 from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
 from kit.holing import HoledLatents
-from kit.inpainting import seen as seen_by_unet
 from kit.learners import attached_network, made_learning, recompute_gradients, rehearse
-from kit.losses import Bands
 from kit.optim import Learning, at_wished_rates, effective_rates_of
 from kit.planning import Plan
 from kit.randomness import seed_at
@@ -116,7 +118,7 @@ class Workshop:
     def loss(self, batch: Batch) -> Tensor:
         """The denoising loss of a batch: mean over its images of weighted mean errors.
 
-        Source: Ho et al. 2020, eq. 14; errors and weights are those of `kit.losses`.
+        Source: Ho et al. 2020, eq. 14; errors and weights are those of `kit.diffusion.losses`.
         """
         device, zero = self.accelerator.device, self.family.zero_terminal_snr
         latents, noise = batch.latents_BChw.to(device), batch.noise_BChw.to(device)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kit import diffusion
 from kit.caching import Encoder, LiveLatents, cache_latents
 from kit.dataset.batches import batch_at
+from kit.diffusion import noise
 from kit.families import Family, Words
 from kit.feeding import Batch, Feed
 from kit.planning import Plan
@@ -104,7 +104,7 @@ def test_latents_are_scaled_and_drawn_around_their_mean(images):
     plan = plan_for(images, **LIVE)
     for number in numbers(plan):
         wide, sharp = (live(plan, kind()).batch(number).latents_BChw for kind in (Wide, Eye))
-        draw = diffusion.draw_normal(tuple(sharp.shape[1:]), plan.seed, "latent", number, 0)
+        draw = noise.draw_normal(tuple(sharp.shape[1:]), plan.seed, "latent", number, 0)
         assert torch.allclose(wide, 0.5 * (sharp + 3.0 * draw), atol=1e-4)
 
 

@@ -137,7 +137,7 @@ class Family(Protocol):
     ) -> Tensor:
         """The U-Net's guess, shape B C h w. sizes_B6 is SDXL's (original, crop, target) in h, w.
 
-        To an inpainting model, noisy_BChw has the channels of `kit.inpainting.seen`.
+        To an inpainting model, noisy_BChw has the channels of `kit.diffusion.inpainting.seen`.
         """
         ...
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kit.devices import DTYPES, check_precision, choose_device, make_accelerator
-from kit.diffusion import BETA_END, BETA_START
+from kit.diffusion.noise import BETA_END, BETA_START
 from tests.bench.step import PRECISIONS
 from tests.support.full import full_batch, full_family, full_settings, full_workshop
 

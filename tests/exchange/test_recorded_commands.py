@@ -9,7 +9,7 @@ import json
 import pytest
 import torch
 
-from kit import diffusion
+from kit.diffusion import noise as diffusion
 from kit.exchange import load_any
 from tests.support.parity import PARITY, arrays, unpack
 from tests.support.replay import recorded, replay, shop_for

@@ -18,8 +18,8 @@ from tests.mutants.listed import Mutation
 NUMERIC = (
     "kit/planning/deciding.py",
     "kit/catalog/lr_schedules.py",
-    "kit/losses.py",
-    "kit/diffusion.py",
+    "kit/diffusion/losses.py",
+    "kit/diffusion/noise.py",
     "kit/feeding.py",
     "kit/workshop.py",
     "kit/dataset/batches.py",

@@ -41,7 +41,7 @@ LISTED = (
     ),
     Mutation(
         "4 min-SNR v formula",
-        "kit/losses.py",
+        "kit/diffusion/losses.py",
         "else capped_B / (snr_B + 1)",
         "else capped_B / snr_B",
     ),
@@ -59,7 +59,7 @@ LISTED = (
     ),
     Mutation(
         "7 huber c wrong (snr)",
-        "kit/losses.py",
+        "kit/diffusion/losses.py",
         "return ((1 - c) / (1 + sigma_B) ** 2 + c) * scale",
         "return ((1 - c) / (1 + sigma_B) ** 2 + 2 * c) * scale",
     ),
@@ -191,7 +191,7 @@ LISTED = (
     ),
     Mutation(
         "29 max_timestep inclusive",
-        "kit/diffusion.py",
+        "kit/diffusion/noise.py",
         "torch.randint(least, end, ()",
         "torch.randint(least, end + 1, ()",
     ),
@@ -209,7 +209,7 @@ LISTED = (
     ),
     Mutation(
         "32 masked loss divided by mask area",
-        "kit/losses.py",
+        "kit/diffusion/losses.py",
         "return loss_BChw if mask_B1hw is None else loss_BChw * mask_B1hw.to(loss_BChw)",
         "return loss_BChw if mask_B1hw is None else loss_BChw * mask_B1hw.to(loss_BChw) / mask_B1hw.mean()",
     ),

@@ -26,8 +26,8 @@ PLANS = ("tests/planning/test_planning.py", "tests/test_optim.py")
 MATTERS: dict[str, tuple[str, ...]] = {
     "kit/catalog/lr_schedules.py": ("tests/test_optim.py", COMMANDS),
     "kit/planning/deciding.py": (*PLANS, COMMANDS, "tests/test_training.py"),
-    "kit/losses.py": ("tests/test_losses.py", BY_HAND[0]),
-    "kit/diffusion.py": ("tests/test_diffusion.py", *BY_HAND),
+    "kit/diffusion/losses.py": ("tests/diffusion/test_losses.py", BY_HAND[0]),
+    "kit/diffusion/noise.py": ("tests/diffusion/test_noise.py", *BY_HAND),
     "kit/feeding.py": ("tests/test_feeding.py", *BY_HAND, "tests/test_training.py"),
     "kit/workshop.py": (
         BY_HAND[0],

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from kit import diffusion
+from kit.diffusion import noise as diffusion
 
 ALIGNED = 64  # numbers; where each layer's part of a flat buffer may begin
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from kit import diffusion, losses
+from kit.diffusion import losses
+from kit.diffusion import noise as diffusion
 from kit.families import Prediction
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = json.loads((GOLDEN / "snr_weights.json").read_text())
 NOISE = json.loads((GOLDEN / "noise.json").read_text())
 T = torch.tensor(RECORDED["timesteps"])

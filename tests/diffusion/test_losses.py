@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from kit import diffusion, losses
+from kit.diffusion import losses, noise
 from kit.families import Prediction
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = json.loads((GOLDEN / "snr_weights.json").read_text())
 T = torch.tensor(RECORDED["timesteps"])
 SNR = torch.tensor(RECORDED["snr"])
-KEPT = diffusion.alphas_cumprod()
+KEPT = noise.alphas_cumprod()
 LOSS = RECORDED["conditional_loss"]
 
 

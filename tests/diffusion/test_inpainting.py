@@ -10,11 +10,11 @@ from torch.nn.functional import interpolate
 from kit import planning
 from kit.basemodel import detect
 from kit.dataset.inpaint_masks import hole_at, in_latents
+from kit.diffusion.inpainting import beside, blank, grayed, seen
 from kit.errors import ModelError
 from kit.families import Prediction
 from kit.families.base_model import find_model
 from kit.families.loading import load_family
-from kit.inpainting import beside, blank, grayed, seen
 from kit.lora_file import read_header
 from kit.sampling import Artist
 from kit.settings import Settings

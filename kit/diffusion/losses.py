@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from kit.diffusion import TIMESTEPS
+from kit.diffusion.noise import TIMESTEPS
 from kit.families import Prediction
 
 BANDS = 4  # of 250 timesteps each

@@ -1,0 +1,1 @@
+"""Diffusion itself: noise and its schedule, losses, conditions of inpainting."""
