@@ -23,7 +23,7 @@ from kit import catalog
 from kit.adapters.network import Network
 from kit.errors import OutputError
 from kit.events import Saved, StateKept
-from kit.optim import Learning, averaged, restore_optimizer
+from kit.optim.making import Learning, averaged, restore_optimizer
 from kit.planning import Plan
 from kit.runs.resume import STATE_FILE, keeps_states
 from kit.runs.run import RunRecord, write_atomically, write_record

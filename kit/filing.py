@@ -12,7 +12,7 @@ from kit import lora_file
 from kit.adapters.network import Network
 from kit.basemodel import ModelFile, decide_prediction, locate_vae
 from kit.metadata import BaseFacts, training_metadata
-from kit.optim import Learning
+from kit.optim.making import Learning
 from kit.planning import Plan
 from kit.randomness import seed_at
 

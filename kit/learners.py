@@ -16,7 +16,7 @@ from kit.devices import DTYPES
 from kit.errors import SettingsError
 from kit.families import Family
 from kit.families.placing import placed
-from kit.optim import Learning, make_learning
+from kit.optim.making import Learning, make_learning
 from kit.planning import Plan
 from kit.settings import Settings
 from kit.settings.rules import memory as rules_memory

@@ -15,7 +15,7 @@ from kit.control import RateWish, SampleWish, SaveWish, Wish, Wishes
 from kit.devices import free_memory
 from kit.errors import KitError
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
-from kit.optim import averaged
+from kit.optim.making import averaged
 from kit.planning import Plan
 from kit.sampling import draw_samples
 from kit.workshop import Workshop

@@ -17,7 +17,7 @@ from kit.checkpoint import Checkpoint, step_suffix
 from kit.control import Wishes, interrupt_asks
 from kit.devices import at_work, peak_megabytes
 from kit.events import Began, Event, Finished, Noticed, Stepped
-from kit.optim import rates_of
+from kit.optim.making import rates_of
 from kit.planning import Plan
 from kit.runs import run
 from kit.runs.mirroring import Mirror, mirrored

@@ -49,7 +49,7 @@ from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
 from kit.holing import HoledLatents
 from kit.learners import attached_network, made_learning, recompute_gradients, rehearse
-from kit.optim import Learning, at_wished_rates, effective_rates_of
+from kit.optim.making import Learning, at_wished_rates, effective_rates_of
 from kit.planning import Plan
 from kit.randomness import seed_at
 from kit.sampling import Artist, make_scheduler, rescales, samplers_of

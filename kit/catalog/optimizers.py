@@ -63,7 +63,7 @@ def _adapting(name: str, takes: str, note: str = "") -> Optimizer:
     """A class that estimates its step size (D-Adaptation)."""
     renamed = {old: new for old, new in _EARLIER_NAMES.items() if f"{new}=" in takes}
     return Optimizer(
-        f"kit.dadapt:{name}", "", "", 1.0, takes, renamed=MappingProxyType(renamed),
+        f"kit.optim.dadapt:{name}", "", "", 1.0, takes, renamed=MappingProxyType(renamed),
         adapts=True, one_rate=True, note=note,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from kit.catalog.lr_schedules import Shape
 from kit.devices import make_accelerator
 from kit.errors import SettingsError
 from kit.events import Stepped
-from kit.optim import (
+from kit.optim.making import (
     Learning,
     averaged,
     averages,
@@ -272,7 +272,7 @@ def test_without_paging_the_plain_one_takes_over_and_says_so(name):
 
 
 def test_what_takes_over_gets_the_arguments_that_it_knows(monkeypatch):
-    monkeypatch.setattr("kit.optim._cannot_run", lambda *_: "no kernel")
+    monkeypatch.setattr("kit.optim.making._cannot_run", lambda *_: "no kernel")
     given = "weight_decay=0.1 betas=0.9,0.99,0.999 alpha=3"
     own = made(groups_of(weights_of(), 1e-4), "bitsandbytes.optim.PagedAdEMAMix8bit", given)
     assert type(own.optimizer) is torch.optim.AdamW
@@ -281,7 +281,7 @@ def test_what_takes_over_gets_the_arguments_that_it_knows(monkeypatch):
 
 
 def test_another_optimizers_rate_is_told_when_it_takes_over(monkeypatch):
-    monkeypatch.setattr("kit.optim._cannot_run", lambda *_: "no kernel")
+    monkeypatch.setattr("kit.optim.making._cannot_run", lambda *_: "no kernel")
     own = made(groups_of(weights_of(), 2e-5), "PagedLion8bit")
     assert "whose advised rate is 0.0001, not 2e-05" in own.notices[0]
 

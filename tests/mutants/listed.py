@@ -221,7 +221,7 @@ LISTED = (
     ),
     Mutation(
         "34 schedule-free average not used",
-        "kit/optim.py",
+        "kit/optim/making.py",
         "optimizer.eval()\n",
         "pass\n",
     ),

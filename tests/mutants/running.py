@@ -21,10 +21,10 @@ LONGEST = 600  # seconds for the tests of one fault; then it counts as not notic
 BY_HAND = ("tests/effects/test_losses_by_hand.py", "tests/effects/test_noise_by_hand.py")
 COMMANDS = "tests/exchange/test_recorded_commands.py"
 EFFECT = "tests/effects/test_every_setting.py::test_the_setting_has_its_effect[{}]"
-PLANS = ("tests/planning/test_planning.py", "tests/test_optim.py")
+PLANS = ("tests/planning/test_planning.py", "tests/optim/test_making.py")
 # Module -> the test files that matter, the fast ones first.
 MATTERS: dict[str, tuple[str, ...]] = {
-    "kit/catalog/lr_schedules.py": ("tests/test_optim.py", COMMANDS),
+    "kit/catalog/lr_schedules.py": ("tests/optim/test_making.py", COMMANDS),
     "kit/planning/deciding.py": (*PLANS, COMMANDS, "tests/test_training.py"),
     "kit/diffusion/losses.py": ("tests/diffusion/test_losses.py", BY_HAND[0]),
     "kit/diffusion/noise.py": ("tests/diffusion/test_noise.py", *BY_HAND),
@@ -39,7 +39,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/test_training.py",
     ),
     "kit/sampling.py": ("tests/test_sampling.py", "tests/effects/test_shares.py"),
-    "kit/optim.py": ("tests/test_optim.py", "tests/catalog/test_optimizers.py"),
+    "kit/optim/making.py": ("tests/optim/test_making.py", "tests/catalog/test_optimizers.py"),
     "kit/checkpoint.py": ("tests/test_training.py",),
     "kit/filing.py": (
         EFFECT.format("save_precision"),

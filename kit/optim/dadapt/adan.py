@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kit.dadapt.base import (
+from kit.optim.dadapt.base import (
     DAdapting,
     Group,
     State,

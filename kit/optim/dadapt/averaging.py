@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kit.dadapt.base import DAdapting, Group, Learning, State, dot, summed
+from kit.optim.dadapt.base import DAdapting, Group, Learning, State, dot, summed
 
 
 class _FromStart(DAdapting):

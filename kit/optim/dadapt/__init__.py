@@ -14,10 +14,10 @@ where dadaptation divides by zero. A step reads its sums from the device once, n
 
 from __future__ import annotations
 
-from kit.dadapt.adam import DAdaptAdam, DAdaptAdamPreprint
-from kit.dadapt.adan import DAdaptAdan, DAdaptAdanIP
-from kit.dadapt.averaging import DAdaptAdaGrad, DAdaptSGD
-from kit.dadapt.lion import DAdaptLion
+from kit.optim.dadapt.adam import DAdaptAdam, DAdaptAdamPreprint
+from kit.optim.dadapt.adan import DAdaptAdan, DAdaptAdanIP
+from kit.optim.dadapt.averaging import DAdaptAdaGrad, DAdaptSGD
+from kit.optim.dadapt.lion import DAdaptLion
 
 __all__ = [
     "DAdaptAdaGrad",

@@ -10,17 +10,18 @@ import torch
 from torch.nn import Parameter
 from transformers.optimization import Adafactor
 
-from kit import catalog, optim
+from kit import catalog
 from kit.adapters.network import Group
 from kit.catalog.lr_schedules import Shape, parse_step_rules
 from kit.errors import SettingsError
-from kit.optim import Learning, OwnSchedule, make_learning, make_schedule, rates_of
+from kit.optim import making
+from kit.optim.making import Learning, OwnSchedule, make_learning, make_schedule, rates_of
 from kit.planning import Plan, plan
 from kit.settings import Settings
 from kit.settings.rules import schedule as rules_schedule
 from tests.support.pictures import folder_of
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = [
     case
     for case in json.loads((GOLDEN / "lr_schedules.json").read_text())["cases"]
@@ -423,8 +424,8 @@ class Idle(torch.optim.SGD):
     [(Broken, "no kernel for this device"), (Idle, "its step changes nothing")],
 )
 def test_where_its_step_fails_the_fallback_takes_over(monkeypatch, kind, reason):
-    monkeypatch.setattr(optim, "Stand_in", kind, raising=False)
-    row = catalog.Optimizer("kit.optim:Stand_in", fallback="AdamW")
+    monkeypatch.setattr(making, "Stand_in", kind, raising=False)
+    row = catalog.Optimizer("kit.optim.making:Stand_in", fallback="AdamW")
     monkeypatch.setitem(catalog.OPTIMIZERS, "AdamW8bit", row)
     own = learning(optimizer_type="AdamW8bit")
     assert own.notices == (f"AdamW8bit cannot run here ({reason}); AdamW is used instead",)

@@ -9,8 +9,8 @@ from torch.nn import Parameter
 
 from kit import catalog
 from kit.catalog.lr_schedules import Shape
-from kit.dadapt import DAdaptAdan, DAdaptSGD
-from kit.optim import make_learning, restore_optimizer
+from kit.optim.dadapt import DAdaptAdan, DAdaptSGD
+from kit.optim.making import make_learning, restore_optimizer
 from kit.settings.optimizer_args import parse_optimizer_args
 
 STEPS, WARMUP = 60, 10

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kit.dadapt.base import DAdapting, Group, State, by_products, check_count, dot, summed
+from kit.optim.dadapt.base import DAdapting, Group, State, by_products, check_count, dot, summed
 
 
 class DAdaptLion(DAdapting):

@@ -4,15 +4,16 @@ import argparse
 
 import pytest
 import torch
-from tests.test_optimizers import CPU, groups_of
-
-from kit import catalog, optim
-from kit.catalog.lr_schedules import Shape
-from kit.errors import SettingsError
-from kit.optim import make_learning
-from kit.settings.optimizer_args import parse_optimizer_args
 from tests.test_dadapt import ARGUMENTS as ADAPTING
 from tests.test_dadapt import alike, learn, start
+from tests.test_optimizers import CPU, groups_of
+
+from kit import catalog
+from kit.catalog.lr_schedules import Shape
+from kit.errors import SettingsError
+from kit.optim import making
+from kit.optim.making import make_learning
+from kit.settings.optimizer_args import parse_optimizer_args
 
 # The class that sd-scripts calls, what it sets by itself, and arguments to hand on.
 SAME = {
@@ -79,7 +80,7 @@ def options(optimizer) -> list[dict]:
 def test_a_row_calls_the_references_class_with_the_arguments(name, monkeypatch):
     code, sets, given = SAME[name]
     pytest.importorskip(code.partition(":")[0])
-    monkeypatch.setattr(optim, "_cannot_run", lambda *_: "")  # paging is not needed to be built
+    monkeypatch.setattr(making, "_cannot_run", lambda *_: "")  # paging is not needed to be built
     told = []
     for arguments in ("", given):
         optimizer = made(name, arguments, start()).optimizer
