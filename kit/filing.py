@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from kit import lora_file
 from kit.adapters.network import Network
 from kit.basemodel import ModelFile, decide_prediction, locate_vae
-from kit.metadata import BaseFacts, training_metadata
+from kit.lorafile import tensors as lora_file
+from kit.lorafile.metadata import BaseFacts, training_metadata
 from kit.optim.making import Learning
 from kit.planning import Plan
 from kit.randomness import seed_at

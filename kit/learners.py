@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kit import catalog, lora_file
+from kit import catalog
 from kit.adapters.network import Network, attach, parts_of
 from kit.adapters.param_groups import Group, PartRates
 from kit.adapters.restoring import as_trained
@@ -16,6 +16,7 @@ from kit.devices import DTYPES
 from kit.errors import SettingsError
 from kit.families import Family
 from kit.families.placing import placed
+from kit.lorafile import tensors
 from kit.optim.making import Learning, make_learning
 from kit.planning import Plan
 from kit.settings import Settings
@@ -36,7 +37,7 @@ def attached_network(plan: Plan, family: Family) -> Network:
     start = None
     if settings.network_weights:
         path = Path(settings.network_weights.strip()).expanduser()
-        file = lora_file.read_lora(path)
+        file = tensors.read_lora(path)
         wants_parts = settings.dim_from_weights or settings.use_tucker
         start = placed(as_trained(file.tensors, file.metadata, tucker=wants_parts), family)
     network = attach(

@@ -8,8 +8,8 @@ from PIL import Image
 
 from kit import planning
 from kit.dataset.batches import Use, batch_at
-from kit.dataset_metadata import dataset_metadata
 from kit.events import Sampled
+from kit.lorafile.dataset_metadata import dataset_metadata
 from kit.workshop import prepare
 from tests.support.parts import outcome, paint
 from tests.support.tiny import write_tiny

@@ -13,11 +13,12 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from packaging.version import Version
 from PIL import Image
 
-from kit import catalog, lora_file
+from kit import catalog
 from kit.adapters.network import Network, attach, parts_of
 from kit.errors import MissingPackage
 from kit.events import Sampled
 from kit.families import Family, Prediction
+from kit.lorafile import tensors
 from kit.sampling import Artist, draw_samples, make_scheduler, seed_of, size_of
 from kit.settings import Network as NetworkSettings
 from kit.settings.prompts import Prompt
@@ -415,7 +416,7 @@ def test_diffusers_draws_the_same_with_the_saved_file(families, folders, tmp_pat
     reads_text = Version(diffusers.__version__) >= OLDEST_THAT_READS_TEXT
     network = hang(family, learns=None if reads_text else frozenset({"unet"}))
     path = tmp_path / "cat.safetensors"
-    lora_file.write_lora(path, network.tensors(), {"ss_network_dim": "4"}, save_as="safetensors")
+    tensors.write_lora(path, network.tensors(), {"ss_network_dim": "4"}, save_as="safetensors")
     ours, theirs = draw(family, prompt), with_diffusers(folders[key], family, path)
     assert np.abs(ours - theirs).max() < 0.005  # half a level of brightness and a little
     assert difference(ours, bare) > 0.015

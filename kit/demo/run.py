@@ -11,7 +11,6 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from kit import lora_file
 from kit.adapters.network import attach, parts_of
 from kit.basemodel import detect
 from kit.demo import BASE, settings
@@ -20,6 +19,7 @@ from kit.demo.scenes import SIZE
 from kit.events import Event, Finished, Sampled
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
+from kit.lorafile import tensors
 from kit.planning import Plan, plan
 from kit.runs.run import write_atomically
 from kit.sampling import Artist
@@ -129,7 +129,7 @@ def _wearing(family: Family, lora: Path) -> Iterator[None]:
         family,
         learns=parts_of(family),
         seed=0,
-        start=lora_file.read_lora(lora).tensors,
+        start=tensors.read_lora(lora).tensors,
     ).eval()
     try:
         yield

@@ -24,8 +24,8 @@ from kit.basemodel.headers import PICKLES
 from kit.catalog import readers
 from kit.errors import LoraFileError
 from kit.exchange import foreign_lora
-from kit.lora_file import Entry, Header, read_header, split_name
-from kit.metadata import V_ARCHITECTURES
+from kit.lorafile.metadata import V_ARCHITECTURES
+from kit.lorafile.tensors import Entry, Header, read_header, split_name
 
 # A part's label, and how its modules begin with kohya.
 PARTS: dict[str, tuple[str, str]] = {
@@ -52,7 +52,7 @@ TOLD = {
     "seed": "{ss_seed}",
     "made": "{modelspec.date} with {modelspec.implementation_version}",
 }
-# Who reads what, by the kinds of KINDS in kit.lora_file, and by single tensors.
+# Who reads what, by the kinds of KINDS in kit.lorafile.tensors, and by single tensors.
 READ_BY = {
     "LoRA": readers.EVERYWHERE,
     "LoHa": readers.LYCORIS,
@@ -147,7 +147,7 @@ def _refuse_pickles(path: Path) -> None:
             f"{path} is a pickle, which is not opened to look inside.",
             "A pickle can run code when it is opened, and carries no metadata.",
             "Convert it to .safetensors first: write_lora(new, read_lora(old).tensors, {}, "
-            'save_as="safetensors"), both from kit.lora_file; only plain weights are read.',
+            'save_as="safetensors"), both from kit.lorafile.tensors; only plain weights are read.',
         )
 
 

@@ -12,7 +12,7 @@ from kit.adapters.from_file import Entry
 from kit.adapters.network import Size, _made
 from kit.adapters.restoring import as_trained, unsaid
 from kit.families import Layer
-from kit.lora_file import split_name
+from kit.lorafile.tensors import split_name
 from kit.settings import Network as NetworkSettings
 from kit.settings.targets import PRESETS
 

@@ -13,7 +13,7 @@ from kit.basemodel import detect
 from kit.basemodel.pickles import read_tensors, state_of
 from kit.errors import ModelError
 from kit.families.base_model import find_model
-from kit.lora_file import read_lora
+from kit.lorafile.tensors import read_lora
 from kit.settings import Settings
 from tests.support.ldm import single_file_weights
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
-from kit import catalog, lora_file
+from kit import catalog
 from kit.adapters.network import attach, parts_of
 from kit.basemodel import detect
 from kit.demo import BASE, settings
 from kit.demo.grading import grade_subject
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
+from kit.lorafile import tensors as lora_file
 from kit.planning import plan
 from kit.sampling import Artist
 from kit.settings import Network

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from kit.cli import main
 from kit.exchange import load_any
-from kit.metadata import public_settings
+from kit.lorafile.metadata import public_settings
 from kit.settings import Settings
 from tests.support.pictures import folder_of
 

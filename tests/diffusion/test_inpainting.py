@@ -15,7 +15,7 @@ from kit.errors import ModelError
 from kit.families import Prediction
 from kit.families.base_model import find_model
 from kit.families.loading import load_family
-from kit.lora_file import read_header
+from kit.lorafile.tensors import read_header
 from kit.sampling import Artist
 from kit.settings import Settings
 from kit.settings.prompts import Prompt

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kit import planning
 from kit.errors import KitError
-from kit.lora_file import read_header, read_lora
+from kit.lorafile.tensors import read_header, read_lora
 from kit.sampling import draw_samples
 from kit.settings import Settings
 from kit.workshop import Workshop

@@ -21,7 +21,7 @@ from PIL import Image
 from kit import planning
 from kit.demo.scenes import draw_subject
 from kit.families import base_model
-from kit.lora_file import write_lora
+from kit.lorafile.tensors import write_lora
 from kit.runs.run import RunRecord, write_record
 from kit.settings import Settings
 from kit.workshop import Workshop, prepare

@@ -7,7 +7,7 @@ import pytest
 
 from kit.dataset.batches import batch_at
 from kit.dataset.subsets import ANYWHERE, OF_SUBSETS, OWN
-from kit.lora_file import read_header
+from kit.lorafile.tensors import read_header
 from tests.effects.observers import _all_of
 from tests.effects.stage import BASE, DATASET, digest
 from tests.support.toys import leave_after, lora, losses, run, same

@@ -9,7 +9,7 @@ from kit.basemodel.magnitudes import follow_file
 from kit.exchange import Verdict, load_any
 from kit.exchange.exporting import export_gui, export_sd_scripts
 from kit.exchange.networks import arguments_of
-from kit.lora_file import write_lora
+from kit.lorafile.tensors import write_lora
 from kit.settings import Settings
 
 DORA = {"LoRA_type": "LyCORIS/LoCon", "dora_wd": True}

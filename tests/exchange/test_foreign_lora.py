@@ -15,7 +15,7 @@ from kit.adapters.network import attach
 from kit.errors import KitError, LoraFileError
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.families.placing import placed
-from kit.lora_file import read_lora
+from kit.lorafile.tensors import read_lora
 from kit.settings import Network, Settings
 from kit.tools.inspecting import describe, inspect
 from tests.support.ldm import ldm_path

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from kit import planning
 from kit.exchange import load_any
-from kit.metadata import public_settings
+from kit.lorafile.metadata import public_settings
 from kit.settings import Settings
 from tests.support.pictures import folder_of
 

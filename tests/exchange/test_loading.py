@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from kit.errors import ModelError, SettingsError
 from kit.exchange import Verdict, load_any
-from kit.metadata import public_settings
+from kit.lorafile.metadata import public_settings
 from kit.settings import Settings
 
 GOLDEN = json.loads(

@@ -10,7 +10,7 @@ from PIL import Image
 from kit import planning
 from kit.errors import SettingsError
 from kit.families.base_model import find_model, load_model
-from kit.lora_file import write_lora
+from kit.lorafile.tensors import write_lora
 from kit.workshop import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import build_vae, write_tiny

@@ -8,7 +8,7 @@ import torch
 
 from kit import planning
 from kit.families import Prediction
-from kit.lora_file import read_header
+from kit.lorafile.tensors import read_header
 from kit.sampling import Artist
 from kit.settings.prompts import Prompt
 from kit.workshop import prepare

@@ -113,7 +113,7 @@ LISTED = (
     ),
     Mutation(
         "16 metadata model hash wrong",
-        "kit/lora_file.py",
+        "kit/lorafile/tensors.py",
         "hashlib.sha256(values).hexdigest()",
         "hashlib.sha256(data).hexdigest()",
     ),

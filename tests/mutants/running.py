@@ -43,10 +43,10 @@ MATTERS: dict[str, tuple[str, ...]] = {
     "kit/checkpoint.py": ("tests/test_training.py",),
     "kit/filing.py": (
         EFFECT.format("save_precision"),
-        "tests/test_metadata.py",
+        "tests/lorafile/test_metadata.py",
         "tests/test_training.py",
     ),
-    "kit/lora_file.py": ("tests/test_lora_file.py",),
+    "kit/lorafile/tensors.py": ("tests/lorafile/test_tensors.py",),
     "kit/adapters/formula.py": ("tests/adapters/test_every_type.py",),
     "kit/adapters/lora.py": (
         "tests/adapters/test_lora.py",

@@ -14,7 +14,7 @@ from kit.demo import BASE
 from kit.devices import at_work
 from kit.errors import OutputError
 from kit.events import KINDS, Stepped, from_line, to_line
-from kit.lora_file import read_lora
+from kit.lorafile.tensors import read_lora
 from kit.runs.run import read_record, write_record
 from kit.settings import Settings
 from kit.sinks.jsonl import read_events

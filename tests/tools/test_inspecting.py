@@ -41,7 +41,7 @@ def report_of(tmp_path):
 def written(tmp_path_factory):
     """A file of ours, with the metadata of a file of the reference."""
     torch = pytest.importorskip("torch")
-    from kit.lora_file import cast, write_lora
+    from kit.lorafile.tensors import cast, write_lora
 
     tensors = {name: torch.from_numpy(value) for name, value in lora().items()}
     tensors |= {name: torch.from_numpy(v) for name, v in lora("lora_te_x_fc1").items()}

@@ -13,8 +13,8 @@ from typing import Any
 
 import kit
 from kit import catalog
-from kit.dataset_metadata import dataset_metadata
 from kit.exchange.networks import arguments_of
+from kit.lorafile.dataset_metadata import dataset_metadata
 from kit.planning import Plan
 from kit.settings import Captions, Settings, declarations
 from kit.settings.public import public_name, public_settings
@@ -45,7 +45,7 @@ class BaseFacts:
     """The base model or a separate VAE, for whoever wants to know what the LoRA was trained on."""
 
     name: str  # as in the settings: a path, of which only the end is told, or a Hub id
-    legacy_hash: str  # as kit.lora_file.model_hashes has them; "" where there is none
+    legacy_hash: str  # as kit.lorafile.tensors.model_hashes has them; "" where there is none
     sha256: str
     predicts: str = "epsilon"  # or "v_prediction"
     zero_terminal_snr: bool = False

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 import kit
-from kit.lora_file import model_hashes, read_lora, write_lora
-from kit.metadata import BaseFacts, training_metadata
+from kit.lorafile.metadata import BaseFacts, training_metadata
+from kit.lorafile.tensors import model_hashes, read_lora, write_lora
 from kit.planning import plan
 from kit.settings import Settings, declarations
 from kit.settings.public import public_name, public_settings
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 EXAMPLES = json.loads((GOLDEN / "metadata_example.json").read_text())
 ADAMW = "torch.optim.adamw.AdamW"
 # Ours says who made the file, and keeps the settings.

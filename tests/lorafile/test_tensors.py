@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
 from kit.errors import LoraFileError, OutputError
-from kit.lora_file import cast, model_hashes, read_lora, split_name, write_lora
+from kit.lorafile.tensors import cast, model_hashes, read_lora, split_name, write_lora
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 NAME = "lora_unet_mid_block_attentions_0_proj_in"
 METADATA = {"ss_network_dim": "4", "modelspec.title": "Kätzchen 猫", "lorakit_settings": "{}"}
 
@@ -322,5 +322,7 @@ def test_what_is_no_file_has_the_references_words_for_it(tmp_path):
 
 
 def test_looking_at_files_does_not_need_torch():
-    code = "import sys, kit.lora_file, kit.metadata; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, kit.lorafile.tensors, kit.lorafile.metadata; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,1 @@
+"""LoRA files: tensors, and the metadata beside them."""
