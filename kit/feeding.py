@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kit.caching import Latent, Latents, WordsCache
+from kit.caching.latents import Latent, Latents, WordsCache
 from kit.dataset.batches import Use, batch_at
 from kit.dataset.captions import Moment, cached_caption_at, caption_at
 from kit.diffusion import noise as diffusion

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from kit import catalog
 from kit.adapters.network import Network
-from kit.caching import (
+from kit.caching.inpaint_latents import HoledLatents
+from kit.caching.latents import (
     CaptionReader,
     Encoder,
     Latents,
@@ -47,7 +48,6 @@ from kit.families import Family
 from kit.families.base_model import find_model, load_model, require_model
 from kit.feeding import Batch, Feed
 from kit.filing import FileWriter, file_writer
-from kit.holing import HoledLatents
 from kit.learners import attached_network, made_learning, recompute_gradients, rehearse
 from kit.optim.making import Learning, at_wished_rates, effective_rates_of
 from kit.planning import Plan

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.caching import Encoder, LiveLatents, cache_latents
+from kit.caching.latents import Encoder, LiveLatents, cache_latents
 from kit.dataset.batches import batch_at
 from kit.diffusion import noise
 from kit.families import Family, Words

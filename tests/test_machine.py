@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kit import devices, planning
+from kit.caching.prefetch import Ahead
 from kit.errors import DatasetError, DeviceError
-from kit.prefetching import Ahead
 from kit.settings import Machine, declarations
 from kit.training import train
 from tests.support.tiny import write_tiny

@@ -77,7 +77,7 @@ def test_timesteps_stay_where_the_command_line_keeps_them(tmp_path, folder):
 
 
 def test_masks_of_alpha_are_the_references(tmp_path, folder):
-    """Averaged down to the latent; what lies beneath: tests/test_masking.py."""
+    """Averaged down to the latent; what lies beneath: tests/caching/test_mask_latents.py."""
     shop, inputs = shop_for(imported("tinyE", folder, tmp_path)), arrays("tinyE_batches")
     batches = [recorded(inputs, number) for number in range(len(CASES["tinyE"]["losses"]))]
     theirs = [mask_hw for batch in batches if batch.mask_B1hw is not None for [mask_hw] in

@@ -77,11 +77,15 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/planning/test_planning.py",
         "tests/test_feeding.py",
     ),
-    "kit/dataset/masks.py": ("tests/dataset/test_masks.py", "tests/test_masking.py", BY_HAND[0]),
+    "kit/dataset/masks.py": (
+        "tests/dataset/test_masks.py",
+        "tests/caching/test_mask_latents.py",
+        BY_HAND[0],
+    ),
     "kit/dataset/pixels.py": (
         "tests/dataset/test_recolouring.py",
         "tests/dataset/test_pixels.py",
-        "tests/test_masking.py",
+        "tests/caching/test_mask_latents.py",
         "tests/test_feeding.py",
     ),
     "kit/settings/rules/blocks.py": (

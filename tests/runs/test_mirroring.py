@@ -239,10 +239,10 @@ def test_copies_that_cannot_be_read_are_an_error_with_a_remedy(asked, tmp_path, 
 
 def test_images_are_read_from_the_machines_own_disk(asked, tmp_path, monkeypatch):
     opened = []
-    from kit import caching
+    from kit.caching import latents
 
-    real = caching.open_upright
-    monkeypatch.setattr(caching, "open_upright", lambda p: opened.append(p) or real(p))
+    real = latents.open_upright
+    monkeypatch.setattr(latents, "open_upright", lambda p: opened.append(p) or real(p))
     events = run_all(asked(tmp_path / "drive" / "loras", max_train_steps=1))
     assert len(opened) == 3
     assert all((tmp_path / "work") in path.parents for path in opened)

@@ -5,7 +5,8 @@ import threading
 import pytest
 import torch
 
-from kit import devices, planning, prefetching
+from kit import devices, planning
+from kit.caching import prefetch
 from kit.events import Loaded
 from kit.training import train
 from tests.effects.stage import Row
@@ -37,14 +38,14 @@ def gpu(stage, settings):
 def readers(stage, settings):
     """Who opens pictures, and how many pools of threads two epochs take."""
     pools, names = [], set()
-    make = prefetching.ThreadPoolExecutor
+    make = prefetch.ThreadPoolExecutor
 
     def counted(*args, **kwargs):
         pools.append(args)
         return make(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch, stage.shop(settings) as shop:
-        patch.setattr(prefetching, "ThreadPoolExecutor", counted)
+        patch.setattr(prefetch, "ThreadPoolExecutor", counted)
         pictures = shop.feed.latents.encoder.pictures
         prepared = pictures._make
 

@@ -7,8 +7,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from kit import caching, workshop
-from kit.shelf import FOLDER
+from kit import workshop
+from kit.caching import latents
+from kit.caching.disk import FOLDER
 from tests.effects.observers import batch, loss
 from tests.effects.stage import Row
 
@@ -108,9 +109,9 @@ def encoders_after_caching(stage, settings):
 def looked_at(stage, settings):
     """How often a second run looks at images to see that its cache is of them."""
     cache = Path(settings.folders.train_data_dir) / FOLDER
-    looks, look = [], caching.file_hash
+    looks, look = [], latents.file_hash
     with stage.shop(settings), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(caching, "file_hash", lambda path: looks.append(path.name) or look(path))
+        patch.setattr(latents, "file_hash", lambda path: looks.append(path.name) or look(path))
         with stage.shop(settings):
             pass
     shutil.rmtree(cache, ignore_errors=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from kit.caching import Latent, LiveLatents
+from kit.caching.latents import Latent, LiveLatents
 from kit.dataset.batches import Use
 from kit.dataset.inpaint_masks import hole_at, in_latents
 from kit.diffusion.inpainting import Surroundings, grayed

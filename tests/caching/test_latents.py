@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kit.caching import (
+from kit.caching.disk import FOLDER
+from kit.caching.latents import (
     CaptionReader,
     Encoder,
     KeptLatents,
@@ -23,7 +24,6 @@ from kit.events import Cached, Noticed
 from kit.families import Family
 from kit.feeding import Feed
 from kit.planning import Plan
-from kit.shelf import FOLDER
 from tests.support.parts import load_tiny, outcome, paint, paint_all, plan_for
 from tests.support.tiny import write_tiny
 

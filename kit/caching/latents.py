@@ -20,6 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kit.caching.disk import Shelf, file_hash, folder_of, hashes_of, weights_hash
+from kit.caching.mask_latents import Masks
+from kit.caching.prefetch import Ahead
 from kit.dataset.batches import Use
 from kit.dataset.buckets import Size, crop_conditions
 from kit.dataset.captions import cached_captions
@@ -36,11 +39,8 @@ from kit.diffusion.inpainting import Surroundings
 from kit.errors import DatasetError
 from kit.events import Cached, Event
 from kit.families import Family, Tokens, Words
-from kit.masking import Masks
 from kit.planning import Plan
-from kit.prefetching import Ahead
 from kit.settings.rules import memory as rules_memory
-from kit.shelf import Shelf, file_hash, folder_of, hashes_of, weights_hash
 
 
 @dataclass(frozen=True)

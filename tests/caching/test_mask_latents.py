@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.caching import Encoder, LiveLatents, cache_latents
+from kit.caching.latents import Encoder, LiveLatents, cache_latents
 from kit.dataset.batches import Use
 from tests.support.parts import outcome, plan_for
 from tests.test_feeding import Eye

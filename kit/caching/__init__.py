@@ -1,0 +1,1 @@
+"""Caches of latents and encoded captions, in memory and on disk."""
