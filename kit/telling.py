@@ -14,7 +14,7 @@ from kit.control import Wishes
 from kit.events import Event
 from kit.planning import Plan
 from kit.sinks import Sink, fan_out, listening, was_heard_elsewhere
-from kit.training import train as events_of
+from kit.training.loop import train as events_of
 
 
 def train(
@@ -22,11 +22,12 @@ def train(
 ) -> Generator[Event, None, None]:
     """Train one LoRA, telling what happens as it happens; the run is over when the iteration is.
 
-    wishes: see `kit.training`. listeners: who else hears each event, before it is handed out. None:
+    wishes: see `kit.training.loop`. listeners: who else hears each event, before it is handed out.
+    None:
     the run's events.jsonl, its loss.png, and the loggers and the Hub that the settings name, unless
     `kit.listeners` or `kit.run` bring them. What listeners have to say comes as Noticed.
 
-    Raises: what `kit.training.train` raises.
+    Raises: what `kit.training.loop.train` raises.
     """
     is_heard = was_heard_elsewhere(plan.run)
     told: list[Event] = []

@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly TORCH="torch==2.13.0" CPU_INDEX="https://download.pytorch.org/whl/cpu"
 # Where a library's own behaviour reaches the product: models, optimizers, files, curves, a run.
 readonly PART="tests/catalog/test_catalog.py tests/lorafile/test_tensors.py tests/sinks/test_loggers.py tests/optim/test_making.py
-    tests/sinks/test_sinks.py tests/test_training.py tests/families"
+    tests/sinks/test_sinks.py tests/training/test_loop.py tests/families"
 
 folder=${KIT_FLOORS:-}
 if [ -z "$folder" ]; then

@@ -211,7 +211,7 @@ def a_training(planned):
 
 
 def test_training_is_shown_and_kept(folder, capsys, stand_in):
-    stand_in("kit.training", train=a_training)
+    stand_in("kit.training.loop", train=a_training)
     assert main(["train", *SMALL, "--set", "max_train_steps=5", "--set", "output_name=cats"]) == 0
     out, err = capsys.readouterr()
     assert "6 images, with repeats 60" in out
@@ -232,7 +232,7 @@ def test_an_error_of_the_training_is_told_without_a_traceback(folder, capsys, st
         yield Began(str(planned.run.dir), planned.run.name, planned.total_steps)
         raise ModelError("pretrained_model_name_or_path is blank.", do="Set it.")
 
-    stand_in("kit.training", train=train)
+    stand_in("kit.training.loop", train=train)
     assert main(["train", *SMALL]) == 2
     assert capsys.readouterr().err.endswith(
         "kit: pretrained_model_name_or_path is blank.\nSet it.\n"
@@ -240,7 +240,7 @@ def test_an_error_of_the_training_is_told_without_a_traceback(folder, capsys, st
 
 
 def test_settings_are_refused_before_the_training_is_loaded(folder, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "kit.training", None)
+    monkeypatch.setitem(sys.modules, "kit.training.loop", None)
     assert "epoch: 0 is outside" in refused(capsys, "train", *SMALL, "--set", "epoch=0")
 
 

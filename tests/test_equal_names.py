@@ -10,7 +10,7 @@ from kit import planning
 from kit.dataset.batches import Use, batch_at
 from kit.events import Sampled
 from kit.lorafile.dataset_metadata import dataset_metadata
-from kit.workshop import prepare
+from kit.training.step import prepare
 from tests.support.parts import outcome, paint
 from tests.support.tiny import write_tiny
 from tests.support.toys import run, toy_settings

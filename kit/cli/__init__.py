@@ -103,7 +103,7 @@ def _act_train(chosen: argparse.Namespace) -> None:
     planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
     print(*planned.lines(), sep="\n", flush=True)  # its notices come as events
     print("loading torch and the base model ...", flush=True)
-    train = catalog.load("kit.training:train")
+    train = catalog.load("kit.training.loop:train")
     with (
         closing(Console(planned.total_steps)) as console,
         listening(planned.run, console, settings=planned.settings) as tell,

@@ -10,8 +10,8 @@ from PIL import Image
 
 from kit.demo import checker
 from kit.demo.scenes import BACKGROUNDS, PLACES, SIZE, SUBJECT, SUBJECT_SHAPE, Scene, scenes
-from kit.sampling import Artist
 from kit.settings.prompts import Prompt
+from kit.training.sampling import Artist
 
 BATCH = 40
 SCALE, STEPS = 3.0, 20

@@ -22,10 +22,10 @@ from kit.families.loading import load_family
 from kit.lorafile import tensors
 from kit.planning import Plan, plan
 from kit.runs.run import write_atomically
-from kit.sampling import Artist
 from kit.settings import Network
 from kit.sinks import Console, listening
-from kit.training import train
+from kit.training.loop import train
+from kit.training.sampling import Artist
 
 OTHERS = 60  # prompts of the vocabulary, drawn with and without the LoRA
 SUBJECTS = 40

@@ -27,7 +27,9 @@ from kit.sinks import Sink, listening
 from kit.ui.dashboard import Dashboard
 
 Train: TypeAlias = Callable[[Plan, Wishes], Generator[Event, None, None]]
-TRAIN = "kit.training:train"  # named, not imported: torch loads in the thread, not with the form
+TRAIN = (
+    "kit.training.loop:train"  # named, not imported: torch loads in the thread, not with the form
+)
 PATIENCE = 4.0  # seconds; a kernel that is restarted waits about five before it is killed
 
 

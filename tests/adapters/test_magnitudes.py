@@ -10,11 +10,11 @@ from torch import nn
 
 from kit import catalog
 from kit.adapters.network import attach
-from kit.checkpoint import check_axis
 from kit.errors import KitError, LoraFileError
 from kit.families import Layer
 from kit.settings import Network as NetworkSettings
 from kit.settings.targets import CONVOLUTIONS, TRANSFORMER
+from kit.training.checkpoint import check_axis
 from tests.adapters.test_every_type import WAYS, made, wake
 
 NAME = "lora_unet_layer"

@@ -25,9 +25,9 @@ from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.lorafile import tensors as lora_file
 from kit.planning import plan
-from kit.sampling import Artist
 from kit.settings import Network
-from kit.training import train
+from kit.training.loop import train
+from kit.training.sampling import Artist
 
 # Where the demo's own rank 16, alpha 16 and rate of 4e-4 do not suit the type.
 _FAST = {"unet_lr": 1e-3, "text_encoder_lr": 1e-3}

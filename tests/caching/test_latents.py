@@ -22,8 +22,8 @@ from kit.dataset.batches import Use, batch_at
 from kit.errors import DatasetError
 from kit.events import Cached, Noticed
 from kit.families import Family
-from kit.feeding import Feed
 from kit.planning import Plan
+from kit.training.batches import Feed
 from tests.support.parts import load_tiny, outcome, paint, paint_all, plan_for
 from tests.support.tiny import write_tiny
 

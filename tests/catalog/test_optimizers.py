@@ -25,8 +25,8 @@ from kit.optim.making import (
 )
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.sinks.scalars import scalars
-from kit.training import train
-from kit.workshop import Workshop, equip
+from kit.training.loop import train
+from kit.training.step import Workshop, equip
 from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
@@ -344,7 +344,7 @@ def test_what_it_was_told_stands_in_the_plan_and_the_file(model, tmp_path):
 def test_a_mistake_is_told_before_the_base_model_is_loaded(model, tmp_path, monkeypatch):
     images = draw_images(tmp_path / "images", count=2)
     plan = planning.plan(toy_settings(model, images, tmp_path / "a", optimizer_args="betas=7,0.9"))
-    monkeypatch.setattr("kit.workshop.load_model", None)
+    monkeypatch.setattr("kit.training.step.load_model", None)
     with pytest.raises(SettingsError, match="betas"):
         list(train(plan))
 

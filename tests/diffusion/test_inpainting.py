@@ -16,10 +16,10 @@ from kit.families import Prediction
 from kit.families.base_model import find_model
 from kit.families.loading import load_family
 from kit.lorafile.tensors import read_header
-from kit.sampling import Artist
 from kit.settings import Settings
 from kit.settings.prompts import Prompt
-from kit.workshop import prepare
+from kit.training.sampling import Artist
+from kit.training.step import prepare
 from tests.support.ldm import write_single_file
 from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny

@@ -14,9 +14,9 @@ from PIL import Image
 from kit import planning
 from kit.errors import KitError
 from kit.lorafile.tensors import read_header, read_lora
-from kit.sampling import draw_samples
 from kit.settings import Settings
-from kit.workshop import Workshop
+from kit.training.sampling import draw_samples
+from kit.training.step import Workshop
 from tests.effects.stage import Stage
 from tests.support.parts import outcome
 from tests.support.toys import run

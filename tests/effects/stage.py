@@ -24,7 +24,7 @@ from kit.families import base_model
 from kit.lorafile.tensors import write_lora
 from kit.runs.run import RunRecord, write_record
 from kit.settings import Settings
-from kit.workshop import Workshop, prepare
+from kit.training.step import Workshop, prepare
 from tests.support.parts import outcome
 from tests.support.tiny import build_vae, write_tiny
 

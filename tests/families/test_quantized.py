@@ -10,7 +10,7 @@ from kit import catalog, devices, planning
 from kit.errors import DeviceError
 from kit.families import loading
 from kit.families.quantized import CompressedConv2d, CompressedLinear, Int8, compress
-from kit.workshop import prepare
+from kit.training.step import prepare
 from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings

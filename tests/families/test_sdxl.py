@@ -11,7 +11,7 @@ from kit import planning
 from kit.errors import SettingsError
 from kit.families.base_model import find_model, load_model
 from kit.lorafile.tensors import write_lora
-from kit.workshop import prepare
+from kit.training.step import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import build_vae, write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings

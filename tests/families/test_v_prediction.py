@@ -9,9 +9,9 @@ import torch
 from kit import planning
 from kit.families import Prediction
 from kit.lorafile.tensors import read_header
-from kit.sampling import Artist
 from kit.settings.prompts import Prompt
-from kit.workshop import prepare
+from kit.training.sampling import Artist
+from kit.training.step import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings

@@ -25,26 +25,30 @@ PLANS = ("tests/planning/test_planning.py", "tests/optim/test_making.py")
 # Module -> the test files that matter, the fast ones first.
 MATTERS: dict[str, tuple[str, ...]] = {
     "kit/catalog/lr_schedules.py": ("tests/optim/test_making.py", COMMANDS),
-    "kit/planning/deciding.py": (*PLANS, COMMANDS, "tests/test_training.py"),
+    "kit/planning/deciding.py": (*PLANS, COMMANDS, "tests/training/test_loop.py"),
     "kit/diffusion/losses.py": ("tests/diffusion/test_losses.py", BY_HAND[0]),
     "kit/diffusion/noise.py": ("tests/diffusion/test_noise.py", *BY_HAND),
-    "kit/feeding.py": ("tests/test_feeding.py", *BY_HAND, "tests/test_training.py"),
-    "kit/workshop.py": (
+    "kit/training/batches.py": (
+        "tests/training/test_batches.py",
+        *BY_HAND,
+        "tests/training/test_loop.py",
+    ),
+    "kit/training/step.py": (
         BY_HAND[0],
-        "tests/test_gathering.py",
+        "tests/training/test_gathering.py",
         "tests/effects/test_shares.py",
         COMMANDS,
         "tests/families/test_v_prediction.py",
-        "tests/test_steering.py",
-        "tests/test_training.py",
+        "tests/training/test_requests.py",
+        "tests/training/test_loop.py",
     ),
-    "kit/sampling.py": ("tests/test_sampling.py", "tests/effects/test_shares.py"),
+    "kit/training/sampling.py": ("tests/training/test_sampling.py", "tests/effects/test_shares.py"),
     "kit/optim/making.py": ("tests/optim/test_making.py", "tests/catalog/test_optimizers.py"),
-    "kit/checkpoint.py": ("tests/test_training.py",),
-    "kit/filing.py": (
+    "kit/training/checkpoint.py": ("tests/training/test_loop.py",),
+    "kit/training/lora_saving.py": (
         EFFECT.format("save_precision"),
         "tests/lorafile/test_metadata.py",
-        "tests/test_training.py",
+        "tests/training/test_loop.py",
     ),
     "kit/lorafile/tensors.py": ("tests/lorafile/test_tensors.py",),
     "kit/adapters/formula.py": ("tests/adapters/test_every_type.py",),
@@ -60,10 +64,10 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/adapters/test_network.py",
     ),
     "kit/adapters/network.py": ("tests/effects/test_shares.py", "tests/adapters/test_network.py"),
-    "kit/dataset/batches.py": ("tests/dataset/test_batches.py", "tests/test_feeding.py"),
+    "kit/dataset/batches.py": ("tests/dataset/test_batches.py", "tests/training/test_batches.py"),
     "kit/dataset/buckets.py": (
         "tests/dataset/test_buckets.py",
-        "tests/test_feeding.py",
+        "tests/training/test_batches.py",
         "tests/families/test_sdxl.py",
     ),
     "kit/dataset/captions.py": (
@@ -75,7 +79,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/dataset/test_batches.py",
         "tests/dataset/test_buckets.py",
         "tests/planning/test_planning.py",
-        "tests/test_feeding.py",
+        "tests/training/test_batches.py",
     ),
     "kit/dataset/masks.py": (
         "tests/dataset/test_masks.py",
@@ -86,7 +90,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/dataset/test_recolouring.py",
         "tests/dataset/test_pixels.py",
         "tests/caching/test_mask_latents.py",
-        "tests/test_feeding.py",
+        "tests/training/test_batches.py",
     ),
     "kit/settings/rules/blocks.py": (
         "tests/settings/rules/test_blocks.py",

@@ -253,7 +253,7 @@ def test_images_that_cannot_be_copied_are_read_where_they_lie(asked, tmp_path, m
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kit.staging.shutil.copy2", full)
+    monkeypatch.setattr("kit.training.staging.shutil.copy2", full)
     events = run_all(asked(tmp_path / "drive" / "loras", max_train_steps=1))
     assert any(isinstance(e, Noticed) and "3 images could not be copied" in e.text for e in events)
     assert isinstance(events[-1], Finished)

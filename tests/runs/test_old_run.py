@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from kit import catalog, planning
-from kit.checkpoint import _class_name
 from kit.demo import BASE
 from kit.devices import at_work
 from kit.errors import OutputError
@@ -19,8 +18,9 @@ from kit.runs.run import read_record, write_record
 from kit.settings import Settings
 from kit.sinks.jsonl import read_events
 from kit.tools.inspecting import inspect
+from kit.training.checkpoint import _class_name
+from kit.training.step import prepare
 from kit.ui import Dashboard
-from kit.workshop import prepare
 from tests.support.parts import outcome
 from tests.support.toys import losses, run
 

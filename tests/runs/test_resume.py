@@ -10,7 +10,7 @@ from kit import planning
 from kit.control import Wishes
 from kit.errors import OutputError, SettingsError
 from kit.events import Loaded, Noticed, StateKept
-from kit.training import train
+from kit.training.loop import train
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 

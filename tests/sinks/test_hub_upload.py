@@ -15,7 +15,7 @@ from kit.runs.run import Run
 from kit.settings import Settings
 from kit.sinks import hub_upload, listening
 from kit.sinks.model_card import MARK, Sample, model_card, trigger_words
-from kit.training import train
+from kit.training.loop import train
 from tests.support.hub import hub, speak_to
 from tests.support.parts import paint
 from tests.support.tiny import write_tiny

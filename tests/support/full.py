@@ -24,11 +24,11 @@ from kit.families.clip import packaged_tokenizer
 from kit.families.loading import config_folder
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
-from kit.feeding import Batch
 from kit.planning import Plan
 from kit.runs.run import Run
 from kit.settings import Settings
-from kit.workshop import Workshop, equip
+from kit.training.batches import Batch
+from kit.training.step import Workshop, equip
 
 Result = TypeVar("Result")
 SEED = 1

@@ -17,6 +17,6 @@ def be_colab_like(monkeypatch, root: Path) -> Host:
     """Let the product believe that it runs there."""
     here = colab_like(root)
     monkeypatch.setattr("kit.planning.deciding.host", lambda: here)
-    monkeypatch.setattr("kit.staging.host", lambda: here)
-    monkeypatch.setattr("kit.staging.SPARE", 0)
+    monkeypatch.setattr("kit.training.staging.host", lambda: here)
+    monkeypatch.setattr("kit.training.staging.SPARE", 0)
     return here

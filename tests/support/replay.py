@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kit import planning
-from kit.feeding import Batch
 from kit.settings import Settings
-from kit.workshop import Workshop, prepare
+from kit.training.batches import Batch
+from kit.training.step import Workshop, prepare
 from tests.support.parity import arrays
 from tests.support.parts import outcome
 

@@ -10,7 +10,7 @@ from kit import planning
 from kit.demo.scenes import draw_subject
 from kit.events import Event, Stepped
 from kit.settings import Settings
-from kit.training import train
+from kit.training.loop import train
 
 
 def draw_images(folder: Path, *, count: int = 3) -> Path:

@@ -8,7 +8,7 @@ import torch
 from kit import devices, planning
 from kit.caching import prefetch
 from kit.events import Loaded
-from kit.training import train
+from kit.training.loop import train
 from tests.effects.stage import Row
 
 LIVE = {"cache_latents": False}
@@ -60,7 +60,9 @@ def readers(stage, settings):
 
 
 def compiled(stage, settings):
-    """How the U-Net is to be compiled; what that does is seen in tests/test_compiling.py."""
+    """How the U-Net is to be compiled; what that does is seen in
+    tests/training/test_compiling.py.
+    """
     asked = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda call, **options: asked.append(options) or call)

@@ -7,9 +7,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from kit import workshop
 from kit.caching import latents
 from kit.caching.disk import FOLDER
+from kit.training import step
 from tests.effects.observers import batch, loss
 from tests.effects.stage import Row
 
@@ -88,7 +88,7 @@ def learning(stage, settings):
 def in_fp16(stage, settings):
     """What the LoRA is made of; no step, because the CPU trains in no fp16."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workshop, "check_precision", lambda *_: None)
+        patch.setattr(step, "check_precision", lambda *_: None)
         with stage.shop(settings) as shop:
             return sorted({str(p.dtype) for p in shop.network.parameters()})
 

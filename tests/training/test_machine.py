@@ -9,7 +9,7 @@ from kit import devices, planning
 from kit.caching.prefetch import Ahead
 from kit.errors import DatasetError, DeviceError
 from kit.settings import Machine, declarations
-from kit.training import train
+from kit.training.loop import train
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from kit import planning
-from kit.compiling import compile_unet
 from kit.errors import DeviceError
 from kit.settings import Machine
-from kit.workshop import prepare
+from kit.training.compiling import compile_unet
+from kit.training.step import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, toy_settings

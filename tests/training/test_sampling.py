@@ -19,9 +19,9 @@ from kit.errors import MissingPackage
 from kit.events import Sampled
 from kit.families import Family, Prediction
 from kit.lorafile import tensors
-from kit.sampling import Artist, draw_samples, make_scheduler, seed_of, size_of
 from kit.settings import Network as NetworkSettings
 from kit.settings.prompts import Prompt
+from kit.training.sampling import Artist, draw_samples, make_scheduler, seed_of, size_of
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
 from tests.support.tiny import write_tiny
 

@@ -11,8 +11,8 @@ from kit.caching.latents import Encoder, LiveLatents, cache_latents
 from kit.dataset.batches import batch_at
 from kit.diffusion import noise
 from kit.families import Family, Words
-from kit.feeding import Batch, Feed
 from kit.planning import Plan
+from kit.training.batches import Batch, Feed
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
 from tests.support.tiny import write_tiny
 

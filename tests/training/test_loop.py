@@ -15,8 +15,8 @@ from kit.control import Wishes
 from kit.errors import DeviceError, Diverged, ModelError, OutputError
 from kit.events import Finished, Loaded, Noticed, Sampled, Saved, Stepped
 from kit.runs.run import read_record
-from kit.training import train
-from kit.workshop import Workshop
+from kit.training.loop import train
+from kit.training.step import Workshop
 from tests.support.tiny import write_tiny
 from tests.support.toys import (
     draw_images,
@@ -94,7 +94,7 @@ def test_breaking_inside_a_step_costs_that_step_alone(tmp_path, asked, monkeypat
 
     monkeypatch.setattr(Workshop, method, failing)
     # State is kept when it costs little; here after every step, so the cut costs one step.
-    monkeypatch.setattr("kit.checkpoint.SHARE", float("inf"))
+    monkeypatch.setattr("kit.training.checkpoint.SHARE", float("inf"))
     with pytest.raises(PowerCut):
         run(asked(tmp_path / "b", **changes))
     monkeypatch.setattr(Workshop, method, whole)
@@ -113,7 +113,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path, asked):
     events = tmp_path / "told.txt"
     code = (
         "import sys; from kit import planning; from kit.settings import Settings\n"
-        "from kit.training import train; from kit.events import Stepped, to_line\n"
+        "from kit.training.loop import train; from kit.events import Stepped, to_line\n"
         f"for e in train(planning.plan(Settings.load({str(settings)!r}))):\n"
         f"    open({str(events)!r}, 'a').write(to_line(e) + '\\n')\n"
     )
@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_whole_step(
     tmp_path, asked, monkeypatch
 ):
     whole = Workshop.loss
-    monkeypatch.setattr("kit.checkpoint.SHARE", float("inf"))
+    monkeypatch.setattr("kit.training.checkpoint.SHARE", float("inf"))
 
     def poisoned(self, batch):
         return whole(self, batch) * (float("nan") if batch.number == 4 else 1)
@@ -277,7 +277,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path, asked):
 
 
 def test_a_full_disk_while_keeping_leaves_the_older_state(tmp_path, asked, monkeypatch):
-    monkeypatch.setattr("kit.checkpoint.SHARE", float("inf"))
+    monkeypatch.setattr("kit.training.checkpoint.SHARE", float("inf"))
     saved, count = torch.save, 0
 
     def full(*arguments):

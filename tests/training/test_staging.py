@@ -1,5 +1,5 @@
 from kit.basemodel import ModelFile
-from kit.staging import staged_model
+from kit.training.staging import staged_model
 from tests.support.parts import outcome
 from tests.support.places import be_colab_like
 
@@ -31,7 +31,7 @@ def test_what_is_here_already_stays_where_it_is(tmp_path, monkeypatch):
 
 def test_without_room_it_is_read_where_it_lies(tmp_path, monkeypatch):
     here = be_colab_like(monkeypatch, tmp_path)
-    monkeypatch.setattr("kit.staging.SPARE", 10**18)
+    monkeypatch.setattr("kit.training.staging.SPARE", 10**18)
     path = here.slow / "base.safetensors"
     path.write_bytes(b"weights")
     file = ModelFile(path, False, "sd1", "epsilon", False)

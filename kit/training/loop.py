@@ -13,7 +13,6 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 
-from kit.checkpoint import Checkpoint, step_suffix
 from kit.control import Wishes, interrupt_asks
 from kit.devices import at_work, peak_megabytes
 from kit.events import Began, Event, Finished, Noticed, Stepped
@@ -21,8 +20,9 @@ from kit.optim.making import rates_of
 from kit.planning import Plan
 from kit.runs import run
 from kit.runs.mirroring import Mirror, mirrored
-from kit.steering import due_samples, fulfil
-from kit.workshop import Workshop, prepare
+from kit.training.checkpoint import Checkpoint, step_suffix
+from kit.training.requests import due_samples, fulfil
+from kit.training.step import Workshop, prepare
 
 
 def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, None]:

@@ -29,8 +29,6 @@ from kit.caching.latents import (
     cache_latents,
     cache_words,
 )
-from kit.checkpoint import Checkpoint, Losses
-from kit.compiling import compile_unet
 from kit.devices import (
     check_precision,
     choose_device,
@@ -46,18 +44,25 @@ from kit.errors import Diverged
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.families.base_model import find_model, load_model, require_model
-from kit.feeding import Batch, Feed
-from kit.filing import FileWriter, file_writer
-from kit.learners import attached_network, made_learning, recompute_gradients, rehearse
 from kit.optim.making import Learning, at_wished_rates, effective_rates_of
 from kit.planning import Plan
 from kit.randomness import seed_at
-from kit.sampling import Artist, make_scheduler, rescales, samplers_of
 from kit.settings import Noise, Settings
 from kit.settings.prompts import Prompt
 from kit.settings.rules import caches_latents, caches_words
 from kit.settings.rules.rates import rates
-from kit.staging import staged_images, staged_model
+from kit.training.batches import Batch, Feed
+from kit.training.checkpoint import Checkpoint, Losses
+from kit.training.compiling import compile_unet
+from kit.training.lora_saving import FileWriter, file_writer
+from kit.training.network_setup import (
+    attached_network,
+    made_learning,
+    recompute_gradients,
+    rehearse,
+)
+from kit.training.sampling import Artist, make_scheduler, rescales, samplers_of
+from kit.training.staging import staged_images, staged_model
 
 
 @dataclass

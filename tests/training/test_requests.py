@@ -19,9 +19,9 @@ from kit.events import (
     Stepped,
 )
 from kit.runs.run import read_record
-from kit.sampling import Artist
 from kit.settings.prompts import parse_prompt
-from kit.training import train
+from kit.training.loop import train
+from kit.training.sampling import Artist
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
 

@@ -10,15 +10,15 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
-from kit.checkpoint import step_suffix
 from kit.control import RateWish, SampleWish, SaveWish, Wish, Wishes
 from kit.devices import free_memory
 from kit.errors import KitError
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.making import averaged
 from kit.planning import Plan
-from kit.sampling import draw_samples
-from kit.workshop import Workshop
+from kit.training.checkpoint import step_suffix
+from kit.training.sampling import draw_samples
+from kit.training.step import Workshop
 
 
 def due_samples(

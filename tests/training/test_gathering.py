@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kit import planning
-from kit.workshop import prepare
+from kit.training.step import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, lora, losses, run, same, toy_settings

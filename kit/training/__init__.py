@@ -1,0 +1,1 @@
+"""Training: the loop, a step, and what a run needs for them."""
