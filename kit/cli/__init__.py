@@ -25,10 +25,10 @@ from contextlib import closing
 from pathlib import Path
 
 from kit import __version__, catalog
-from kit.cli import arranging, choosing, travelling
+from kit.cli import dataset, import_export, presets
 from kit.cli.command import Command
-from kit.cli.listing import act_settings, describe_settings
-from kit.cli.reading import read_settings, takes_settings
+from kit.cli.settings import act_settings, describe_settings
+from kit.cli.settings_arguments import read_settings, takes_settings
 from kit.errors import KitError, nearest
 from kit.planning import plan
 from kit.sinks import Console, listening
@@ -152,10 +152,10 @@ COMMANDS: dict[str, Command] = {
         "train a LoRA, or go on with a training of the same settings", takes_settings, _act_train
     ),
     "settings": Command("print every setting with its help", describe_settings, act_settings),
-    "presets": choosing.PRESETS,
-    "import": travelling.IMPORT,
-    "export": travelling.EXPORT,
-    "arrange": arranging.ARRANGE,
-    "balance": arranging.BALANCE,
+    "presets": presets.PRESETS,
+    "import": import_export.IMPORT,
+    "export": import_export.EXPORT,
+    "arrange": dataset.ARRANGE,
+    "balance": dataset.BALANCE,
     "inspect": Command("tell what a LoRA file holds", _describe_inspect, _act_inspect),
 }

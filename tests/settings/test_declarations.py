@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import kit
-from kit.cli.listing import settings_markdown
+from kit.cli.settings import settings_markdown
 from kit.settings import Section, Settings, declarations
 
 GUI = json.loads((Path(__file__).parents[1] / "golden" / "gui_fields.json").read_text())["fields"]

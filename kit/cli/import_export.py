@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from kit.cli.command import Command
-from kit.cli.reading import read_settings, takes_settings
+from kit.cli.settings_arguments import read_settings, takes_settings
 from kit.errors import KitError
 from kit.exchange import export_gui, export_sd_scripts, load_any
 from kit.runs.run import write_text

@@ -38,7 +38,7 @@ def stand_in(monkeypatch):
     return put
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = ["--set", "train_data_dir=images", "--set", "resolution=64"]
 
 

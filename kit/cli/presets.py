@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kit.cli.command import Command
-from kit.cli.reading import read_settings, takes_settings
+from kit.cli.settings_arguments import read_settings, takes_settings
 from kit.errors import KitError
 from kit.presets import preset_named, presets
 from kit.settings.diffs import diff
