@@ -15,9 +15,9 @@ from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
 from kit.ui.dashboard import Dashboard, events_file
 from kit.ui.errors import install
 from kit.ui.following import Follower, Tail
-from kit.ui.form import Form
+from kit.ui.form.form import Form
+from kit.ui.form.remembered import example, remember, remembered
 from kit.ui.gallery import Results
-from kit.ui.remembered import example, remember, remembered
 from kit.ui.session import Session
 from kit.ui.train_bar import TrainBar
 from kit.ui.waiting import until_over

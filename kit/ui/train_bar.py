@@ -12,7 +12,7 @@ from kit.errors import KitError, SettingsError
 from kit.planning import Plan
 from kit.ui.dashboard import Dashboard
 from kit.ui.errors import panel
-from kit.ui.form import Form
+from kit.ui.form.form import Form
 from kit.ui.look import block
 from kit.ui.session import Session
 

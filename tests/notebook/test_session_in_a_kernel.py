@@ -115,6 +115,8 @@ def test_without_a_waiting_cell_clicks_come_at_once_and_cells_run_beside_it(kern
 
 
 def test_a_form_fits_into_the_queue_of_a_socket(kernel):
-    """Beyond 1,000 messages ZeroMQ drops what a busy server has not fetched: see kit.ui.shared."""
+    """Beyond 1,000 messages ZeroMQ drops what a busy server has not fetched: see
+    kit.ui.form.layouts.
+    """
     kernel.run("import kit")
     assert 500 < kernel.messages("kit.show(kit.example())") < 1000

@@ -10,7 +10,7 @@ from kit.errors import KitError
 from kit.events import to_line
 from kit.runs.run import RunRecord, write_record
 from kit.ui import running
-from kit.ui.form import Form
+from kit.ui.form.form import Form
 from kit.ui.session import TRAIN, Session
 from kit.ui.train_bar import TrainBar
 from tests.ui.runs import Script, until, whole_run

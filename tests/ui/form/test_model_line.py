@@ -3,7 +3,7 @@ import pytest
 from kit import catalog, demo
 from kit.presets import presets
 from kit.ui import Form
-from kit.ui.model_line import family_of, model_line
+from kit.ui.form.model_line import family_of, model_line
 from tests.support.ldm import write_single_file
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kit.planning import Plan
+from kit.ui.form.problem_texts import as_list
 from kit.ui.look import escaped
-from kit.ui.problem_texts import as_list
 
 
 def plan_words(plan: Plan) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 import ipywidgets as widgets
 
 from kit.settings import Declared
+from kit.ui.form.field import Field
+from kit.ui.form.pages import Pages
 from kit.ui.look import block, escaped, grid
-from kit.ui.pages import Pages
-from kit.ui.widgets import Field
 
 # The questions that have no good answer for everybody; the rest has defaults that work.
 BASIC = (

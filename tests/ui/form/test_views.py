@@ -1,6 +1,6 @@
 from kit.settings import declarations
 from kit.ui import Form
-from kit.ui.views import BASIC, search
+from kit.ui.form.views import BASIC, search
 
 
 def shown(form):

@@ -2,8 +2,8 @@ import pytest
 
 from kit.errors import SettingsError
 from kit.settings import Settings, declarations
-from kit.ui.shared import Shared
-from kit.ui.widgets import FROM_FILE, Field, as_text
+from kit.ui.form.field import FROM_FILE, Field, as_text
+from kit.ui.form.layouts import Shared
 
 
 def field(name, value=None):

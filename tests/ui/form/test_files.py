@@ -6,7 +6,7 @@ import pytest
 
 from kit.settings import Settings
 from kit.ui import Form
-from kit.ui.settings_files import uploaded
+from kit.ui.form.files import uploaded
 
 TOML = b"network_dim = 12"
 
@@ -24,7 +24,7 @@ def test_an_upload_is_read_in_both_generations(value):
 
 def test_an_uploaded_file_fills_the_form(monkeypatch):
     form = Form()
-    monkeypatch.setattr("kit.ui.settings_files.uploaded", lambda value: [("my.toml", TOML)])
+    monkeypatch.setattr("kit.ui.form.files.uploaded", lambda value: [("my.toml", TOML)])
     form.files._tell(form.files._take_upload)
     assert form.settings.network.network_dim == 12
     assert "Filled from my.toml" in form.files.line.value

@@ -13,8 +13,8 @@ from kit.errors import KitError, SettingsError
 from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_any
 from kit.runs.run import write_text
 from kit.settings import Settings
+from kit.ui.form.problem_texts import as_lines, as_list
 from kit.ui.look import block, escaped
-from kit.ui.problem_texts import as_lines, as_list
 
 ACCEPTED = ".toml,.json,.safetensors,.txt"
 

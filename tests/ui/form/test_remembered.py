@@ -4,8 +4,8 @@ import pytest
 
 from kit.hosts import Host
 from kit.settings import Settings
-from kit.ui import remembered as module
-from kit.ui.remembered import place, remember, remembered
+from kit.ui.form import remembered as module
+from kit.ui.form.remembered import place, remember, remembered
 
 
 @pytest.fixture(autouse=True)

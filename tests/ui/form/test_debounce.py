@@ -1,7 +1,7 @@
 import asyncio
 
-from kit.ui import soon
-from kit.ui.soon import Soon
+from kit.ui.form import debounce
+from kit.ui.form.debounce import Soon
 
 
 def test_without_a_loop_it_is_done_at_once():
@@ -11,7 +11,7 @@ def test_without_a_loop_it_is_done_at_once():
 
 
 def test_a_burst_is_done_once_a_moment_later(monkeypatch):
-    monkeypatch.setattr(soon, "SECONDS", 0.01)
+    monkeypatch.setattr(debounce, "SECONDS", 0.01)
     done = []
 
     async def type_quickly():
@@ -26,7 +26,7 @@ def test_a_burst_is_done_once_a_moment_later(monkeypatch):
 
 
 def test_it_can_be_finished_early_and_is_then_not_done_again(monkeypatch):
-    monkeypatch.setattr(soon, "SECONDS", 0.01)
+    monkeypatch.setattr(debounce, "SECONDS", 0.01)
     done = []
 
     async def type_and_read():

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import ipywidgets as widgets
 
 from kit.settings import Section, Settings
+from kit.ui.form.field import Field
 from kit.ui.look import block, escaped, grid
-from kit.ui.widgets import Field
 
 BESIDE = " / "
 ALERT = " (!)"

@@ -2,7 +2,7 @@ import pytest
 
 from kit import catalog
 from kit.settings import Settings
-from kit.ui.effects import idle_settings
+from kit.ui.form.inactive import idle_settings
 
 
 def idle(**changes):

@@ -4,7 +4,13 @@ import pytest
 
 from kit.planning import plan
 from kit.ui import Form
-from kit.ui.plan_pictures import POINTS, bucket_picture, network_facts, plan_pictures, rate_picture
+from kit.ui.form.plan_pictures import (
+    POINTS,
+    bucket_picture,
+    network_facts,
+    plan_pictures,
+    rate_picture,
+)
 
 
 def curves(svg):

@@ -12,9 +12,9 @@ from kit.errors import SettingsError
 from kit.presets import presets
 from kit.settings import Settings
 from kit.settings.diffs import Change, diff
+from kit.ui.form.field import Field, as_text
+from kit.ui.form.remembered import example
 from kit.ui.look import block, escaped
-from kit.ui.remembered import example
-from kit.ui.widgets import Field, as_text
 
 CUSTOM = "custom: what stands in Pretrained model name or path"
 NO_PRESET = "none"

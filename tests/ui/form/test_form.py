@@ -8,7 +8,7 @@ from kit import planning
 from kit.errors import SettingsError
 from kit.settings import Settings, declarations
 from kit.ui import Form
-from kit.ui.pages import heading
+from kit.ui.form.pages import heading
 
 # Every way a person may have set things, one value away from its default each.
 EDITS = {
@@ -169,7 +169,7 @@ def test_filling_many_fields_plans_once(settings, monkeypatch):
     form = Form()
     real = planning.plan
     monkeypatch.setattr(
-        "kit.ui.form.planning.plan", lambda asked: plans.append(asked) or real(asked)
+        "kit.ui.form.form.planning.plan", lambda asked: plans.append(asked) or real(asked)
     )
     form.fill(settings)
     assert plans == [settings]

@@ -15,20 +15,20 @@ from kit import catalog, planning
 from kit.errors import KitError, SettingsError
 from kit.settings import Settings, declarations
 from kit.settings.rules import problems
-from kit.ui import problem_texts as texts
-from kit.ui.contact_sheet import ContactSheet
-from kit.ui.effects import idle_settings
+from kit.ui.form import problem_texts as texts
+from kit.ui.form.contact_sheet import ContactSheet
+from kit.ui.form.debounce import Soon
+from kit.ui.form.field import Field
+from kit.ui.form.files import SettingsFiles
+from kit.ui.form.inactive import idle_settings
+from kit.ui.form.layouts import Shared
+from kit.ui.form.model_line import family_of, model_line, size_note
+from kit.ui.form.pages import Pages
+from kit.ui.form.plan_pictures import plan_pictures
+from kit.ui.form.plan_words import plan_words
+from kit.ui.form.starters import Starters
+from kit.ui.form.views import Views
 from kit.ui.look import Shown, block, root
-from kit.ui.model_line import family_of, model_line, size_note
-from kit.ui.pages import Pages
-from kit.ui.plan_pictures import plan_pictures
-from kit.ui.plan_words import plan_words
-from kit.ui.settings_files import SettingsFiles
-from kit.ui.shared import Shared
-from kit.ui.soon import Soon
-from kit.ui.starters import Starters
-from kit.ui.views import Views
-from kit.ui.widgets import Field
 
 MODEL = "pretrained_model_name_or_path"
 

@@ -13,8 +13,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from kit.settings import Declared
+from kit.ui.form.layouts import Shared
 from kit.ui.look import escaped
-from kit.ui.shared import Shared
 
 FULL = {"width": "100%", "min_width": "0"}
 NUMBERS = ("int", "float")

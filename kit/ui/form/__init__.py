@@ -1,0 +1,1 @@
+"""The form: a field for every setting, and the plan beside it."""
