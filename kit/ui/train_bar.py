@@ -10,11 +10,11 @@ import ipywidgets as widgets
 from kit import planning
 from kit.errors import KitError, SettingsError
 from kit.planning import Plan
-from kit.ui.dashboard import Dashboard
 from kit.ui.errors import panel
 from kit.ui.form.form import Form
 from kit.ui.look import block
-from kit.ui.session import Session
+from kit.ui.monitor.dashboard import Dashboard
+from kit.ui.monitor.session import Session
 
 
 class TrainBar:

@@ -18,7 +18,7 @@ import sys
 import kit
 sys.path.insert(0, "tests/ui")
 from runs import Script
-from kit.ui.session import Session
+from kit.ui.monitor.session import Session
 settings = kit.example().replace(output_dir={folder!r}, output_name={name!r})
 session = Session.start(kit.plan(settings), train=Script(steps=100_000, pace=0.02).train)
 print(session.dashboard.controls.stop.model_id)

@@ -4,7 +4,7 @@ from PIL import Image
 from kit.events import Sampled
 from kit.planning import plan
 from kit.settings import Settings
-from kit.ui.session import Session
+from kit.ui.monitor.session import Session
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def kernel(monkeypatch, tmp_path):
     """A kernel in which nothing has run yet; what runs at the end of the test is stopped."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Session, "current", None)
-    monkeypatch.setattr("kit.ui.running._form", None)
-    monkeypatch.setattr("kit.ui.running._follower", None)
+    monkeypatch.setattr("kit.ui.door._form", None)
+    monkeypatch.setattr("kit.ui.door._follower", None)
     shown = []
     monkeypatch.setattr("kit.ui.look.display", shown.append)
     yield shown

@@ -10,7 +10,7 @@ import pytest
 import kit.ui
 from kit.events import Began, Finished, Loaded, Sampled
 from kit.ui import Dashboard
-from kit.ui.gallery import Gallery
+from kit.ui.monitor.gallery import Gallery
 
 KIT_UI = Path(inspect.getfile(kit.ui)).parent
 CLOSING = {"gallery.py"}  # the files that close a widget: a path of each is walked below

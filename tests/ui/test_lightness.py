@@ -3,7 +3,7 @@
 import pytest
 
 from kit.ui import Dashboard
-from kit.ui.dashboard import BY_NOISE, LOSS
+from kit.ui.monitor.dashboard import BY_NOISE, LOSS
 from tests.ui.runs import whole_run
 
 pytestmark = pytest.mark.usefixtures("kernel")

@@ -9,9 +9,9 @@ from kit import catalog
 from kit.errors import KitError
 from kit.events import to_line
 from kit.runs.run import RunRecord, write_record
-from kit.ui import running
+from kit.ui import door
 from kit.ui.form.form import Form
-from kit.ui.session import TRAIN, Session
+from kit.ui.monitor.session import TRAIN, Session
 from kit.ui.train_bar import TrainBar
 from tests.ui.runs import Script, until, whole_run
 
@@ -102,7 +102,7 @@ def test_the_button_offers_to_go_on_after_a_stop(script, settings, monkeypatch):
 def test_a_kernel_that_starts_anew_brings_the_form_back(kernel, settings):
     form = kit.ui.show(settings)
     form.fill(settings.replace(network_dim=48))
-    running._form = None
+    door._form = None
     assert kit.ui.show().settings.network.network_dim == 48
 
 

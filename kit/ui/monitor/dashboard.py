@@ -23,13 +23,13 @@ from kit.events import Event, Failed, Finished, Noticed, Paused, RateChanged, Re
 from kit.planning import Plan
 from kit.sinks import read_events
 from kit.ui.charts import lines_chart, loss_chart
-from kit.ui.controls import Controls
-from kit.ui.downloads import buttons
 from kit.ui.errors import failure
-from kit.ui.gallery import Gallery, Results
-from kit.ui.history import History, State
 from kit.ui.look import Shown, block, escaped, root
-from kit.ui.run_words import notes_of, numbers_of, share_done, title_of
+from kit.ui.monitor.controls import Controls
+from kit.ui.monitor.downloads import buttons
+from kit.ui.monitor.gallery import Gallery, Results
+from kit.ui.monitor.history import History, State
+from kit.ui.monitor.words import notes_of, numbers_of, share_done, title_of
 
 SECONDS_BETWEEN_DRAWINGS = 0.5
 SECONDS_BETWEEN_CHARTS = 1.0

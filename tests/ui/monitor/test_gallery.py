@@ -5,7 +5,7 @@ import ipywidgets as widgets
 from PIL import Image
 
 from kit.events import Sampled
-from kit.ui.gallery import PROMPTS_SHOWN, SIDE, Gallery, Results, shown_steps, thumbnail
+from kit.ui.monitor.gallery import PROMPTS_SHOWN, SIDE, Gallery, Results, shown_steps, thumbnail
 
 
 def grid_of(*drawn):

@@ -9,8 +9,8 @@ import pytest
 
 import kit.ui
 from kit.errors import Diverged
-from kit.ui import waiting
-from kit.ui.session import Session
+from kit.ui.monitor import waiting
+from kit.ui.monitor.session import Session
 from tests.ui.runs import Script, until
 
 pytestmark = pytest.mark.usefixtures("kernel")

@@ -24,7 +24,7 @@ from kit.errors import KitError
 from kit.events import Event
 from kit.planning import Plan
 from kit.sinks import Sink, listening
-from kit.ui.dashboard import Dashboard
+from kit.ui.monitor.dashboard import Dashboard
 
 Train: TypeAlias = Callable[[Plan, Wishes], Generator[Event, None, None]]
 TRAIN = (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kit.control import Wishes
-from kit.ui.downloads import link
-from kit.ui.history import OVER, History, State
 from kit.ui.look import escaped
+from kit.ui.monitor.downloads import link
+from kit.ui.monitor.history import OVER, History, State
 
 PILLS: dict[State, str] = {
     "starting": "running",

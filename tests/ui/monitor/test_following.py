@@ -5,8 +5,8 @@ import pytest
 import kit.ui
 from kit.events import Failed, to_line
 from kit.ui import Dashboard
-from kit.ui.following import SILENT, Follower, Tail
-from kit.ui.session import Session
+from kit.ui.monitor.following import SILENT, Follower, Tail
+from kit.ui.monitor.session import Session
 from tests.ui.runs import Script, until, whole_run
 
 pytestmark = pytest.mark.usefixtures("kernel")
@@ -49,7 +49,7 @@ def test_a_file_that_begins_anew_is_told_anew(file):
 
 
 def test_a_run_at_work_is_followed_to_its_end(file, monkeypatch):
-    monkeypatch.setattr("kit.ui.following.PERIOD", 0.02)
+    monkeypatch.setattr("kit.ui.monitor.following.PERIOD", 0.02)
     write(file, EVENTS[:7])
     dashboard = kit.ui.watch(file.parent)
     assert dashboard.history.step == 5
@@ -64,7 +64,7 @@ def test_a_run_that_is_over_is_not_followed(file):
     dashboard = kit.ui.watch(file)
     assert "kit-state failed" in dashboard.title.value
     assert "The loss is no number." in dashboard.notes.value
-    assert not kit.ui.running._follower._thread.is_alive()
+    assert not kit.ui.door._follower._thread.is_alive()
 
 
 def test_a_long_silence_is_said(file):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from kit.ui.downloads import address_of, buttons, link
+from kit.ui.monitor.downloads import address_of, buttons, link
 
 
 @pytest.fixture

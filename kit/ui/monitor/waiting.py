@@ -19,7 +19,7 @@ from typing import Any
 from IPython import get_ipython
 
 from kit.hosts import host
-from kit.ui.session import Session
+from kit.ui.monitor.session import Session
 
 PERIOD = 0.05  # seconds between two looks
 COMM = {"comm_open", "comm_msg", "comm_close", "comm_info_request"}

@@ -2,7 +2,7 @@ import pytest
 
 from kit.control import RateWish, SampleWish, SaveWish, Wishes
 from kit.settings.prompts import parse_prompt
-from kit.ui.controls import ALL_PARTS, Controls, parse_rate
+from kit.ui.monitor.controls import ALL_PARTS, Controls, parse_rate
 
 
 @pytest.fixture

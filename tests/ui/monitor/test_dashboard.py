@@ -17,7 +17,7 @@ from kit.events import (
     to_line,
 )
 from kit.ui import Dashboard
-from kit.ui.run_words import in_memory, in_speed, in_time
+from kit.ui.monitor.words import in_memory, in_speed, in_time
 from tests.ui.runs import stepped, whole_run
 
 

@@ -8,7 +8,7 @@ from kit import planning
 from kit.errors import Diverged, KitError
 from kit.events import Failed, Stepped
 from kit.sinks import read_events
-from kit.ui.session import Session
+from kit.ui.monitor.session import Session
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, toy_settings
 from tests.ui.runs import Script, until

@@ -12,15 +12,15 @@ from kit.events import Event, Finished
 from kit.planning import Plan
 from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
-from kit.ui.dashboard import Dashboard, events_file
 from kit.ui.errors import install
-from kit.ui.following import Follower, Tail
 from kit.ui.form.form import Form
 from kit.ui.form.remembered import example, remember, remembered
-from kit.ui.gallery import Results
-from kit.ui.session import Session
+from kit.ui.monitor.dashboard import Dashboard, events_file
+from kit.ui.monitor.following import Follower, Tail
+from kit.ui.monitor.gallery import Results
+from kit.ui.monitor.session import Session
+from kit.ui.monitor.waiting import until_over
 from kit.ui.train_bar import TrainBar
-from kit.ui.waiting import until_over
 
 AUTOTRAIN = "LORA_KIT_AUTOTRAIN"
 

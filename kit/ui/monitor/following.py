@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kit.errors import KitError
 from kit.events import Event, Failed, Finished, from_line
-from kit.ui.dashboard import Dashboard
-from kit.ui.history import OVER
+from kit.ui.monitor.dashboard import Dashboard
+from kit.ui.monitor.history import OVER
 
 PERIOD = 1.0  # seconds between two looks at the file
 SILENT = 300.0  # seconds without an event after which that is said

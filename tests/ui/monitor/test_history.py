@@ -1,5 +1,5 @@
 from kit.events import Began, Cached, Finished, Loaded, Noticed, Sampled, Saved
-from kit.ui.history import NOTICES_KEPT, History
+from kit.ui.monitor.history import NOTICES_KEPT, History
 from tests.ui.runs import stepped, whole_run
 
 
