@@ -188,6 +188,11 @@ def test_tests_bring_the_developers_tools_and_setup_then_has_nothing_to_do(box):
     assert not box.installs()
 
 
+def test_all_tests_run_in_two_processes(box):
+    assert box.run("test").returncode == 0
+    assert box.log.read_text().splitlines()[-1] == "-m pytest -n 2 --dist loadfile"
+
+
 def test_the_demo_gets_its_arguments_and_stays_in_the_callers_folder(box):
     box.run("demo", "--steps", "3")
     assert box.log.read_text().splitlines()[-1] == "-P -m kit demo --steps 3"

@@ -31,6 +31,13 @@ def check_claims(
     return _notices(file, v_parameterization)
 
 
+def claimed_family(*, v2: bool | None, sdxl: bool | None) -> str:
+    """The family that the user names; SD 1.x where nothing is said."""
+    if sdxl:
+        return "sdxl"
+    return "sd2" if v2 else "sd1"
+
+
 def check_inpainting(file: ModelFile, *, train_inpainting: bool) -> None:
     """An inpainting model is trained as one, and only such a model is.
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from kit import catalog
 from kit.basemodel import ModelFile
+from kit.basemodel.claims import claimed_family
 from kit.basemodel.preflight import found_model
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shapes
@@ -96,8 +97,8 @@ def stored_otherwise(settings: Settings) -> Iterator[str]:
         return
     model = settings.model
     file = found_model(model.pretrained_model_name_or_path)
-    family = file.family if isinstance(file, ModelFile) else "sdxl" if model.sdxl else ""
-    size = network_size(settings, family or ("sd2" if model.v2 else "sd1"))
+    found = file.family if isinstance(file, ModelFile) else ""
+    size = network_size(settings, found or claimed_family(v2=model.v2, sdxl=model.sdxl))
     if size is None or size.more:
         much = (
             f", about {size.more / 1e6:.3g} MB larger ({size.bytes / 1e6:.3g} MB)" if size else ""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.families.test_layers import family_on_meta
 
 from kit import catalog
 from kit.adapters.network import Network, attach, parts_of
@@ -14,6 +13,7 @@ from kit.adapters.param_groups import Group, PartRates
 from kit.errors import LoraFileError
 from kit.families import Family
 from kit.settings import Network as NetworkSettings
+from tests.families.test_target_layers import family_on_meta
 from tests.support.parts import load_tiny
 from tests.support.tiny import write_tiny
 

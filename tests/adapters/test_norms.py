@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from tests.families.test_layers import family_on_meta
 from torch import nn
 
 from kit.adapters.network import attach, parts_of
@@ -14,6 +13,7 @@ from kit.lorafile.tensors import split_name
 from kit.planning.lora_size import network_size
 from kit.settings import Network as NetworkSettings
 from kit.settings import Settings
+from tests.families.test_target_layers import family_on_meta
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

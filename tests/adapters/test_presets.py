@@ -9,7 +9,7 @@ from kit.planning.lora_size import network_size
 from kit.settings import Network as NetworkSettings
 from kit.settings import Settings
 from kit.settings.targets import PRESETS, preset_of
-from tests.families.test_layers import family_on_meta
+from tests.families.test_target_layers import family_on_meta
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 LOCON = "LyCORIS/LoCon"

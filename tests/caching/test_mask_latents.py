@@ -10,7 +10,7 @@ from PIL import Image
 from kit.caching.latents import Encoder, LiveLatents, cache_latents
 from kit.dataset.batches import Use
 from tests.support.parts import outcome, plan_for
-from tests.test_feeding import Eye
+from tests.training.test_batches import Eye
 
 BENEATH, SEEN, WHITE = 200 / 127.5 - 1, 100 / 127.5 - 1, 1.0
 MASKED = {"masked_loss": True}

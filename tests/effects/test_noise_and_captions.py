@@ -67,7 +67,6 @@ def test_a_run_with_all_of_it_goes_on_bit_for_bit(stage):
         ({"min_timestep": 500, "max_timestep": 400}, "min_timestep"),
         ({"adaptive_noise_scale": 0.1}, "adaptive_noise_scale"),
         ({"masked_loss": True}, "masked_loss"),
-        ({"debiased_estimation_loss": True, "min_snr_gamma": 5}, "debiased_estimation_loss"),
         ({"color_aug": True}, "color_aug"),
         ({"caption_separator": ""}, "caption_separator"),
         (

@@ -4,7 +4,6 @@ import importlib
 
 import pytest
 import torch
-from tests.test_optimizers import CPU, copied, groups_of
 from torch.nn import Parameter
 
 from kit import catalog
@@ -12,6 +11,7 @@ from kit.catalog.lr_schedules import Shape
 from kit.optim.dadapt import DAdaptAdan, DAdaptSGD
 from kit.optim.making import make_learning, restore_optimizer
 from kit.settings.optimizer_args import parse_optimizer_args
+from tests.catalog.test_optimizers import CPU, copied, groups_of
 
 STEPS, WARMUP = 60, 10
 EXPERIMENTAL = {"DAdaptAdamPreprint", "DAdaptAdanIP"}

@@ -4,9 +4,6 @@ import argparse
 
 import pytest
 import torch
-from tests.test_dadapt import ARGUMENTS as ADAPTING
-from tests.test_dadapt import alike, learn, start
-from tests.test_optimizers import CPU, groups_of
 
 from kit import catalog
 from kit.catalog.lr_schedules import Shape
@@ -14,6 +11,9 @@ from kit.errors import SettingsError
 from kit.optim import making
 from kit.optim.making import make_learning
 from kit.settings.optimizer_args import parse_optimizer_args
+from tests.catalog.test_optimizers import CPU, groups_of
+from tests.optim.test_dadapt import ARGUMENTS as ADAPTING
+from tests.optim.test_dadapt import alike, learn, start
 
 # The class that sd-scripts calls, what it sets by itself, and arguments to hand on.
 SAME = {

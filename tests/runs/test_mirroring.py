@@ -242,7 +242,9 @@ def test_images_are_read_from_the_machines_own_disk(asked, tmp_path, monkeypatch
     from kit.caching import latents
 
     real = latents.open_upright
-    monkeypatch.setattr(latents, "open_upright", lambda p: opened.append(p) or real(p))
+    monkeypatch.setattr(
+        latents, "open_upright", lambda p, **how: opened.append(p) or real(p, **how)
+    )
     events = run_all(asked(tmp_path / "drive" / "loras", max_train_steps=1))
     assert len(opened) == 3
     assert all((tmp_path / "work") in path.parents for path in opened)
