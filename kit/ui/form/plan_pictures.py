@@ -130,8 +130,8 @@ def bucket_picture(plan: Plan) -> str:
         parts.append(_text(LEFT + 22, y + row * 0.6, f"{width}x{height}", anchor="end"))
         parts.append(_text(LEFT + 34 + length, y + row * 0.6, str(count)))
     more = f"and {len(found) - len(shown)} smaller buckets" if len(found) > len(shown) else ""
-    height = TOP + len(shown) * row
-    return _figure("Images in buckets", parts, f"{len(found)} buckets", more, height=height)
+    ends = TOP + len(shown) * row
+    return _figure("Images in buckets", parts, f"{len(found)} buckets", more, height=ends)
 
 
 def network_facts(plan: Plan, family: str) -> str:
