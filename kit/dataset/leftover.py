@@ -46,7 +46,8 @@ class Leftover:
     def add_folder(self, path: Path) -> None:
         """A sub-folder, with the number of the images that lie directly in it."""
         count = len(image_files(path))
-        self.folders.append(f"{path.name} with {count} images" if count else path.name)
+        images = "1 image" if count == 1 else f"{count} images"
+        self.folders.append(f"{path.name} with {images}" if count else path.name)
 
     def told(self) -> str:
         """All of it in one line; "" where nothing is left."""

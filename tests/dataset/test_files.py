@@ -158,7 +158,7 @@ def test_everything_that_is_not_used_is_named_in_one_notice(one):
     assert scan(str(one)).notices == (
         "not used: 1 file without ending (LICENSE), 1 .md file (README.md), 1 .mp4 file (e.mp4), "
         "4 .psd files (a.psd, b.PSD, c.psd and 1 more), 1 caption file without an image "
-        "(orphan.txt), 3 sub-folders (old, folder.png, raw with 1 images)",
+        "(orphan.txt), 3 sub-folders (old, folder.png, raw with 1 image)",
     )
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -10,7 +11,7 @@ import pytest
 import kit.ui
 from kit.events import Began, Finished, Loaded, Sampled
 from kit.ui import Dashboard
-from kit.ui.monitor.gallery import Gallery
+from kit.ui.monitor.gallery import PROMPTS_SHOWN, Gallery
 
 KIT_UI = Path(inspect.getfile(kit.ui)).parent
 CLOSING = {"gallery.py"}  # the files that close a widget: a path of each is walked below
@@ -49,27 +50,34 @@ def grid_of(*drawn):
     return samples
 
 
+def typed_by(picture, count):
+    """Sample now, once for each of so many prompts."""
+    return [replace(picture(10 + i, 1 + i), wished=True) for i in range(count)]
+
+
 def test_a_typed_prompt_that_makes_room_takes_its_row_along(picture, closed):
     gallery = Gallery()
     drawn = [picture(step) for step in range(10, 50, 10)]
-    typed = picture(10, 1)  # Sample now, once; the later steps have it no more
-    gallery.update(grid_of(*drawn, typed))
-    assert len(gallery.root.children) == 4
-    gallery.update(grid_of(*drawn, typed, *(picture(step) for step in (50, 60))))
-    assert len(gallery.root.children) == 2
+    gallery.update(grid_of(*drawn, *typed_by(picture, PROMPTS_SHOWN)))
+    rows = 2 * (1 + PROMPTS_SHOWN)
+    assert len(gallery.root.children) == rows
+    drawn += [picture(50), picture(60)]
+    gallery.update(grid_of(*drawn, *typed_by(picture, PROMPTS_SHOWN + 1)))
+    assert len(gallery.root.children) == rows
     assert len(closed) == 3 * 3 + 2  # three cells of a box, picture and caption; a row of two parts
     assert holding(closed) == []
 
 
 def test_a_row_that_was_closed_comes_back_when_it_is_drawn_again(picture, closed):
     gallery = Gallery()
-    drawn = [picture(step) for step in (10, 20, 30, 40, 50)]
-    gallery.update(grid_of(picture(10, 1), *drawn))
-    assert len(gallery.root.children) == 2
-    gallery.update(grid_of(picture(60, 1), *drawn))
-    title, grid = gallery.root.children[2:]
+    typed = typed_by(picture, PROMPTS_SHOWN + 1)
+    gallery.update(grid_of(*typed[:-1]))
+    gallery.update(grid_of(*typed))
+    assert "sofa 2" in gallery.root.children[0].value
+    gallery.update(grid_of(*typed, replace(picture(60, 1), wished=True)))
+    title, grid = gallery.root.children[:2]
     assert "sofa 1" in title.value
-    assert len(grid.children) == 1
+    assert len(grid.children) == 2
     assert holding(closed) == []
 
 
@@ -99,7 +107,7 @@ def test_a_picture_that_is_gone_is_closed_like_the_others(tmp_path, closed):
 def test_every_file_that_closes_a_widget_is_walked_here():
     found = {
         path.name
-        for path in KIT_UI.glob("*.py")
+        for path in KIT_UI.rglob("*.py")
         if ".close()" in path.read_text("utf-8").replace("stack.close()", "")
         or ".close_all()" in path.read_text("utf-8")
     }

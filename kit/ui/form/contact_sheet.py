@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Iterator
+from textwrap import shorten
 
 import ipywidgets as widgets
 from PIL import Image
@@ -25,6 +27,7 @@ from kit.ui.look import block, escaped
 PER_PAGE = 12
 SIDE = 200  # longest side of a thumbnail, in pixels
 SHOWN = 120  # letters of what is not read of a caption
+BEFORE_MARK = re.compile(r" (?=[,.;:!?)])")  # a tokenizer's words stand apart
 DIM = 0.35  # of the brightness where the picture is cut away
 
 
@@ -116,8 +119,7 @@ def _lost(plan: Plan, number: int) -> str:
 
 def _losses(found: Unread) -> Iterator[str]:
     if found.is_cut:
-        words = found.words.strip(" ,.;")
-        words = words if len(words) <= SHOWN else f"{words[:SHOWN]} ..."
+        words = shorten(BEFORE_MARK.sub("", found.words).strip(" ,.;"), SHOWN, placeholder=" ...")
         yield f"{found.tokens} tokens, {found.room} are read; not read: {words}"
     if found.lines:
         lines = "1 more line is" if found.lines == 1 else f"{found.lines} more lines are"

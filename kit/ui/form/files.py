@@ -57,6 +57,10 @@ class SettingsFiles:
         links = " ".join(_link(name, text) for name, text in texts.items())
         self.download.value = f"<span class='kit-quiet'>Download:</span> {links}"
 
+    def forget(self) -> None:
+        """Take back what was told of the last file."""
+        self.line.value = self.report.value = ""
+
     def _load(self) -> str:
         path = self._named_file()
         return self._filled_from(path, str(path))

@@ -26,6 +26,7 @@ from kit.ui.form.model_line import family_of, model_line, size_note
 from kit.ui.form.pages import Pages
 from kit.ui.form.plan_pictures import plan_pictures
 from kit.ui.form.plan_words import plan_words
+from kit.ui.form.remembered import left_of_the_example
 from kit.ui.form.starters import Starters
 from kit.ui.form.views import Views
 from kit.ui.look import Shown, block, root
@@ -45,7 +46,7 @@ class Form(Shown):
         }
         self.pages = Pages(self.fields)
         self.views = Views(self.fields, self.pages, self.changed)
-        self.starters = Starters(lambda: self.settings, self.fill, self.fields[MODEL])
+        self.starters = Starters(lambda: self.settings, self._begin_with, self.fields[MODEL])
         self.plan_line = block(css="kit-plan")
         self.pictures = block()
         self.images = ContactSheet()
@@ -96,6 +97,11 @@ class Form(Shown):
             self._plan_soon.finish()
         self.views.update()
 
+    def _begin_with(self, settings: Settings) -> None:
+        """Take what the strip above offers; no file told of it."""
+        self.files.forget()
+        self.fill(settings)
+
     def show_problem(self) -> None:
         """Open the tab of the first field that is wrong."""
         self.views.show_all()
@@ -131,7 +137,7 @@ class Form(Shown):
             self.plan_line.value = texts.not_ready([str(error)])
         else:
             self._problems = ()
-            self.plan_line.value = plan_words(self.plan)
+            self.plan_line.value = plan_words(self.plan, left_of_the_example(settings))
             for tell in self.on_valid:
                 tell(settings)
         self.pictures.value = plan_pictures(self.plan, family_of(settings)) if self.plan else ""

@@ -9,14 +9,15 @@ from kit import catalog
 from kit.settings import declarations
 
 CLAIMS = ("v2", "sdxl")  # a wrong claim is to be seen and put right
+SWITCHES = {"wd_on_output": "dora_wd"}  # what counts only while a switch is on
 WARM_UP = ("lr_warmup", "lr_warmup_steps")
 
 
 def idle_settings(values: Mapping[str, Any], family: str = "") -> dict[str, str]:
     """Every setting without effect, and why.
 
-    values: what stands in the form; only the menus are read. family: the base model's, "" where it
-    is not known.
+    values: what stands in the form; only menus and switches are read. family: the base model's,
+    "" where it is not known.
     """
     return {**dict(_idle(values)), **dict(_of_other_families(family))}
 
@@ -32,6 +33,9 @@ def _idle(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     kind = catalog.KINDS[values["LoRA_type"]]
     for name in _unused(kind.uses, (row.uses for row in catalog.KINDS.values())):
         yield name, _reason("LoRA_type", values)
+    for name, switch in SWITCHES.items():
+        if name in kind.uses and not values[switch]:
+            yield name, f"{declarations()[switch].label} is off"
     schedule = catalog.SCHEDULES[values["lr_scheduler"]]
     is_foreign = bool(values["lr_scheduler_type"].strip())
     menu = "lr_scheduler_type" if is_foreign else "lr_scheduler"

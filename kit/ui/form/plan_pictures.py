@@ -105,8 +105,10 @@ def _marks(steps: list[int], last: int, what: str) -> Iterable[str]:
 def _key(plan: Plan) -> str:
     saves = sum(bool(plan.save_due(step)) for step in range(1, plan.total_steps)) + 1
     samples = sum(plan.sample_due(step) for step in range(plan.total_steps + 1))
-    drawn = f", samples drawn {samples} times (ticks above)" if samples else ""
-    return f"{saves} LoRA file{'s' if saves > 1 else ''} (ticks below){drawn}"
+    often = "once (tick above)" if samples == 1 else f"{samples} times (ticks above)"
+    drawn = f", samples drawn {often}" if samples else ""
+    files = f"{saves} LoRA files (ticks below)" if saves > 1 else "1 LoRA file, at the end"
+    return f"{files}{drawn}"
 
 
 # ------------------------------------------------------------------------ buckets, network
@@ -128,11 +130,12 @@ def bucket_picture(plan: Plan) -> str:
         parts.append(_text(LEFT + 22, y + row * 0.6, f"{width}x{height}", anchor="end"))
         parts.append(_text(LEFT + 34 + length, y + row * 0.6, str(count)))
     more = f"and {len(found) - len(shown)} smaller buckets" if len(found) > len(shown) else ""
-    return _figure("Images in buckets", parts, f"{len(found)} buckets", more)
+    ends = TOP + len(shown) * row
+    return _figure("Images in buckets", parts, f"{len(found)} buckets", more, height=ends)
 
 
 def network_facts(plan: Plan, family: str) -> str:
-    """Layers, weights, file size and strength."""
+    """Layers, weights, file size, strength, and who reads the file."""
     network = plan.settings.network
     label = catalog.FAMILIES[family].label if family else ""
     size = network_size(plan.settings, family) if family else None
@@ -154,7 +157,11 @@ def network_facts(plan: Plan, family: str) -> str:
         strength = f"{alpha:g} / {network.network_dim} = {alpha / network.network_dim:g}"
         rows.append(("strength (alpha / rank)", strength))
     cells = "".join(f"<span>{escaped(name)}</span><b>{escaped(v)}</b>" for name, v in rows)
-    return f"<div class='kit-caption'>Network</div><div class='kit-facts'>{cells}</div>"
+    read_by = escaped(catalog.read_by(plan.settings.flat()).sentence)
+    return (
+        f"<div class='kit-caption'>Network</div><div class='kit-facts'>{cells}</div>"
+        f"<div class='kit-quiet'>{read_by}.</div>"
+    )
 
 
 # ------------------------------------------------------------------------------ drawing
@@ -170,10 +177,12 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
-def _figure(title: str, parts: Iterable[str], label: str, below: str) -> str:
+def _figure(
+    title: str, parts: Iterable[str], label: str, below: str, *, height: float = HEIGHT
+) -> str:
     return (
         f"<div class='kit-caption'>{title}</div>"
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" '
         f'aria-label="{label}"><g font-family="sans-serif" font-size="10" fill="currentColor">'
         f"{''.join(parts)}</g></svg><div class='kit-quiet'>{below}</div>"
     )

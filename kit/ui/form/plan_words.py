@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kit.planning import Plan
 from kit.ui.form.problem_texts import as_list
 from kit.ui.look import escaped
 
 
-def plan_words(plan: Plan) -> str:
+def plan_words(plan: Plan, more: Sequence[str] = ()) -> str:
     """The sentence, what it means for each image, and the notices, as HTML.
+
+    more: notices of the form's own.
 
     No seed: a blank one is drawn anew at each plan, and the line would never rest.
     """
     onward = f"; goes on at step {plan.run.from_step}" if plan.run.resumes else ""
     return (
-        f"<div>{escaped(length(plan))} = <b>{_counted(plan.total_steps, 'step')}</b>{onward}; "
-        f"{escaped(views(plan))}.</div>{as_list(plan.notices)}"
+        f"<div>{escaped(length(plan))} <b>{_counted(plan.total_steps, 'step')}</b>{onward}; "
+        f"{escaped(views(plan))}.</div>{as_list([*plan.notices, *more])}"
     )
 
 
 def length(plan: Plan) -> str:
-    """How the number of steps comes about: `40 images x 10 repeats / batch 4 x 8 epochs`."""
+    """How the number of steps comes about: `40 images x 10 repeats / batch 4 x 8 epochs =`.
+
+    A last epoch that is cut short gives no product: `... = 100 steps an epoch; in epoch 3, after`.
+    """
     text, uses = _uses(plan)
     basic = plan.settings.basic
     at_once = plan.layout.batch_size * basic.gradient_accumulation_steps
     text += f" / batch {plan.batch_sizes}"
     if basic.gradient_accumulation_steps > 1:
         text += f" / {basic.gradient_accumulation_steps} gathered"
-    if plan.layout.more or uses != plan.steps_per_epoch * at_once:
-        each = _counted(plan.steps_per_epoch, "step")
-        text = f"({text}, each bucket rounded up = {each})"
+    each = _counted(plan.steps_per_epoch, "step")
+    is_rounded = plan.layout.more or uses != plan.steps_per_epoch * at_once
+    if is_rounded:
+        text += ", each bucket rounded up"
     if plan.total_steps % plan.steps_per_epoch:
-        return f"{text} an epoch, ended in epoch {plan.epochs}"
-    return f"{text} x {_counted(plan.epochs, 'epoch')}"
+        return f"{text} = {each} an epoch; it ends in epoch {plan.epochs}, after"
+    text = f"({text} = {each})" if is_rounded else text
+    return f"{text} x {_counted(plan.epochs, 'epoch')} ="
 
 
 def _uses(plan: Plan) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from kit.events import Sampled
 from kit.ui.look import block, escaped
 
 STEPS_SHOWN = 4  # the newest, besides step 0
-PROMPTS_SHOWN = 8
+PROMPTS_SHOWN = 8  # of the run's own, and as many of those that were typed while it trained
 SIDE = 320  # longest side of a thumbnail, in pixels
 TINY = 128  # a longest side up to which a picture is enlarged, pixel by pixel
 CELL = 170  # widest a picture is shown, in pixels
@@ -23,15 +23,25 @@ CELL = 170  # widest a picture is shown, in pixels
 Samples = Mapping[int, Mapping[int, Sampled]]  # by step, then by prompt
 
 
-def shown_steps(samples: Samples) -> list[int]:
-    """Step 0 if there is one, and the newest few."""
-    after = sorted(step for step in samples if step > 0)[-STEPS_SHOWN:]
-    return [*([0] if 0 in samples else []), *after]
+def shown_rows(samples: Samples) -> dict[int, list[Sampled]]:
+    """By the prompt's place: the base model's picture if there is one, and the newest few.
+
+    Each prompt has its own newest: what was asked for once stays while others are drawn anew.
+    The run's first prompts are shown, and those that were asked for last.
+    """
+    rows: dict[int, list[Sampled]] = {}
+    for step in sorted(samples):
+        for index, sample in samples[step].items():
+            rows.setdefault(index, []).append(sample)
+    asked = [index for index, drawn in rows.items() if all(sample.wished for sample in drawn)]
+    asked.sort(key=lambda index: (rows[index][-1].step, index))
+    own = sorted(set(rows) - set(asked))
+    shown = sorted([*own[:PROMPTS_SHOWN], *asked[-PROMPTS_SHOWN:]])
+    return {index: _newest(rows[index]) for index in shown}
 
 
-def shown_prompts(samples: Samples) -> list[int]:
-    """The first few prompts, by their place in the list."""
-    return sorted({index for row in samples.values() for index in row})[:PROMPTS_SHOWN]
+def _newest(drawn: Sequence[Sampled]) -> list[Sampled]:
+    return [*(s for s in drawn if s.step == 0), *[s for s in drawn if s.step > 0][-STEPS_SHOWN:]]
 
 
 def thumbnail(path: Path) -> bytes | None:
@@ -71,16 +81,12 @@ class Gallery:
 
     def update(self, samples: Samples, run_dir: Path | None = None) -> None:
         """Show the newest pictures; old ones make room."""
-        steps = shown_steps(samples)
-        found = {
-            index: [samples[step][index] for step in steps if index in samples[step]]
-            for index in shown_prompts(samples)
-        }
-        found = {index: drawn for index, drawn in found.items() if drawn}
+        found = shown_rows(samples)
+        columns = max(map(len, found.values()), default=1)
         for index, drawn in found.items():
             title, grid = self._row(index)
             title.value = f"<div class='kit-prompt'>{escaped(drawn[-1].prompt)}</div>"
-            grid.layout.grid_template_columns = f"repeat({len(steps)}, minmax(0, {CELL}px))"
+            grid.layout.grid_template_columns = f"repeat({columns}, minmax(0, {CELL}px))"
             grid.children = [self._cell(sample, run_dir) for sample in drawn]
         self.root.children = [part for index in found for part in self._rows[index]]
         self._close_all_but(found, {sample.path for drawn in found.values() for sample in drawn})
@@ -137,24 +143,24 @@ class Results:
         return self.path or "no LoRA file yet"
 
     def _repr_html_(self) -> str:
-        steps = shown_steps(self.samples)
-        rows = "".join(self._row(index, steps) for index in shown_prompts(self.samples))
+        found = shown_rows(self.samples).values()
+        columns = max(map(len, found), default=1)
+        rows = "".join(self._row(drawn, columns) for drawn in found)
         size = _megabytes(Path(self.path)) if self.path else ""
         return (
             f"<div style='font-size:13px'><b>{escaped(repr(self))}</b> {size}</div>"
             f"<table style='border-collapse:collapse;font-size:12px;text-align:left'>{rows}</table>"
         )
 
-    def _row(self, index: int, steps: Sequence[int]) -> str:
-        found = [self.samples[step].get(index) for step in steps]
-        cells = "".join(self._cell(sample) for sample in found)
-        prompt = next((sample.prompt for sample in reversed(found) if sample), "")
-        title = f"<td colspan='{len(steps)}' style='text-align:left'>{escaped(prompt)}</td>"
+    def _row(self, drawn: Sequence[Sampled], columns: int) -> str:
+        cells = "".join(map(self._cell, drawn))
+        prompt = escaped(drawn[-1].prompt)
+        title = f"<td colspan='{columns}' style='text-align:left'>{prompt}</td>"
         return f"<tr>{title}</tr><tr>{cells}</tr>"
 
-    def _cell(self, sample: Sampled | None) -> str:
-        data = thumbnail(locate(sample.path, self.run_dir)) if sample else None
-        if sample is None or data is None:
+    def _cell(self, sample: Sampled) -> str:
+        data = thumbnail(locate(sample.path, self.run_dir))
+        if data is None:
             return "<td></td>"
         words = _step_words(sample.step)
         source = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -1,4 +1,5 @@
 import io
+import re
 
 from PIL import Image
 
@@ -38,13 +39,18 @@ def test_captions_are_shown_as_they_are_trained(settings, images):
 
 def test_what_is_not_read_of_a_caption_stands_beneath_it(settings, images):
     long = ", ".join(["red"] * 37 + ["green", "blue"])  # 77 tokens with the commas
+    (images / "4_cat" / "1.txt").write_text(f"{long}, {'a yellow flower, ' * 20}", "utf-8")
     (images / "4_cat" / "0.txt").write_text(f"{long}\nsecond\nthird", "utf-8")
     sheet = ContactSheet()
     sheet.update(plan(settings))
     sheet.open_button.click()
     assert sheet.sheet.value.count("77 tokens, 75 are read; not read: blue<") == 1
+    unread = re.search(
+        r"are read; not read: (blue, a yellow flower, [^<]*) [.]{3}<", sheet.sheet.value
+    )
+    assert set(unread[1].split()) == {"blue,", "a", "yellow", "flower,"}
     assert sheet.sheet.value.count("2 more lines are not read") == 1
-    sheet.update(plan(settings.replace(max_token_length=150, enable_wildcard=True)))
+    sheet.update(plan(settings.replace(max_token_length=225, enable_wildcard=True)))
     assert "not read" not in sheet.sheet.value
 
 

@@ -95,3 +95,15 @@ def test_what_a_plan_would_refuse_is_shown_open(settings, tmp_path):
     loaded(form, tmp_path, {"random_crop": True})
     assert "<details open>" in form.files.report.value
     assert "would be refused" in form.files.report.value
+
+
+def test_what_was_told_of_a_file_goes_when_the_example_is_taken(settings, tmp_path):
+    path = tmp_path / "gui.json"
+    path.write_text(json.dumps({"LoRA_type": "Standard", "network_dim": 12, "train_batch_size": 2}))
+    form = Form(settings)
+    form.files.path.value = str(path)
+    form.files.load_button.click()
+    assert "gui.json" in form.files.line.value
+    assert "keys" in form.files.report.value
+    form.starters.example_button.click()
+    assert form.files.line.value == form.files.report.value == ""

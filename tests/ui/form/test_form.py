@@ -145,7 +145,13 @@ def test_the_line_never_shows_a_false_equation(settings):
     told = "(3 images x 4 repeats / batch 5, each bucket rounded up = 3 steps) x 5 epochs = <b>15"
     assert told in form.plan_line.value
     set_by_hand(form, "max_train_steps", "7")
-    assert "an epoch, ended in epoch 3 = <b>7 steps</b>" in form.plan_line.value
+    told = (
+        "batch 5, each bucket rounded up = 3 steps an epoch; it ends in epoch 3, after <b>7 steps"
+    )
+    assert f"3 images x 4 repeats / {told}" in form.plan_line.value
+    set_by_hand(form, "train_batch_size", "4")
+    told = "batch 4 = 3 steps an epoch; it ends in epoch 3, after <b>7 steps"
+    assert f"3 images x 4 repeats / {told}" in form.plan_line.value
 
 
 def test_the_line_does_not_change_by_itself(settings):

@@ -2,7 +2,7 @@ import pytest
 
 from kit import catalog
 from kit.settings import Settings
-from kit.ui.form.inactive import idle_settings
+from kit.ui.form.inactive import SWITCHES, idle_settings
 
 
 def idle(**changes):
@@ -33,4 +33,12 @@ def test_the_reason_names_the_menu_and_what_is_chosen():
 @pytest.mark.parametrize("schedule", catalog.SCHEDULES)
 def test_nothing_that_a_chosen_row_uses_is_without_effect(kind, schedule):
     used = {*catalog.KINDS[kind].uses, *catalog.SCHEDULES[schedule].uses}
-    assert not used & set(idle(LoRA_type=kind, lr_scheduler=schedule))
+    switches = {name: True for name in SWITCHES.values() if name in used}
+    assert not used & set(idle(LoRA_type=kind, lr_scheduler=schedule, **switches))
+
+
+def test_the_axis_of_dora_waits_for_dora():
+    off, on = (idle(LoRA_type="LyCORIS/LoHa", dora_wd=dora_wd) for dora_wd in (False, True))
+    assert off["wd_on_output"] == "DoRA Weight Decompose is off"
+    assert "wd_on_output" not in on
+    assert idle(LoRA_type="Standard")["wd_on_output"] == "LoRA type is Standard"

@@ -55,18 +55,28 @@ def test_saves_and_samples_are_marked(settings):
     svg = rate_picture(plan(changed))
     assert svg.count("<title>save at step") == 4
     assert svg.count("<title>sample at step") == 2
-    assert "5 LoRA files" in svg
+    assert "5 LoRA files (ticks below), samples drawn 2 times (ticks above)" in svg
+
+
+def test_what_happens_once_is_told_as_one(settings):
+    changed = settings.replace(
+        save_every_n_epochs=None, sample_prompts="a cat", sample_every_n_steps=40
+    )
+    svg = rate_picture(plan(changed))
+    assert "1 LoRA file, at the end, samples drawn once (tick above)<" in svg
 
 
 def test_buckets_are_told_with_their_images(settings):
     assert "128x128" in bucket_picture(plan(settings))
     assert ">12</text>" in bucket_picture(plan(settings))
+    assert 'viewBox="0 0 380 38.3333"' in bucket_picture(plan(settings))  # no room below one row
 
 
 def test_the_networks_size_is_told_once_the_family_is_known(settings):
     facts = network_facts(plan(settings.replace(network_dim=4)), "sd1")
     assert "2,359,296" in facts
     assert "1 / 4 = 0.25" in facts
+    assert "A1111, Forge, ComfyUI and diffusers read it.<" in facts
     assert "told once the base model is chosen" in network_facts(plan(settings), "")
 
 

@@ -34,3 +34,14 @@ def test_a_damaged_memory_is_no_memory():
 def test_a_place_that_cannot_be_written_is_left_alone(monkeypatch):
     monkeypatch.setattr(module, "place", lambda: Path("/proc/nowhere/form.toml"))
     remember(Settings())
+
+
+def test_what_is_left_of_the_example_beside_own_images_is_named(tmp_path):
+    shown = module.example()
+    assert module.left_of_the_example(shown) == []
+    own = shown.replace(train_data_dir=str(tmp_path), output_name="dog", training_comment="")
+    assert module.left_of_the_example(own) == [
+        "the images are yours; still the example's: Pretrained model name or path, "
+        "Regularisation folder, Sample prompts"
+    ]
+    assert module.left_of_the_example(Settings().replace(train_data_dir=str(tmp_path))) == []

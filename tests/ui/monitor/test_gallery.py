@@ -5,7 +5,7 @@ import ipywidgets as widgets
 from PIL import Image
 
 from kit.events import Sampled
-from kit.ui.monitor.gallery import PROMPTS_SHOWN, SIDE, Gallery, Results, shown_steps, thumbnail
+from kit.ui.monitor.gallery import PROMPTS_SHOWN, SIDE, Gallery, Results, shown_rows, thumbnail
 
 
 def grid_of(*drawn):
@@ -15,9 +15,32 @@ def grid_of(*drawn):
     return samples
 
 
+def sampled(step, index=0, *, wished=False):
+    return Sampled(step, index, f"{step}-{index}.png", f"prompt {index}", 1, wished)
+
+
+def steps_of(samples):
+    return {index: [s.step for s in drawn] for index, drawn in shown_rows(samples).items()}
+
+
 def test_the_newest_four_steps_are_shown_beside_the_base_models():
-    assert shown_steps({step: {} for step in (0, 10, 20, 30, 40, 50)}) == [0, 20, 30, 40, 50]
-    assert shown_steps({30: {}, 10: {}}) == [10, 30]
+    assert steps_of(grid_of(*map(sampled, (0, 10, 20, 30, 40, 50)))) == {0: [0, 20, 30, 40, 50]}
+    assert steps_of(grid_of(sampled(30), sampled(10))) == {0: [10, 30]}
+
+
+def test_what_was_asked_for_once_stays_while_others_are_drawn_anew():
+    own = [sampled(step, index) for step in range(0, 60, 10) for index in range(PROMPTS_SHOWN)]
+    asked = sampled(3, PROMPTS_SHOWN, wished=True)
+    rows = steps_of(grid_of(*own, asked))
+    assert rows == {
+        i: [3] if i == PROMPTS_SHOWN else [0, 20, 30, 40, 50] for i in range(PROMPTS_SHOWN + 1)
+    }
+
+
+def test_of_many_that_were_asked_for_the_last_are_shown():
+    asked = [sampled(1 + index, index, wished=True) for index in range(1, PROMPTS_SHOWN + 4)]
+    rows = steps_of(grid_of(sampled(0), *asked))
+    assert list(rows) == [0, *range(4, PROMPTS_SHOWN + 4)]
 
 
 def test_there_is_a_row_for_each_prompt_and_a_column_for_each_step(picture):
