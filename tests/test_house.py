@@ -1,6 +1,8 @@
 """Rules of the house that no other tool watches."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -224,3 +226,60 @@ def test_no_rule_is_forgotten():
 
 def test_rules_are_seen():
     assert "_nothing_learns" in rules_in(TREES["settings/rules/__init__.py"])
+
+
+ROOT = KIT.parent
+GUIDES = {name: (KIT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md")}
+LINK = re.compile(r"\]\(([^):#]+)\)")  # not to the web
+PATH = re.compile(r"`((?:kit|tests|findings|notebooks|\.ci)/[\w./-]+)(?:::(\w+))?`")
+WHERE = re.compile(r"^\|[^|]*\| \[[^]]*\]\(([^)]*)\) \| ([^|]*) \|$", re.MULTILINE)
+
+
+def defined_in(tree):
+    """Functions, classes, methods ("Class.method") and names that a module assigns."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        if isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}.{each}" for each in defined_in(node))
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (each.id for each in targets if isinstance(each, ast.Name))
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_path_and_test_in_a_guide_exists(guide):
+    links = LINK.findall(GUIDES[guide])
+    assert [link for link in links if not (KIT / link).exists()] == []
+    paths = PATH.findall(GUIDES[guide])
+    assert paths or links
+    for path, test in paths:
+        assert (ROOT / path).exists(), path
+        tree = ast.parse((ROOT / path).read_text("utf-8")) if test else None
+        assert tree is None or test in set(defined_in(tree)), f"{path} has no {test}"
+
+
+def test_every_name_in_the_table_of_places_is_there():
+    rows = WHERE.findall(GUIDES["README.md"])
+    assert len(rows) > 20
+    for path, names in rows:
+        defined = set(defined_in(TREES[path]))
+        for name in re.findall(r"`([^`]+)`", names):
+            assert name in defined, f"kit/{path} has no {name}"
+
+
+def test_the_tree_names_every_room_in_the_order_of_the_floors():
+    text = GUIDES["README.md"].split("```")[1]
+    told = [line.split()[0].rstrip("/") for line in text.splitlines() if line.strip()]
+    rooms = {Path(name).parts[0].removesuffix(".py") for name in FILES}
+    assert {name for name in told if "/" not in name} == rooms - {"__init__", "__main__"}
+    assert all((KIT / name).is_dir() for name in told if "/" in name)
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (floors,) = [c for c in pyproject["tool"]["importlinter"]["contracts"] if c["id"] == "floors"]
+    height = {
+        room.strip(): -number
+        for number, layer in enumerate(floors["layers"])
+        for room in re.split(r"[|:]", layer)
+    }
+    heights = [height[name] for name in told if "/" not in name]
+    assert heights == sorted(heights)
