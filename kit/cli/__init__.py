@@ -4,6 +4,7 @@
     kit plan run.toml --set network_dim=16          what would happen, without torch
     kit train run.toml                              do it, or go on with it
     kit settings > run.toml                         every setting with its help
+    kit presets                                     settings to begin with
     kit train run.toml --preset sdxl-subject-16gb   values for an aim, a family and a card
     kit import old.json --toml run.toml             settings of other programs, with a report
     kit export run.toml --kohya-json gui.json       ours for other programs

@@ -66,6 +66,11 @@ def test_no_word_at_all_shows_the_help(capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_line_in_the_tour(name):
+    assert f"\n    kit {name} " in sys.modules["kit.cli"].__doc__
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(capsys, name):
     with pytest.raises(SystemExit) as left:
         main([name, "--help"])

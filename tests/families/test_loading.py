@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
+from kit import catalog
 from kit.basemodel import ModelFile, detect
 from kit.errors import ModelError
 from kit.families import Family, Prediction, loading
@@ -310,3 +311,7 @@ def test_what_the_file_says_of_zero_snr_is_kept(folders, tiny_configs, tmp_path)
     assert (file.predicts, file.zero_terminal_snr) == ("v_prediction", True)
     assert load(file, predicts=Prediction(file.predicts)).zero_terminal_snr
     assert not load(replace(file, zero_terminal_snr=False)).zero_terminal_snr
+
+
+def test_every_family_of_the_menu_is_loaded_here():
+    assert set(KEYS) == set(catalog.FAMILIES), "a miniature of it, in tests/support/tiny.py"

@@ -222,3 +222,15 @@ def test_durations_are_said_as_a_person_would(seconds, text):
 @pytest.mark.parametrize(("megabytes", "text"), [(870, "870 MB"), (10_940, "10.9 GB")])
 def test_memory_is_said_in_gb_from_one_on(megabytes, text):
     assert in_memory(megabytes) == text
+
+
+def test_every_chart_that_can_be_chosen_is_one_of_its_own():
+    dashboard = Dashboard(shows_itself=False)
+    for event in whole_run(40):
+        dashboard(event)
+    charts = {}
+    for name in dashboard.view.options:
+        dashboard.view.value = name
+        charts[name] = dashboard.chart.value
+    assert all("<svg" in chart for chart in charts.values())
+    assert len(set(charts.values())) == len(charts), "two names draw the same chart"
