@@ -135,9 +135,9 @@ def misfit(found: list[str]) -> LoraFileError:
     return LoraFileError(
         f"network_weights does not fit: {found[0]}"
         + (f", and {len(found) - 1} more." if len(found) > 1 else "."),
-        "Rank and layers must be those of the file.",
-        "Turn dim_from_weights on, or set network_dim (and conv_dim) and the type's own "
-        "settings to the file's.",
+        "Rank and layers must be those of the file, and its base model's family that of this one.",
+        "Where dim_from_weights is on, choose a base model of the file's family. Else turn it on, "
+        "or set network_dim (and conv_dim) and the type's own settings to the file's.",
     )
 
 

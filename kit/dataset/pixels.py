@@ -72,7 +72,13 @@ def _refuse_too_large(image: Image.Image) -> None:
 
 
 def _in_bytes(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 bits; Pillow's own conversion cuts all but the darkest 1/256 to white."""
+    """16-bit and floating-point grey to 8 bits.
+
+    Pillow's own conversion cuts all but the darkest 1/256 of 16 bits to white, and makes a TIFF
+    whose values reach from 0 to 1, as floating-point ones do, black.
+    """
+    if image.mode == "F" and (values := np.asarray(image)).max() <= 1:
+        return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) // 257).astype(np.uint8))

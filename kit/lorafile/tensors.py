@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from kit.basemodel import headers
-from kit.basemodel.pickles import read_tensors
+from kit.basemodel.pickles import Stored, read_tensors, state_of
 from kit.errors import LoraFileError, ModelError, OutputError
 from kit.exchange import foreign_lora
 from kit.exchange.foreign_tensors import converted
@@ -67,6 +68,16 @@ class LoraFile:
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+
+
+_SHORT = (("float", "F"), ("int", "I"))
+# torch's names of types that safetensors calls otherwise.
+SAFETENSORS_NAMES = {
+    **{f"{kind}{bits}": f"{short}{bits}" for bits in (16, 32, 64) for kind, short in _SHORT},
+    "int8": "I8",
+    "uint8": "U8",
+    "bfloat16": "BF16",
+}
 
 
 @dataclass(frozen=True)
@@ -155,12 +166,18 @@ def read_lora(path: Path) -> LoraFile:
 
 
 def read_header(path: Path) -> Header:
-    """Names, shapes and places of a LoRA .safetensors; its tensors are not read.
+    """Names, shapes and places of a LoRA file's tensors, which are not read.
+
+    A torch file has no metadata, and its places count from the file's start.
 
     Raises: LoraFileError where it is missing, cut short, or something else than a LoRA.
     """
     try:
-        headers.read_header(_existing(path))  # says in words what is wrong with the file
+        if _existing(path).suffix.lower() in headers.PICKLES:
+            stored = {name: _stored(tensor) for name, tensor in state_of(path).items()}
+            refuse_others(path, stored)
+            return Header(stored, {}, 0)
+        headers.read_header(path)  # says in words what is wrong with the file
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
             table: dict[str, Any] = json.loads(file.read(start - 8))
@@ -176,6 +193,14 @@ def read_header(path: Path) -> Header:
         raise _unreadable(path, error) from error
     refuse_others(path, entries)
     return Header(entries, metadata, start)
+
+
+def _stored(tensor: Stored) -> Entry:
+    """A tensor of a torch file; one that is no plain row of values ends at its last one."""
+    kind = SAFETENSORS_NAMES.get(tensor.dtype, tensor.dtype.upper())
+    size = tensor.storage.size
+    begin = tensor.begin + tensor.offset * size
+    return Entry(kind, tensor.shape, begin, begin + math.prod(tensor.shape) * size)
 
 
 def refuse_others(path: Path, names: Collection[str]) -> None:

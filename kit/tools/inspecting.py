@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
-from kit.basemodel.headers import PICKLES
 from kit.catalog import readers
 from kit.errors import LoraFileError
 from kit.exchange import foreign_lora
@@ -98,10 +97,9 @@ def inspect(path: Path) -> dict[str, Any]:
 
     kind and family are judged by names and shapes; `matches` is None where no hash is stored.
 
-    Raises: LoraFileError where it is a pickle, missing, cut short, or something else than a LoRA.
+    Raises: LoraFileError where it is missing, cut short, or something else than a LoRA.
     """
     path = foreign_lora.file_of(path)
-    _refuse_pickles(path)
     header = read_header(path)
     found = _recognised(path, header)
     modules = _modules(header, found.names)
@@ -139,16 +137,6 @@ def inspect(path: Path) -> dict[str, Any]:
         "metadata": header.metadata,
         "shapes": {name: [e.dtype, list(e.shape)] for name, e in header.entries.items()},
     }
-
-
-def _refuse_pickles(path: Path) -> None:
-    if path.suffix.lower() in PICKLES and path.is_file():
-        raise LoraFileError(
-            f"{path} is a pickle, which is not opened to look inside.",
-            "A pickle can run code when it is opened, and carries no metadata.",
-            "Convert it to .safetensors first: write_lora(new, read_lora(old).tensors, {}, "
-            'save_as="safetensors"), both from kit.lorafile.tensors; only plain weights are read.',
-        )
 
 
 def _recognised(path: Path, header: Header) -> foreign_lora.Found:

@@ -170,6 +170,14 @@ def test_16_bit_grey_keeps_its_shades(tmp_path):
     assert np.asarray(open_upright(path))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+def test_floating_point_grey_keeps_its_shades(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.array([[0, 0.25, 0.5, 1]], np.float32)).save(path)
+    assert np.asarray(open_upright(path))[0, :, 0].tolist() == [0, 64, 128, 255]
+    Image.fromarray(np.array([[0, 1, 128, 255]], np.float32)).save(path)
+    assert np.asarray(open_upright(path))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", None])
 def test_a_file_that_cannot_be_decoded_is_named(tmp_path, content):
     path = tmp_path / "broken.png"

@@ -204,6 +204,22 @@ def test_a_cycle_that_ends_before_the_run_is_refused_in_the_plan(pictures):
     assert any("its last rate is never reached; total_steps=20" in n for n in long.notices)
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        ("OneCycleLR", [], "needs max_lr and total_steps; write e.g. max_lr=0.0001 total_steps=20"),
+        ("OneCycleLR", ["max_lr=1e-3"], "needs total_steps; write e.g. total_steps=20"),
+        ("CyclicLR", ["max_lr=1e-3"], "needs base_lr; write e.g. base_lr=1e-05"),
+    ],
+)
+def test_arguments_that_a_class_cannot_do_without_are_asked_for_in_the_plan(
+    pictures, name, args, words
+):
+    changes = {"lr_scheduler_type": name, "max_train_steps": 20, "lr_scheduler_args": args}
+    with pytest.raises(SettingsError, match=words):
+        planned(pictures, changes)
+
+
 def test_rates_of_its_own_for_each_part_are_refused_where_one_is_learnt(pictures):
     args = {
         "lr_scheduler_type": "OneCycleLR",

@@ -256,11 +256,31 @@ def test_a_strangers_text_cannot_steer_the_terminal(report_of):
 # ------------------------------------------------------------------------------------ bad files
 
 
-@pytest.mark.parametrize("ending", ["ckpt", "pt", "PT"])
-def test_pickles_are_not_opened(tmp_path, ending):
-    (tmp_path / f"a.{ending}").write_bytes(b"anything")
-    with pytest.raises(LoraFileError, match=r"not opened[\s\S]*Convert it to .safetensors"):
-        inspect(tmp_path / f"a.{ending}")
+class SomebodysCallback:
+    """Stands beside the weights in the files of some trainers."""
+
+
+@pytest.mark.parametrize("ending", ["ckpt", "pt", "PT", "bin"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_torch_file_tells_the_same(tmp_path, report_of, ending, is_zip):
+    torch = pytest.importorskip("torch")
+    arrays = lora() | lora("lora_te_x_fc1")
+    arrays["lora_te_x_fc1.alpha"] = np.array(3, np.int64)
+    arrays["lora_te_x_fc1.lora_up.weight"] = np.zeros((320, 4), np.float16)
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    contents = {"state_dict": tensors, "callbacks": {SomebodysCallback: SomebodysCallback()}}
+    path = tmp_path / f"a.{ending}"
+    torch.save(contents, path, _use_new_zipfile_serialization=is_zip)
+    found, expected = inspect(path), report_of(arrays)
+    told = ("kind", "family", "parts", "ranks", "alphas", "dtypes", "layout", "shapes", "read_by")
+    assert {key: found[key] for key in told} == {key: expected[key] for key in told}
+    assert found["metadata"] == {}
+
+
+def test_a_damaged_torch_file_is_told(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"anything")
+    with pytest.raises(LoraFileError, match=r"a\.pt"):
+        inspect(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "missing.ckpt", "folder"])

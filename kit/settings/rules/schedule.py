@@ -33,6 +33,9 @@ class OwnRates:
         return f"{self.name}'s own, from {last} to {highest} and back"
 
 
+NEEDED = {"OneCycleLR": ("max_lr",), "CyclicLR": ("base_lr", "max_lr")}
+
+
 def class_name(settings: Settings) -> str:
     """`OneCycleLR`, with or without torch.optim.lr_scheduler before it; other classes blank."""
     module, _, name = settings.basic.lr_scheduler_type.strip().rpartition(".")
@@ -78,7 +81,22 @@ def _listed(rates: tuple[float, ...]) -> str:
 
 
 def length_problems(settings: Settings, total: int) -> Iterator[str]:
-    """A OneCycleLR that ends before the run: torch raises at the step after it."""
+    """Arguments without which torch makes no such schedule, and a OneCycleLR that ends too early.
+
+    torch raises at the step after its last.
+    """
+    from kit.settings.rules.optimizer import steers  # which asks own_rates() of this file
+
+    name, given = class_name(settings), arguments(settings)
+    missing = [each for each in NEEDED.get(name, ()) if each not in given]
+    if name == "OneCycleLR" and not {"total_steps", "epochs"} & set(given):
+        missing.append("total_steps")
+    if missing and not steers(settings):
+        shown = {"total_steps": total, "base_lr": 1e-5, "max_lr": 1e-4}
+        yield (
+            f"[basic] lr_scheduler_args: {name} needs {' and '.join(missing)}; write e.g. "
+            + " ".join(f"{each}={shown[each]:g}" for each in missing)
+        )
     steps = _cycle_steps(settings)
     if 0 < steps < total:
         yield (
