@@ -22,8 +22,8 @@ from kit.errors import KitError, SettingsError
 from kit.settings.optimizer_args import parse_optimizer_args
 
 
-class Schedule(Protocol):
-    """What the loop needs of a schedule."""
+class LrScheduler(Protocol):
+    """What the loop needs of a learning-rate scheduler."""
 
     def step(self) -> None:
         """Go on by one optimizer step."""
@@ -38,7 +38,7 @@ class Schedule(Protocol):
         ...
 
 
-class OwnSchedule:
+class NoSchedule:
     """The optimizer chooses its own rate: nothing to do."""
 
     def step(self) -> None:
@@ -53,11 +53,11 @@ class OwnSchedule:
 
 
 @dataclass
-class Learning:
-    """Optimizer and schedule, and how they came about."""
+class Optimization:
+    """An optimizer and its scheduler, and how they came about."""
 
     optimizer: Optimizer
-    schedule: Schedule
+    scheduler: LrScheduler
     described: str  # as ss_optimizer: module.Class(name=value,...)
     own_rate: bool
     one_rate: bool = False  # all groups must learn at the same rate
@@ -65,7 +65,7 @@ class Learning:
     notices: tuple[str, ...] = ()
 
 
-def make_learning(
+def build_optimization(
     groups: Sequence[Group],
     *,
     optimizer_type: str,
@@ -75,7 +75,7 @@ def make_learning(
     device: torch.device,
     lr_scheduler_type: str = "",
     lr_scheduler_args: str = "",
-) -> Learning:
+) -> Optimization:
     """Build the optimizer and its schedule; falls back, with a notice, where the row allows it.
 
     lr_scheduler_type: a class that takes the schedule's place, with lr_scheduler_args.
@@ -96,18 +96,20 @@ def make_learning(
     optimizer = _built(row, name, groups, arguments, own_rate=steers == "rate")
     if row.one_rate:
         optimizer.register_step_pre_hook(_refuse_unequal_rates)
-    schedule: Schedule
+    scheduler: LrScheduler
     if steers:
-        schedule = OwnSchedule()
+        scheduler = NoSchedule()
     elif lr_scheduler_type:
-        schedule = make_foreign_schedule(optimizer, lr_scheduler_type, lr_scheduler_args)
+        scheduler = make_foreign_scheduler(optimizer, lr_scheduler_type, lr_scheduler_args)
     else:
-        schedule = make_schedule(optimizer, lr_scheduler, shape)
+        scheduler = make_lr_scheduler(optimizer, lr_scheduler, shape)
     described = _described(optimizer, arguments)
-    return Learning(optimizer, schedule, described, steers == "rate", row.one_rate, name, notices)
+    return Optimization(
+        optimizer, scheduler, described, steers == "rate", row.one_rate, name, notices
+    )
 
 
-def make_schedule(optimizer: Optimizer, lr_scheduler: str, shape: Shape) -> LambdaLR:
+def make_lr_scheduler(optimizer: Optimizer, lr_scheduler: str, shape: Shape) -> LambdaLR:
     """The named schedule over every group's own rate."""
     formula: Formula = catalog.load(catalog.SCHEDULES[lr_scheduler].code)
 
@@ -118,7 +120,7 @@ def make_schedule(optimizer: Optimizer, lr_scheduler: str, shape: Shape) -> Lamb
     return LambdaLR(optimizer, [factor_for(group["lr"]) for group in optimizer.param_groups])
 
 
-def make_foreign_schedule(optimizer: Optimizer, name: str, arguments: str) -> LRScheduler:
+def make_foreign_scheduler(optimizer: Optimizer, name: str, arguments: str) -> LRScheduler:
     """A schedule of torch.optim.lr_scheduler, or `package.module.Class`, with its own arguments.
 
     Raises: SettingsError where there is no such class, it needs the loss, or the arguments are not
@@ -143,10 +145,10 @@ def make_foreign_schedule(optimizer: Optimizer, name: str, arguments: str) -> LR
         ) from error
 
 
-def rates_of(learning: Learning) -> dict[str, float]:
+def rates_of(optimization: Optimization) -> dict[str, float]:
     """The rate of every group, by its name, that the next step is given."""
-    groups = learning.optimizer.param_groups
-    return {group["name"]: _rate_of(learning, group) * factor_of(group) for group in groups}
+    groups = optimization.optimizer.param_groups
+    return {group["name"]: _rate_of(optimization, group) * factor_of(group) for group in groups}
 
 
 def factor_of(group: dict[str, Any]) -> float:
@@ -171,12 +173,12 @@ def at_wished_rates(optimizer: Optimizer) -> Iterator[None]:
             group["lr"] = rate
 
 
-def effective_rates_of(learning: Learning) -> dict[str, float]:
+def effective_rates_of(optimization: Optimization) -> dict[str, float]:
     """The rate of every group times the step size d that its optimizer estimates, where it does."""
-    rates = rates_of(learning)
+    rates = rates_of(optimization)
     return {
         group["name"]: rates[group["name"]] * float(group.get("d", 1.0))
-        for group in learning.optimizer.param_groups
+        for group in optimization.optimizer.param_groups
     }
 
 
@@ -190,13 +192,13 @@ def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def averaged(learning: Learning) -> Iterator[None]:
+def averaged(optimization: Optimization) -> Iterator[None]:
     """Inside the block the weights are what a schedule-free optimizer recommends: their average.
 
     Afterwards they are what they were, to the last bit: turning an average back rounds, and a run
     must not depend on how often it was looked at.
     """
-    optimizer: Any = learning.optimizer
+    optimizer: Any = optimization.optimizer
     if not averages(optimizer):
         yield
         return
@@ -218,14 +220,14 @@ def averages(optimizer: Any) -> bool:
     return hasattr(inner, "train") and hasattr(inner, "eval")
 
 
-def _rate_of(learning: Learning, group: dict[str, Any]) -> float:
+def _rate_of(optimization: Optimization, group: dict[str, Any]) -> float:
     if not any(weight.requires_grad for weight in group["params"]):
         return 0.0  # it has stopped learning
-    if not learning.own_rate:
+    if not optimization.own_rate:
         return float(group["lr"])
     # Adafactor keeps no rate; the step size of its first weight stands for the group.
     weight = group["params"][0]
-    step = learning.optimizer.state.get(weight, {}).get("step", 0) + 1
+    step = optimization.optimizer.state.get(weight, {}).get("step", 0) + 1
     size = min(1e-6 * step if group["warmup_init"] else 1e-2, 1 / math.sqrt(step))
     rms = float(weight.detach().norm()) / math.sqrt(weight.numel())
     return size * (max(group["eps"][1], rms) if group["scale_parameter"] else 1.0)

@@ -23,7 +23,7 @@ from kit import catalog
 from kit.adapters.network import Network
 from kit.errors import OutputError
 from kit.events import Saved, StateKept
-from kit.optim.making import Learning, averaged, restore_optimizer
+from kit.optim.making import Optimization, averaged, restore_optimizer
 from kit.planning import Plan
 from kit.runs.resume import STATE_FILE, keeps_states
 from kit.runs.run import RunRecord, write_atomically, write_record
@@ -62,14 +62,15 @@ class Checkpoint:
         self,
         plan: Plan,
         network: Network,
-        learning: Learning,
+        optimization: Optimization,
         losses: Losses,
         *,
         scaler: torch.amp.GradScaler | None,
         write_file: Callable[[Path, int, int], None],
     ) -> None:
         """write_file(path, step, epoch) writes the network as a LoRA file."""
-        self.plan, self.network, self.learning, self.losses = plan, network, learning, losses
+        self.plan, self.network = plan, network
+        self.optimization, self.losses = optimization, losses
         self.scaler, self.write_file = scaler, write_file
         self.path = plan.run.dir / "state" / STATE_FILE
         self.kept_step = 0
@@ -86,25 +87,26 @@ class Checkpoint:
             return 0
         path = self.path if self.plan.run.resumes or start is None else start.fetched()
         state = self._read(path)
-        rates = _first_rates(self.learning)
+        rates = _first_rates(self.optimization)
         try:
             self._restore(state)
         except (RuntimeError, ValueError, KeyError) as error:
             raise _misfit(path, str(error).splitlines()[0]) from error
-        if rates != (own := _first_rates(self.learning)):
+        if rates != (own := _first_rates(self.optimization)):
             shown = ", ".join(f"{rate:g}" for rate in own)
             self.notices.append(f"the learning rates are those of the state: {shown}")
         return self.kept_step
 
     def _restore(self, state: dict[str, Any]) -> None:
         # Old states hold a class path, which changes when a class moves within its package.
-        made, own = state.get("optimizer_type") or state.get("optimizer_kind"), self.learning.name
+        made = state.get("optimizer_type") or state.get("optimizer_kind")
+        own = self.optimization.name
         if made and _class_name(made) != _class_name(own):
             raise ValueError(f"it was made with {made}, not with {own}")
         check_axis(state["network"], self.network.state_dict())
         self.network.load_state_dict(state["network"])
-        restore_optimizer(self.learning.optimizer, state["optimizer"])
-        self.learning.schedule.load_state_dict(state["schedule"])
+        restore_optimizer(self.optimization.optimizer, state["optimizer"])
+        self.optimization.scheduler.load_state_dict(state["schedule"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.losses.recent.extend(state["losses"])
@@ -151,9 +153,9 @@ class Checkpoint:
             "format": FORMAT,
             "step": step,
             "network": self.network.state_dict(),
-            "optimizer": self.learning.optimizer.state_dict(),
-            "optimizer_type": self.learning.name,
-            "schedule": self.learning.schedule.state_dict(),
+            "optimizer": self.optimization.optimizer.state_dict(),
+            "optimizer_type": self.optimization.name,
+            "schedule": self.optimization.scheduler.state_dict(),
             "scaler": scaler,
             "losses": list(self.losses.recent),
         }
@@ -227,7 +229,7 @@ class Checkpoint:
         """Write the network now; suffix "" is the final file."""
         epoch = self.plan.epoch_of(step)
         path = self.plan.run.file(suffix)
-        with averaged(self.learning):
+        with averaged(self.optimization):
             self.write_file(path, step, epoch)
         return Saved(step, epoch, str(path))
 
@@ -265,9 +267,9 @@ def check_axis(kept: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
             raise ValueError(f"its DoRA has the other axis; set wd_on_output = {on_output}")
 
 
-def _first_rates(learning: Learning) -> list[float | None]:
+def _first_rates(optimization: Optimization) -> list[float | None]:
     """Every group's rate, before the schedule."""
-    return [group.get("initial_lr", group["lr"]) for group in learning.optimizer.param_groups]
+    return [group.get("initial_lr", group["lr"]) for group in optimization.optimizer.param_groups]
 
 
 def _misfit(path: Path, why: str) -> OutputError:

@@ -81,7 +81,7 @@ def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, No
 def _step(plan: Plan, shop: Workshop, step: int) -> Stepped:
     """One step of the optimizer, and what it came to."""
     began, rates = time.monotonic(), shop.begin(step)
-    given = rates_of(shop.learning)
+    given = rates_of(shop.optimization)
     losses, norm = shop.learn(shop.feed.window(step), count=len(plan.window(step)))
     shop.losses.add(losses)
     return Stepped(

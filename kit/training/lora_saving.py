@@ -12,7 +12,7 @@ from kit.adapters.network import Network
 from kit.basemodel import ModelFile, decide_prediction, locate_vae
 from kit.lorafile import tensors as lora_file
 from kit.lorafile.metadata import BaseFacts, training_metadata
-from kit.optim.making import Learning
+from kit.optim.making import Optimization
 from kit.planning import Plan
 from kit.randomness import seed_at
 
@@ -20,7 +20,7 @@ FileWriter: TypeAlias = Callable[[Path, int, int], None]  # path, step, epoch
 
 
 def file_writer(
-    plan: Plan, network: Network, learning: Learning, *, file: ModelFile, began: float
+    plan: Plan, network: Network, optimization: Optimization, *, file: ModelFile, began: float
 ) -> FileWriter:
     """What writes the network as a LoRA file with its metadata."""
     settings, session = plan.settings, seed_at(plan.run.fingerprint, began.hex()) % 2**32
@@ -36,7 +36,7 @@ def file_writer(
     )
     vae = pool.submit(_facts, model.vae, locate_vae(model.vae)) if model.vae else None
     pool.shutdown(wait=False)
-    described = learning.described
+    described = optimization.described
 
     def write(path: Path, step: int, epoch: int) -> None:
         metadata = training_metadata(

@@ -17,7 +17,7 @@ from kit.errors import SettingsError
 from kit.families import Family
 from kit.families.placing import placed
 from kit.lorafile import tensors
-from kit.optim.making import Learning, make_learning
+from kit.optim.making import Optimization, build_optimization
 from kit.planning import Plan
 from kit.settings import Settings
 from kit.settings.rules import memory as rules_memory
@@ -79,7 +79,9 @@ def _recompute(encoder: nn.Module) -> None:
     text.train()
 
 
-def made_learning(plan: Plan, family: Family, network: Network, device: torch.device) -> Learning:
+def make_optimization(
+    plan: Plan, family: Family, network: Network, device: torch.device
+) -> Optimization:
     """Optimizer and schedule over the network's groups.
 
     Raises: SettingsError for arguments that the optimizer does not know, and where nothing would
@@ -90,7 +92,7 @@ def made_learning(plan: Plan, family: Family, network: Network, device: torch.de
     )
     groups = network.groups(rates)
     _check_learns(plan, groups)
-    return make_learning(groups, device=device, **_asked_for(plan))
+    return build_optimization(groups, device=device, **_asked_for(plan))
 
 
 def _check_learns(plan: Plan, groups: tuple[Group, ...]) -> None:
@@ -112,21 +114,21 @@ def _check_learns(plan: Plan, groups: tuple[Group, ...]) -> None:
         )
 
 
-def rehearse(plan: Plan) -> None:
+def check_optimizer(plan: Plan) -> None:
     """Build optimizer and schedule for weights of one number: refuses before a model is loaded.
 
-    Raises: as made_learning.
+    Raises: as make_optimization.
     """
     groups = [
         Group(name, rate, (nn.Parameter(torch.zeros(1)),))
         for name, rate in part_rates(plan.settings).items()
         if rate > 0
     ]
-    make_learning(groups, device=torch.device("cpu"), **_asked_for(plan))
+    build_optimization(groups, device=torch.device("cpu"), **_asked_for(plan))
 
 
 def _asked_for(plan: Plan) -> dict[str, Any]:
-    """Optimizer and schedule as make_learning is told."""
+    """Optimizer and schedule as make_optimization is told."""
     basic = plan.settings.basic
     return {
         "optimizer_type": basic.optimizer_type,

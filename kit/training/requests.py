@@ -31,7 +31,7 @@ def due_samples(
 
 def _drawn(plan: Plan, shop: Workshop, step: int, **which: Any) -> Generator[Event, None, None]:
     """Sample pictures with the weights that a file would get."""
-    with averaged(shop.learning):
+    with averaged(shop.optimization):
         yield from draw_samples(plan, shop.artist, shop.network, step, **which)
 
 
@@ -92,8 +92,8 @@ def _sampled(
 
 
 def _rates_changed(wish: RateWish, shop: Workshop, step: int) -> Generator[Event, None, None]:
-    groups = shop.learning.optimizer.param_groups
-    if shop.learning.one_rate and wish.group and len(groups) > 1:
+    groups = shop.optimization.optimizer.param_groups
+    if shop.optimization.one_rate and wish.group and len(groups) > 1:
         yield Noticed(
             f"The learning rate of {wish.group} stays as it is: the optimizer learns all parts at "
             "one rate; change it for all"
@@ -108,12 +108,12 @@ def _rates_changed(wish: RateWish, shop: Workshop, step: int) -> Generator[Event
             elif wish.factor is not None:
                 group["factor"] = group.get("factor", 1.0) * wish.factor
             changed[group["name"]] = group.get("factor", 1.0)
-    if shop.learning.own_rate or not changed:
+    if shop.optimization.own_rate or not changed:
         yield Noticed(
             f"The learning rate of {wish.group or 'all parts'} stays as it is: "
             + (
                 "the optimizer chooses it by itself"
-                if shop.learning.own_rate
+                if shop.optimization.own_rate
                 else f"there are {', '.join(group['name'] for group in groups)}"
             )
         )

@@ -44,7 +44,7 @@ from kit.errors import Diverged
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.families.base_model import find_model, load_model, require_model
-from kit.optim.making import Learning, at_wished_rates, effective_rates_of
+from kit.optim.making import Optimization, at_wished_rates, effective_rates_of
 from kit.planning import Plan
 from kit.randomness import seed_at
 from kit.settings import Noise, Settings
@@ -57,9 +57,9 @@ from kit.training.compiling import compile_unet
 from kit.training.lora_saving import FileWriter, file_writer
 from kit.training.network_setup import (
     attached_network,
-    made_learning,
+    check_optimizer,
+    make_optimization,
     recompute_gradients,
-    rehearse,
 )
 from kit.training.sampling import Artist, make_scheduler, rescales, samplers_of
 from kit.training.staging import staged_images, staged_model
@@ -73,7 +73,7 @@ class Workshop:
     accelerator: Accelerator
     family: Family
     network: Network
-    learning: Learning
+    optimization: Optimization
     feed: Feed
     artist: Artist
     losses: Losses
@@ -87,7 +87,7 @@ class Workshop:
         stop = self.plan.text_encoder_stop
         if stop and step > stop:
             self.network.stop_text_encoders()
-        return effective_rates_of(self.learning)
+        return effective_rates_of(self.optimization)
 
     def learn(self, batches: Iterable[Batch], *, count: int) -> tuple[list[float], float]:
         """One optimizer step from `count` batches: their losses, and the gradient's norm.
@@ -105,14 +105,14 @@ class Workshop:
             # Read after backward was queued: reading waits for the device.
             told.append(loss.item())
             if not math.isfinite(told[-1]):
-                self.learning.optimizer.zero_grad(set_to_none=True)
+                self.optimization.optimizer.zero_grad(set_to_none=True)
                 raise _diverged(self.plan.settings)
         norm = self._clip()
-        optimizer = self.learning.optimizer
+        optimizer = self.optimization.optimizer
         with at_wished_rates(optimizer):
             optimizer.step()
         if not getattr(optimizer, "step_was_skipped", False):  # fp16: the scaler met an overflow
-            self.learning.schedule.step()
+            self.optimization.scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         network = self.plan.settings.network
         reads_it = "scale_weight_norms" in catalog.KINDS[network.LoRA_type].uses
@@ -196,7 +196,7 @@ class Workshop:
 
     def _clip(self) -> float:
         """Shorten the gradient to max_grad_norm, 0 for never; returns its length before."""
-        weights = [p for g in self.learning.optimizer.param_groups for p in g["params"]]
+        weights = [p for g in self.optimization.optimizer.param_groups for p in g["params"]]
         longest = self.plan.settings.basic.max_grad_norm or float("inf")
         norm = self.accelerator.clip_grad_norm_(weights, longest)
         length = float(norm) if norm is not None else 0.0
@@ -237,7 +237,7 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
     if settings.machine.gpu_ids and device.type != "cuda":
         yield Noticed(f"gpu_ids has no effect: {describe(device)} trains, no NVIDIA GPU is there")
     check_precision(device, settings.memory.mixed_precision)
-    rehearse(plan)
+    check_optimizer(plan)
     file, notices = find_model(settings)
     for text in notices:
         yield Noticed(text)
@@ -262,7 +262,7 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
 def equip(
     plan: Plan, family: Family, accelerator: Accelerator, *, writer: Callable[..., FileWriter]
 ) -> Generator[Event, None, Workshop]:
-    """The workshop around a base model; writer(network, learning) makes what writes its LoRA files.
+    """The workshop around a base model; writer(network, optimization) makes its FileWriter.
 
     Raises: DatasetError, LoraFileError; each says what to change.
     """
@@ -272,22 +272,22 @@ def equip(
     words = yield from _words(plan, family, network, accelerator)
     recompute_gradients(settings, family)
     compile_unet(family.unet, settings.machine)
-    learning = made_learning(plan, family, network, accelerator.device)
-    for text in learning.notices:
+    optimization = make_optimization(plan, family, network, accelerator.device)
+    for text in optimization.notices:
         yield Noticed(text)
     averaged = Losses(plan.batches_per_epoch)
     checkpoint = Checkpoint(
         plan,
         network,
-        learning,
+        optimization,
         averaged,
         scaler=accelerator.scaler,
-        write_file=writer(network, learning),
+        write_file=writer(network, optimization),
     )
     step = checkpoint.resume()
     for text in checkpoint.notices:
         yield Noticed(text)
-    learning.optimizer = accelerator.prepare_optimizer(learning.optimizer)
+    optimization.optimizer = accelerator.prepare_optimizer(optimization.optimizer)
     yield Loaded(
         family.label,
         describe(accelerator.device),
@@ -302,7 +302,7 @@ def equip(
         accelerator=accelerator,
         family=family,
         network=network.train(),
-        learning=learning,
+        optimization=optimization,
         feed=Feed(plan, family, latents, words),
         artist=Artist(
             family,

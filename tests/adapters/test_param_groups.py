@@ -67,7 +67,8 @@ def groups_of(settings):
     shop, _ = outcome(prepare(planning.plan(settings)))
     try:
         return {
-            g["name"]: (g["initial_lr"], g["params"]) for g in shop.learning.optimizer.param_groups
+            g["name"]: (g["initial_lr"], g["params"])
+            for g in shop.optimization.optimizer.param_groups
         }
     finally:
         shop.close()

@@ -15,11 +15,11 @@ from kit.devices import make_accelerator
 from kit.errors import SettingsError
 from kit.events import Stepped
 from kit.optim.making import (
-    Learning,
+    Optimization,
     averaged,
     averages,
+    build_optimization,
     effective_rates_of,
-    make_learning,
     rates_of,
     restore_optimizer,
 )
@@ -55,10 +55,12 @@ def class_of(name):
     return catalog.load(row.code, row.needs)
 
 
-def made(groups, name: str, arguments: str = "", **changes) -> Learning:
+def made(groups, name: str, arguments: str = "", **changes) -> Optimization:
     class_of(name)
     asked = {"lr_scheduler": "constant", "shape": Shape(100), "device": CPU}
-    return make_learning(groups, optimizer_type=name, optimizer_args=arguments, **asked | changes)
+    return build_optimization(
+        groups, optimizer_type=name, optimizer_args=arguments, **asked | changes
+    )
 
 
 def copied(state):
@@ -86,7 +88,7 @@ class Bench:
         rate = catalog.OPTIMIZERS[name].advised_lr or 1.0
         rates = dict.fromkeys(("unet", "te"), rate)
         groups = self.shop.network.groups(PartRates(rates))
-        self.shop.learning = made(groups, name, IN_SHORT_RUNS.get(name, ""))
+        self.shop.optimization = made(groups, name, IN_SHORT_RUNS.get(name, ""))
 
     def learn(self, first: int, last: int) -> None:
         for step in range(first, last):
@@ -97,7 +99,7 @@ class Bench:
 
     def loss(self) -> float:
         """Mean over noise, timesteps and images that stay the same."""
-        with torch.no_grad(), averaged(self.shop.learning):
+        with torch.no_grad(), averaged(self.shop.optimization):
             return sum(float(self.shop.loss(batch)) for batch in self.measured) / len(self.measured)
 
 
@@ -124,14 +126,14 @@ def test_it_learns_at_its_advised_rate_and_goes_on_bit_equal(bench, name):
     bench.begin(name)
     before = bench.loss()
     bench.learn(0, KEPT)
-    kept = copied(bench.shop.learning.optimizer.state_dict()), bench.weights()
+    kept = copied(bench.shop.optimization.optimizer.state_dict()), bench.weights()
     bench.learn(KEPT, COMPARED)
     straight = bench.weights()
     bench.learn(COMPARED, STEPS)
     after = bench.loss()
     bench.begin(name)
     bench.shop.network.load_state_dict(kept[1])
-    restore_optimizer(bench.shop.learning.optimizer, kept[0])
+    restore_optimizer(bench.shop.optimization.optimizer, kept[0])
     bench.learn(KEPT, COMPARED)
     assert same(bench.weights(), straight)
     assert after < before - 1e-5
@@ -154,7 +156,7 @@ def groups_of(weights, rate: float) -> tuple[Group, ...]:
     return Group("textencoder", rate, tuple(weights[:2])), Group("unet", rate, tuple(weights[2:]))
 
 
-def step(own: Learning, number: int) -> None:
+def step(own: Optimization, number: int) -> None:
     """One step down a bowl, with noise that belongs to the step."""
     draws = torch.Generator().manual_seed(number)
     for group in own.optimizer.param_groups:
@@ -163,7 +165,7 @@ def step(own: Learning, number: int) -> None:
                 weight.shape, generator=draws
             ) / 1000
     own.optimizer.step()
-    own.schedule.step()
+    own.scheduler.step()
 
 
 @pytest.mark.parametrize("name", catalog.OPTIMIZERS)

@@ -80,15 +80,15 @@ def rates(stage: Stage, settings: Settings) -> Any:
         told = []
         for step in range(1, shop.plan.total_steps + 1):
             told.append(shop.begin(step))
-            shop.learning.optimizer.step()
-            shop.learning.schedule.step()
+            shop.optimization.optimizer.step()
+            shop.optimization.scheduler.step()
         return told
 
 
 def optimizer(stage: Stage, settings: Settings) -> Any:
     """The optimizer's class, and its groups' options."""
     with stage.shop(settings) as shop:
-        inner = getattr(shop.learning.optimizer, "optimizer", shop.learning.optimizer)
+        inner = getattr(shop.optimization.optimizer, "optimizer", shop.optimization.optimizer)
         return [type(inner).__name__] + [
             {name: value for name, value in group.items() if name != "params"}
             for group in inner.param_groups

@@ -77,7 +77,7 @@ def test_max_grad_norm_is_the_length_that_is_left(stage):
     with stage.shop(stage.settings({**BASE, "max_grad_norm": 1e-4})) as shop:
         shop.loss(shop.feed.batch(0)).backward()
         assert shop._clip() > 1e-3
-        weights = [w for group in shop.learning.optimizer.param_groups for w in group["params"]]
+        weights = [w for group in shop.optimization.optimizer.param_groups for w in group["params"]]
         slopes = [w.grad for w in weights if w.grad is not None]
         assert sum(float(s.square().sum()) for s in slopes) ** 0.5 == pytest.approx(1e-4, rel=0.02)
 

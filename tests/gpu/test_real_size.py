@@ -32,7 +32,7 @@ def one_step(key, device, precision):
     shop = full_workshop(full_settings(mixed_precision=precision), family, accelerator)
     batch = full_batch(family, px=PX, count=1)
     steps = 0
-    while steps == 0 or shop.learning.optimizer.step_was_skipped:  # it has changed nothing then
+    while steps == 0 or shop.optimization.optimizer.step_was_skipped:  # it has changed nothing then
         if steps == SCALES:
             pytest.fail(f"every one of {SCALES} steps overflowed")
         [loss], norm = shop.learn([batch], count=1)

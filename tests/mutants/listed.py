@@ -120,7 +120,7 @@ LISTED = (
     Mutation(
         "17 resume: schedule not restored",
         "kit/training/checkpoint.py",
-        'self.learning.schedule.load_state_dict(state["schedule"])',
+        'self.optimization.scheduler.load_state_dict(state["schedule"])',
         "pass",
     ),
     Mutation(

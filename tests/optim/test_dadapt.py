@@ -9,7 +9,7 @@ from torch.nn import Parameter
 from kit import catalog
 from kit.catalog.lr_schedules import Shape
 from kit.optim.dadapt import DAdaptAdan, DAdaptSGD
-from kit.optim.making import make_learning, restore_optimizer
+from kit.optim.making import build_optimization, restore_optimizer
 from kit.settings.optimizer_args import parse_optimizer_args
 from tests.catalog.test_optimizers import CPU, copied, groups_of
 
@@ -78,7 +78,7 @@ def learn(optimizer, weights, rates, draws=None):
 
 def ours(name, given, weights):
     asked = {"lr_scheduler": "constant", "shape": Shape(100), "device": CPU}
-    made = make_learning(
+    made = build_optimization(
         groups_of(weights, 1.0), optimizer_type=name, optimizer_args=given, **asked
     )
     return made.optimizer

@@ -15,7 +15,13 @@ from kit.adapters.network import Group
 from kit.catalog.lr_schedules import Shape, parse_step_rules
 from kit.errors import SettingsError
 from kit.optim import making
-from kit.optim.making import Learning, OwnSchedule, make_learning, make_schedule, rates_of
+from kit.optim.making import (
+    NoSchedule,
+    Optimization,
+    build_optimization,
+    make_lr_scheduler,
+    rates_of,
+)
 from kit.planning import Plan, plan
 from kit.settings import Settings
 from kit.settings.rules import schedule as rules_schedule
@@ -54,7 +60,7 @@ def groups_at(*rates: float, size: int = 4) -> tuple[Group, ...]:
     )
 
 
-def learning(groups=None, **changes) -> Learning:
+def optimization(groups=None, **changes) -> Optimization:
     asked = {
         "optimizer_type": "AdamW",
         "optimizer_args": "",
@@ -62,14 +68,14 @@ def learning(groups=None, **changes) -> Learning:
         "shape": Shape(100),
         "device": CPU,
     }
-    return make_learning(groups or groups_at(1e-3), **asked | changes)
+    return build_optimization(groups or groups_at(1e-3), **asked | changes)
 
 
 def scheduled(lr_scheduler: str, shape: Shape, *rates: float, steps: int) -> list[list[float]]:
     """The rates of every group before each step."""
     parameters = [{"params": [Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
     optimizer = torch.optim.SGD(parameters, lr=rates[0])
-    schedule = make_schedule(optimizer, lr_scheduler, shape)
+    schedule = make_lr_scheduler(optimizer, lr_scheduler, shape)
     seen = []
     for _ in range(steps):
         seen.append([group["lr"] for group in optimizer.param_groups])
@@ -125,7 +131,7 @@ def test_rates_are_the_references_at_every_step_from_settings_by_way_of_the_plan
 @pytest.mark.parametrize("case", FOREIGN, ids=told)
 def test_a_class_of_torch_takes_the_schedules_place(case):
     args = case["args"]
-    made = learning(
+    made = optimization(
         lr_scheduler_type=args["lr_scheduler_type"],
         lr_scheduler_args=" ".join(args["lr_scheduler_args"]),
     )
@@ -133,7 +139,7 @@ def test_a_class_of_torch_takes_the_schedules_place(case):
     for _ in range(args["max_train_steps"] + 1):
         seen.append(rates_of(made)["unet"])
         made.optimizer.step()
-        made.schedule.step()
+        made.scheduler.step()
     assert seen == pytest.approx(case["lr"], rel=1e-9)
 
 
@@ -147,7 +153,7 @@ def test_a_class_of_torch_takes_the_schedules_place(case):
 )
 def test_a_class_that_cannot_be_used_is_refused(name, arguments, said):
     with pytest.raises(SettingsError, match=said):
-        learning(lr_scheduler_type=name, lr_scheduler_args=arguments)
+        optimization(lr_scheduler_type=name, lr_scheduler_args=arguments)
 
 
 # The rates that a class of torch sets in place of the parts' own, and what the plan says of them.
@@ -164,12 +170,12 @@ CYCLES = {
 def test_the_plan_tells_the_rates_that_torch_will_use(pictures, name, arguments):
     args = {"lr_scheduler_type": name, "lr_scheduler_args": [arguments], "max_train_steps": 20}
     found = planned(pictures, args, optimizer_type="AdamW")
-    own = learning(groups_at(1e-4, 5e-5), lr_scheduler_type=name, lr_scheduler_args=arguments)
+    own = optimization(groups_at(1e-4, 5e-5), lr_scheduler_type=name, lr_scheduler_args=arguments)
     seen = []
     for _ in range(20):
         seen.append(set(rates_of(own).values()))
         own.optimizer.step()
-        own.schedule.step()
+        own.scheduler.step()
     assert all(len(rates) == 1 for rates in seen)  # both parts
     rates = [rate for [rate] in seen]
     told = rules_schedule.own_rates(found.settings)
@@ -318,44 +324,44 @@ def test_the_shortest_runs_have_finite_rates(name, shape):
 
 def test_a_schedule_goes_on_where_it_was_kept():
     straight, first, second = (
-        learning(lr_scheduler="cosine", shape=Shape(10, warmup=2)) for _ in range(3)
+        optimization(lr_scheduler="cosine", shape=Shape(10, warmup=2)) for _ in range(3)
     )
     seen = []
     for step in range(10):
         seen.append(rates_of(straight))
         straight.optimizer.step()
-        straight.schedule.step()
+        straight.scheduler.step()
         if step < 4:
             first.optimizer.step()
-            first.schedule.step()
+            first.scheduler.step()
     second.optimizer.load_state_dict(first.optimizer.state_dict())
-    second.schedule.load_state_dict(first.schedule.state_dict())
+    second.scheduler.load_state_dict(first.scheduler.state_dict())
     for expected in seen[4:]:
         assert rates_of(second) == expected
         second.optimizer.step()
-        second.schedule.step()
+        second.scheduler.step()
 
 
 def test_rates_are_told_by_the_groups_names():
-    own = learning(groups_at(1e-4, 1e-3))
+    own = optimization(groups_at(1e-4, 1e-3))
     assert rates_of(own) == {"textencoder": 1e-4, "unet": 1e-3}
 
 
-def stepped(own: Learning, steps: int = 3) -> torch.Tensor:
+def stepped(own: Optimization, steps: int = 3) -> torch.Tensor:
     """The first weight after steps with a fixed gradient."""
     weight = own.optimizer.param_groups[0]["params"][0]
     for step in range(steps):
         weight.grad = torch.cos(torch.arange(weight.numel()) + step).reshape(weight.shape)
         own.optimizer.step()
-        own.schedule.step()
+        own.scheduler.step()
     return weight.detach()
 
 
 def test_adamw_learns_as_torchs_own():
-    mine = stepped(learning(optimizer_args="weight_decay=0.1 betas=0.9,0.99"))
+    mine = stepped(optimization(optimizer_args="weight_decay=0.1 betas=0.9,0.99"))
     [group] = groups_at(1e-3)
     theirs = torch.optim.AdamW(list(group.weights), lr=1e-3, weight_decay=0.1, betas=(0.9, 0.99))
-    assert torch.equal(mine, stepped(Learning(theirs, OwnSchedule(), "", own_rate=False)))
+    assert torch.equal(mine, stepped(Optimization(theirs, NoSchedule(), "", own_rate=False)))
 
 
 @pytest.mark.parametrize(
@@ -376,7 +382,7 @@ def test_adamw_learns_as_torchs_own():
     ],
 )
 def test_an_optimizer_is_described_as_in_ss_optimizer(optimizer_type, given, described):
-    own = learning(optimizer_type=optimizer_type, optimizer_args=given)
+    own = optimization(optimizer_type=optimizer_type, optimizer_args=given)
     assert own.described == described
     recorded = json.loads((GOLDEN / "metadata_example.json").read_text())
     if optimizer_type == "AdamW":
@@ -394,7 +400,7 @@ def test_an_optimizer_is_described_as_in_ss_optimizer(optimizer_type, given, des
 )
 def test_arguments_that_an_optimizer_does_not_take_are_refused(optimizer_type, given):
     with pytest.raises(SettingsError) as error:
-        learning(optimizer_type=optimizer_type, optimizer_args=given)
+        optimization(optimizer_type=optimizer_type, optimizer_args=given)
     assert "[basic] optimizer_args" in str(error.value)
     assert optimizer_type in str(error.value)
     assert given.split("=")[0] in str(error.value)
@@ -404,9 +410,9 @@ def test_arguments_that_an_optimizer_does_not_take_are_refused(optimizer_type, g
 
 
 def test_adamw_in_8_bits_learns_or_says_why_not():
-    own = learning(groups_at(1e-3, size=4096), optimizer_type="AdamW8bit")
+    own = optimization(groups_at(1e-3, size=4096), optimizer_type="AdamW8bit")
     before = torch.linspace(0.1, 1, 4096)
-    plain = stepped(learning(groups_at(1e-3, size=4096)))
+    plain = stepped(optimization(groups_at(1e-3, size=4096)))
     assert own.notices or own.described == "bitsandbytes.optim.adamw.AdamW8bit"
     after = stepped(own)
     assert not torch.equal(after, before)
@@ -415,7 +421,7 @@ def test_adamw_in_8_bits_learns_or_says_why_not():
 
 def test_without_its_package_adamw_takes_over_and_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    own = learning(optimizer_type="AdamW8bit", optimizer_args="weight_decay=0.1")
+    own = optimization(optimizer_type="AdamW8bit", optimizer_args="weight_decay=0.1")
     assert type(own.optimizer) is torch.optim.AdamW
     assert own.optimizer.defaults["weight_decay"] == 0.1
     assert own.described == "torch.optim.adamw.AdamW(weight_decay=0.1)"
@@ -443,7 +449,7 @@ def test_where_its_step_fails_the_fallback_takes_over(monkeypatch, kind, reason)
     monkeypatch.setattr(making, "Stand_in", kind, raising=False)
     row = catalog.Optimizer("kit.optim.making:Stand_in", fallback="AdamW")
     monkeypatch.setitem(catalog.OPTIMIZERS, "AdamW8bit", row)
-    own = learning(optimizer_type="AdamW8bit")
+    own = optimization(optimizer_type="AdamW8bit")
     assert own.notices == (f"AdamW8bit cannot run here ({reason}); AdamW is used instead",)
 
 
@@ -451,15 +457,15 @@ def test_where_its_step_fails_the_fallback_takes_over(monkeypatch, kind, reason)
 
 
 def test_adafactor_chooses_its_own_rate_and_schedule():
-    own = learning(optimizer_type="Adafactor", lr_scheduler="cosine")
+    own = optimization(optimizer_type="Adafactor", lr_scheduler="cosine")
     assert own.own_rate
-    assert isinstance(own.schedule, OwnSchedule)
-    assert own.schedule.state_dict() == {}
+    assert isinstance(own.scheduler, NoSchedule)
+    assert own.scheduler.state_dict() == {}
 
 
 @pytest.mark.parametrize("given", ["", "warmup_init=True", "scale_parameter=False"])
 def test_adafactor_steps_as_transformers_own_and_tells_the_rate_beforehand(given):
-    own = learning(groups_at(1e-4, 1e-3), optimizer_type="Adafactor", optimizer_args=given)
+    own = optimization(groups_at(1e-4, 1e-3), optimizer_type="Adafactor", optimizer_args=given)
     arguments = {given.split("=")[0]: given.endswith("True")} if given else {}
     theirs = Adafactor(
         [{"params": list(group.weights)} for group in groups_at(1e-4, 1e-3)],
@@ -482,7 +488,7 @@ def test_adafactor_steps_as_transformers_own_and_tells_the_rate_beforehand(given
 
 
 def test_adafactor_with_a_given_rate_follows_the_schedule():
-    own = learning(
+    own = optimization(
         optimizer_type="Adafactor", optimizer_args="relative_step=False", lr_scheduler="linear"
     )
     assert not own.own_rate

@@ -9,7 +9,7 @@ from kit import catalog
 from kit.catalog.lr_schedules import Shape
 from kit.errors import SettingsError
 from kit.optim import making
-from kit.optim.making import make_learning
+from kit.optim.making import build_optimization
 from kit.settings.optimizer_args import parse_optimizer_args
 from tests.catalog.test_optimizers import CPU, groups_of
 from tests.optim.test_dadapt import ARGUMENTS as ADAPTING
@@ -63,7 +63,7 @@ def test_every_row_is_the_same_class_or_compared_by_numbers():
 def made(name, given, weights, rate=1.0, **more):
     asked = {"lr_scheduler": "constant", "shape": Shape(100), "device": CPU, **more}
     groups = groups_of(weights, rate)
-    return make_learning(groups, optimizer_type=name, optimizer_args=given, **asked)
+    return build_optimization(groups, optimizer_type=name, optimizer_args=given, **asked)
 
 
 def options(optimizer) -> list[dict]:

@@ -45,7 +45,9 @@ def seeded(number):
 
 
 def learned(shop):
-    return [weight for group in shop.learning.optimizer.param_groups for weight in group["params"]]
+    return [
+        weight for group in shop.optimization.optimizer.param_groups for weight in group["params"]
+    ]
 
 
 def alike(shop):

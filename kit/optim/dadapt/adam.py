@@ -11,7 +11,7 @@ from torch import Tensor
 from kit.optim.dadapt.base import (
     DAdapting,
     Group,
-    Learning,
+    Optimization,
     State,
     by_lengths,
     by_products,
@@ -56,7 +56,7 @@ class DAdaptAdam(_Adam):
         given |= {"weight_decay": weight_decay, "decouple": decouple}
         super().__init__(params, {**given, "use_bias_correction": use_bias_correction})
 
-    def _size(self, first: Group, rate: float, learning: Learning) -> float:
+    def _size(self, first: Group, rate: float, learning: Optimization) -> float:
         size, step = super()._size(first, rate, learning), first["k"] + 1
         if not first["use_bias_correction"]:
             return size

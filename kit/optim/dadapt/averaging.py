@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kit.optim.dadapt.base import DAdapting, Group, Learning, State, dot, summed
+from kit.optim.dadapt.base import DAdapting, Group, Optimization, State, dot, summed
 
 
 class _FromStart(DAdapting):
@@ -97,7 +97,7 @@ class DAdaptSGD(_FromStart):
         given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "d0": d0}
         super().__init__(params, {**given, "growth_rate": growth_rate, "g0_norm": 0.0})
 
-    def _size(self, first: Group, rate: float, learning: Learning) -> float:
+    def _size(self, first: Group, rate: float, learning: Optimization) -> float:
         """In units of the first gradient's length, without weight decay, as in dadaptation."""
         if rate and not first["g0_norm"]:
             squares = [summed(w.grad * w.grad) for _, w in learning if w.grad is not None]

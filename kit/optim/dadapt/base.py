@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 Group = dict[str, Any]
 State = dict[str, Any]
-Learning = list[tuple[Group, Tensor]]
+Optimization = list[tuple[Group, Tensor]]
 
 # What states of earlier versions call the same numbers: those were pytorch-optimizer's classes.
 _EARLIER = {
@@ -44,7 +44,7 @@ class DAdapting(Optimizer):
         found = {"d": defaults["d0"], "numerator": 0.0, "k": 0}
         super().__init__(params, {**defaults, **found})
 
-    def _size(self, first: Group, rate: float, learning: Learning) -> float:
+    def _size(self, first: Group, rate: float, learning: Optimization) -> float:
         """The step size: d times the rate."""
         size: float = self._scaled(first["d"], rate)
         return size
@@ -108,7 +108,7 @@ class DAdapting(Optimizer):
             raise ValueError(f"all groups learn at one rate, not at {sorted(rates)}")
         return max(rates, default=0.0)
 
-    def _adapt(self, learning: Learning, size: float) -> bool:
+    def _adapt(self, learning: Optimization, size: float) -> bool:
         """Take in the gradients and raise d; false where they say nothing yet."""
         gathered = [
             self._gather(weight, self._gradient(weight, group), self._state_of(weight), group, size)
