@@ -49,7 +49,7 @@ def test_a_black_mask_on_one_of_them_makes_its_loss_exactly_nothing(model, folde
         told = {0: [], 1: []}
         for number in range(plan.batches_per_epoch):
             _, [use] = batch_at(plan.layout, number)
-            told[use.image].append(shop.loss(shop.feed.batch(number)).item())
+            told[use.image].append(shop.loss(shop.batch_builder.batch(number)).item())
     finally:
         shop.close()
     assert told[0] == [0.0] * 2
@@ -62,10 +62,16 @@ def test_captions_latents_and_words_are_their_own_even_from_the_disk(model, fold
         plan = planning.plan(asked(model, folders, text_encoder_lr=0, **changes))
         shop, _ = outcome(prepare(plan))
         try:
-            feed = shop.feed
-            latents = [feed.latents.of(Use(image, 0), epoch=0).mean_Chw for image in (0, 1)]
-            captions = [feed._caption(Use(image, 0), 0) for image in (0, 1)]
-            words = [feed.words.of([text]).hidden_BND for text in captions] if feed.words else []
+            batch_builder = shop.batch_builder
+            latents = [
+                batch_builder.latents.of(Use(image, 0), epoch=0).mean_Chw for image in (0, 1)
+            ]
+            captions = [batch_builder._caption(Use(image, 0), 0) for image in (0, 1)]
+            words = (
+                [batch_builder.words.of([text]).hidden_BND for text in captions]
+                if batch_builder.words
+                else []
+            )
             return latents, captions, words
         finally:
             shop.close()
@@ -125,7 +131,7 @@ def test_metadata_of_two_subsets_of_one_name_are_their_own(model, folders):
     }
     shop, _ = outcome(prepare(plan))
     try:
-        masks = [shop.feed.latents.of(Use(image, 0), epoch=0).mask_hw for image in (0, 1)]
+        masks = [shop.batch_builder.latents.of(Use(image, 0), epoch=0).mask_hw for image in (0, 1)]
     finally:
         shop.close()
     assert [mask.unique().tolist() for mask in masks] == [[0.0], [1.0]]

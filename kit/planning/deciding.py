@@ -135,7 +135,7 @@ class Plan:
         """The step is the last of its epoch."""
         return step % self.steps_per_epoch == 0
 
-    def window(self, step: int) -> range:
+    def micro_steps(self, step: int) -> range:
         """The micro-steps (batches over the whole run, from 0) that make up a step (from 1)."""
         gathered = self.settings.basic.gradient_accumulation_steps
         epoch, place = divmod(step - 1, self.steps_per_epoch)

@@ -1,4 +1,4 @@
-"""Batches: everything that one backward pass reads, as a function of the micro-step's number.
+"""Batches: everything that one backward pass reads, as a function of the micro-step.
 
 Shapes: B batch, C latent channels, h w latent height and width, 6 SDXL's size numbers.
 """
@@ -36,11 +36,11 @@ class Batch:
     disturbance_BChw: Tensor | None = None  # added to the noise that is seen, not to the target
     mask_B1hw: Tensor | None = None  # weight of each place, 0 to 1
     beside_B5hw: Tensor | None = None  # what an inpainting U-Net reads beside the noisy latents
-    number: int = 0  # the micro-step, from 0 over the whole run
+    micro_step: int = 0  # from 0 over the whole run
 
 
 @dataclass(frozen=True)
-class Feed:
+class BatchBuilder:
     """Makes the batch of any micro-step."""
 
     plan: Plan
@@ -48,72 +48,74 @@ class Feed:
     latents: Latents
     words: WordsCache | None
 
-    def window(self, step: int) -> Iterator[Batch]:
+    def micro_batches(self, step: int) -> Iterator[Batch]:
         """The batches that make up a step (from 1)."""
-        for number in self.plan.window(step):
-            yield self.batch(number)
+        for micro_step in self.plan.micro_steps(step):
+            yield self.batch(micro_step)
 
-    def batch(self, number: int) -> Batch:
+    def batch(self, micro_step: int) -> Batch:
         """The batch of a micro-step (from 0)."""
         plan = self.plan
-        epoch = number // plan.batches_per_epoch
-        self._expect(number)
-        _, uses = batch_at(plan.layout, number)
+        epoch = micro_step // plan.batches_per_epoch
+        self._expect(micro_step)
+        _, uses = batch_at(plan.layout, micro_step)
         latents = [self.latents.of(use, epoch=epoch) for use in uses]
         clean = []
         for row, latent in enumerate(latents):
-            clean.append(self._drawn(latent, "latent", number, row))
+            clean.append(self._drawn(latent, "latent", micro_step, row))
         latents_BChw = torch.stack(clean)
-        captions = [self._caption(use, number) for use in uses]
+        captions = [self._caption(use, micro_step) for use in uses]
         return Batch(
             latents_BChw=latents_BChw,
-            noise_BChw=self._noise(number, latents_BChw),
-            disturbance_BChw=self._disturbance(number, latents_BChw.shape),
+            noise_BChw=self._noise(micro_step, latents_BChw),
+            disturbance_BChw=self._disturbance(micro_step, latents_BChw.shape),
             mask_B1hw=_stacked_masks(latents, latents_BChw.shape[2:]),
-            beside_B5hw=self._beside(latents, number),
-            t_B=torch.tensor([self._timestep(number, row) for row in range(len(uses))]),
+            beside_B5hw=self._beside(latents, micro_step),
+            t_B=torch.tensor([self._timestep(micro_step, row) for row in range(len(uses))]),
             weight_B=torch.tensor([self._weight(use.image) for use in uses]),
             tokens=None if self.words else self._tokens(captions),
             token_weights=self._token_weights(captions),
             words=self.words.of(captions) if self.words else None,
             sizes_B6=torch.tensor([latent.conditions for latent in latents]),
-            number=number,
+            micro_step=micro_step,
         )
 
-    def _expect(self, number: int) -> None:
+    def _expect(self, micro_step: int) -> None:
         """Tell what this batch and the next ones will ask for."""
         plan = self.plan
-        if number % plan.batches_per_epoch == 0:
+        if micro_step % plan.batches_per_epoch == 0:
             self.latents.rest()
         if not self.latents.ahead:
             return
-        end = plan.window(plan.total_steps).stop
-        for soon in range(number, min(number + 1 + self.latents.ahead, end)):
+        end = plan.micro_steps(plan.total_steps).stop
+        for soon in range(micro_step, min(micro_step + 1 + self.latents.ahead, end)):
             _, uses = batch_at(plan.layout, soon)
             self.latents.expect(uses, epoch=soon // plan.batches_per_epoch)
 
-    def _drawn(self, seen: Latent | Surroundings, name: str, number: int, row: int) -> Tensor:
+    def _drawn(self, seen: Latent | Surroundings, name: str, micro_step: int, row: int) -> Tensor:
         """A draw from what the VAE saw, scaled, shape C h w."""
         std_Chw = torch.exp(0.5 * seen.logvar_Chw.clamp(-30.0, 20.0))
-        draw_Chw = diffusion.draw_normal(tuple(std_Chw.shape), self.plan.seed, name, number, row)
+        draw_Chw = diffusion.draw_normal(
+            tuple(std_Chw.shape), self.plan.seed, name, micro_step, row
+        )
         return (seen.mean_Chw + std_Chw * draw_Chw) * self.family.latent_scale
 
-    def _beside(self, latents: Sequence[Latent], number: int) -> Tensor | None:
+    def _beside(self, latents: Sequence[Latent], micro_step: int) -> Tensor | None:
         """Hole and surroundings of every image that has them: all of a batch, or none."""
         rows = [
-            beside(around.hole_hw, self._drawn(around, "surroundings", number, row))
+            beside(around.hole_hw, self._drawn(around, "surroundings", micro_step, row))
             for row, latent in enumerate(latents)
             if (around := latent.around) is not None
         ]
         return torch.stack(rows) if rows else None
 
-    def _caption(self, use: Use, number: int) -> str:
+    def _caption(self, use: Use, micro_step: int) -> str:
         """What the image's caption becomes at this use."""
         plan, settings = self.plan, self.plan.settings_of(use.image)
         moment = Moment(
             seed=plan.seed,
-            epoch=number // plan.batches_per_epoch + 1,
-            step=plan.step_of(number) - 1,
+            epoch=micro_step // plan.batches_per_epoch + 1,
+            step=plan.step_of(micro_step) - 1,
             total_steps=plan.total_steps,
             image=use.image,
             turn=use.turn,
@@ -135,61 +137,63 @@ class Feed:
             return None
         return self.family.weights(captions, max_token_length=settings.memory.max_token_length)
 
-    def _noise(self, number: int, latents_BChw: Tensor) -> Tensor:
+    def _noise(self, micro_step: int, latents_BChw: Tensor) -> Tensor:
         """What the U-Net is asked for: plain noise, with the offset and the coarser levels."""
-        noise_BChw = self._normal("noise", number, latents_BChw.shape)
+        noise_BChw = self._normal("noise", micro_step, latents_BChw.shape)
         if offset := rules_noise.noise_offset(self.plan.settings):
-            noise_BChw = self._with_offset(noise_BChw, offset, number, latents_BChw)
+            noise_BChw = self._with_offset(noise_BChw, offset, micro_step, latents_BChw)
         if levels := rules_noise.multires_levels(self.plan.settings):
-            noise_BChw = self._with_levels(noise_BChw, levels, number)
+            noise_BChw = self._with_levels(noise_BChw, levels, micro_step)
         return noise_BChw
 
     def _with_offset(
-        self, noise_BChw: Tensor, offset: float, number: int, latents_BChw: Tensor
+        self, noise_BChw: Tensor, offset: float, micro_step: int, latents_BChw: Tensor
     ) -> Tensor:
         noise = self.plan.settings.noise
-        draws_BC = self._normal("offset", number, noise_BChw.shape[:2])
+        draws_BC = self._normal("offset", micro_step, noise_BChw.shape[:2])
         if noise.noise_offset_random_strength:
-            offset = diffusion.draw_uniform(0, offset, self.plan.seed, "offset strength", number)
+            offset = diffusion.draw_uniform(
+                0, offset, self.plan.seed, "offset strength", micro_step
+            )
         strength: float | Tensor = offset
         if noise.adaptive_noise_scale:
             strength = diffusion.adapted_offset(latents_BChw, offset, noise.adaptive_noise_scale)
         return diffusion.offset_noise(noise_BChw, draws_BC, strength)
 
-    def _with_levels(self, noise_BChw: Tensor, levels: int, number: int) -> Tensor:
+    def _with_levels(self, noise_BChw: Tensor, levels: int, micro_step: int) -> Tensor:
         seed, (rows, channels, height, width) = self.plan.seed, noise_BChw.shape
         ratios = [
-            diffusion.draw_uniform(2, 4, seed, "multires ratio", number, level)
+            diffusion.draw_uniform(2, 4, seed, "multires ratio", micro_step, level)
             for level in range(levels)
         ]
         draws = [
-            self._normal(f"multires {level}", number, (rows, channels, *sides))
+            self._normal(f"multires {level}", micro_step, (rows, channels, *sides))
             for level, sides in enumerate(diffusion.multires_sides(height, width, ratios))
         ]
         discount = self.plan.settings.noise.multires_noise_discount
         return diffusion.multires_noise(noise_BChw, draws, discount=discount)
 
-    def _disturbance(self, number: int, shape_BChw: torch.Size) -> Tensor | None:
+    def _disturbance(self, micro_step: int, shape_BChw: torch.Size) -> Tensor | None:
         """What ip_noise_gamma adds to the noise that the U-Net sees, and is not asked for."""
         noise = self.plan.settings.noise
         if not (gamma := noise.ip_noise_gamma):
             return None
         if noise.ip_noise_gamma_random_strength:
-            gamma = diffusion.draw_uniform(0, gamma, self.plan.seed, "ip strength", number)
-        return gamma * self._normal("ip", number, shape_BChw)
+            gamma = diffusion.draw_uniform(0, gamma, self.plan.seed, "ip strength", micro_step)
+        return gamma * self._normal("ip", micro_step, shape_BChw)
 
-    def _normal(self, name: str, number: int, shape: Sequence[int]) -> Tensor:
+    def _normal(self, name: str, micro_step: int, shape: Sequence[int]) -> Tensor:
         """Normal numbers, a row for each image of the batch, each at an address of its own."""
         rows = [
-            diffusion.draw_normal(tuple(shape[1:]), self.plan.seed, name, number, row)
+            diffusion.draw_normal(tuple(shape[1:]), self.plan.seed, name, micro_step, row)
             for row in range(shape[0])
         ]
         return torch.stack(rows)
 
-    def _timestep(self, number: int, row: int) -> int:
+    def _timestep(self, micro_step: int, row: int) -> int:
         noise = self.plan.settings.noise
         return diffusion.draw_timestep(
-            self.plan.seed, "t", number, row, least=noise.min_timestep, end=noise.max_timestep
+            self.plan.seed, "t", micro_step, row, least=noise.min_timestep, end=noise.max_timestep
         )
 
     def _weight(self, image: int) -> float:

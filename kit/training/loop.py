@@ -82,11 +82,13 @@ def _step(plan: Plan, shop: Workshop, step: int) -> Stepped:
     """One step of the optimizer, and what it came to."""
     began, rates = time.monotonic(), shop.begin(step)
     given = rates_of(shop.optimization)
-    losses, norm = shop.learn(shop.feed.window(step), count=len(plan.window(step)))
+    losses, norm = shop.learn(
+        shop.batch_builder.micro_batches(step), count=len(plan.micro_steps(step))
+    )
     shop.losses.add(losses)
     return Stepped(
         step=step,
-        epoch=plan.window(step).stop / plan.batches_per_epoch,
+        epoch=plan.micro_steps(step).stop / plan.batches_per_epoch,
         loss=sum(losses) / len(losses),
         loss_average=shop.losses.average,
         rates=rates,

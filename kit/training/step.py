@@ -51,7 +51,7 @@ from kit.settings import Noise, Settings
 from kit.settings.prompts import Prompt
 from kit.settings.rules import caches_latents, caches_words
 from kit.settings.rules.rates import rates
-from kit.training.batches import Batch, Feed
+from kit.training.batches import Batch, BatchBuilder
 from kit.training.checkpoint import Checkpoint, Losses
 from kit.training.compiling import compile_unet
 from kit.training.lora_saving import FileWriter, file_writer
@@ -74,7 +74,7 @@ class Workshop:
     family: Family
     network: Network
     optimization: Optimization
-    feed: Feed
+    batch_builder: BatchBuilder
     artist: Artist
     losses: Losses
     checkpoint: Checkpoint
@@ -92,14 +92,14 @@ class Workshop:
     def learn(self, batches: Iterable[Batch], *, count: int) -> tuple[list[float], float]:
         """One optimizer step from `count` batches: their losses, and the gradient's norm.
 
-        The gradient is the batches' mean. An epoch's last window may be short: `count` is its own
+        The gradient is the batches' mean. An epoch's last step may have fewer: `count` is its own
         length, so that its batches move the weights as far as those of a full one.
 
         Raises: Diverged where a loss is not finite; the weights are then those of the step before.
         """
         told = []
         for batch in batches:
-            with self._dice(batch.number):
+            with self._dice(batch.micro_step):
                 loss = self.loss(batch)
                 self.accelerator.backward(loss / count)
             # Read after backward was queued: reading waits for the device.
@@ -174,7 +174,7 @@ class Workshop:
     def close(self) -> None:
         """Leave the base model as it was, and no thread behind."""
         self.network.detach_hooks()
-        self.feed.latents.close()
+        self.batch_builder.latents.close()
 
     def number_of(self, prompt: Prompt) -> int:
         """The place of a prompt that was typed while it trains: behind those of the plan."""
@@ -202,11 +202,11 @@ class Workshop:
         length = float(norm) if norm is not None else 0.0
         return length if math.isfinite(length) else 0.0  # fp16: the scaler skips this step
 
-    def _dice(self, number: int) -> AbstractContextManager[None]:
+    def _dice(self, micro_step: int) -> AbstractContextManager[None]:
         """For networks with dropouts: random numbers that belong to this micro-step alone."""
         if not self.network.draws:
             return nullcontext()
-        return _dice_at(self.accelerator.device, seed_at(self.plan.seed, "dropout", number))
+        return _dice_at(self.accelerator.device, seed_at(self.plan.seed, "dropout", micro_step))
 
 
 class _dice_at(AbstractContextManager[None]):
@@ -303,7 +303,7 @@ def equip(
         family=family,
         network=network.train(),
         optimization=optimization,
-        feed=Feed(plan, family, latents, words),
+        batch_builder=BatchBuilder(plan, family, latents, words),
         artist=Artist(
             family,
             settings.samples.sample_sampler,

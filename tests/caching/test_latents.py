@@ -23,7 +23,7 @@ from kit.errors import DatasetError
 from kit.events import Cached, Noticed
 from kit.families import Family
 from kit.planning import Plan
-from kit.training.batches import Feed
+from kit.training.batches import BatchBuilder
 from tests.support.parts import load_tiny, outcome, paint, paint_all, plan_for
 from tests.support.tiny import write_tiny
 
@@ -222,12 +222,12 @@ def test_where_the_disk_refuses_the_run_says_so_and_goes_on(images, family):
 def test_the_latent_is_drawn_again_at_each_use(images, family):
     plan = plan_for(images, max_train_epochs=2)
     latents = latents_of(plan, family)
-    feed = Feed(plan, family, latents, None)
+    batch_builder = BatchBuilder(plan, family, latents, None)
     per_epoch = plan.batches_per_epoch
     drawn = {}
     for number in range(2 * per_epoch):
         _, [use] = batch_at(plan.layout, number)
-        drawn.setdefault(use.image, []).append(feed.batch(number).latents_BChw[0])
+        drawn.setdefault(use.image, []).append(batch_builder.batch(number).latents_BChw[0])
     assert len(drawn) == 3
     for image, (first, second) in drawn.items():
         assert not torch.equal(first, second)

@@ -115,8 +115,8 @@ def bench(tmp_path_factory):
     job = equip(plan, family, accelerator, writer=lambda *_: lambda *_: None)
     shop, _ = outcome(job)
     start = {key: value.clone() for key, value in shop.network.state_dict().items()}
-    batches = [next(iter(shop.feed.window(step))) for step in range(1, STEPS + 1)]
-    measured = [next(iter(shop.feed.window(step))) for step in range(400, 404)]
+    batches = [next(iter(shop.batch_builder.micro_batches(step))) for step in range(1, STEPS + 1)]
+    measured = [next(iter(shop.batch_builder.micro_batches(step))) for step in range(400, 404)]
     yield Bench(shop, start, batches, measured)
     shop.network.detach_hooks()
 

@@ -154,21 +154,21 @@ def test_a_batch_holds_holes_and_the_latents_around_them(shop_of):
     shop = shop_of("sd1", train_batch_size=2)
     seen_holes = set()
     for number in range(4):
-        batch = shop.feed.batch(number)
+        batch = shop.batch_builder.batch(number)
         count, _, h, w = batch.latents_BChw.shape
         assert batch.beside_B5hw.shape == (count, 5, h, w)
         assert set(batch.beside_B5hw[:, 0].unique().tolist()) <= {0.0, 1.0}
         around = batch.beside_B5hw[:, 1:]
         assert not torch.allclose(around, batch.latents_BChw)
         seen_holes |= {row.numpy().tobytes() for row in batch.beside_B5hw[:, 0]}
-        assert torch.equal(shop.feed.batch(number).beside_B5hw, batch.beside_B5hw)
+        assert torch.equal(shop.batch_builder.batch(number).beside_B5hw, batch.beside_B5hw)
     assert len(seen_holes) > 2
 
 
 def test_where_all_is_a_hole_only_gray_is_left_around(shop_of, monkeypatch):
     monkeypatch.setattr("kit.dataset.inpaint_masks.WHOLE", 1.0)
     shop = shop_of("sd1")
-    batch = shop.feed.batch(0)
+    batch = shop.batch_builder.batch(0)
     h, w = batch.latents_BChw.shape[2:]
     gray_mean, gray_logvar = shop.family.encode_pixels(torch.zeros(1, 3, 8 * h, 8 * w))
     spread = shop.family.latent_scale * torch.exp(0.5 * gray_logvar)
@@ -180,7 +180,7 @@ def test_where_all_is_a_hole_only_gray_is_left_around(shop_of, monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_trains_and_paints(shop_of, family):
     shop = shop_of(family)
-    told, norm = shop.learn(shop.feed.window(1), count=1)
+    told, norm = shop.learn(shop.batch_builder.micro_batches(1), count=1)
     assert np.isfinite(told).all() and norm > 0
     picture = shop.artist.draw(Prompt("a zib ball", steps=2), size=(128, 64), seed=1)
     assert picture.size == (128, 64) and np.asarray(picture).std() > 0
@@ -188,7 +188,7 @@ def test_every_family_trains_and_paints(shop_of, family):
 
 def test_what_is_read_beside_changes_the_loss(shop_of):
     shop = shop_of("sd1")
-    batch = shop.feed.batch(0)
+    batch = shop.batch_builder.batch(0)
     moved = type(batch)(**vars(batch) | {"beside_B5hw": batch.beside_B5hw.flip(1)})
     assert shop.loss(batch).item() != shop.loss(moved).item()
 

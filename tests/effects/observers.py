@@ -33,14 +33,14 @@ def plan(stage: Stage, settings: Settings) -> Any:
     for name in ("notices", "output", "seed"):
         del numbers[name]
     images = [(i.path.name, i.caption, i.repeats, i.is_reg) for i in planned.images]
-    windows = [list(planned.window(step)) for step in range(1, planned.total_steps + 1)]
+    windows = [list(planned.micro_steps(step)) for step in range(1, planned.total_steps + 1)]
     return numbers, images, planned.fits, planned.layout.buckets, windows, planned.prompts
 
 
 def batch(stage: Stage, settings: Settings) -> Any:
     """The first batches: everything that a backward pass reads."""
     with stage.shop(settings) as shop:
-        return [_all_of(shop, shop.feed.batch(n)) for n in range(BATCHES)]
+        return [_all_of(shop, shop.batch_builder.batch(n)) for n in range(BATCHES)]
 
 
 def _all_of(shop: Workshop, made: Any) -> Any:
@@ -53,14 +53,16 @@ def loss(stage: Stage, settings: Settings) -> Any:
     """The losses of the first batches, before anything is learned."""
     with stage.shop(settings) as shop, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return [shop.loss(shop.feed.batch(n)) for n in range(BATCHES)]
+        return [shop.loss(shop.batch_builder.batch(n)) for n in range(BATCHES)]
 
 
 def weights(stage: Stage, settings: Settings) -> Any:
     """The LoRA after the first steps."""
     with stage.shop(settings) as shop:
         for step in range(1, STEPS + 1):
-            shop.learn(shop.feed.window(step), count=len(shop.plan.window(step)))
+            shop.learn(
+                shop.batch_builder.micro_batches(step), count=len(shop.plan.micro_steps(step))
+            )
         return shop.network.tensors()
 
 

@@ -60,7 +60,7 @@ def batches(stage, lines, settings):
         plan, seen = shop.plan, []
         for number in range(2 * plan.batches_per_epoch):
             _, [use] = batch_at(plan.layout, number)
-            made = digest(_all_of(shop, shop.feed.batch(number)))
+            made = digest(_all_of(shop, shop.batch_builder.batch(number)))
             seen.append((plan.images[use.image].subset, made))
         return seen
 
@@ -111,7 +111,7 @@ def test_cached_and_live_images_and_captions_are_the_same(stage):
 
 def batches_of(stage, changes):
     with stage.shop(stage.settings(changes)) as shop:
-        made = [shop.feed.batch(number) for number in range(shop.plan.batches_per_epoch)]
+        made = [shop.batch_builder.batch(number) for number in range(shop.plan.batches_per_epoch)]
         assert {len(batch.t_B) for batch in made} == {1, 2}
         return [(batch.latents_BChw.sum().item(), batch.tokens[0].tolist()) for batch in made]
 

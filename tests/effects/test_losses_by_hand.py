@@ -123,7 +123,7 @@ def by_hand(asked, shop, batch, answer):
 def prior(asked, shop, batch, row):
     """The share of a regularisation image."""
 
-    _, uses = batch_at(shop.plan.layout, batch.number)
+    _, uses = batch_at(shop.plan.layout, batch.micro_step)
     return asked["prior_loss_weight"] if shop.plan.images[uses[row].image].is_reg else 1.0
 
 
@@ -134,7 +134,7 @@ def test_the_loss_is_that_of_the_formulas(stage, case):
     with stage.shop(settings) as shop:
         sizes = set()
         for number in range(shop.plan.batches_per_epoch):
-            batch = shop.feed.batch(number)
+            batch = shop.batch_builder.batch(number)
             loss, given, answer = watched(shop, batch)
             wanted, should_be_given = by_hand(asked, shop, batch, answer)
             assert np.abs(given - should_be_given).max() < 1e-5

@@ -20,12 +20,12 @@ def settings_of(stage, **changes):
 
 def test_what_is_masked_out_does_not_teach(stage):
     with stage.shop(settings_of(stage, **MASKED)) as shop:
-        batch = shop.feed.batch(0)
+        batch = shop.batch_builder.batch(0)
         assert batch.mask_B1hw is not None
         assert 0 < batch.mask_B1hw.mean() < 1
         masked = shop.loss(batch)
     with stage.shop(settings_of(stage)) as shop:
-        assert masked < shop.loss(shop.feed.batch(0))
+        assert masked < shop.loss(shop.batch_builder.batch(0))
 
 
 def test_cached_captions_are_those_that_the_uses_ask_for(stage):
@@ -39,7 +39,7 @@ def test_cached_captions_are_those_that_the_uses_ask_for(stage):
     def drawn(variants):
         asked = settings_of(stage, **changes, cached_caption_variants=variants)
         with stage.shop(asked) as shop:
-            return {shop.feed.batch(n).words.hidden_BND.sum().item() for n in range(30)}
+            return {shop.batch_builder.batch(n).words.hidden_BND.sum().item() for n in range(30)}
 
     many = drawn(3)
     assert len(many) > 3

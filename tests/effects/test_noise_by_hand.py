@@ -36,7 +36,7 @@ def batches(stage):
     def made(case):
         asked = stage.settings({**BASE, "train_batch_size": 2, **NOISES.get(case, {})})
         with stage.shop(asked) as shop:
-            return [shop.feed.batch(number) for number in range(MANY)], shop.plan.seed
+            return [shop.batch_builder.batch(number) for number in range(MANY)], shop.plan.seed
 
     plain, _ = made("plain")
     return lambda case: (plain, *made(case))
@@ -45,7 +45,7 @@ def batches(stage):
 def normal(batch, name, shape, seed):
     """The draws of a batch, a row for each image."""
     rows = range(len(batch.t_B))
-    return torch.stack([noise.draw_normal(shape, seed, name, batch.number, r) for r in rows])
+    return torch.stack([noise.draw_normal(shape, seed, name, batch.micro_step, r) for r in rows])
 
 
 @pytest.mark.parametrize("case", ["offset", "offset of random strength", "adaptive offset"])
@@ -96,7 +96,7 @@ def test_multires_adds_levels_each_weaker_by_the_discount(batches):
         h, w = before.noise_BChw.shape[2:]
         told = before.noise_BChw.double()
         for level in range(3):
-            ratio = noise.draw_uniform(2, 4, seed, "multires ratio", after.number, level)
+            ratio = noise.draw_uniform(2, 4, seed, "multires ratio", after.micro_step, level)
             sides = max(1, int(h / ratio**level)), max(1, int(w / ratio**level))
             draw = normal(after, f"multires {level}", (4, *sides), seed).double()
             told = told + 0.6**level * torch.nn.functional.interpolate(

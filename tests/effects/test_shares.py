@@ -67,7 +67,7 @@ def test_scale_weight_norms_leaves_no_change_longer_than_it_says(stage):
     limit = 0.002
     with stage.shop(stage.settings({**BASE, "scale_weight_norms": limit})) as shop:
         for step in range(1, 4):
-            shop.learn(shop.feed.window(step), count=1)
+            shop.learn(shop.batch_builder.micro_batches(step), count=1)
         norms = [adapter.delta().norm().item() for _, adapter in shop.network.named()]
     assert max(norms) == pytest.approx(limit, rel=1e-3)
     assert sum(norm > 0.99 * limit for norm in norms) > 3
@@ -75,7 +75,7 @@ def test_scale_weight_norms_leaves_no_change_longer_than_it_says(stage):
 
 def test_max_grad_norm_is_the_length_that_is_left(stage):
     with stage.shop(stage.settings({**BASE, "max_grad_norm": 1e-4})) as shop:
-        shop.loss(shop.feed.batch(0)).backward()
+        shop.loss(shop.batch_builder.batch(0)).backward()
         assert shop._clip() > 1e-3
         weights = [w for group in shop.optimization.optimizer.param_groups for w in group["params"]]
         slopes = [w.grad for w in weights if w.grad is not None]

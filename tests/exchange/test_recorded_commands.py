@@ -71,7 +71,7 @@ def test_timesteps_stay_where_the_command_line_keeps_them(tmp_path, folder):
     noise = imported("tinyC", folder, tmp_path).noise
     assert (noise.min_timestep, noise.max_timestep) == (100, 900)
     shop = shop_for(imported("tinyC", folder, tmp_path / "out"))
-    drawn = torch.cat([shop.feed.batch(number).t_B for number in range(300)])
+    drawn = torch.cat([shop.batch_builder.batch(number).t_B for number in range(300)])
     assert 100 <= drawn.min() < 110
     assert 890 < drawn.max() < 900
 
@@ -82,7 +82,9 @@ def test_masks_of_alpha_are_the_references(tmp_path, folder):
     batches = [recorded(inputs, number) for number in range(len(CASES["tinyE"]["losses"]))]
     theirs = [mask_hw for batch in batches if batch.mask_B1hw is not None for [mask_hw] in
               batch.mask_B1hw]  # fmt: skip
-    masks = [own.mask_hw for own in shop.feed.latents.kept.values() if own.mask_hw is not None]
+    masks = [
+        own.mask_hw for own in shop.batch_builder.latents.kept.values() if own.mask_hw is not None
+    ]
     assert len(masks) == 3  # one picture has no transparency
     for mask_hw in masks:
         differences = [

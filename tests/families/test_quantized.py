@@ -142,7 +142,7 @@ def test_every_lora_type_learns_over_it_with_weights_in_bf16(model, images, tmp_
     settings = toy_settings(model, images, tmp_path, LoRA_type=kind, **changes)
     shop, _ = outcome(prepare(planning.plan(settings)))
     before = {name: weight.clone() for name, weight in shop.network.named_parameters()}
-    told, _ = shop.learn(shop.feed.window(1), count=1)
+    told, _ = shop.learn(shop.batch_builder.micro_batches(1), count=1)
     shop.close()
     assert all(torch.isfinite(torch.tensor(told)))
     assert any(not torch.equal(w, before[n]) for n, w in shop.network.named_parameters())

@@ -56,7 +56,7 @@ def sizes_given(shop, number):
         lambda _, args, options: seen.append(options["added_cond_kwargs"]["time_ids"]),
         with_kwargs=True,
     )
-    shop.loss(shop.feed.batch(number))
+    shop.loss(shop.batch_builder.batch(number))
     hook.remove()
     assert seen[0].dtype == torch.float32
     return tuple(seen[0][0].tolist())
@@ -89,7 +89,7 @@ def test_the_unet_is_told_size_cut_and_target_of_each_use(
 
 
 def words_of(shop):
-    batches = [shop.feed.batch(number) for number in range(4)]
+    batches = [shop.batch_builder.batch(number) for number in range(4)]
     with torch.no_grad():
         return [batch.words or shop._encode(batch) for batch in batches]
 

@@ -93,7 +93,7 @@ def test_what_is_seen_and_asked_follows_the_formulas(shop_of, family, zero):
     shop = shop_of(family, zero=zero, min_snr_gamma=5, train_batch_size=2)
     alphas = kept(zero=zero)
     for number in range(3):
-        batch = shop.feed.batch(number)
+        batch = shop.batch_builder.batch(number)
         seen, clean, noise = watched(shop, batch), batch.latents_BChw, batch.noise_BChw
         a = alphas[batch.t_B.numpy()]
         assert torch.allclose(
@@ -109,7 +109,7 @@ def test_what_is_seen_and_asked_follows_the_formulas(shop_of, family, zero):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_last_timestep_is_pure_noise_and_asks_for_the_picture(shop_of, family):
     shop = shop_of(family, **TERMINAL)
-    batch = shop.feed.batch(0)
+    batch = shop.batch_builder.batch(0)
     seen = watched(shop, batch)
     assert (batch.t_B == 999).all()
     assert torch.equal(seen.given, batch.noise_BChw)

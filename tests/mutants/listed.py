@@ -126,8 +126,8 @@ LISTED = (
     Mutation(
         "18 resume: dropout address differs after resume",
         "kit/training/step.py",
-        'seed_at(self.plan.seed, "dropout", number)',
-        'seed_at(self.plan.seed, "dropout", number - self.checkpoint.kept_step)',
+        'seed_at(self.plan.seed, "dropout", micro_step)',
+        'seed_at(self.plan.seed, "dropout", micro_step - self.checkpoint.kept_step)',
     ),
     Mutation(
         "19 kept epochs off by one",
@@ -270,7 +270,7 @@ LISTED = (
     Mutation(
         "42 noise same for every batch",
         "kit/training/batches.py",
-        "tuple(shape[1:]), self.plan.seed, name, number, row)",
+        "tuple(shape[1:]), self.plan.seed, name, micro_step, row)",
         "tuple(shape[1:]), self.plan.seed, name, 0, row)",
     ),
     Mutation(

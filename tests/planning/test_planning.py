@@ -116,7 +116,7 @@ def test_many_small_images_are_counted_and_the_first_are_named(planned):
 def test_an_accumulated_step_takes_the_batches_that_the_reference_takes(planned):
     trace = GOLDEN["accumulation_trace"]
     found = planned({"1_a": [(64, 64)] * 4}, gradient_accumulation_steps=3, max_train_steps=4)
-    windows = [found.window(step) for step in range(1, found.total_steps + 1)]
+    windows = [found.micro_steps(step) for step in range(1, found.total_steps + 1)]
     assert [len(window) for window in windows] == trace["groups_per_epoch"] * trace["epochs"]
     assert [step for window in windows for step in window] == list(
         range(trace["micro_batches_consumed"])
@@ -129,10 +129,10 @@ def test_an_accumulated_step_takes_the_batches_that_the_reference_takes(planned)
 def test_windows_cover_every_batch_once_and_never_cross_an_epoch(planned, gathered):
     found = planned({"1_a": [(64, 64)] * 7}, gradient_accumulation_steps=gathered, epoch=3)
     steps = range(1, found.total_steps + 1)
-    assert [n for step in steps for n in found.window(step)] == list(range(21))
+    assert [n for step in steps for n in found.micro_steps(step)] == list(range(21))
     for step in steps:
-        assert len({n // found.batches_per_epoch for n in found.window(step)}) == 1
-        assert found.epoch_of(step) == found.window(step)[0] // found.batches_per_epoch + 1
+        assert len({n // found.batches_per_epoch for n in found.micro_steps(step)}) == 1
+        assert found.epoch_of(step) == found.micro_steps(step)[0] // found.batches_per_epoch + 1
 
 
 def test_an_epoch_ends_with_its_last_step(planned):

@@ -54,7 +54,7 @@ def recorded(inputs: Mapping[str, Tensor], number: int) -> Batch:
         token_weights=None if token_weights is None else (token_weights,),
         words=None,
         sizes_B6=found("time_ids"),
-        number=number,
+        micro_step=number,
     )
 
 

@@ -12,7 +12,7 @@ from kit.dataset.batches import batch_at
 from kit.diffusion import noise
 from kit.families import Family, Words
 from kit.planning import Plan
-from kit.training.batches import Batch, Feed
+from kit.training.batches import Batch, BatchBuilder
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
 from tests.support.tiny import write_tiny
 
@@ -32,8 +32,8 @@ class Eye:
         return (torch.tensor([[len(caption)] for caption in captions]),)
 
 
-def live(plan: Plan, family: Family) -> Feed:
-    return Feed(plan, family, LiveLatents(Encoder(plan, family)), None)
+def live(plan: Plan, family: Family) -> BatchBuilder:
+    return BatchBuilder(plan, family, LiveLatents(Encoder(plan, family)), None)
 
 
 def numbers(plan: Plan, epochs: int = 1) -> range:
@@ -46,7 +46,7 @@ def equal(one: Batch, other: Batch) -> bool:
         return [*given, *(batch.tokens or ())]
 
     pairs = zip(tensors(one), tensors(other), strict=True)
-    return one.number == other.number and all(torch.equal(a, b) for a, b in pairs)
+    return one.micro_step == other.micro_step and all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def test_a_batch_alone_is_the_same_as_in_its_sequence(images, tmp_path):
     family = load_tiny(write_tiny(tmp_path / "model", "sd1"))
     changes = {"random_crop": True, "flip_aug": True, "noise_offset": 0.1, "train_batch_size": 2}
     plan = plan_for(images, **LIVE, **changes)
-    feed = live(plan, family)
-    sequence = [feed.batch(number) for number in numbers(plan, epochs=2)]
+    batch_builder = live(plan, family)
+    sequence = [batch_builder.batch(number) for number in numbers(plan, epochs=2)]
     assert len(sequence) == 8
     for batch in (sequence[5], sequence[0], sequence[7]):
-        alone = live(plan_for(images, **LIVE, **changes), family).batch(batch.number)
+        alone = live(plan_for(images, **LIVE, **changes), family).batch(batch.micro_step)
         assert equal(alone, batch)
     assert not any(equal(one, other) for one in sequence for other in sequence if one is not other)
 
@@ -73,7 +73,7 @@ def test_a_batch_holds_what_the_layout_says(images):
     for number in numbers(plan):
         batch = live(plan, Eye()).batch(number)
         (width, height), uses = batch_at(plan.layout, number)
-        assert batch.number == number
+        assert batch.micro_step == number
         assert batch.latents_BChw.shape == (len(uses), 3, height // 8, width // 8)
         assert batch.noise_BChw.shape == batch.latents_BChw.shape
         assert batch.t_B.shape == batch.weight_B.shape == (len(uses),)
@@ -81,10 +81,10 @@ def test_a_batch_holds_what_the_layout_says(images):
         assert batch.words is None
 
 
-def test_a_step_gathers_its_window(images):
+def test_a_step_gathers_its_micro_batches(images):
     plan = plan_for(images, **LIVE, gradient_accumulation_steps=3)
-    feed = live(plan, Eye())
-    windows = [[b.number for b in feed.window(step)] for step in range(1, 7)]
+    batch_builder = live(plan, Eye())
+    windows = [[b.micro_step for b in batch_builder.micro_batches(step)] for step in range(1, 7)]
     assert windows == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9, 10], [11, 12, 13], [14, 15]]
 
 
@@ -124,10 +124,10 @@ def test_regularisation_images_count_with_their_own_weight(images, tmp_path):
     plan = plan_for(
         images, **LIVE, reg_data_dir=str(reg), prior_loss_weight=0.25, train_batch_size=4
     )
-    feed, seen = live(plan, Eye()), []
+    batch_builder, seen = live(plan, Eye()), []
     for number in numbers(plan):
         _, uses = batch_at(plan.layout, number)
-        weights = feed.batch(number).weight_B.tolist()
+        weights = batch_builder.batch(number).weight_B.tolist()
         assert weights == [0.25 if plan.images[use.image].is_reg else 1.0 for use in uses]
         seen += weights
     assert seen.count(0.25) == seen.count(1.0) == 8
@@ -146,9 +146,9 @@ def test_sdxl_is_told_the_true_offset_of_every_cut(tmp_path, random_crop):
     paint_positions(tmp_path / "images" / "40_thing" / "one.png", (80, 76))
     changes = {"random_crop": random_crop, "flip_aug": True}
     plan = plan_for(tmp_path / "images", **LIVE, **changes)
-    feed, seen = live(plan, Eye()), set()
+    batch_builder, seen = live(plan, Eye()), set()
     for number in numbers(plan):
-        batch = feed.batch(number)
+        batch = batch_builder.batch(number)
         [levels_3hw] = (batch.latents_BChw + 1) * 127.5
         [sizes] = batch.sizes_B6.tolist()
         first, second = levels_3hw[0, 0, :2].round().tolist()
@@ -168,13 +168,13 @@ def test_about_half_of_all_uses_are_mirrored_and_not_always_the_same(tmp_path):
         paint_positions(tmp_path / "images" / f"40_thing {number}" / "one.png", (64, 64))
     plan = plan_for(tmp_path / "images", flip_aug=True)
     latents, _ = outcome(cache_latents(plan, Encoder(plan, Eye())))
-    feed, by_epoch = Feed(plan, Eye(), latents, None), []
+    batch_builder, by_epoch = BatchBuilder(plan, Eye(), latents, None), []
     for epoch in range(2):
         mirrored = {}
         for place in numbers(plan):
             number = epoch * plan.batches_per_epoch + place
             _, [use] = batch_at(plan.layout, number)
-            row = feed.batch(number).latents_BChw[0, 0, 0]
+            row = batch_builder.batch(number).latents_BChw[0, 0, 0]
             mirrored[use] = bool(row[0] > row[-1])
         by_epoch.append(mirrored)
     first, second = by_epoch
@@ -188,8 +188,8 @@ def test_kept_words_replace_tokens(images):
             return Words(torch.tensor([[[float(ord(caption[-1]))]] for caption in captions]))
 
     plan = plan_for(images, **LIVE, train_batch_size=2)
-    feed = Feed(plan, Eye(), LiveLatents(Encoder(plan, Eye())), Kept())
-    batch = feed.batch(0)
+    batch_builder = BatchBuilder(plan, Eye(), LiveLatents(Encoder(plan, Eye())), Kept())
+    batch = batch_builder.batch(0)
     _, uses = batch_at(plan.layout, 0)
     assert batch.tokens is None
     letters = [plan.images[use.image].caption[-1] for use in uses]

@@ -71,7 +71,7 @@ def test_a_compiled_run_learns_the_same(tmp_path, changes):
     def learned(**more):
         settings = toy_settings(model, images, tmp_path / "out", **changes, **more)
         shop, _ = outcome(prepare(planning.plan(settings)))
-        losses, norm = shop.learn(shop.feed.window(1), count=1)
+        losses, norm = shop.learn(shop.batch_builder.micro_batches(1), count=1)
         shop.close()
         return [*losses, norm]
 

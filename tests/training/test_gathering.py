@@ -52,7 +52,7 @@ def learned(shop):
 
 def alike(shop):
     """The first two batches whose latents have one shape."""
-    batches = [shop.feed.batch(number) for number in range(6)]
+    batches = [shop.batch_builder.batch(number) for number in range(6)]
     one = batches[0]
     return one, next(b for b in batches[1:] if b.latents_BChw.shape == one.latents_BChw.shape)
 
@@ -97,7 +97,7 @@ def test_a_short_windows_gradient_is_the_mean_of_its_batches(tmp_path, asked):
     told = [event.norm for event in events if hasattr(event, "norm")]
     shop, _ = outcome(prepare(planning.plan(asked(tmp_path / "b", **changes))))
     for norm, window in zip(told, (range(4), range(4, 6)), strict=True):
-        loss = sum(shop.loss(shop.feed.batch(number)) for number in window) / len(window)
+        loss = sum(shop.loss(shop.batch_builder.batch(number)) for number in window) / len(window)
         weights = learned(shop)
         slopes = torch.autograd.grad(loss, weights, allow_unused=True)
         length = sum(float(slope.square().sum()) for slope in slopes if slope is not None) ** 0.5

@@ -210,7 +210,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_whole_step(
     monkeypatch.setattr("kit.training.checkpoint.SHARE", float("inf"))
 
     def poisoned(self, batch):
-        return whole(self, batch) * (float("nan") if batch.number == 4 else 1)
+        return whole(self, batch) * (float("nan") if batch.micro_step == 4 else 1)
 
     monkeypatch.setattr(Workshop, "loss", poisoned)
     with pytest.raises(Diverged, match="learning_rate"):

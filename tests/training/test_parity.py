@@ -96,7 +96,7 @@ def test_our_own_latents_of_an_image_are_the_references(tmp_path):
         inputs[f"latents_{i}"][row].numpy().tobytes(): None for i in range(6) for row in (0, 1)
     }
     stacked = [torch.frombuffer(bytearray(raw), dtype=torch.float32) for raw in theirs]
-    for latent in shop.feed.latents.kept.values():
+    for latent in shop.batch_builder.latents.kept.values():
         mine = (latent.mean_Chw * shop.family.latent_scale).flatten()
         closest = min((mine - other).abs().max() for other in stacked if len(other) == len(mine))
         assert closest < 0.02  # one level of brightness more or less where the scaling rounds

@@ -46,7 +46,7 @@ def readers(stage, settings):
 
     with pytest.MonkeyPatch.context() as patch, stage.shop(settings) as shop:
         patch.setattr(prefetch, "ThreadPoolExecutor", counted)
-        pictures = shop.feed.latents.encoder.pictures
+        pictures = shop.batch_builder.latents.encoder.pictures
         prepared = pictures._make
 
         def noted(cut):
@@ -55,7 +55,7 @@ def readers(stage, settings):
 
         pictures._make = noted
         for number in range(2 * shop.plan.batches_per_epoch):
-            shop.feed.batch(number)
+            shop.batch_builder.batch(number)
     return sorted(names), len(pools)
 
 

@@ -25,7 +25,7 @@ def dtypes(stage, settings):
         kept = [next(part.parameters()).dtype for part in parts]
         computed = []
         family.unet.conv_out.register_forward_hook(lambda *seen: computed.append(seen[2].dtype))
-        shop.loss(shop.feed.batch(0))
+        shop.loss(shop.batch_builder.batch(0))
         return kept, computed
 
 
@@ -38,7 +38,7 @@ def recomputed(stage, settings):
         inner.append(next(m for n, m in family.text_encoders[0].named_modules() if n[-3:] == "fc1"))
         for module in inner:
             module.register_forward_hook(lambda module, *_: calls.append(inner.index(module)))
-        shop.learn(shop.feed.window(1), count=1)
+        shop.learn(shop.batch_builder.micro_batches(1), count=1)
         return calls
 
 
@@ -56,7 +56,7 @@ def encodings(stage, settings):
         with stage.shop(settings) as shop:
             before = list(sizes)
             for number in range(2 * shop.plan.batches_per_epoch):
-                shop.feed.batch(number)
+                shop.batch_builder.batch(number)
             return before, sizes[len(before) :]
     finally:
         del stage.load_family
@@ -74,13 +74,13 @@ def on_disk(stage, settings):
 def token_sources(stage, settings):
     """Whether batches hold tokens, to be encoded at each step, or words that were encoded."""
     with stage.shop(settings) as shop:
-        return [made.words is not None for made in map(shop.feed.batch, range(3))]
+        return [made.words is not None for made in map(shop.batch_builder.batch, range(3))]
 
 
 def learning(stage, settings):
     """What the LoRA learns in, and what its gradients are."""
     with stage.shop(settings) as shop:
-        shop.accelerator.backward(shop.loss(shop.feed.batch(0)))
+        shop.accelerator.backward(shop.loss(shop.batch_builder.batch(0)))
         seen = {str(p.dtype) + str(p.grad.dtype) for p in shop.network.parameters()}
         return sorted(seen)
 
@@ -139,7 +139,7 @@ def attention(stage, settings):
         return kernel(*args, **kwargs)
 
     with stage.shop(settings) as shop, pytest.MonkeyPatch.context() as patch:
-        batch = shop.feed.batch(0)
+        batch = shop.batch_builder.batch(0)
         words = shop._encode(batch)
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
         shop.family.predict(batch.latents_BChw, batch.t_B, words, batch.sizes_B6)
