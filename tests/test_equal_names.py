@@ -68,8 +68,8 @@ def test_captions_latents_and_words_are_their_own_even_from_the_disk(model, fold
             ]
             captions = [batch_builder._caption(Use(image, 0), 0) for image in (0, 1)]
             words = (
-                [batch_builder.words.of([text]).hidden_BND for text in captions]
-                if batch_builder.words
+                [batch_builder.text_embeds.of([text]).hidden_BND for text in captions]
+                if batch_builder.text_embeds
                 else []
             )
             return latents, captions, words

@@ -38,7 +38,7 @@ from kit.dataset.pixels import (
 from kit.diffusion.inpainting import Surroundings
 from kit.errors import DatasetError
 from kit.events import Cached, Event
-from kit.families import Family, Tokens, Words
+from kit.families import Family, TextEmbeds, Tokens
 from kit.planning import Plan
 from kit.settings.rules import memory as rules_memory
 
@@ -287,28 +287,28 @@ def _finite(*tensors: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class WordsCache:
+class TextEmbedCache:
     """Encoded captions in memory."""
 
-    kept: dict[str, Words]
+    kept: dict[str, TextEmbeds]
 
-    def of(self, captions: Sequence[str]) -> Words:
-        """The words of a batch, stacked."""
+    def of(self, captions: Sequence[str]) -> TextEmbeds:
+        """The text embeddings of a batch, stacked."""
         rows = [self.kept[caption] for caption in captions]
         pooled = [row.pooled_BP for row in rows if row.pooled_BP is not None]
         hidden_BND = torch.cat([row.hidden_BND for row in rows])
-        return Words(hidden_BND, torch.cat(pooled) if pooled else None)
+        return TextEmbeds(hidden_BND, torch.cat(pooled) if pooled else None)
 
 
 @dataclass
 class CaptionReader:
-    """Captions to words through the family's text encoders."""
+    """Captions to text embeddings through the family's text encoders."""
 
     plan: Plan
     family: Family
     adapters: tuple[nn.Module, ...] = ()  # beside the encoders: they too decide what is read
 
-    def words(self, captions: Sequence[str]) -> Words:
+    def encode_text(self, captions: Sequence[str]) -> TextEmbeds:
         """Encode now; differentiable where the encoders learn."""
         memory = self.plan.settings.memory
         weights = None
@@ -319,7 +319,7 @@ class CaptionReader:
         return self.family.encode_tokens(tokens, clip_skip=memory.clip_skip, weights=weights)
 
     def key(self, caption: str) -> str:
-        """A hash of all that its words depend on: what the encoders read, and how they read it."""
+        """A hash of all that its embeddings depend on: what the encoders read, and how."""
         ids = [windows.tolist() for windows in self._tokens([caption])]
         settings, weights = self.plan.settings, []
         if settings.captions.weighted_captions:
@@ -357,27 +357,27 @@ def _captions(plan: Plan) -> set[str]:
     return texts
 
 
-def cache_words(
+def cache_text_embeds(
     plan: Plan, reader: CaptionReader, autocast: Callable[[], torch.autocast]
-) -> Generator[Event, None, WordsCache]:
+) -> Generator[Event, None, TextEmbedCache]:
     """Encode every caption once and keep the result."""
     captions = sorted(_captions(plan))
     on_disk = plan.settings.memory.cache_text_encoder_outputs_to_disk
     shelf = Shelf(folder_of(plan) / "captions") if on_disk else None
-    kept: dict[str, Words] = {}
+    kept: dict[str, TextEmbeds] = {}
     for caption in captions:
         key = reader.key(caption) if shelf else ""
         tensors = shelf.get(key, "hidden") if shelf else None
         if tensors is None:
             with torch.no_grad(), autocast():
-                words = reader.words([caption]).to(torch.device("cpu"))
-            tensors = {"hidden": words.hidden_BND.float()}
-            if words.pooled_BP is not None:
-                tensors["pooled"] = words.pooled_BP.float()
+                text_embeds = reader.encode_text([caption]).to(torch.device("cpu"))
+            tensors = {"hidden": text_embeds.hidden_BND.float()}
+            if text_embeds.pooled_BP is not None:
+                tensors["pooled"] = text_embeds.pooled_BP.float()
             if shelf:
                 shelf.put(key, tensors)
-        kept[caption] = Words(tensors["hidden"], tensors.get("pooled"))
+        kept[caption] = TextEmbeds(tensors["hidden"], tensors.get("pooled"))
         yield Cached("captions", len(kept), len(captions))
     if shelf:
         yield from shelf.notice()
-    return WordsCache(kept)
+    return TextEmbedCache(kept)

@@ -38,16 +38,16 @@ class Prediction(StrEnum):
 
 
 @dataclass(frozen=True)
-class Words:
+class TextEmbeds:
     """Captions as the U-Net reads them: states of every token, and SDXL's pooled vector."""
 
     hidden_BND: Tensor
     pooled_BP: Tensor | None = None
 
-    def to(self, device: torch.device) -> Words:
-        """The same words on another device."""
+    def to(self, device: torch.device) -> TextEmbeds:
+        """The same embeddings on another device."""
         pooled_BP = None if self.pooled_BP is None else self.pooled_BP.to(device)
-        return Words(self.hidden_BND.to(device), pooled_BP)
+        return TextEmbeds(self.hidden_BND.to(device), pooled_BP)
 
 
 Tokens = tuple[Tensor, ...]  # one tensor of token ids per text encoder, each of shape B K 77
@@ -125,7 +125,7 @@ class Family(Protocol):
         clip_skip: int,
         weights: Tokens | None = None,
         draws: bool = False,
-    ) -> Words:
+    ) -> TextEmbeds:
         """Ids to what the U-Net reads; differentiable, so that text encoders can learn.
 
         draws: weights count as in the reference's sample prompts, which is not as in its captions.
@@ -133,9 +133,9 @@ class Family(Protocol):
         ...
 
     def predict(
-        self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None
+        self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
     ) -> Tensor:
-        """The U-Net's guess, shape B C h w. sizes_B6 is SDXL's (original, crop, target) in h, w.
+        """The U-Net's guess, shape B C h w. time_ids_B6 is SDXL's (original, crop, target) in h, w.
 
         To an inpainting model, noisy_BChw has the channels of `kit.diffusion.inpainting.seen`.
         """

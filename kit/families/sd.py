@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from kit.families import Layer, Norm, Prediction, Tokens, Words
+from kit.families import Layer, Norm, Prediction, TextEmbeds, Tokens
 from kit.families import target_layers as layers
 from kit.families import vae as pixels
 from kit.families.clip import Tokenizer, clip_hidden_states, weigh
@@ -72,7 +72,7 @@ class StableDiffusion:
         clip_skip: int,
         weights: Tokens | None = None,
         draws: bool = False,
-    ) -> Words:
+    ) -> TextEmbeds:
         """Ids to hidden states with the final norm.
 
         SD 2.x's encoder comes without the layer that its own convention skips: 1 is right for it.
@@ -80,17 +80,17 @@ class StableDiffusion:
         """
         states_BND = clip_hidden_states(self.text_encoder, tokens[0], skip=clip_skip)
         weights_BKN = weights[0] if weights else None
-        return Words(weigh(states_BND, weights_BKN, keeps_mean=draws))
+        return TextEmbeds(weigh(states_BND, weights_BKN, keeps_mean=draws))
 
     def predict(
-        self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None
+        self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
     ) -> Tensor:
         """The U-Net's guess; sizes are not read."""
         weight = self.unet.conv_in.weight  # never adapted, so its type is the frozen U-Net's own
         return self.unet(
             noisy_BChw.to(weight.device, weight.dtype),
             t_B.to(weight.device),
-            words.hidden_BND.to(weight.device, weight.dtype),
+            text_embeds.hidden_BND.to(weight.device, weight.dtype),
         ).sample
 
     def layers(self) -> Iterator[Layer]:

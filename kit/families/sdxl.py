@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from kit.families import Layer, Norm, Prediction, Tokens, Words
+from kit.families import Layer, Norm, Prediction, TextEmbeds, Tokens
 from kit.families import target_layers as layers
 from kit.families import vae as pixels
 from kit.families.clip import (
@@ -81,7 +81,7 @@ class StableDiffusionXL:
         clip_skip: int,
         weights: Tokens | None = None,
         draws: bool = False,
-    ) -> Words:
+    ) -> TextEmbeds:
         """Ids to both encoders' penultimate states side by side, and the second's pooled vector.
 
         SDXL was trained on these layers alone, so clip_skip is not read. Weights do not touch the
@@ -92,24 +92,24 @@ class StableDiffusionXL:
         second_BND, pooled_BP = clip_penultimate_and_pooled(self.text_encoder_2, tokens[1], eos=eos)
         one, two = weights or (None, None)
         both_BND = torch.cat([weigh(first_BND, one), weigh(second_BND, two)], dim=-1)
-        return Words(both_BND, pooled_BP)
+        return TextEmbeds(both_BND, pooled_BP)
 
     def predict(
-        self, noisy_BChw: Tensor, t_B: Tensor, words: Words, sizes_B6: Tensor | None
+        self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
     ) -> Tensor:
         """The U-Net's guess, given the sizes; diffusers turns them into waves as sgm does."""
-        assert words.pooled_BP is not None and sizes_B6 is not None, (
-            "SDXL needs pooled words and sizes"
+        assert text_embeds.pooled_BP is not None and time_ids_B6 is not None, (
+            "SDXL needs pooled text embeddings and time ids"
         )
         weight = self.unet.conv_in.weight  # never adapted, so its type is the frozen U-Net's own
         conditions = {
-            "text_embeds": words.pooled_BP.to(weight.device, weight.dtype),
-            "time_ids": sizes_B6.to(weight.device, torch.float32),  # bf16 cannot hold 1023
+            "text_embeds": text_embeds.pooled_BP.to(weight.device, weight.dtype),
+            "time_ids": time_ids_B6.to(weight.device, torch.float32),  # bf16 cannot hold 1023
         }
         return self.unet(
             noisy_BChw.to(weight.device, weight.dtype),
             t_B.to(weight.device),
-            words.hidden_BND.to(weight.device, weight.dtype),
+            text_embeds.hidden_BND.to(weight.device, weight.dtype),
             added_cond_kwargs=conditions,
         ).sample
 

@@ -11,27 +11,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kit.caching.latents import Latent, Latents, WordsCache
+from kit.caching.latents import Latent, Latents, TextEmbedCache
 from kit.dataset.batches import Use, batch_at
 from kit.dataset.captions import Moment, cached_caption_at, caption_at
 from kit.diffusion import noise as diffusion
 from kit.diffusion.inpainting import Surroundings, beside
-from kit.families import Family, Tokens, Words
+from kit.families import Family, TextEmbeds, Tokens
 from kit.planning import Plan
 from kit.settings.rules import noise as rules_noise
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of one backward pass, on the CPU. Either tokens or words are given."""
+    """Inputs of one backward pass, on the CPU. Either tokens or text_embeds are given."""
 
     latents_BChw: Tensor  # scaled
     noise_BChw: Tensor
     t_B: Tensor
     weight_B: Tensor  # 1, or prior_loss_weight for a regularisation image
     tokens: Tokens | None
-    words: Words | None
-    sizes_B6: Tensor | None
+    text_embeds: TextEmbeds | None
+    time_ids_B6: Tensor | None
     token_weights: Tokens | None = None  # in the shapes of tokens, with weighted_captions
     disturbance_BChw: Tensor | None = None  # added to the noise that is seen, not to the target
     mask_B1hw: Tensor | None = None  # weight of each place, 0 to 1
@@ -46,7 +46,7 @@ class BatchBuilder:
     plan: Plan
     family: Family
     latents: Latents
-    words: WordsCache | None
+    text_embeds: TextEmbedCache | None
 
     def micro_batches(self, step: int) -> Iterator[Batch]:
         """The batches that make up a step (from 1)."""
@@ -73,10 +73,10 @@ class BatchBuilder:
             beside_B5hw=self._beside(latents, micro_step),
             t_B=torch.tensor([self._timestep(micro_step, row) for row in range(len(uses))]),
             weight_B=torch.tensor([self._weight(use.image) for use in uses]),
-            tokens=None if self.words else self._tokens(captions),
+            tokens=None if self.text_embeds else self._tokens(captions),
             token_weights=self._token_weights(captions),
-            words=self.words.of(captions) if self.words else None,
-            sizes_B6=torch.tensor([latent.conditions for latent in latents]),
+            text_embeds=self.text_embeds.of(captions) if self.text_embeds else None,
+            time_ids_B6=torch.tensor([latent.conditions for latent in latents]),
             micro_step=micro_step,
         )
 
@@ -120,7 +120,7 @@ class BatchBuilder:
             image=use.image,
             turn=use.turn,
         )
-        read = cached_caption_at if self.words else caption_at
+        read = cached_caption_at if self.text_embeds else caption_at
         return read(plan.images[use.image].caption, settings.captions, moment)
 
     def _tokens(self, captions: Sequence[str]) -> Tokens:
@@ -133,7 +133,7 @@ class BatchBuilder:
 
     def _token_weights(self, captions: Sequence[str]) -> Tokens | None:
         settings = self.plan.settings
-        if self.words or not settings.captions.weighted_captions:
+        if self.text_embeds or not settings.captions.weighted_captions:
             return None
         return self.family.weights(captions, max_token_length=settings.memory.max_token_length)
 

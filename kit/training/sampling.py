@@ -30,7 +30,7 @@ from kit.diffusion.inpainting import blank, seen
 from kit.diffusion.noise import BETA_END, BETA_START, TIMESTEPS
 from kit.errors import MissingPackage
 from kit.events import Event, Sampled
-from kit.families import Family, Tokens, Words
+from kit.families import Family, TextEmbeds, Tokens
 from kit.planning import Plan
 from kit.randomness import seed_at
 from kit.runs.run import write_atomically
@@ -67,13 +67,13 @@ class Artist:
         channels = self.family.vae.config.latent_channels
         shape = (channels, size[1] // factor, size[0] // factor)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-        words, sizes_B6 = self._read(prompts, size)
+        text_embeds, time_ids_B6 = self._read(prompts, size)
         scheduler.set_timesteps(first.steps, device=device)
         latents_BChw = noise.to(device) * scheduler.init_noise_sigma
         canvas_5hw = blank(self.family, size)
         for t in scheduler.timesteps:
             guess = self._guess(
-                scheduler, latents_BChw, t, words, sizes_B6, first.scale, canvas_5hw
+                scheduler, latents_BChw, t, text_embeds, time_ids_B6, first.scale, canvas_5hw
             )
             latents_BChw = scheduler.step(
                 guess, t, latents_BChw, **_randomness(scheduler, generators)
@@ -88,19 +88,19 @@ class Artist:
             pixels_B3HW = self.family.decode_latents(latents_BChw)
         return pixels_B3HW
 
-    def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> tuple[Words, Tensor]:
-        """The words of all negative prompts, then of all prompts; unguided only the latter."""
+    def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> tuple[TextEmbeds, Tensor]:
+        """The embeddings of all negative prompts, then of all prompts; unguided only the latter."""
         texts = [prompt.text for prompt in prompts]
         if prompts[0].scale > 1:
             texts = [prompt.negative for prompt in prompts] + texts
         tokens, weights = self._tokens(texts)
         with self.autocast():
-            words = self.family.encode_tokens(
+            text_embeds = self.family.encode_tokens(
                 tokens, clip_skip=self.clip_skip, weights=weights, draws=True
             )
         width, height = size
         sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(texts))
-        return words.to(device_of(self.family.unet)), sizes
+        return text_embeds.to(device_of(self.family.unet)), sizes
 
     def _tokens(self, texts: list[str]) -> tuple[Tokens, Tokens | None]:
         """Ids, and where a text has brackets how much each counts.
@@ -127,8 +127,8 @@ class Artist:
         scheduler: Any,
         latents_BChw: Tensor,
         t: Tensor,
-        words: Words,
-        sizes_B6: Tensor,
+        text_embeds: TextEmbeds,
+        time_ids_B6: Tensor,
         scale: float,
         canvas_5hw: Tensor | None,
     ) -> Tensor:
@@ -138,7 +138,7 @@ class Artist:
         beside_B5hw = None if canvas_5hw is None else canvas_5hw.expand(len(scaled), -1, -1, -1)
         read = seen(scaled, beside_B5hw)
         with self.autocast():
-            guess = self.family.predict(read, t.expand(len(read)), words, sizes_B6).float()
+            guess = self.family.predict(read, t.expand(len(read)), text_embeds, time_ids_B6).float()
         if scale <= 1:
             return guess
         without, with_words = guess.chunk(2)

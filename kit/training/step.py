@@ -25,9 +25,9 @@ from kit.caching.latents import (
     Encoder,
     Latents,
     LiveLatents,
-    WordsCache,
+    TextEmbedCache,
     cache_latents,
-    cache_words,
+    cache_text_embeds,
 )
 from kit.devices import (
     check_precision,
@@ -49,7 +49,7 @@ from kit.planning import Plan
 from kit.randomness import seed_at
 from kit.settings import Noise, Settings
 from kit.settings.prompts import Prompt
-from kit.settings.rules import caches_latents, caches_words
+from kit.settings.rules import caches_latents, caches_text_embeds
 from kit.settings.rules.rates import rates
 from kit.training.batches import Batch, BatchBuilder
 from kit.training.checkpoint import Checkpoint, Losses
@@ -133,8 +133,8 @@ class Workshop:
         noisy = diffusion.add_noise(latents, seen, t_B, zero_terminal_snr=zero)
         read = seen_by_unet(noisy, batch.beside_B5hw)
         with self.accelerator.autocast():
-            words = batch.words.to(device) if batch.words else self._encode(batch)
-            guess = self.family.predict(read, t_B, words, batch.sizes_B6)
+            text_embeds = batch.text_embeds.to(device) if batch.text_embeds else self._encode(batch)
+            guess = self.family.predict(read, t_B, text_embeds, batch.time_ids_B6)
         goal = diffusion.target(latents, noise, t_B, self.family.predicts, zero_terminal_snr=zero)
         loss_BChw = losses.element_loss(
             guess.float(),
@@ -269,7 +269,7 @@ def equip(
     settings = plan.settings
     latents = yield from _latents(plan, family)
     network = attached_network(plan, family)
-    words = yield from _words(plan, family, network, accelerator)
+    text_embeds = yield from _cached_text_embeds(plan, family, network, accelerator)
     recompute_gradients(settings, family)
     compile_unet(family.unet, settings.machine)
     optimization = make_optimization(plan, family, network, accelerator.device)
@@ -303,7 +303,7 @@ def equip(
         family=family,
         network=network.train(),
         optimization=optimization,
-        batch_builder=BatchBuilder(plan, family, latents, words),
+        batch_builder=BatchBuilder(plan, family, latents, text_embeds),
         artist=Artist(
             family,
             settings.samples.sample_sampler,
@@ -332,24 +332,24 @@ def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
     return latents
 
 
-def _words(
+def _cached_text_embeds(
     plan: Plan, family: Family, network: Network, accelerator: Accelerator
-) -> Generator[Event, None, WordsCache | None]:
+) -> Generator[Event, None, TextEmbedCache | None]:
     """Cached captions, after which the text encoders leave the device; or none.
 
     Frozen adapters that network_weights brought for the encoders act on what is cached.
     """
-    if not caches_words(plan.settings):
+    if not caches_text_embeds(plan.settings):
         return None
     adapters = network.beside_text_encoders()
     with network.resting():
         reader = CaptionReader(plan, family, adapters)
-        words = yield from cache_words(plan, reader, accelerator.autocast)
+        text_embeds = yield from cache_text_embeds(plan, reader, accelerator.autocast)
     if not plan.settings.memory.highvram:
         for module in (*family.text_encoders, *adapters):
             module.to("cpu").float()  # half precision is slow or missing on CPUs
         free_memory()
-    return words
+    return text_embeds
 
 
 def _diverged(settings: Settings) -> Diverged:

@@ -14,9 +14,9 @@ from kit.caching.latents import (
     Encoder,
     KeptLatents,
     LiveLatents,
-    WordsCache,
+    TextEmbedCache,
     cache_latents,
-    cache_words,
+    cache_text_embeds,
 )
 from kit.dataset.batches import Use, batch_at
 from kit.errors import DatasetError
@@ -80,9 +80,11 @@ def latents_of(plan: Plan, family: Family) -> KeptLatents:
     return latents
 
 
-def words_of(plan: Plan, family: Family) -> WordsCache:
-    words, _ = outcome(cache_words(plan, CaptionReader(plan, family), contextlib.nullcontext))
-    return words
+def text_embeds_of(plan: Plan, family: Family) -> TextEmbedCache:
+    text_embeds, _ = outcome(
+        cache_text_embeds(plan, CaptionReader(plan, family), contextlib.nullcontext)
+    )
+    return text_embeds
 
 
 def same(one: KeptLatents, other: KeptLatents) -> bool:
@@ -300,11 +302,11 @@ def test_cached_words_are_those_of_live_encoding(images, family, changes):
     plan = plan_for(images, **WORDS_DISK, **changes)
     reader = CaptionReader(plan, family)
     with torch.no_grad():
-        live = reader.words(list(CAPTIONS.values()))
+        live = reader.encode_text(list(CAPTIONS.values()))
     for _ in range(2):  # made, then read from the disk
-        words = words_of(plan, family).of(list(CAPTIONS.values()))
-        assert torch.allclose(words.hidden_BND, live.hidden_BND, atol=1e-5)
-        assert words.pooled_BP is None
+        text_embeds = text_embeds_of(plan, family).of(list(CAPTIONS.values()))
+        assert torch.allclose(text_embeds.hidden_BND, live.hidden_BND, atol=1e-5)
+        assert text_embeds.pooled_BP is None
 
 
 def test_sdxls_pooled_words_are_kept_too(images, folder_xl):
@@ -312,19 +314,19 @@ def test_sdxls_pooled_words_are_kept_too(images, folder_xl):
     plan = plan_for(images, **WORDS_DISK, max_token_length=225)
     captions = ["a dog, running", "a zib ball"]
     with torch.no_grad():
-        live = CaptionReader(plan, family).words(captions)
+        live = CaptionReader(plan, family).encode_text(captions)
     for _ in range(2):
-        words = words_of(plan, family).of(captions)
-        assert torch.allclose(words.hidden_BND, live.hidden_BND, atol=1e-5)
-        assert torch.allclose(words.pooled_BP, live.pooled_BP, atol=1e-5)
+        text_embeds = text_embeds_of(plan, family).of(captions)
+        assert torch.allclose(text_embeds.hidden_BND, live.hidden_BND, atol=1e-5)
+        assert torch.allclose(text_embeds.pooled_BP, live.pooled_BP, atol=1e-5)
 
 
 def test_each_caption_is_encoded_once_for_all_runs(images, family, asked_of):
     asked = asked_of(family, "encode_tokens")
     plan = plan_for(images, **WORDS_DISK)
-    words_of(plan, family)
+    text_embeds_of(plan, family)
     assert sum(asked) == 2  # two of the three captions are the same
-    words_of(plan, family)
+    text_embeds_of(plan, family)
     assert sum(asked) == 2
     assert len(shelved(images, "captions")) == 2
 
@@ -352,35 +354,35 @@ def another_length(images: Path, family: Family) -> dict:
     [(another_caption, 1), (another_encoder, 2), (another_layer, 2), (another_length, 2)],
 )
 def test_what_changed_in_words_is_encoded_anew(images, family, asked_of, change, anew):
-    words_of(plan_for(images, **WORDS_DISK), family)
+    text_embeds_of(plan_for(images, **WORDS_DISK), family)
     with torch.no_grad():
         changes = change(images, family)
     asked = asked_of(family, "encode_tokens")
     plan = plan_for(images, **WORDS_DISK, **changes)
     captions = [image.caption for image in plan.images]
-    cached = words_of(plan, family).of(captions)
+    cached = text_embeds_of(plan, family).of(captions)
     assert sum(asked) == anew
     with torch.no_grad():
-        live = CaptionReader(plan, family).words(captions)
+        live = CaptionReader(plan, family).encode_text(captions)
     assert torch.allclose(cached.hidden_BND, live.hidden_BND, atol=1e-5)
 
 
 def test_the_second_encoder_of_sdxl_counts_as_well(images, folder_xl):
     family = load_tiny(folder_xl)
     plan = plan_for(images, **WORDS_DISK)
-    before = words_of(plan, family).of(["a zib ball"])
+    before = text_embeds_of(plan, family).of(["a zib ball"])
     with torch.no_grad():
         family.text_encoder_2.text_projection.weight.mul_(2)
-    after = words_of(plan, family).of(["a zib ball"])
+    after = text_embeds_of(plan, family).of(["a zib ball"])
     assert torch.allclose(after.pooled_BP, 2 * before.pooled_BP, atol=1e-5)
 
 
 def test_damaged_words_are_ignored_and_written_anew(images, family):
     plan = plan_for(images, **WORDS_DISK)
-    before = words_of(plan, family).of(["a zib ball"])
+    before = text_embeds_of(plan, family).of(["a zib ball"])
     for victim in shelved(images, "captions"):
         victim.write_bytes(victim.read_bytes()[:100])
-    after = words_of(plan, family).of(["a zib ball"])
+    after = text_embeds_of(plan, family).of(["a zib ball"])
     assert torch.allclose(after.hidden_BND, before.hidden_BND, atol=1e-6)
     assert all("hidden" in load_file(path) for path in shelved(images, "captions"))
 

@@ -44,9 +44,9 @@ def batch(stage: Stage, settings: Settings) -> Any:
 
 
 def _all_of(shop: Workshop, made: Any) -> Any:
-    sizes = made.sizes_B6 if shop.family.key == "sdxl" else None  # the others do not read them
-    words = made.words and (made.words.hidden_BND, made.words.pooled_BP)
-    return {**vars(made), "sizes_B6": sizes, "words": words}
+    sizes = made.time_ids_B6 if shop.family.key == "sdxl" else None  # the others do not read them
+    words = made.text_embeds and (made.text_embeds.hidden_BND, made.text_embeds.pooled_BP)
+    return {**vars(made), "time_ids_B6": sizes, "text_embeds": words}
 
 
 def loss(stage: Stage, settings: Settings) -> Any:

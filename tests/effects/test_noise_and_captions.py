@@ -39,7 +39,9 @@ def test_cached_captions_are_those_that_the_uses_ask_for(stage):
     def drawn(variants):
         asked = settings_of(stage, **changes, cached_caption_variants=variants)
         with stage.shop(asked) as shop:
-            return {shop.batch_builder.batch(n).words.hidden_BND.sum().item() for n in range(30)}
+            return {
+                shop.batch_builder.batch(n).text_embeds.hidden_BND.sum().item() for n in range(30)
+            }
 
     many = drawn(3)
     assert len(many) > 3

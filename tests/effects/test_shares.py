@@ -88,9 +88,9 @@ def test_sdxl_is_told_the_height_and_the_width_of_a_sample(stage, monkeypatch):
         told = []
         predict = type(shop.family).predict
 
-        def noted(family, latents, t, words, sizes_B6):
-            told.append((tuple(latents.shape[2:]), sizes_B6.tolist()))
-            return predict(family, latents, t, words, sizes_B6)
+        def noted(family, latents, t, text_embeds, time_ids_B6):
+            told.append((tuple(latents.shape[2:]), time_ids_B6.tolist()))
+            return predict(family, latents, t, text_embeds, time_ids_B6)
 
         monkeypatch.setattr(type(shop.family), "predict", noted)
         shop.artist.draw(Prompt("a cat", steps=2, scale=1.0), size=(128, 64), seed=1)

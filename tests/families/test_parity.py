@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kit.basemodel import detect
-from kit.families import Prediction, Words
+from kit.families import Prediction, TextEmbeds
 from kit.families.clip import packaged_tokenizer
 from kit.families.loading import load_family
 from kit.families.sdxl import StableDiffusionXL
@@ -44,11 +44,13 @@ def test_sd_reads_and_predicts_as_the_reference(sd1, case):
         for number, captions in enumerate(SD1[case]["captions"]):
             (ids_BKN,) = sd1.tokenize(captions, max_token_length=75)
             assert torch.equal(ids_BKN, batch[f"input_ids_{number}"])
-    words = sd1.encode_tokens((batch["input_ids_0"],), clip_skip=1)
+    text_embeds = sd1.encode_tokens((batch["input_ids_0"],), clip_skip=1)
     if case == "tiny2":  # frozen text encoder; in tiny1 the untrained LoRA adds nothing either
-        assert words.pooled_BP is None
-    assert close(words.hidden_BND, batch["hidden_0"])
-    assert close(sd1.predict(noisy(batch), batch["timesteps_0"], words, None), batch["pred_0"])
+        assert text_embeds.pooled_BP is None
+    assert close(text_embeds.hidden_BND, batch["hidden_0"])
+    assert close(
+        sd1.predict(noisy(batch), batch["timesteps_0"], text_embeds, None), batch["pred_0"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +75,16 @@ def sdxl() -> StableDiffusionXL:
 @torch.no_grad()
 def test_sdxl_reads_and_predicts_as_the_reference(sdxl):
     batch = arrays("tinyxl_batches")
-    words: list[Words] = []
+    text_embeds: list[TextEmbeds] = []
     for number, captions in enumerate(SDXL["captions"]):
         tokens = sdxl.tokenize(captions, max_token_length=150)
         assert torch.equal(tokens[0], batch[f"input_ids_{number}"])
         assert torch.equal(tokens[1], batch[f"input_ids2_{number}"])
-        words.append(sdxl.encode_tokens(tokens, clip_skip=1))
-    assert words[0].hidden_BND.shape == (2, 152, 80)
+        text_embeds.append(sdxl.encode_tokens(tokens, clip_skip=1))
+    assert text_embeds[0].hidden_BND.shape == (2, 152, 80)
     # Only before the first step: from the second on, the reference's text encoders have learned.
-    assert close(words[0].pooled_BP, batch["pooled2_0"])
-    guess = sdxl.predict(noisy(batch), batch["timesteps_0"], words[0], batch["time_ids_0"])
+    assert close(text_embeds[0].pooled_BP, batch["pooled2_0"])
+    guess = sdxl.predict(noisy(batch), batch["timesteps_0"], text_embeds[0], batch["time_ids_0"])
     assert close(guess, batch["pred_0"])
 
 

@@ -91,7 +91,7 @@ def test_the_unet_is_told_size_cut_and_target_of_each_use(
 def words_of(shop):
     batches = [shop.batch_builder.batch(number) for number in range(4)]
     with torch.no_grad():
-        return [batch.words or shop._encode(batch) for batch in batches]
+        return [batch.text_embeds or shop._encode(batch) for batch in batches]
 
 
 def close(one, other):

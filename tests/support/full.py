@@ -151,8 +151,8 @@ def full_batch(family: Family, *, px: int, count: int) -> Batch:
         t_B=torch.linspace(0, 999, count + 2)[1:-1].long(),
         weight_B=torch.ones(count),
         tokens=family.tokenize([CAPTION] * count, max_token_length=75),
-        words=None,
-        sizes_B6=torch.tensor([[px, px, 0, 0, px, px]] * count),
+        text_embeds=None,
+        time_ids_B6=torch.tensor([[px, px, 0, 0, px, px]] * count),
     )
 
 

@@ -52,8 +52,8 @@ def recorded(inputs: Mapping[str, Tensor], number: int) -> Batch:
         mask_B1hw=None if masks is None else _averaged(masks, latents.shape[2:]),
         tokens=(found("input_ids"),) if second is None else (found("input_ids"), second),
         token_weights=None if token_weights is None else (token_weights,),
-        words=None,
-        sizes_B6=found("time_ids"),
+        text_embeds=None,
+        time_ids_B6=found("time_ids"),
         micro_step=number,
     )
 

@@ -10,7 +10,7 @@ from PIL import Image
 from kit.caching.latents import Encoder, LiveLatents, cache_latents
 from kit.dataset.batches import batch_at
 from kit.diffusion import noise
-from kit.families import Family, Words
+from kit.families import Family, TextEmbeds
 from kit.planning import Plan
 from kit.training.batches import Batch, BatchBuilder
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
@@ -42,7 +42,7 @@ def numbers(plan: Plan, epochs: int = 1) -> range:
 
 def equal(one: Batch, other: Batch) -> bool:
     def tensors(batch: Batch) -> list[torch.Tensor]:
-        given = [batch.latents_BChw, batch.noise_BChw, batch.t_B, batch.weight_B, batch.sizes_B6]
+        given = [batch.latents_BChw, batch.noise_BChw, batch.t_B, batch.weight_B, batch.time_ids_B6]
         return [*given, *(batch.tokens or ())]
 
     pairs = zip(tensors(one), tensors(other), strict=True)
@@ -77,8 +77,8 @@ def test_a_batch_holds_what_the_layout_says(images):
         assert batch.latents_BChw.shape == (len(uses), 3, height // 8, width // 8)
         assert batch.noise_BChw.shape == batch.latents_BChw.shape
         assert batch.t_B.shape == batch.weight_B.shape == (len(uses),)
-        assert batch.sizes_B6.shape == (len(uses), 6)
-        assert batch.words is None
+        assert batch.time_ids_B6.shape == (len(uses), 6)
+        assert batch.text_embeds is None
 
 
 def test_a_step_gathers_its_micro_batches(images):
@@ -150,7 +150,7 @@ def test_sdxl_is_told_the_true_offset_of_every_cut(tmp_path, random_crop):
     for number in numbers(plan):
         batch = batch_builder.batch(number)
         [levels_3hw] = (batch.latents_BChw + 1) * 127.5
-        [sizes] = batch.sizes_B6.tolist()
+        [sizes] = batch.time_ids_B6.tolist()
         first, second = levels_3hw[0, 0, :2].round().tolist()
         flipped = second < first
         left, top = first - (63 if flipped else 0), levels_3hw[1, 0, 0].round().item()
@@ -185,7 +185,7 @@ def test_about_half_of_all_uses_are_mirrored_and_not_always_the_same(tmp_path):
 def test_kept_words_replace_tokens(images):
     class Kept:
         def of(self, captions):
-            return Words(torch.tensor([[[float(ord(caption[-1]))]] for caption in captions]))
+            return TextEmbeds(torch.tensor([[[float(ord(caption[-1]))]] for caption in captions]))
 
     plan = plan_for(images, **LIVE, train_batch_size=2)
     batch_builder = BatchBuilder(plan, Eye(), LiveLatents(Encoder(plan, Eye())), Kept())
@@ -193,4 +193,6 @@ def test_kept_words_replace_tokens(images):
     _, uses = batch_at(plan.layout, 0)
     assert batch.tokens is None
     letters = [plan.images[use.image].caption[-1] for use in uses]
-    assert batch.words.hidden_BND.flatten().tolist() == [float(ord(letter)) for letter in letters]
+    assert batch.text_embeds.hidden_BND.flatten().tolist() == [
+        float(ord(letter)) for letter in letters
+    ]

@@ -44,7 +44,7 @@ def caches_latents(settings: Settings) -> bool:
     return settings.memory.cache_latents or settings.memory.cache_latents_to_disk
 
 
-def caches_words(settings: Settings) -> bool:
+def caches_text_embeds(settings: Settings) -> bool:
     """Text-encoder outputs are cached, in memory or on disk."""
     memory = settings.memory
     return memory.cache_text_encoder_outputs or memory.cache_text_encoder_outputs_to_disk
@@ -68,8 +68,8 @@ def _random_crop_with_cache(settings: Settings) -> Iterator[str]:
         )
 
 
-def _cached_words_with_learning_encoder(settings: Settings) -> Iterator[str]:
-    if caches_words(settings) and encoder_learns(settings):
+def _cached_text_embeds_with_learning_encoder(settings: Settings) -> Iterator[str]:
+    if caches_text_embeds(settings) and encoder_learns(settings):
         yield (
             "[memory] cache_text_encoder_outputs: the outputs of an encoder that learns cannot be "
             "cached; set "
@@ -174,7 +174,7 @@ def _pickle_without_metadata(settings: Settings) -> Iterator[str]:
 PROBLEMS: tuple[Rule, ...] = (
     _nothing_learns,
     _random_crop_with_cache,
-    _cached_words_with_learning_encoder,
+    _cached_text_embeds_with_learning_encoder,
     _dim_from_weights_without_file,
     _bucket_bounds,
     _sides_in_latents,

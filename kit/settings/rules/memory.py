@@ -73,11 +73,11 @@ def _idle_memory(settings: Settings) -> Iterator[str]:
     on_disk = memory.cache_latents_to_disk or memory.cache_text_encoder_outputs_to_disk
     if memory.skip_cache_check and not on_disk:
         yield "skip_cache_check has no effect: nothing is cached on disk"
-    if memory.highvram and not (on_disk or memory.cache_latents or _caches_words(settings)):
+    if memory.highvram and not (on_disk or memory.cache_latents or _caches_text_embeds(settings)):
         yield "highvram has no effect: nothing is cached, so VAE and text encoders stay anyway"
 
 
-def _caches_words(settings: Settings) -> bool:
+def _caches_text_embeds(settings: Settings) -> bool:
     memory = settings.memory
     return memory.cache_text_encoder_outputs or memory.cache_text_encoder_outputs_to_disk
 

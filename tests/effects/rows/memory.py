@@ -74,7 +74,7 @@ def on_disk(stage, settings):
 def token_sources(stage, settings):
     """Whether batches hold tokens, to be encoded at each step, or words that were encoded."""
     with stage.shop(settings) as shop:
-        return [made.words is not None for made in map(shop.batch_builder.batch, range(3))]
+        return [made.text_embeds is not None for made in map(shop.batch_builder.batch, range(3))]
 
 
 def learning(stage, settings):
@@ -140,9 +140,9 @@ def attention(stage, settings):
 
     with stage.shop(settings) as shop, pytest.MonkeyPatch.context() as patch:
         batch = shop.batch_builder.batch(0)
-        words = shop._encode(batch)
+        text_embeds = shop._encode(batch)
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
-        shop.family.predict(batch.latents_BChw, batch.t_B, words, batch.sizes_B6)
+        shop.family.predict(batch.latents_BChw, batch.t_B, text_embeds, batch.time_ids_B6)
     return len(fused)
 
 

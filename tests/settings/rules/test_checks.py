@@ -4,7 +4,7 @@ import pytest
 
 from kit.settings import Settings
 from kit.settings import rules as checks
-from kit.settings.rules import caches_latents, caches_words, notices, problems
+from kit.settings.rules import caches_latents, caches_text_embeds, notices, problems
 from kit.settings.rules.rates import rates
 
 SOUND = Settings()
@@ -38,7 +38,7 @@ PROBLEMS = {
         dict(random_crop=True),
         dict(random_crop=True, cache_latents=False, cache_latents_to_disk=True),
     ],
-    "_cached_words_with_learning_encoder": [
+    "_cached_text_embeds_with_learning_encoder": [
         dict(cache_text_encoder_outputs=True),
         dict(cache_text_encoder_outputs_to_disk=True, text_encoder_lr=None),
     ],
@@ -372,5 +372,5 @@ def test_a_blank_rate_is_the_main_rate_and_zero_stays_zero(values, expected):
 def test_caching_to_disk_is_caching():
     assert caches_latents(SOUND.replace(cache_latents=False, cache_latents_to_disk=True))
     assert not caches_latents(SOUND.replace(cache_latents=False))
-    assert caches_words(SOUND.replace(cache_text_encoder_outputs_to_disk=True))
-    assert not caches_words(SOUND)
+    assert caches_text_embeds(SOUND.replace(cache_text_encoder_outputs_to_disk=True))
+    assert not caches_text_embeds(SOUND)
