@@ -287,8 +287,8 @@ def train_unet(
         alpha_B = kept_BAR[t_B].view(-1, 1, 1, 1)
         noisy = alpha_B.sqrt() * latent_BChw + (1 - alpha_B).sqrt() * noise
         words = text_encoder(ids_BN).last_hidden_state
-        guess = unet(noisy, t_B, words).sample
-        per_sample_B = (guess - noise).square().mean((1, 2, 3))
+        prediction = unet(noisy, t_B, words).sample
+        per_sample_B = (prediction - noise).square().mean((1, 2, 3))
         snr_B = (alpha_B / (1 - alpha_B)).flatten()
         return (per_sample_B * snr_B.clamp(max=5) / snr_B).mean()
 

@@ -45,7 +45,7 @@ def beside(hole_hw: Tensor, latents_Chw: Tensor) -> Tensor:
     return torch.cat([hole_hw[None], latents_Chw])
 
 
-def seen(noisy_BChw: Tensor, beside_B5hw: Tensor | None) -> Tensor:
+def unet_input(noisy_BChw: Tensor, beside_B5hw: Tensor | None) -> Tensor:
     """All that the U-Net reads: the noisy latents, and behind them what is beside, if anything."""
     if beside_B5hw is None:
         return noisy_BChw

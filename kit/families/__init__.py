@@ -1,4 +1,4 @@
-"""Base models, frozen: each turns pixels and words into a guess about noise.
+"""Base models, frozen: each turns pixels and words into a prediction of noise.
 
 Everything that differs between Stable Diffusion 1.x, 2.x and XL lies in that family's file; no
 other file of the house asks which family it has.
@@ -31,7 +31,7 @@ load_models()
 
 
 class Prediction(StrEnum):
-    """What the U-Net was taught to guess; the values are diffusers' names."""
+    """What the U-Net was trained to predict; the values are diffusers' names."""
 
     EPSILON = "epsilon"
     V = "v_prediction"
@@ -135,9 +135,9 @@ class Family(Protocol):
     def predict(
         self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
     ) -> Tensor:
-        """The U-Net's guess, shape B C h w. time_ids_B6 is SDXL's (original, crop, target) in h, w.
+        """The U-Net's prediction, shape B C h w. time_ids_B6: SDXL's original, crop, target.
 
-        To an inpainting model, noisy_BChw has the channels of `kit.diffusion.inpainting.seen`.
+        For inpainting, noisy_BChw has the channels of `kit.diffusion.inpainting.unet_input`.
         """
         ...
 

@@ -85,7 +85,7 @@ class StableDiffusion:
     def predict(
         self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
     ) -> Tensor:
-        """The U-Net's guess; sizes are not read."""
+        """The U-Net's prediction; sizes are not read."""
         weight = self.unet.conv_in.weight  # never adapted, so its type is the frozen U-Net's own
         return self.unet(
             noisy_BChw.to(weight.device, weight.dtype),

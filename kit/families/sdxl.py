@@ -97,7 +97,7 @@ class StableDiffusionXL:
     def predict(
         self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
     ) -> Tensor:
-        """The U-Net's guess, given the sizes; diffusers turns them into waves as sgm does."""
+        """The U-Net's prediction, given the sizes; diffusers turns them into waves as sgm does."""
         assert text_embeds.pooled_BP is not None and time_ids_B6 is not None, (
             "SDXL needs pooled text embeddings and time ids"
         )

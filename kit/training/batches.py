@@ -33,7 +33,7 @@ class Batch:
     text_embeds: TextEmbeds | None
     time_ids_B6: Tensor | None
     token_weights: Tokens | None = None  # in the shapes of tokens, with weighted_captions
-    disturbance_BChw: Tensor | None = None  # added to the noise that is seen, not to the target
+    perturbation_BChw: Tensor | None = None  # added to the noise that is seen, not to the target
     mask_B1hw: Tensor | None = None  # weight of each place, 0 to 1
     beside_B5hw: Tensor | None = None  # what an inpainting U-Net reads beside the noisy latents
     micro_step: int = 0  # from 0 over the whole run
@@ -68,7 +68,7 @@ class BatchBuilder:
         return Batch(
             latents_BChw=latents_BChw,
             noise_BChw=self._noise(micro_step, latents_BChw),
-            disturbance_BChw=self._disturbance(micro_step, latents_BChw.shape),
+            perturbation_BChw=self._perturbation(micro_step, latents_BChw.shape),
             mask_B1hw=_stacked_masks(latents, latents_BChw.shape[2:]),
             beside_B5hw=self._beside(latents, micro_step),
             t_B=torch.tensor([self._timestep(micro_step, row) for row in range(len(uses))]),
@@ -92,13 +92,15 @@ class BatchBuilder:
             _, uses = batch_at(plan.layout, soon)
             self.latents.expect(uses, epoch=soon // plan.batches_per_epoch)
 
-    def _drawn(self, seen: Latent | Surroundings, name: str, micro_step: int, row: int) -> Tensor:
+    def _drawn(
+        self, encoded: Latent | Surroundings, name: str, micro_step: int, row: int
+    ) -> Tensor:
         """A draw from what the VAE saw, scaled, shape C h w."""
-        std_Chw = torch.exp(0.5 * seen.logvar_Chw.clamp(-30.0, 20.0))
+        std_Chw = torch.exp(0.5 * encoded.logvar_Chw.clamp(-30.0, 20.0))
         draw_Chw = diffusion.draw_normal(
             tuple(std_Chw.shape), self.plan.seed, name, micro_step, row
         )
-        return (seen.mean_Chw + std_Chw * draw_Chw) * self.family.latent_scale
+        return (encoded.mean_Chw + std_Chw * draw_Chw) * self.family.latent_scale
 
     def _beside(self, latents: Sequence[Latent], micro_step: int) -> Tensor | None:
         """Hole and surroundings of every image that has them: all of a batch, or none."""
@@ -173,7 +175,7 @@ class BatchBuilder:
         discount = self.plan.settings.noise.multires_noise_discount
         return diffusion.multires_noise(noise_BChw, draws, discount=discount)
 
-    def _disturbance(self, micro_step: int, shape_BChw: torch.Size) -> Tensor | None:
+    def _perturbation(self, micro_step: int, shape_BChw: torch.Size) -> Tensor | None:
         """What ip_noise_gamma adds to the noise that the U-Net sees, and is not asked for."""
         noise = self.plan.settings.noise
         if not (gamma := noise.ip_noise_gamma):

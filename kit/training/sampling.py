@@ -26,7 +26,7 @@ from kit import catalog
 from kit.adapters.network import Network, device_of
 from kit.dataset.prompt_weighting import has_emphasis
 from kit.devices import free_memory
-from kit.diffusion.inpainting import blank, seen
+from kit.diffusion.inpainting import blank, unet_input
 from kit.diffusion.noise import BETA_END, BETA_START, TIMESTEPS
 from kit.errors import MissingPackage
 from kit.events import Event, Sampled
@@ -72,11 +72,11 @@ class Artist:
         latents_BChw = noise.to(device) * scheduler.init_noise_sigma
         canvas_5hw = blank(self.family, size)
         for t in scheduler.timesteps:
-            guess = self._guess(
+            prediction = self._predict(
                 scheduler, latents_BChw, t, text_embeds, time_ids_B6, first.scale, canvas_5hw
             )
             latents_BChw = scheduler.step(
-                guess, t, latents_BChw, **_randomness(scheduler, generators)
+                prediction, t, latents_BChw, **_randomness(scheduler, generators)
             ).prev_sample
         return [_picture(pixels) for pixels in self._decode(latents_BChw)]
 
@@ -122,7 +122,7 @@ class Artist:
             torch.where(plain_B[:, None, None], torch.ones_like(part), part) for part in weights
         )
 
-    def _guess(
+    def _predict(
         self,
         scheduler: Any,
         latents_BChw: Tensor,
@@ -132,16 +132,18 @@ class Artist:
         scale: float,
         canvas_5hw: Tensor | None,
     ) -> Tensor:
-        """The guided guess (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598, eq. 6)."""
+        """The guided prediction (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598, eq. 6)."""
         doubled = torch.cat([latents_BChw] * 2) if scale > 1 else latents_BChw
         scaled = scheduler.scale_model_input(doubled, t)
         beside_B5hw = None if canvas_5hw is None else canvas_5hw.expand(len(scaled), -1, -1, -1)
-        read = seen(scaled, beside_B5hw)
+        model_input = unet_input(scaled, beside_B5hw)
         with self.autocast():
-            guess = self.family.predict(read, t.expand(len(read)), text_embeds, time_ids_B6).float()
+            prediction = self.family.predict(
+                model_input, t.expand(len(model_input)), text_embeds, time_ids_B6
+            ).float()
         if scale <= 1:
-            return guess
-        without, with_words = guess.chunk(2)
+            return prediction
+        without, with_words = prediction.chunk(2)
         return without + scale * (with_words - without)
 
 

@@ -38,7 +38,7 @@ from kit.devices import (
 )
 from kit.diffusion import losses
 from kit.diffusion import noise as diffusion
-from kit.diffusion.inpainting import seen as seen_by_unet
+from kit.diffusion.inpainting import unet_input
 from kit.diffusion.losses import Bands
 from kit.errors import Diverged
 from kit.events import Event, Loaded, Noticed
@@ -127,18 +127,18 @@ class Workshop:
         """
         device, zero = self.accelerator.device, self.family.zero_terminal_snr
         latents, noise = batch.latents_BChw.to(device), batch.noise_BChw.to(device)
-        t_B, seen = batch.t_B.to(device), noise
-        if batch.disturbance_BChw is not None:
-            seen = noise + batch.disturbance_BChw.to(device)
-        noisy = diffusion.add_noise(latents, seen, t_B, zero_terminal_snr=zero)
-        read = seen_by_unet(noisy, batch.beside_B5hw)
+        t_B, input_noise = batch.t_B.to(device), noise
+        if batch.perturbation_BChw is not None:
+            input_noise = noise + batch.perturbation_BChw.to(device)
+        noisy = diffusion.add_noise(latents, input_noise, t_B, zero_terminal_snr=zero)
+        model_input = unet_input(noisy, batch.beside_B5hw)
         with self.accelerator.autocast():
             text_embeds = batch.text_embeds.to(device) if batch.text_embeds else self._encode(batch)
-            guess = self.family.predict(read, t_B, text_embeds, batch.time_ids_B6)
-        goal = diffusion.target(latents, noise, t_B, self.family.predicts, zero_terminal_snr=zero)
+            prediction = self.family.predict(model_input, t_B, text_embeds, batch.time_ids_B6)
+        target = diffusion.target(latents, noise, t_B, self.family.predicts, zero_terminal_snr=zero)
         loss_BChw = losses.element_loss(
-            guess.float(),
-            goal.float(),
+            prediction.float(),
+            target.float(),
             loss_type=self._noise.loss_type,
             threshold_B=self._huber(t_B),
         )

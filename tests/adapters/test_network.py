@@ -76,7 +76,7 @@ def wake(network: Network, strength: float) -> Network:
     return network
 
 
-def guess(family: Family) -> torch.Tensor:
+def prediction(family: Family) -> torch.Tensor:
     """What the whole family makes of fixed inputs; differentiable."""
     draws = torch.Generator().manual_seed(5)
     noisy_BChw = torch.randn(2, 4, 8, 8, generator=draws)
@@ -113,9 +113,9 @@ def test_names_shapes_and_order_are_the_references_at_real_size(key, conv):
 @pytest.mark.parametrize("kind", catalog.KINDS)
 @torch.no_grad()
 def test_an_untrained_network_changes_nothing(kind, loaded, hang):
-    before = guess(loaded)
+    before = prediction(loaded)
     network = hang(NetworkSettings(LoRA_type=kind, **RANKS))
-    assert torch.equal(guess(loaded), before)
+    assert torch.equal(prediction(loaded), before)
     assert not any(adapter.delta().any() for _, adapter in network.named())
 
 
@@ -123,19 +123,19 @@ def test_an_untrained_network_changes_nothing(kind, loaded, hang):
 @torch.no_grad()
 def test_added_to_the_weights_the_deltas_act_as_the_network_does(kind, folder):
     family = load_tiny(folder)
-    before = guess(family)
+    before = prediction(family)
     network = attach(NetworkSettings(LoRA_type=kind, **RANKS), family, learns=BOTH, seed=1)
     wake(network, 0.5).eval()
-    adapted = guess(family)
+    adapted = prediction(family)
     network.detach_hooks()
-    assert torch.equal(guess(family), before)
+    assert torch.equal(prediction(family), before)
     modules = {layer.name: layer.module for layer in family.layers()}
     for name, adapter in network.named():
         modules[name].weight += adapter.delta()
         bias = adapter.delta_bias()
         if bias is not None:
             modules[name].bias += bias
-    assert torch.allclose(guess(family), adapted, atol=1e-4)
+    assert torch.allclose(prediction(family), adapted, atol=1e-4)
     assert (adapted - before).abs().max() > 0.1
 
 
@@ -143,11 +143,11 @@ def test_added_to_the_weights_the_deltas_act_as_the_network_does(kind, folder):
 def test_detached_the_base_is_bit_for_bit_what_it_was(loaded, hang):
     parts = [loaded.unet, *loaded.text_encoders]
     weights = [copy.deepcopy(part.state_dict()) for part in parts]
-    before = guess(loaded)
+    before = prediction(loaded)
     network = hang(awake=0.5)
-    assert not torch.equal(guess(loaded), before)
+    assert not torch.equal(prediction(loaded), before)
     network.detach_hooks()
-    assert torch.equal(guess(loaded), before)
+    assert torch.equal(prediction(loaded), before)
     for part, kept in zip(parts, weights, strict=True):
         assert part.state_dict().keys() == kept.keys()
         assert all(torch.equal(part.state_dict()[name], kept[name]) for name in kept)
@@ -155,13 +155,13 @@ def test_detached_the_base_is_bit_for_bit_what_it_was(loaded, hang):
 
 @torch.no_grad()
 def test_the_multiplier_scales_the_whole_network(loaded, hang):
-    before = guess(loaded)
+    before = prediction(loaded)
     network = hang(awake=0.5)
-    full = guess(loaded)
+    full = prediction(loaded)
     network.set_multiplier(0)
-    assert torch.equal(guess(loaded), before)
+    assert torch.equal(prediction(loaded), before)
     network.set_multiplier(1)
-    assert torch.equal(guess(loaded), full)
+    assert torch.equal(prediction(loaded), full)
 
 
 def test_the_start_does_not_depend_on_what_else_is_adapted(hang):
@@ -192,7 +192,7 @@ def gradients(network: Network, family: Family) -> dict[str, torch.Tensor]:
     """Of one backward pass with the same dice."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        guess(family).square().mean().backward()
+        prediction(family).square().mean().backward()
     found = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
     network.zero_grad(set_to_none=True)
     return found

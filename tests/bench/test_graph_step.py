@@ -68,8 +68,8 @@ def plain(unet, step):
     kept, added = (table[given["t_B"]][:, None, None, None] for table in step._tables)
     noisy = kept * given["latents_BChw"] + added * given["noise_BChw"]
     more = given.get("added")
-    guess = unet(noisy, given["t_B"], given["words_BND"], added_cond_kwargs=more).sample
-    loss = functional.mse_loss(guess, given["noise_BChw"])
+    prediction = unet(noisy, given["t_B"], given["words_BND"], added_cond_kwargs=more).sample
+    loss = functional.mse_loss(prediction, given["noise_BChw"])
     loss.backward()
     for hook in hooks:
         hook.remove()

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from kit import planning
 from kit.basemodel import detect
 from kit.dataset.inpaint_masks import hole_at, in_latents
-from kit.diffusion.inpainting import beside, blank, grayed, seen
+from kit.diffusion.inpainting import beside, blank, grayed, unet_input
 from kit.errors import ModelError
 from kit.families import Prediction
 from kit.families.base_model import find_model
@@ -137,9 +137,9 @@ def test_holes_shrink_as_in_the_pipelines():
 def test_the_channels_stand_in_the_pipelines_order():
     noisy = torch.full((2, 4, 3, 3), 1.0)
     hole, around = torch.full((3, 3), 2.0), torch.full((4, 3, 3), 3.0)
-    read = seen(noisy, torch.stack([beside(hole, around)] * 2))
+    read = unet_input(noisy, torch.stack([beside(hole, around)] * 2))
     assert read[:, :, 0, 0].tolist() == [[1.0] * 4 + [2.0] + [3.0] * 4] * 2
-    assert seen(noisy, None) is noisy
+    assert unet_input(noisy, None) is noisy
 
 
 def test_the_hole_is_gray_and_the_rest_is_the_picture():

@@ -64,9 +64,11 @@ def test_the_snr_schedule_obeys_huber_scale_which_the_reference_leaves_out(name)
 
 @pytest.mark.parametrize("kind", LOSS["per_sample_mean"])
 def test_the_mean_losses_are_the_references(kind):
-    guess, goal = (torch.tensor(LOSS[name]).reshape(LOSS["shape"]) for name in ("pred", "target"))
+    prediction, target = (
+        torch.tensor(LOSS[name]).reshape(LOSS["shape"]) for name in ("pred", "target")
+    )
     ours = losses.element_loss(
-        guess, goal, loss_type=kind, threshold_B=torch.tensor(LOSS["huber_c"])
+        prediction, target, loss_type=kind, threshold_B=torch.tensor(LOSS["huber_c"])
     )
     assert close(ours.mean((1, 2, 3)), LOSS["per_sample_mean"][kind])
 

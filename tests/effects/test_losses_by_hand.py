@@ -105,7 +105,7 @@ def by_hand(asked, shop, batch, answer):
     kept, is_v, told, given = kept_T(asked), "v_parameterization" in asked, [], []
     for row, t in enumerate(batch.t_B.tolist()):
         clean, noise = (x[row].double().numpy() for x in (batch.latents_BChw, batch.noise_BChw))
-        more = batch.disturbance_BChw
+        more = batch.perturbation_BChw
         seen = noise if more is None else noise + more[row].double().numpy()
         alpha, sigma = kept[t] ** 0.5, (1 - kept[t]) ** 0.5
         given.append(alpha * clean + sigma * seen)

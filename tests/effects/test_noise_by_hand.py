@@ -81,8 +81,8 @@ def test_what_ip_noise_adds_is_gamma_times_its_draw(batches, case):
     for before, after in zip(plain, other, strict=True):
         assert torch.equal(before.noise_BChw, after.noise_BChw)  # the target stays
         draw = normal(after, "ip", tuple(after.noise_BChw.shape[1:]), seed)
-        gamma = (after.disturbance_BChw / draw).median().item()
-        assert torch.allclose(after.disturbance_BChw, gamma * draw, atol=1e-5)
+        gamma = (after.perturbation_BChw / draw).median().item()
+        assert torch.allclose(after.perturbation_BChw, gamma * draw, atol=1e-5)
         gammas.append(gamma)
     if case == "ip":
         assert gammas == pytest.approx([0.3] * MANY, rel=1e-4)

@@ -284,8 +284,10 @@ def test_words_travel_and_gradients_reach_the_text_encoders(folders):
         encoder.requires_grad_(True)
     tokens = family.tokenize(["a cat"], max_token_length=75)
     text_embeds = family.encode_tokens(tokens, clip_skip=1).to(torch.device("cpu"))
-    guess = family.predict(torch.randn(1, 4, 8, 8), torch.tensor([3]), text_embeds, TIME_IDS_26[:1])
-    guess.square().mean().backward()
+    prediction = family.predict(
+        torch.randn(1, 4, 8, 8), torch.tensor([3]), text_embeds, TIME_IDS_26[:1]
+    )
+    prediction.square().mean().backward()
     for encoder in family.text_encoders:
         inner = getattr(encoder, "text_model", encoder)
         assert inner.embeddings.token_embedding.weight.grad is not None

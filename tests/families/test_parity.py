@@ -84,8 +84,10 @@ def test_sdxl_reads_and_predicts_as_the_reference(sdxl):
     assert text_embeds[0].hidden_BND.shape == (2, 152, 80)
     # Only before the first step: from the second on, the reference's text encoders have learned.
     assert close(text_embeds[0].pooled_BP, batch["pooled2_0"])
-    guess = sdxl.predict(noisy(batch), batch["timesteps_0"], text_embeds[0], batch["time_ids_0"])
-    assert close(guess, batch["pred_0"])
+    prediction = sdxl.predict(
+        noisy(batch), batch["timesteps_0"], text_embeds[0], batch["time_ids_0"]
+    )
+    assert close(prediction, batch["pred_0"])
 
 
 def test_sdxl_layers_are_those_of_the_references_file(sdxl):

@@ -174,8 +174,8 @@ LISTED = (
     Mutation(
         "26 ip noise in the target too",
         "kit/training/step.py",
-        "goal = diffusion.target(latents, noise, t_B",
-        "goal = diffusion.target(latents, seen, t_B",
+        "target = diffusion.target(latents, noise, t_B",
+        "target = diffusion.target(latents, input_noise, t_B",
     ),
     Mutation(
         "27 keep_tokens off by one",
@@ -372,8 +372,8 @@ LISTED = (
     Mutation(
         "59 zero_terminal_snr ignored in noising",
         "kit/training/step.py",
-        "noisy = diffusion.add_noise(latents, seen, t_B, zero_terminal_snr=zero)",
-        "noisy = diffusion.add_noise(latents, seen, t_B)",
+        "noisy = diffusion.add_noise(latents, input_noise, t_B, zero_terminal_snr=zero)",
+        "noisy = diffusion.add_noise(latents, input_noise, t_B)",
     ),
     Mutation(
         "60 huber_scale squared in wiring",

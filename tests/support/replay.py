@@ -46,7 +46,7 @@ def recorded(inputs: Mapping[str, Tensor], number: int) -> Batch:
     return Batch(
         latents_BChw=latents,
         noise_BChw=noise,
-        disturbance_BChw=None if seen is None else seen - noise,
+        perturbation_BChw=None if seen is None else seen - noise,
         t_B=t_B,
         weight_B=torch.ones(len(t_B)) if weights is None else weights,
         mask_B1hw=None if masks is None else _averaged(masks, latents.shape[2:]),

@@ -96,10 +96,10 @@ def plain_loop(chosen: argparse.Namespace, unet: Any, given: dict[str, Any]) -> 
     def step() -> float:
         noisy = (given["latents_BChw"] + given["noise_BChw"]).to(unet.dtype)
         with torch.autocast("cuda", DTYPES[chosen.precision]):
-            guess = unet(
+            prediction = unet(
                 noisy, given["t_B"], given["words_BND"], added_cond_kwargs=given.get("added")
             ).sample
-        loss = functional.mse_loss(guess.float(), given["noise_BChw"])
+        loss = functional.mse_loss(prediction.float(), given["noise_BChw"])
         shown = loss.item()
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)

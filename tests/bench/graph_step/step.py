@@ -202,7 +202,7 @@ class FewKernels:
     def __call__(
         self, noisy_BChw: Tensor, t_B: Tensor, words_BND: Tensor, added: dict[str, Tensor] | None
     ) -> Tensor:
-        """The U-Net's guess."""
+        """The U-Net's prediction."""
         unet = self.unet
         self.words = words_BND
         with torch.no_grad():
@@ -386,8 +386,8 @@ class GraphStep:
             t_B, noise = given["t_B"], given["noise_BChw"]
             kept, added = (table[t_B][:, None, None, None] for table in self._tables)
             noisy = (kept * given["latents_BChw"] + added * noise).to(unet.half.dtype)
-        guess = unet(noisy, t_B, given["words_BND"], given.get("added"))
-        loss = functional.mse_loss(guess.float(), noise)
+        prediction = unet(noisy, t_B, given["words_BND"], given.get("added"))
+        loss = functional.mse_loss(prediction.float(), noise)
         # Only what lies on the way to the anchor is visited; the folded layers write the rest.
         (loss * self.loss_scale).backward(inputs=[unet.anchor])
         if unet.grad is not unet.half_grad:
