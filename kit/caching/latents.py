@@ -35,7 +35,7 @@ from kit.dataset.pixels import (
     recoloured,
     recolouring,
 )
-from kit.diffusion.inpainting import Surroundings
+from kit.diffusion.inpainting import MaskedImage
 from kit.errors import DatasetError
 from kit.events import Cached, Event
 from kit.families import Family, TextEmbeds, Tokens
@@ -51,7 +51,7 @@ class Latent:
     logvar_Chw: Tensor
     conditions: tuple[int, ...]
     mask_hw: Tensor | None = None  # weights from 0 to 1; None: all of it is learned
-    around: Surroundings | None = None  # of its hole, for an inpainting model
+    masked_image: MaskedImage | None = None  # for an inpainting model
 
 
 class Latents(Protocol):

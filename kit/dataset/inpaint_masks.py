@@ -1,4 +1,4 @@
-"""Holes: which part of an image an inpainting model is to paint anew.
+"""Inpaint masks: which part of an image an inpainting model is to paint anew.
 
 Shapes: H W of the picture, h w of the latent.
 """
@@ -15,7 +15,7 @@ LEAST = 8  # a hole's side is at least this part of the picture's
 PIXELS = 8  # of a picture's side to one of the latent
 
 
-def hole_at(size: Size, *, seed: int, epoch: int, image: int, turn: int) -> np.ndarray:
+def inpaint_mask_at(size: Size, *, seed: int, epoch: int, image: int, turn: int) -> np.ndarray:
     """The hole of this use of an image: True where it is to be painted, shape (H, W).
 
     A quarter of all holes is the whole picture, the others are half rectangles, half ellipses, of
@@ -41,12 +41,12 @@ def hole_at(size: Size, *, seed: int, epoch: int, image: int, turn: int) -> np.n
     return inside
 
 
-def in_latents(hole_HW: np.ndarray) -> np.ndarray:
+def in_latents(inpaint_mask_HW: np.ndarray) -> np.ndarray:
     """The hole at the latent's size: 1 to be painted, 0 to be kept, float32 of shape (h, w).
 
     Each value is that of its square's first pixel, as diffusers' inpainting pipelines scale. What
     is left of a side that is no multiple of 8 has no latent.
     """
-    height, width = (side // PIXELS * PIXELS for side in hole_HW.shape)
-    smaller: np.ndarray = hole_HW[:height:PIXELS, :width:PIXELS].astype(np.float32)
+    height, width = (side // PIXELS * PIXELS for side in inpaint_mask_HW.shape)
+    smaller: np.ndarray = inpaint_mask_HW[:height:PIXELS, :width:PIXELS].astype(np.float32)
     return smaller

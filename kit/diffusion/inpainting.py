@@ -22,42 +22,42 @@ GRAY = 0.0  # of pixels from -1 to 1
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """One picture with a hole, as VAE and U-Net see it; unscaled, float32 on the CPU."""
+class MaskedImage:
+    """One masked picture, as VAE and U-Net see it; unscaled, float32 on the CPU."""
 
-    hole_hw: Tensor
+    inpaint_mask_hw: Tensor
     mean_Chw: Tensor
     logvar_Chw: Tensor
 
 
-def reads_surroundings(family: Family) -> bool:
+def takes_inpaint_cond(family: Family) -> bool:
     """The base is an inpainting model."""
     return bool(family.unet.config.in_channels == INPAINTING)
 
 
-def grayed(pixels_3HW: Tensor, hole_HW: Tensor) -> Tensor:
+def grayed(pixels_3HW: Tensor, inpaint_mask_HW: Tensor) -> Tensor:
     """The picture, gray where the hole is."""
-    return torch.where(hole_HW, torch.full_like(pixels_3HW, GRAY), pixels_3HW)
+    return torch.where(inpaint_mask_HW, torch.full_like(pixels_3HW, GRAY), pixels_3HW)
 
 
-def beside(hole_hw: Tensor, latents_Chw: Tensor) -> Tensor:
+def inpaint_cond(inpaint_mask_hw: Tensor, latents_Chw: Tensor) -> Tensor:
     """What is read of one picture beside its noisy latents, shape 5 h w; latents are scaled."""
-    return torch.cat([hole_hw[None], latents_Chw])
+    return torch.cat([inpaint_mask_hw[None], latents_Chw])
 
 
-def unet_input(noisy_BChw: Tensor, beside_B5hw: Tensor | None) -> Tensor:
+def unet_input(noisy_BChw: Tensor, inpaint_cond_B5hw: Tensor | None) -> Tensor:
     """All that the U-Net reads: the noisy latents, and behind them what is beside, if anything."""
-    if beside_B5hw is None:
+    if inpaint_cond_B5hw is None:
         return noisy_BChw
-    return torch.cat([noisy_BChw, beside_B5hw.to(noisy_BChw)], dim=1)
+    return torch.cat([noisy_BChw, inpaint_cond_B5hw.to(noisy_BChw)], dim=1)
 
 
-def blank(family: Family, size: tuple[int, int]) -> Tensor | None:
+def blank_inpaint_cond(family: Family, size: tuple[int, int]) -> Tensor | None:
     """What is read beside when nothing is there yet: all of (width, height) is a hole, shape 5 h w.
 
     None where the base is no inpainting model.
     """
-    if not reads_surroundings(family):
+    if not takes_inpaint_cond(family):
         return None
     pixels_13HW = torch.full((1, 3, size[1], size[0]), GRAY)
     mean_1Chw, _ = family.encode_pixels(pixels_13HW)
@@ -65,4 +65,4 @@ def blank(family: Family, size: tuple[int, int]) -> Tensor | None:
         family.vae.float()
         mean_1Chw, _ = family.encode_pixels(pixels_13HW)
     latents_Chw = mean_1Chw[0] * family.latent_scale
-    return beside(torch.ones_like(latents_Chw[0]), latents_Chw)
+    return inpaint_cond(torch.ones_like(latents_Chw[0]), latents_Chw)

@@ -15,7 +15,7 @@ from kit.caching.latents import Latent, Latents, TextEmbedCache
 from kit.dataset.batches import Use, batch_at
 from kit.dataset.captions import Moment, cached_caption_at, caption_at
 from kit.diffusion import noise as diffusion
-from kit.diffusion.inpainting import Surroundings, beside
+from kit.diffusion.inpainting import MaskedImage, inpaint_cond
 from kit.families import Family, TextEmbeds, Tokens
 from kit.planning import Plan
 from kit.settings.rules import noise as rules_noise
@@ -35,7 +35,7 @@ class Batch:
     token_weights: Tokens | None = None  # in the shapes of tokens, with weighted_captions
     perturbation_BChw: Tensor | None = None  # added to the noise that is seen, not to the target
     mask_B1hw: Tensor | None = None  # weight of each place, 0 to 1
-    beside_B5hw: Tensor | None = None  # what an inpainting U-Net reads beside the noisy latents
+    inpaint_cond_B5hw: Tensor | None = None  # an inpainting U-Net's further channels
     micro_step: int = 0  # from 0 over the whole run
 
 
@@ -70,7 +70,7 @@ class BatchBuilder:
             noise_BChw=self._noise(micro_step, latents_BChw),
             perturbation_BChw=self._perturbation(micro_step, latents_BChw.shape),
             mask_B1hw=_stacked_masks(latents, latents_BChw.shape[2:]),
-            beside_B5hw=self._beside(latents, micro_step),
+            inpaint_cond_B5hw=self._inpaint_cond(latents, micro_step),
             t_B=torch.tensor([self._timestep(micro_step, row) for row in range(len(uses))]),
             weight_B=torch.tensor([self._weight(use.image) for use in uses]),
             tokens=None if self.text_embeds else self._tokens(captions),
@@ -92,9 +92,7 @@ class BatchBuilder:
             _, uses = batch_at(plan.layout, soon)
             self.latents.expect(uses, epoch=soon // plan.batches_per_epoch)
 
-    def _drawn(
-        self, encoded: Latent | Surroundings, name: str, micro_step: int, row: int
-    ) -> Tensor:
+    def _drawn(self, encoded: Latent | MaskedImage, name: str, micro_step: int, row: int) -> Tensor:
         """A draw from what the VAE saw, scaled, shape C h w."""
         std_Chw = torch.exp(0.5 * encoded.logvar_Chw.clamp(-30.0, 20.0))
         draw_Chw = diffusion.draw_normal(
@@ -102,12 +100,15 @@ class BatchBuilder:
         )
         return (encoded.mean_Chw + std_Chw * draw_Chw) * self.family.latent_scale
 
-    def _beside(self, latents: Sequence[Latent], micro_step: int) -> Tensor | None:
-        """Hole and surroundings of every image that has them: all of a batch, or none."""
+    def _inpaint_cond(self, latents: Sequence[Latent], micro_step: int) -> Tensor | None:
+        """Mask and masked image of every image that has them: all of a batch, or none."""
         rows = [
-            beside(around.hole_hw, self._drawn(around, "surroundings", micro_step, row))
+            inpaint_cond(
+                masked_image.inpaint_mask_hw,
+                self._drawn(masked_image, "surroundings", micro_step, row),
+            )
             for row, latent in enumerate(latents)
-            if (around := latent.around) is not None
+            if (masked_image := latent.masked_image) is not None
         ]
         return torch.stack(rows) if rows else None
 

@@ -26,7 +26,7 @@ from kit import catalog
 from kit.adapters.network import Network, device_of
 from kit.dataset.prompt_weighting import has_emphasis
 from kit.devices import free_memory
-from kit.diffusion.inpainting import blank, unet_input
+from kit.diffusion.inpainting import blank_inpaint_cond, unet_input
 from kit.diffusion.noise import BETA_END, BETA_START, TIMESTEPS
 from kit.errors import MissingPackage
 from kit.events import Event, Sampled
@@ -70,7 +70,7 @@ class Artist:
         text_embeds, time_ids_B6 = self._read(prompts, size)
         scheduler.set_timesteps(first.steps, device=device)
         latents_BChw = noise.to(device) * scheduler.init_noise_sigma
-        canvas_5hw = blank(self.family, size)
+        canvas_5hw = blank_inpaint_cond(self.family, size)
         for t in scheduler.timesteps:
             prediction = self._predict(
                 scheduler, latents_BChw, t, text_embeds, time_ids_B6, first.scale, canvas_5hw
@@ -135,8 +135,10 @@ class Artist:
         """The guided prediction (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598, eq. 6)."""
         doubled = torch.cat([latents_BChw] * 2) if scale > 1 else latents_BChw
         scaled = scheduler.scale_model_input(doubled, t)
-        beside_B5hw = None if canvas_5hw is None else canvas_5hw.expand(len(scaled), -1, -1, -1)
-        model_input = unet_input(scaled, beside_B5hw)
+        inpaint_cond_B5hw = (
+            None if canvas_5hw is None else canvas_5hw.expand(len(scaled), -1, -1, -1)
+        )
+        model_input = unet_input(scaled, inpaint_cond_B5hw)
         with self.autocast():
             prediction = self.family.predict(
                 model_input, t.expand(len(model_input)), text_embeds, time_ids_B6

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kit import catalog
 from kit.adapters.network import Network
-from kit.caching.inpaint_latents import HoledLatents
+from kit.caching.inpaint_latents import InpaintLatents
 from kit.caching.latents import (
     CaptionReader,
     Encoder,
@@ -131,7 +131,7 @@ class Workshop:
         if batch.perturbation_BChw is not None:
             input_noise = noise + batch.perturbation_BChw.to(device)
         noisy = diffusion.add_noise(latents, input_noise, t_B, zero_terminal_snr=zero)
-        model_input = unet_input(noisy, batch.beside_B5hw)
+        model_input = unet_input(noisy, batch.inpaint_cond_B5hw)
         with self.accelerator.autocast():
             text_embeds = batch.text_embeds.to(device) if batch.text_embeds else self._encode(batch)
             prediction = self.family.predict(model_input, t_B, text_embeds, batch.time_ids_B6)
@@ -321,7 +321,7 @@ def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
     """Cached latents, after which the VAE leaves the device; or live ones."""
     encoder = Encoder(plan, family)
     if not caches_latents(plan.settings):
-        return (HoledLatents if plan.settings.model.train_inpainting else LiveLatents)(encoder)
+        return (InpaintLatents if plan.settings.model.train_inpainting else LiveLatents)(encoder)
     try:
         latents = yield from cache_latents(plan, encoder)
     finally:

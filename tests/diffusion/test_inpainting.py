@@ -9,8 +9,8 @@ from torch.nn.functional import interpolate
 
 from kit import planning
 from kit.basemodel import detect
-from kit.dataset.inpaint_masks import hole_at, in_latents
-from kit.diffusion.inpainting import beside, blank, grayed, unet_input
+from kit.dataset.inpaint_masks import in_latents, inpaint_mask_at
+from kit.diffusion.inpainting import blank_inpaint_cond, grayed, inpaint_cond, unet_input
 from kit.errors import ModelError
 from kit.families import Prediction
 from kit.families.base_model import find_model
@@ -96,18 +96,21 @@ def test_model_and_setting_must_agree(folders, tmp_path):
 # --------------------------------------------------------------------------------------- holes
 
 
-def holes(count, size=(96, 64), seed=3):
-    return [hole_at(size, seed=seed, epoch=0, image=i, turn=0) for i in range(count)]
+def inpaint_masks(count, size=(96, 64), seed=3):
+    return [inpaint_mask_at(size, seed=seed, epoch=0, image=i, turn=0) for i in range(count)]
 
 
 def test_holes_are_a_quarter_whole_the_rest_half_rectangles_half_ellipses():
     kinds = {"whole": 0, "rectangle": 0, "ellipse": 0}
-    for hole_HW in holes(600):
-        assert hole_HW.shape == (64, 96) and hole_HW.any()
-        rows, columns = np.flatnonzero(hole_HW.any(1)), np.flatnonzero(hole_HW.any(0))
+    for inpaint_mask_HW in inpaint_masks(600):
+        assert inpaint_mask_HW.shape == (64, 96) and inpaint_mask_HW.any()
+        rows, columns = (
+            np.flatnonzero(inpaint_mask_HW.any(1)),
+            np.flatnonzero(inpaint_mask_HW.any(0)),
+        )
         wide, high = np.ptp(columns) + 1, np.ptp(rows) + 1
-        share = hole_HW.sum() / (wide * high)
-        kind = "whole" if hole_HW.all() else "rectangle" if share == 1 else "ellipse"
+        share = inpaint_mask_HW.sum() / (wide * high)
+        kind = "whole" if inpaint_mask_HW.all() else "rectangle" if share == 1 else "ellipse"
         if kind == "ellipse":
             assert share == pytest.approx(np.pi / 4, abs=0.08)
         kinds[kind] += 1
@@ -117,18 +120,18 @@ def test_holes_are_a_quarter_whole_the_rest_half_rectangles_half_ellipses():
 
 def test_a_hole_belongs_to_one_use_of_one_image():
     address = {"seed": 3, "epoch": 1, "image": 4, "turn": 0}
-    same_again = [hole_at((96, 64), **address) for _ in range(2)]
+    same_again = [inpaint_mask_at((96, 64), **address) for _ in range(2)]
     assert np.array_equal(*same_again)
     for name in address:
-        drawn = [hole_at((96, 64), **address | {name: number}) for number in range(10, 20)]
-        assert len({hole_HW.tobytes() for hole_HW in drawn}) > 3, name
+        drawn = [inpaint_mask_at((96, 64), **address | {name: number}) for number in range(10, 20)]
+        assert len({inpaint_mask_HW.tobytes() for inpaint_mask_HW in drawn}) > 3, name
 
 
 def test_holes_shrink_as_in_the_pipelines():
-    for hole_HW in holes(20):
-        pixels = torch.from_numpy(hole_HW)[None, None].float()
+    for inpaint_mask_HW in inpaint_masks(20):
+        pixels = torch.from_numpy(inpaint_mask_HW)[None, None].float()
         expected = interpolate(pixels, size=(8, 12))[0, 0]
-        assert torch.equal(torch.from_numpy(in_latents(hole_HW)), expected)
+        assert torch.equal(torch.from_numpy(in_latents(inpaint_mask_HW)), expected)
 
 
 # ---------------------------------------------------------------------- what is read and learned
@@ -136,33 +139,35 @@ def test_holes_shrink_as_in_the_pipelines():
 
 def test_the_channels_stand_in_the_pipelines_order():
     noisy = torch.full((2, 4, 3, 3), 1.0)
-    hole, around = torch.full((3, 3), 2.0), torch.full((4, 3, 3), 3.0)
-    read = unet_input(noisy, torch.stack([beside(hole, around)] * 2))
+    mask, around = torch.full((3, 3), 2.0), torch.full((4, 3, 3), 3.0)
+    read = unet_input(noisy, torch.stack([inpaint_cond(mask, around)] * 2))
     assert read[:, :, 0, 0].tolist() == [[1.0] * 4 + [2.0] + [3.0] * 4] * 2
     assert unet_input(noisy, None) is noisy
 
 
 def test_the_hole_is_gray_and_the_rest_is_the_picture():
     picture = torch.rand(3, 64, 96)
-    hole_HW = torch.from_numpy(next(h for h in holes(30) if not h.all()))
-    gray = grayed(picture, hole_HW)
-    assert (gray[:, hole_HW] == 0).all()
-    assert torch.equal(gray[:, ~hole_HW], picture[:, ~hole_HW])
+    inpaint_mask_HW = torch.from_numpy(next(h for h in inpaint_masks(30) if not h.all()))
+    gray = grayed(picture, inpaint_mask_HW)
+    assert (gray[:, inpaint_mask_HW] == 0).all()
+    assert torch.equal(gray[:, ~inpaint_mask_HW], picture[:, ~inpaint_mask_HW])
 
 
 def test_a_batch_holds_holes_and_the_latents_around_them(shop_of):
     shop = shop_of("sd1", train_batch_size=2)
-    seen_holes = set()
+    seen_masks = set()
     for number in range(4):
         batch = shop.batch_builder.batch(number)
         count, _, h, w = batch.latents_BChw.shape
-        assert batch.beside_B5hw.shape == (count, 5, h, w)
-        assert set(batch.beside_B5hw[:, 0].unique().tolist()) <= {0.0, 1.0}
-        around = batch.beside_B5hw[:, 1:]
+        assert batch.inpaint_cond_B5hw.shape == (count, 5, h, w)
+        assert set(batch.inpaint_cond_B5hw[:, 0].unique().tolist()) <= {0.0, 1.0}
+        around = batch.inpaint_cond_B5hw[:, 1:]
         assert not torch.allclose(around, batch.latents_BChw)
-        seen_holes |= {row.numpy().tobytes() for row in batch.beside_B5hw[:, 0]}
-        assert torch.equal(shop.batch_builder.batch(number).beside_B5hw, batch.beside_B5hw)
-    assert len(seen_holes) > 2
+        seen_masks |= {row.numpy().tobytes() for row in batch.inpaint_cond_B5hw[:, 0]}
+        assert torch.equal(
+            shop.batch_builder.batch(number).inpaint_cond_B5hw, batch.inpaint_cond_B5hw
+        )
+    assert len(seen_masks) > 2
 
 
 def test_where_all_is_a_hole_only_gray_is_left_around(shop_of, monkeypatch):
@@ -172,8 +177,8 @@ def test_where_all_is_a_hole_only_gray_is_left_around(shop_of, monkeypatch):
     h, w = batch.latents_BChw.shape[2:]
     gray_mean, gray_logvar = shop.family.encode_pixels(torch.zeros(1, 3, 8 * h, 8 * w))
     spread = shop.family.latent_scale * torch.exp(0.5 * gray_logvar)
-    draws = (batch.beside_B5hw[:, 1:] - gray_mean * shop.family.latent_scale) / spread
-    assert bool((batch.beside_B5hw[:, 0] == 1).all())
+    draws = (batch.inpaint_cond_B5hw[:, 1:] - gray_mean * shop.family.latent_scale) / spread
+    assert bool((batch.inpaint_cond_B5hw[:, 0] == 1).all())
     assert abs(float(draws.mean())) < 0.5 and 0.7 < float(draws.std()) < 1.3
 
 
@@ -189,14 +194,14 @@ def test_every_family_trains_and_paints(shop_of, family):
 def test_what_is_read_beside_changes_the_loss(shop_of):
     shop = shop_of("sd1")
     batch = shop.batch_builder.batch(0)
-    moved = type(batch)(**vars(batch) | {"beside_B5hw": batch.beside_B5hw.flip(1)})
+    moved = type(batch)(**vars(batch) | {"inpaint_cond_B5hw": batch.inpaint_cond_B5hw.flip(1)})
     assert shop.loss(batch).item() != shop.loss(moved).item()
 
 
 def test_samples_are_painted_into_a_hole_as_large_as_the_picture(folders, monkeypatch):
     family = load_tiny(folders["sd1"])
     gray, _ = family.encode_pixels(torch.zeros(1, 3, 64, 128))
-    canvas = blank(family, (128, 64))
+    canvas = blank_inpaint_cond(family, (128, 64))
     assert bool((canvas[0] == 1).all())
     assert torch.allclose(canvas[1:], gray[0] * family.latent_scale)
     read, predict = [], family.predict

@@ -11,7 +11,7 @@ from tests.effects.stage import Row, Stage
 def holes(stage: Stage, settings: Settings) -> Any:
     """What is read beside the noisy latents of the first batches; or why it is refused."""
     try:
-        return [made["beside_B5hw"] for made in batch(stage, settings)]
+        return [made["inpaint_cond_B5hw"] for made in batch(stage, settings)]
     except KitError as refused:
         return str(refused)
 
