@@ -11,7 +11,7 @@ from PIL import Image
 from kit.demo import checker
 from kit.demo.scenes import BACKGROUNDS, PLACES, SIZE, SUBJECT, SUBJECT_SHAPE, Scene, scenes
 from kit.settings.prompts import Prompt
-from kit.training.sampling import Artist
+from kit.training.sampling import SamplePipeline
 
 BATCH = 40
 SCALE, STEPS = 3.0, 20
@@ -35,32 +35,32 @@ class Grade:
         return f"{self.right} of {self.of} ({self.share:.0%})"
 
 
-def grade_vocabulary(artist: Artist, *, count: int = 200, seed: int = 0) -> Grade:
+def grade_vocabulary(pipeline: SamplePipeline, *, count: int = 200, seed: int = 0) -> Grade:
     """Scenes of the training vocabulary: colours, shape and background must all be right."""
     everything = list(scenes())
     rows = np.random.default_rng(seed).choice(len(everything), size=count, replace=False)
     chosen: list[Scene] = [everything[row] for row in rows]
-    pictures = draw_all(artist, [scene.caption for scene in chosen], first_seed=seed * 10_000)
+    pictures = draw_all(pipeline, [scene.caption for scene in chosen], first_seed=seed * 10_000)
     right = sum(
         checker.look(picture).agrees(scene) for picture, scene in zip(pictures, chosen, strict=True)
     )
     return Grade(right, count, tuple(pictures))
 
 
-def grade_subject(artist: Artist, *, count: int = 40, seed: int = 1) -> Grade:
+def grade_subject(pipeline: SamplePipeline, *, count: int = 40, seed: int = 1) -> Grade:
     """The demo's subject on each of its backgrounds at every place."""
     places = [(background, place) for background in BACKGROUNDS for place in PLACES]
     prompts = [
         f"a {SUBJECT} {SUBJECT_SHAPE} on a {background} background, {place}"
         for background, place in (places[i % len(places)] for i in range(count))
     ]
-    pictures = draw_all(artist, prompts, first_seed=seed * 10_000)
+    pictures = draw_all(pipeline, prompts, first_seed=seed * 10_000)
     right = sum(map(checker.shows_subject, pictures))
     return Grade(right, count, tuple(pictures))
 
 
 def draw_all(
-    artist: Artist,
+    pipeline: SamplePipeline,
     prompts: Sequence[str],
     *,
     first_seed: int,
@@ -72,7 +72,7 @@ def draw_all(
         texts = prompts[start : start + BATCH]
         batch = [Prompt(text, scale=SCALE, steps=STEPS) for text in texts]
         seeds = [first_seed + start + i for i in range(len(texts))]
-        pictures += artist.draw_many(batch, size=(SIZE, SIZE), seeds=seeds)
+        pictures += pipeline.generate_batch(batch, size=(SIZE, SIZE), seeds=seeds)
         if tell:
             tell(len(pictures))
     return pictures

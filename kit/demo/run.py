@@ -25,7 +25,7 @@ from kit.runs.run import write_atomically
 from kit.settings import Network
 from kit.sinks import Console, listening
 from kit.training.loop import train
-from kit.training.sampling import Artist
+from kit.training.sampling import SamplePipeline
 
 OTHERS = 60  # prompts of the vocabulary, drawn with and without the LoRA
 SUBJECTS = 40
@@ -99,10 +99,10 @@ def _measure(lora: Path, seed: int) -> None:
         dtype=torch.float32,
         vae_dtype=torch.float32,
     )
-    artist = Artist(family, "ddim", 75, 1, nullcontext)
-    without = _graded(artist, "without the LoRA")
+    pipeline = SamplePipeline(family, "ddim", 75, 1, nullcontext)
+    without = _graded(pipeline, "without the LoRA")
     with _wearing(family, lora):
-        with_lora = _graded(artist, "with the LoRA")
+        with_lora = _graded(pipeline, "with the LoRA")
     kept = with_lora[1].share / max(without[1].share, 1e-9)
     print(
         f"subject drawn right   with the LoRA {with_lora[0]}, without {without[0]}\n"
@@ -110,13 +110,13 @@ def _measure(lora: Path, seed: int) -> None:
     )
 
 
-def _graded(artist: Artist, label: str) -> tuple[Grade, Grade]:
+def _graded(pipeline: SamplePipeline, label: str) -> tuple[Grade, Grade]:
     with tqdm(
         total=SUBJECTS + OTHERS, desc=f"measuring {label}", unit="picture", leave=False
     ) as bar:
-        subject = grade_subject(artist, count=SUBJECTS)
+        subject = grade_subject(pipeline, count=SUBJECTS)
         bar.update(SUBJECTS)
-        others = grade_vocabulary(artist, count=OTHERS)
+        others = grade_vocabulary(pipeline, count=OTHERS)
         bar.update(OTHERS)
     return subject, others
 

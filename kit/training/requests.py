@@ -17,7 +17,7 @@ from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.making import averaged
 from kit.planning import Plan
 from kit.training.checkpoint import step_suffix
-from kit.training.sampling import draw_samples
+from kit.training.sampling import generate_samples
 from kit.training.step import Workshop
 
 
@@ -32,7 +32,7 @@ def due_samples(
 def _drawn(plan: Plan, shop: Workshop, step: int, **which: Any) -> Generator[Event, None, None]:
     """Sample pictures with the weights that a file would get."""
     with averaged(shop.optimization):
-        yield from draw_samples(plan, shop.artist, shop.network, step, **which)
+        yield from generate_samples(plan, shop.pipeline, shop.network, step, **which)
 
 
 def _unless_stopped(

@@ -40,7 +40,7 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
-class Artist:
+class SamplePipeline:
     """Draws pictures with a family and whatever is attached to it."""
 
     family: Family
@@ -50,12 +50,12 @@ class Artist:
     autocast: Autocast
 
     @torch.no_grad()
-    def draw(self, prompt: Prompt, *, size: tuple[int, int], seed: int) -> Image.Image:
+    def generate(self, prompt: Prompt, *, size: tuple[int, int], seed: int) -> Image.Image:
         """One picture of `size` (width, height); a scale above 1 reads the negative prompt."""
-        return self.draw_many([prompt], size=size, seeds=[seed])[0]
+        return self.generate_batch([prompt], size=size, seeds=[seed])[0]
 
     @torch.no_grad()
-    def draw_many(
+    def generate_batch(
         self, prompts: list[Prompt], *, size: tuple[int, int], seeds: list[int]
     ) -> list[Image.Image]:
         """Pictures of one size, steps, scale and sampler, together in one batch."""
@@ -192,9 +192,9 @@ def samplers_of(plan: Plan) -> list[str]:
     return list(dict.fromkeys(prompt.sampler or usual for prompt in plan.prompts)) or [usual]
 
 
-def draw_samples(
+def generate_samples(
     plan: Plan,
-    artist: Artist,
+    pipeline: SamplePipeline,
     network: Network,
     step: int,
     *,
@@ -203,10 +203,10 @@ def draw_samples(
 ) -> Generator[Event, None, None]:
     """Draw every prompt of the plan, or these by their number, and write the pictures."""
     numbered = dict(enumerate(plan.prompts)) if prompts is None else prompts
-    with network.resting(), lent(artist.family.vae, to=device_of(artist.family.unet)):
+    with network.resting(), on_device(pipeline.family.vae, to=device_of(pipeline.family.unet)):
         for index, prompt in numbered.items():
             seed = seed_of(plan, prompt, index)
-            picture = artist.draw(prompt, size=size_of(plan, prompt), seed=seed)
+            picture = pipeline.generate(prompt, size=size_of(plan, prompt), seed=seed)
             path = _path(plan, step, index, prompt, wished=wished)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda part, picture=picture: picture.save(part, "PNG"))  # type: ignore[misc]
@@ -214,7 +214,7 @@ def draw_samples(
 
 
 @contextmanager
-def lent(module: nn.Module, *, to: torch.device) -> Iterator[None]:
+def on_device(module: nn.Module, *, to: torch.device) -> Iterator[None]:
     """The module works on another device inside the block, and lies where it lay after it."""
     home = device_of(module)
     module.to(to)

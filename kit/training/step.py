@@ -61,7 +61,7 @@ from kit.training.network_setup import (
     make_optimization,
     recompute_gradients,
 )
-from kit.training.sampling import Artist, make_scheduler, rescales, samplers_of
+from kit.training.sampling import SamplePipeline, make_scheduler, rescales, samplers_of
 from kit.training.staging import staged_images, staged_model
 
 
@@ -75,7 +75,7 @@ class Workshop:
     network: Network
     optimization: Optimization
     batch_builder: BatchBuilder
-    artist: Artist
+    pipeline: SamplePipeline
     losses: Losses
     checkpoint: Checkpoint
     snr_T: Tensor
@@ -304,7 +304,7 @@ def equip(
         network=network.train(),
         optimization=optimization,
         batch_builder=BatchBuilder(plan, family, latents, text_embeds),
-        artist=Artist(
+        pipeline=SamplePipeline(
             family,
             settings.samples.sample_sampler,
             memory.max_token_length,

@@ -27,7 +27,7 @@ from kit.lorafile import tensors as lora_file
 from kit.planning import plan
 from kit.settings import Network
 from kit.training.loop import train
-from kit.training.sampling import Artist
+from kit.training.sampling import SamplePipeline
 
 # Where the demo's own rank 16, alpha 16 and rate of 4e-4 do not suit the type.
 _FAST = {"unet_lr": 1e-3, "text_encoder_lr": 1e-3}
@@ -85,7 +85,7 @@ def _graded(kind: str, path: Path, count: int) -> str:
         vae_dtype=torch.float32,
     )
     with _wearing(kind, family, path):
-        return str(grade_subject(Artist(family, "ddim", 75, 1, nullcontext), count=count))
+        return str(grade_subject(SamplePipeline(family, "ddim", 75, 1, nullcontext), count=count))
 
 
 @contextmanager

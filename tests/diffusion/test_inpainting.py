@@ -18,7 +18,7 @@ from kit.families.loading import load_family
 from kit.lorafile.tensors import read_header
 from kit.settings import Settings
 from kit.settings.prompts import Prompt
-from kit.training.sampling import Artist
+from kit.training.sampling import SamplePipeline
 from kit.training.step import prepare
 from tests.support.ldm import write_single_file
 from tests.support.parts import load_tiny, outcome
@@ -187,7 +187,7 @@ def test_every_family_trains_and_paints(shop_of, family):
     shop = shop_of(family)
     told, norm = shop.learn(shop.batch_builder.micro_batches(1), count=1)
     assert np.isfinite(told).all() and norm > 0
-    picture = shop.artist.draw(Prompt("a zib ball", steps=2), size=(128, 64), seed=1)
+    picture = shop.pipeline.generate(Prompt("a zib ball", steps=2), size=(128, 64), seed=1)
     assert picture.size == (128, 64) and np.asarray(picture).std() > 0
 
 
@@ -206,8 +206,8 @@ def test_samples_are_painted_into_a_hole_as_large_as_the_picture(folders, monkey
     assert torch.allclose(canvas[1:], gray[0] * family.latent_scale)
     read, predict = [], family.predict
     monkeypatch.setattr(family, "predict", lambda *given: read.append(given[0]) or predict(*given))
-    artist = Artist(family, "ddim", 75, 1, lambda: torch.autocast("cpu", enabled=False))
-    artist.draw(Prompt("a ball", steps=2, scale=5.0), size=(128, 64), seed=1)
+    pipeline = SamplePipeline(family, "ddim", 75, 1, lambda: torch.autocast("cpu", enabled=False))
+    pipeline.generate(Prompt("a ball", steps=2, scale=5.0), size=(128, 64), seed=1)
     assert len(read) == 2 and all(x.shape == (2, 9, 8, 16) for x in read)
     assert all(torch.equal(x[row, 4:], canvas) for x in read for row in (0, 1))
 

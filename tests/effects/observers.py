@@ -15,7 +15,7 @@ from kit import planning
 from kit.errors import KitError
 from kit.lorafile.tensors import read_header, read_lora
 from kit.settings import Settings
-from kit.training.sampling import draw_samples
+from kit.training.sampling import generate_samples
 from kit.training.step import Workshop
 from tests.effects.stage import Stage
 from tests.support.parts import outcome
@@ -129,7 +129,7 @@ def _listed(folder: Path) -> list[str]:
 def samples(stage: Stage, settings: Settings) -> Any:
     """The pictures that are drawn before the first step."""
     with stage.shop(settings) as shop:
-        _, events = outcome(draw_samples(shop.plan, shop.artist, shop.network, 0))
+        _, events = outcome(generate_samples(shop.plan, shop.pipeline, shop.network, 0))
     drawn = [(event.prompt, event.seed, np.asarray(Image.open(event.path))) for event in events]
     return [(prompt, seed, torch.from_numpy(pixels.copy())) for prompt, seed, pixels in drawn]
 

@@ -93,7 +93,7 @@ def test_sdxl_is_told_the_height_and_the_width_of_a_sample(stage, monkeypatch):
             return predict(family, latents, t, text_embeds, time_ids_B6)
 
         monkeypatch.setattr(type(shop.family), "predict", noted)
-        shop.artist.draw(Prompt("a cat", steps=2, scale=1.0), size=(128, 64), seed=1)
+        shop.pipeline.generate(Prompt("a cat", steps=2, scale=1.0), size=(128, 64), seed=1)
     factor = 2 ** (len(shop.family.vae.config.block_out_channels) - 1)
     assert told
     for sides, sizes in told:

@@ -10,7 +10,7 @@ from kit import planning
 from kit.families import Prediction
 from kit.lorafile.tensors import read_header
 from kit.settings.prompts import Prompt
-from kit.training.sampling import Artist
+from kit.training.sampling import SamplePipeline
 from kit.training.step import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
@@ -140,8 +140,8 @@ def test_a_perfect_guess_of_v_draws_its_picture(shop_of, monkeypatch, sampler, z
 
     monkeypatch.setattr(shop.family, "predict", predict)
     monkeypatch.setattr(shop.family, "decode_latents", decode)
-    artist = Artist(shop.family, sampler, 75, 1, shop.accelerator.autocast)
-    artist.draw(Prompt("a zib ball", scale=1, steps=20), size=(64, 64), seed=1)
+    pipeline = SamplePipeline(shop.family, sampler, 75, 1, shop.accelerator.autocast)
+    pipeline.generate(Prompt("a zib ball", scale=1, steps=20), size=(64, 64), seed=1)
     # ddim ends at the first timestep, where 3 % of noise are left, as it was made to.
     assert torch.allclose(drawn[0], goal, atol=0.12 if sampler == "ddim" else 0.01)
 

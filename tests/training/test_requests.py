@@ -21,7 +21,7 @@ from kit.events import (
 from kit.runs.run import read_record
 from kit.settings.prompts import parse_prompt
 from kit.training.loop import train
-from kit.training.sampling import Artist
+from kit.training.sampling import SamplePipeline
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
 
@@ -182,7 +182,7 @@ def test_a_wish_that_fails_is_told_and_the_training_goes_on(tmp_path, asked, mon
     def too_large(self, *arguments, **options):
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(Artist, "draw", too_large)
+    monkeypatch.setattr(SamplePipeline, "generate", too_large)
     wish = (Stepped, 1, lambda wishes: wishes.wish(SampleWish(parse_prompt("a huge cat"))))
     told = steered(asked(tmp_path), wish)
     assert any("out of memory" in notice.text for notice in of(Noticed, told))

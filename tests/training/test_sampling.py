@@ -21,7 +21,7 @@ from kit.families import Family, Prediction
 from kit.lorafile import tensors
 from kit.settings import Network as NetworkSettings
 from kit.settings.prompts import Prompt
-from kit.training.sampling import Artist, draw_samples, make_scheduler, seed_of, size_of
+from kit.training.sampling import SamplePipeline, generate_samples, make_scheduler, seed_of, size_of
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
 from tests.support.tiny import write_tiny
 
@@ -76,13 +76,13 @@ def hang():
         network.detach_hooks()
 
 
-def artist(family: Family, sampler: str = "ddim", **changes) -> Artist:
+def pipeline(family: Family, sampler: str = "ddim", **changes) -> SamplePipeline:
     asked = {"max_token_length": 75, "clip_skip": 1, "autocast": contextlib.nullcontext}
-    return Artist(family, sampler, **asked | changes)
+    return SamplePipeline(family, sampler, **asked | changes)
 
 
 def draw(family: Family, prompt: Prompt = PROMPT, *, sampler: str = "ddim", seed: int = 1):
-    return levels(artist(family, sampler).draw(prompt, size=SIZE, seed=seed))
+    return levels(pipeline(family, sampler).generate(prompt, size=SIZE, seed=seed))
 
 
 def levels(picture: Image.Image) -> np.ndarray:
@@ -142,7 +142,7 @@ def test_without_brackets_a_prompt_is_read_as_a_caption(sd1, monkeypatch):
     monkeypatch.setattr(
         sd1, "tokenize", lambda texts, **how: asked.append(how) or tokenize(texts, **how)
     )
-    tokens, weights = artist(sd1)._tokens([r"a cat\\dog", "a (cat)"])
+    tokens, weights = pipeline(sd1)._tokens([r"a cat\\dog", "a (cat)"])
     assert torch.equal(tokens[0][:1], tokenize([r"a cat\\dog"], max_token_length=75)[0])
     assert [how["weighted"] for how in asked] == [False, True]
     assert weights[0][0].eq(1).all()
@@ -152,7 +152,7 @@ def test_without_brackets_a_prompt_is_read_as_a_caption(sd1, monkeypatch):
 @pytest.mark.parametrize(("key", "keeps_mean"), [("sd1", True), ("sdxl", False)])
 def test_weights_of_a_prompt_count_as_in_the_reference(families, key, keeps_mean):
     family = families[key]
-    tokens, weights = artist(family)._tokens(["a (zib:1.6) ball"])
+    tokens, weights = pipeline(family)._tokens(["a (zib:1.6) ball"])
     plain = family.encode_tokens(tokens, clip_skip=1)
     drawn = family.encode_tokens(tokens, clip_skip=1, weights=weights, draws=True)
     factors = torch.ones(77)
@@ -223,17 +223,17 @@ def test_samplers_of_the_k_names_are_the_same_ones():
 def test_pictures_drawn_together_are_those_drawn_one_by_one(families, key, sampler):
     prompts = [PROMPT, replace(PROMPT, text="a dog", negative="a zib")]
     seeds = [5, 6]
-    painter = artist(families[key], sampler)
-    together = painter.draw_many(prompts, size=(64, 96), seeds=seeds)
+    painter = pipeline(families[key], sampler)
+    together = painter.generate_batch(prompts, size=(64, 96), seeds=seeds)
     for picture, prompt, seed in zip(together, prompts, seeds, strict=True):
-        alone = painter.draw(prompt, size=(64, 96), seed=seed)
+        alone = painter.generate(prompt, size=(64, 96), seed=seed)
         assert picture.size == (64, 96)
         assert np.abs(levels(picture) - levels(alone)).max() < 0.02
     assert difference(levels(together[0]), levels(together[1])) > 0.01
 
 
 def test_sizes_need_not_fit_the_unets_levels(sd1):
-    picture = artist(sd1).draw(PROMPT, size=(88, 72), seed=1)
+    picture = pipeline(sd1).generate(PROMPT, size=(88, 72), seed=1)
     assert picture.size == (88, 72)
     assert levels(picture).std() > 0
 
@@ -277,7 +277,7 @@ def sampled(tmp_path, sd1, hang):
     def draw_at(step: int, prompts: str, **changes):
         asked = {"sample_prompts": prompts, "sample_every_n_steps": 1, "max_train_steps": 9}
         plan = plan_for(images, output_name="cat", resolution="64,64", **asked | changes)
-        _, events = outcome(draw_samples(plan, artist(sd1, "euler_a"), network, step))
+        _, events = outcome(generate_samples(plan, pipeline(sd1, "euler_a"), network, step))
         assert network.training
         assert all(isinstance(event, Sampled) for event in events)
         return plan, events
