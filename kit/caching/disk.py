@@ -21,7 +21,7 @@ from kit.runs.run import write_atomically
 FOLDER, HASHES = ".kit_cache", "hashes.json"
 
 
-class Shelf:
+class DiskCache:
     """Tensors on disk by the hash of what they depend on; an unwritable place is left alone."""
 
     def __init__(self, folder: Path) -> None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from kit.caching.latents import Latent, LiveLatents
+from kit.caching.latents import Latent, OnTheFlyLatents
 from kit.dataset.batches import Use
 from kit.dataset.inpaint_masks import in_latents, inpaint_mask_at
 from kit.diffusion.inpainting import MaskedImage, grayed
 
 
 @dataclass(frozen=True)
-class InpaintLatents(LiveLatents):
+class InpaintLatents(OnTheFlyLatents):
     """Latents on the fly, with those of the masked image, by (seed, epoch, image, turn)."""
 
     def of(self, use: Use, *, epoch: int) -> Latent:

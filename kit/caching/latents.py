@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kit.caching.disk import Shelf, file_hash, folder_of, hashes_of, weights_hash
+from kit.caching.disk import DiskCache, file_hash, folder_of, hashes_of, weights_hash
 from kit.caching.mask_latents import Masks
-from kit.caching.prefetch import Ahead
+from kit.caching.prefetch import Prefetcher
 from kit.dataset.batches import Use
 from kit.dataset.buckets import Size, crop_conditions
 from kit.dataset.captions import cached_captions
@@ -61,16 +61,16 @@ class Latents(Protocol):
         """The latent, cut and mirrored as this use asks."""
         ...
 
-    def expect(self, uses: Sequence[Use], *, epoch: int) -> None:
+    def prefetch(self, uses: Sequence[Use], *, epoch: int) -> None:
         """These will be asked for soon, in this order."""
         ...
 
     @property
-    def ahead(self) -> int:
-        """How many batches it is good to expect ahead."""
+    def prefetch_batches(self) -> int:
+        """How many batches it is good to prefetch."""
         ...
 
-    def rest(self) -> None:
+    def end_epoch(self) -> None:
         """An epoch is over: end threads that are not to outlive it."""
         ...
 
@@ -90,14 +90,14 @@ class _Cut:
     gamma: float = 1.0
 
 
-class Encoder:
+class LatentEncoder:
     """Images to latents through the family's VAE, in float32 where half precision overflows."""
 
     def __init__(self, plan: Plan, family: Family) -> None:
         self.plan, self.family = plan, family
         self.masks = Masks(plan)
         workers = plan.settings.machine.max_data_loader_n_workers
-        self.pictures: Ahead[_Cut, np.ndarray] = Ahead(self._prepared, workers=workers)
+        self.pictures: Prefetcher[_Cut, np.ndarray] = Prefetcher(self._prepared, workers=workers)
 
     def cut(self, use: Use, *, epoch: int) -> _Cut:
         """How this use is cut: a function of (seed, epoch, image, turn)."""
@@ -157,10 +157,10 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class LiveLatents:
+class OnTheFlyLatents:
     """Encodes at each use, for random cuts or for data sets larger than memory."""
 
-    encoder: Encoder
+    encoder: LatentEncoder
 
     def of(self, use: Use, *, epoch: int) -> Latent:
         """Open, cut and encode the image now."""
@@ -168,19 +168,19 @@ class LiveLatents:
         [(mean_Chw, logvar_Chw)] = self.encoder.encode([cut])
         return Latent(mean_Chw, logvar_Chw, self.encoder.conditions(cut), self.encoder.mask(cut))
 
-    def expect(self, uses: Sequence[Use], *, epoch: int) -> None:
+    def prefetch(self, uses: Sequence[Use], *, epoch: int) -> None:
         """Have their pictures read."""
-        self.encoder.pictures.expect(self._cut(use, epoch) for use in uses)
+        self.encoder.pictures.prefetch(self._cut(use, epoch) for use in uses)
 
     @property
-    def ahead(self) -> int:
+    def prefetch_batches(self) -> int:
         """One batch for each thread."""
         return self.encoder.pictures.workers
 
-    def rest(self) -> None:
+    def end_epoch(self) -> None:
         """Begin new threads in the next epoch, unless they are to stay."""
         if not self.encoder.plan.settings.machine.persistent_data_loader_workers:
-            self.encoder.pictures.rest()
+            self.encoder.pictures.release_threads()
 
     def close(self) -> None:
         """End the threads."""
@@ -191,10 +191,10 @@ class LiveLatents:
 
 
 @dataclass(frozen=True)
-class KeptLatents:
+class CachedLatents:
     """Latents in memory, by image and mirroring."""
 
-    encoder: Encoder
+    encoder: LatentEncoder
     kept: dict[tuple[int, bool], Latent]
 
     def of(self, use: Use, *, epoch: int) -> Latent:
@@ -202,27 +202,27 @@ class KeptLatents:
         cut = self.encoder.cut(use, epoch=epoch)
         return self.kept[cut.image, cut.flipped]
 
-    ahead = 0
+    prefetch_batches = 0
 
-    def expect(self, uses: Sequence[Use], *, epoch: int) -> None:
+    def prefetch(self, uses: Sequence[Use], *, epoch: int) -> None:
         """All of it is there."""
 
-    def rest(self) -> None:
+    def end_epoch(self) -> None:
         """No threads."""
 
     def close(self) -> None:
         """No threads."""
 
 
-def cache_latents(plan: Plan, encoder: Encoder) -> Generator[Event, None, Latents]:
+def cache_latents(plan: Plan, encoder: LatentEncoder) -> Generator[Event, None, Latents]:
     """Encode every image, mirrored too where flip_aug asks, and keep the result."""
     settings = plan.settings
     cuts = list(_cuts(plan))
-    shelf = Shelf(folder_of(plan) / "latents") if settings.memory.cache_latents_to_disk else None
-    keys = _latent_keys(encoder, cuts) if shelf else {}
+    disk = DiskCache(folder_of(plan) / "latents") if settings.memory.cache_latents_to_disk else None
+    keys = _latent_keys(encoder, cuts) if disk else {}
     found: dict[_Cut, dict[str, Tensor]] = {}
     for cut, key in keys.items():
-        if shelf and (tensors := shelf.get(key, "mean", "logvar")):
+        if disk and (tensors := disk.get(key, "mean", "logvar")):
             found[cut] = tensors
     if found:
         yield Cached("latents", len(found), len(cuts))
@@ -230,21 +230,21 @@ def cache_latents(plan: Plan, encoder: Encoder) -> Generator[Event, None, Latent
     groups = list(_grouped(plan, missing, settings.memory.vae_batch_size))
     for number, group in enumerate(groups):
         for soon in groups[number : number + 1 + encoder.pictures.workers]:
-            encoder.pictures.expect(soon)
+            encoder.pictures.prefetch(soon)
         for cut, (mean_Chw, logvar_Chw) in zip(group, encoder.encode(group), strict=True):
             found[cut] = {"mean": mean_Chw, "logvar": logvar_Chw}
-            if shelf:
-                shelf.put(keys[cut], found[cut])
+            if disk:
+                disk.put(keys[cut], found[cut])
         yield Cached("latents", len(found), len(cuts))
-    if shelf:
-        yield from shelf.notice()
+    if disk:
+        yield from disk.notice()
     kept = {
         (cut.image, cut.flipped): Latent(
             found[cut]["mean"], found[cut]["logvar"], encoder.conditions(cut), encoder.mask(cut)
         )
         for cut in cuts
     }
-    return KeptLatents(encoder, kept)
+    return CachedLatents(encoder, kept)
 
 
 def _cuts(plan: Plan) -> Iterator[_Cut]:
@@ -266,7 +266,7 @@ def _grouped(plan: Plan, cuts: Iterable[_Cut], most: int) -> Iterator[list[_Cut]
         yield from (group[start : start + most] for start in range(0, len(group), most))
 
 
-def _latent_keys(encoder: Encoder, cuts: Sequence[_Cut]) -> dict[_Cut, str]:
+def _latent_keys(encoder: LatentEncoder, cuts: Sequence[_Cut]) -> dict[_Cut, str]:
     plan, vae = encoder.plan, encoder.family.vae
     hashes, model = hashes_of(plan), plan.settings.model
     source = model.vae or model.pretrained_model_name_or_path
@@ -277,7 +277,7 @@ def _latent_keys(encoder: Encoder, cuts: Sequence[_Cut]) -> dict[_Cut, str]:
         picture = hashes.of(f"image {path}", partial(file_hash, path))
         parts = [place.resized, place.bucket, cut.offset, cut.flipped]
         parts += ["colours beneath alpha"] if encoder.masks.is_alpha(cut.image) else []
-        keys[cut] = Shelf.key("latent", picture, *parts, made_by)
+        keys[cut] = DiskCache.key("latent", picture, *parts, made_by)
     hashes.keep()
     return keys
 
@@ -325,7 +325,7 @@ class CaptionReader:
         if settings.captions.weighted_captions:
             length = settings.memory.max_token_length
             weights = [w.tolist() for w in self.family.weights([caption], max_token_length=length)]
-        return Shelf.key("words", ids, weights, settings.memory.clip_skip, self._encoders)
+        return DiskCache.key("words", ids, weights, settings.memory.clip_skip, self._encoders)
 
     def _tokens(self, captions: Sequence[str]) -> Tokens:
         settings = self.plan.settings
@@ -363,21 +363,21 @@ def cache_text_embeds(
     """Encode every caption once and keep the result."""
     captions = sorted(_captions(plan))
     on_disk = plan.settings.memory.cache_text_encoder_outputs_to_disk
-    shelf = Shelf(folder_of(plan) / "captions") if on_disk else None
+    disk = DiskCache(folder_of(plan) / "captions") if on_disk else None
     kept: dict[str, TextEmbeds] = {}
     for caption in captions:
-        key = reader.key(caption) if shelf else ""
-        tensors = shelf.get(key, "hidden") if shelf else None
+        key = reader.key(caption) if disk else ""
+        tensors = disk.get(key, "hidden") if disk else None
         if tensors is None:
             with torch.no_grad(), autocast():
                 text_embeds = reader.encode_text([caption]).to(torch.device("cpu"))
             tensors = {"hidden": text_embeds.hidden_BND.float()}
             if text_embeds.pooled_BP is not None:
                 tensors["pooled"] = text_embeds.pooled_BP.float()
-            if shelf:
-                shelf.put(key, tensors)
+            if disk:
+                disk.put(key, tensors)
         kept[caption] = TextEmbeds(tensors["hidden"], tensors.get("pooled"))
         yield Cached("captions", len(kept), len(captions))
-    if shelf:
-        yield from shelf.notice()
+    if disk:
+        yield from disk.notice()
     return TextEmbedCache(kept)

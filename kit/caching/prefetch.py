@@ -10,8 +10,8 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Ahead(Generic[Key, Value]):
-    """Values by key: begun in threads when they are expected, made on the spot otherwise.
+class Prefetcher(Generic[Key, Value]):
+    """Values by key: begun in threads when they are prefetched, made on the spot otherwise.
 
     `make` must depend on its key alone; then who makes a value, and when, changes nothing.
     """
@@ -22,7 +22,7 @@ class Ahead(Generic[Key, Value]):
         self._coming: dict[Key, Future[Value]] = {}
         self._pool: ThreadPoolExecutor | None = None
 
-    def expect(self, keys: Iterable[Key]) -> None:
+    def prefetch(self, keys: Iterable[Key]) -> None:
         """Begin what will be asked for soon; without workers, nothing."""
         if not self.workers:
             return
@@ -37,7 +37,7 @@ class Ahead(Generic[Key, Value]):
         coming = self._coming.pop(key, None)
         return self._make(key) if coming is None else coming.result()
 
-    def rest(self) -> None:
+    def release_threads(self) -> None:
         """Let the threads end once all that is expected is made; new ones begin when needed."""
         if self._pool:
             self._pool.shutdown(wait=False)

@@ -57,7 +57,7 @@ class BatchBuilder:
         """The batch of a micro-step (from 0)."""
         plan = self.plan
         epoch = micro_step // plan.batches_per_epoch
-        self._expect(micro_step)
+        self._prefetch(micro_step)
         _, uses = batch_at(plan.layout, micro_step)
         latents = [self.latents.of(use, epoch=epoch) for use in uses]
         clean = []
@@ -80,17 +80,17 @@ class BatchBuilder:
             micro_step=micro_step,
         )
 
-    def _expect(self, micro_step: int) -> None:
+    def _prefetch(self, micro_step: int) -> None:
         """Tell what this batch and the next ones will ask for."""
         plan = self.plan
         if micro_step % plan.batches_per_epoch == 0:
-            self.latents.rest()
-        if not self.latents.ahead:
+            self.latents.end_epoch()
+        if not self.latents.prefetch_batches:
             return
         end = plan.micro_steps(plan.total_steps).stop
-        for soon in range(micro_step, min(micro_step + 1 + self.latents.ahead, end)):
+        for soon in range(micro_step, min(micro_step + 1 + self.latents.prefetch_batches, end)):
             _, uses = batch_at(plan.layout, soon)
-            self.latents.expect(uses, epoch=soon // plan.batches_per_epoch)
+            self.latents.prefetch(uses, epoch=soon // plan.batches_per_epoch)
 
     def _drawn(self, encoded: Latent | MaskedImage, name: str, micro_step: int, row: int) -> Tensor:
         """A draw from what the VAE saw, scaled, shape C h w."""

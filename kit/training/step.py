@@ -22,9 +22,9 @@ from kit.adapters.network import Network
 from kit.caching.inpaint_latents import InpaintLatents
 from kit.caching.latents import (
     CaptionReader,
-    Encoder,
+    LatentEncoder,
     Latents,
-    LiveLatents,
+    OnTheFlyLatents,
     TextEmbedCache,
     cache_latents,
     cache_text_embeds,
@@ -319,9 +319,11 @@ def equip(
 
 def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
     """Cached latents, after which the VAE leaves the device; or live ones."""
-    encoder = Encoder(plan, family)
+    encoder = LatentEncoder(plan, family)
     if not caches_latents(plan.settings):
-        return (InpaintLatents if plan.settings.model.train_inpainting else LiveLatents)(encoder)
+        return (InpaintLatents if plan.settings.model.train_inpainting else OnTheFlyLatents)(
+            encoder
+        )
     try:
         latents = yield from cache_latents(plan, encoder)
     finally:

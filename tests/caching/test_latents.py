@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from kit.caching.disk import FOLDER
 from kit.caching.latents import (
+    CachedLatents,
     CaptionReader,
-    Encoder,
-    KeptLatents,
-    LiveLatents,
+    LatentEncoder,
+    OnTheFlyLatents,
     TextEmbedCache,
     cache_latents,
     cache_text_embeds,
@@ -74,9 +74,9 @@ def asked_of(monkeypatch):
     return count
 
 
-def latents_of(plan: Plan, family: Family) -> KeptLatents:
-    latents, _ = outcome(cache_latents(plan, Encoder(plan, family)))
-    assert isinstance(latents, KeptLatents)
+def latents_of(plan: Plan, family: Family) -> CachedLatents:
+    latents, _ = outcome(cache_latents(plan, LatentEncoder(plan, family)))
+    assert isinstance(latents, CachedLatents)
     return latents
 
 
@@ -87,7 +87,7 @@ def text_embeds_of(plan: Plan, family: Family) -> TextEmbedCache:
     return text_embeds
 
 
-def same(one: KeptLatents, other: KeptLatents) -> bool:
+def same(one: CachedLatents, other: CachedLatents) -> bool:
     return one.kept.keys() == other.kept.keys() and all(
         torch.allclose(one.kept[key].mean_Chw, other.kept[key].mean_Chw, atol=1e-5)
         and torch.allclose(one.kept[key].logvar_Chw, other.kept[key].logvar_Chw, atol=1e-4)
@@ -167,7 +167,7 @@ def test_a_mirrored_picture_has_the_latent_of_its_mirror_image(images, family):
 
 def test_cached_latents_are_those_of_live_encoding(images, family):
     plan = plan_for(images, flip_aug=True)
-    kept, live = latents_of(plan, family), LiveLatents(Encoder(plan, family))
+    kept, live = latents_of(plan, family), OnTheFlyLatents(LatentEncoder(plan, family))
     for epoch in range(4):
         for image in range(3):
             ours, theirs = (latents.of(Use(image, 0), epoch=epoch) for latents in (kept, live))
@@ -181,7 +181,7 @@ def test_pictures_of_one_bucket_are_encoded_together(tmp_path, family, asked_of)
         paint(images / "1_thing" / f"{name}.png", size=(128, 64), seed=seed)
     plan = plan_for(images, vae_batch_size=3)
     asked = asked_of(family, "encode_pixels")
-    latents, events = outcome(cache_latents(plan, Encoder(plan, family)))
+    latents, events = outcome(cache_latents(plan, LatentEncoder(plan, family)))
     assert sorted(asked) == [2, 3, 3]
     assert [event.done for event in events if isinstance(event, Cached)][-1] == 8
     one_by_one = latents_of(plan_for(images), family)
@@ -214,7 +214,7 @@ def test_a_file_of_something_else_is_ignored_too(images, family):
 def test_where_the_disk_refuses_the_run_says_so_and_goes_on(images, family):
     plan = plan_for(images, **DISK)
     (images / FOLDER).write_text("a file where the folder should be")
-    latents, events = outcome(cache_latents(plan, Encoder(plan, family)))
+    latents, events = outcome(cache_latents(plan, LatentEncoder(plan, family)))
     [notice] = [event.text for event in events if isinstance(event, Noticed)]
     assert str(images / FOLDER) in notice
     assert "stays in memory" in notice
@@ -280,7 +280,7 @@ def test_a_broken_picture_is_named(images, family, live, damage):
     victim.write_bytes(whole[:middle] + rest)
     with pytest.raises(DatasetError, match=r"two\.png"):
         if live:
-            latents = LiveLatents(Encoder(plan, family))
+            latents = OnTheFlyLatents(LatentEncoder(plan, family))
             for image in range(3):
                 latents.of(Use(image, 0), epoch=0)
         else:
@@ -390,10 +390,10 @@ def test_damaged_words_are_ignored_and_written_anew(images, family):
 def test_a_cache_that_is_trusted_is_not_compared(tmp_path, family):
     images = paint_all(tmp_path / "images", CAPTIONS)
     trusting = {**DISK, "skip_cache_check": True}
-    first, _ = outcome(cache_latents(p := plan_for(images, **trusting), Encoder(p, family)))
+    first, _ = outcome(cache_latents(p := plan_for(images, **trusting), LatentEncoder(p, family)))
     paint(images / "1_thing" / "one.png", seed=9)
-    again, _ = outcome(cache_latents(p := plan_for(images, **trusting), Encoder(p, family)))
-    looked, _ = outcome(cache_latents(p := plan_for(images, **DISK), Encoder(p, family)))
+    again, _ = outcome(cache_latents(p := plan_for(images, **trusting), LatentEncoder(p, family)))
+    looked, _ = outcome(cache_latents(p := plan_for(images, **DISK), LatentEncoder(p, family)))
     number = next(i for i, image in enumerate(p.images) if image.path.stem == "one")
     kept = [latents.kept[number, False].mean_Chw for latents in (first, again, looked)]
     assert torch.equal(kept[0], kept[1])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.caching.latents import Encoder, LiveLatents, cache_latents
+from kit.caching.latents import LatentEncoder, OnTheFlyLatents, cache_latents
 from kit.dataset.batches import Use
 from tests.support.parts import outcome, plan_for
 from tests.training.test_batches import Eye
@@ -30,7 +30,7 @@ def painted(path: Path, *, side: int) -> Path:
 
 def sides(plan, image=0):
     """What the VAE sees at the left and at the right edge, and the mask there."""
-    encoder = Encoder(plan, Eye())
+    encoder = LatentEncoder(plan, Eye())
     cut = encoder.cut(Use(image, 0), epoch=0)
     pixels_3HW, mask_hw = encoder.pixels(cut), encoder.mask(cut)
     seen = [pytest.approx(pixels_3HW[:, :, x].mean().item(), abs=0.01) for x in (0, -1)]
@@ -78,7 +78,9 @@ def test_latents_on_disk_are_kept_apart(tmp_path):
     for changes, beneath in (({}, WHITE), ({"alpha_mask": True}, BENEATH), ({}, WHITE)):
         plan = plan_for(tmp_path / "images", cache_latents_to_disk=True, **changes)
         torch.manual_seed(0)
-        latents, _ = outcome(cache_latents(plan, Encoder(plan, Weighted())))
-        live = LiveLatents(Encoder(plan_for(tmp_path / "images", **LIVE, **changes), Eye()))
+        latents, _ = outcome(cache_latents(plan, LatentEncoder(plan, Weighted())))
+        live = OnTheFlyLatents(
+            LatentEncoder(plan_for(tmp_path / "images", **LIVE, **changes), Eye())
+        )
         for kept in (latents.of(Use(0, 0), epoch=0), live.of(Use(0, 0), epoch=0)):
             assert kept.mean_Chw[:, :, 0].mean().item() == pytest.approx(beneath, abs=0.01)

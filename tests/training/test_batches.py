@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.caching.latents import Encoder, LiveLatents, cache_latents
+from kit.caching.latents import LatentEncoder, OnTheFlyLatents, cache_latents
 from kit.dataset.batches import batch_at
 from kit.diffusion import noise
 from kit.families import Family, TextEmbeds
@@ -33,7 +33,7 @@ class Eye:
 
 
 def live(plan: Plan, family: Family) -> BatchBuilder:
-    return BatchBuilder(plan, family, LiveLatents(Encoder(plan, family)), None)
+    return BatchBuilder(plan, family, OnTheFlyLatents(LatentEncoder(plan, family)), None)
 
 
 def numbers(plan: Plan, epochs: int = 1) -> range:
@@ -167,7 +167,7 @@ def test_about_half_of_all_uses_are_mirrored_and_not_always_the_same(tmp_path):
     for number in range(5):
         paint_positions(tmp_path / "images" / f"40_thing {number}" / "one.png", (64, 64))
     plan = plan_for(tmp_path / "images", flip_aug=True)
-    latents, _ = outcome(cache_latents(plan, Encoder(plan, Eye())))
+    latents, _ = outcome(cache_latents(plan, LatentEncoder(plan, Eye())))
     batch_builder, by_epoch = BatchBuilder(plan, Eye(), latents, None), []
     for epoch in range(2):
         mirrored = {}
@@ -188,7 +188,7 @@ def test_kept_words_replace_tokens(images):
             return TextEmbeds(torch.tensor([[[float(ord(caption[-1]))]] for caption in captions]))
 
     plan = plan_for(images, **LIVE, train_batch_size=2)
-    batch_builder = BatchBuilder(plan, Eye(), LiveLatents(Encoder(plan, Eye())), Kept())
+    batch_builder = BatchBuilder(plan, Eye(), OnTheFlyLatents(LatentEncoder(plan, Eye())), Kept())
     batch = batch_builder.batch(0)
     _, uses = batch_at(plan.layout, 0)
     assert batch.tokens is None

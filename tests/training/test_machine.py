@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kit import devices, planning
-from kit.caching.prefetch import Ahead
+from kit.caching.prefetch import Prefetcher
 from kit.errors import DatasetError, DeviceError
 from kit.settings import Machine, declarations
 from kit.training.loop import train
@@ -33,8 +33,8 @@ def reading_threads():
 
 def test_values_are_made_once_by_whoever_comes_first():
     made = []
-    ahead = Ahead(lambda key: made.append(key) or key * 2, workers=2)
-    ahead.expect([1, 2, 2])
+    ahead = Prefetcher(lambda key: made.append(key) or key * 2, workers=2)
+    ahead.prefetch([1, 2, 2])
     assert [ahead.take(key) for key in (2, 1, 5)] == [4, 2, 10]
     assert sorted(made) == [1, 2, 5]
     ahead.close()
@@ -42,8 +42,8 @@ def test_values_are_made_once_by_whoever_comes_first():
 
 
 def test_without_workers_nothing_is_made_ahead():
-    ahead = Ahead(pytest.fail, workers=0)
-    ahead.expect([1])
+    ahead = Prefetcher(pytest.fail, workers=0)
+    ahead.prefetch([1])
     assert not reading_threads()
 
 
@@ -51,17 +51,17 @@ def test_a_failure_is_raised_where_the_value_is_taken():
     def fail(key):
         raise DatasetError(f"{key} is broken")
 
-    ahead = Ahead(fail, workers=1)
-    ahead.expect(["a", "b"])
+    ahead = Prefetcher(fail, workers=1)
+    ahead.prefetch(["a", "b"])
     with pytest.raises(DatasetError, match="a is broken"):
         ahead.take("a")
     ahead.close()
 
 
-def test_resting_keeps_what_is_expected():
-    ahead = Ahead(lambda key: key + 1, workers=1)
-    ahead.expect(range(20))
-    ahead.rest()
+def test_released_threads_finish_what_is_prefetched():
+    ahead = Prefetcher(lambda key: key + 1, workers=1)
+    ahead.prefetch(range(20))
+    ahead.release_threads()
     assert [ahead.take(key) for key in range(20)] == list(range(1, 21))
     ahead.close()
 
