@@ -1,4 +1,4 @@
-"""What a person may wish while it trains. Wishes are read between two steps: a step is whole."""
+"""Requests of a person while it trains, read between two steps: a step is whole."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kit.settings.prompts import Prompt
 
 
 @dataclass(frozen=True)
-class SampleWish:
+class SampleRequest:
     """Draw the run's prompts now, or this one."""
 
     prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)
-class SaveWish:
+class SaveRequest:
     """Write the LoRA as it is now."""
 
 
 @dataclass(frozen=True)
-class RateWish:
+class LrRequest:
     """Change the learning rate of a group of weights; an empty name means all of them.
 
     factor: multiplies what the group learns at now. rate: takes the place of the group's learning
@@ -37,24 +37,24 @@ class RateWish:
     rate: float | None = None
 
 
-Wish = SampleWish | SaveWish | RateWish
+Request = SampleRequest | SaveRequest | LrRequest
 
 
-class Wishes:
-    """What is wished, by whatever thread; who trains asks for it between two steps."""
+class RunControl:
+    """The requests of a run, from whatever thread; the training reads them between two steps."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: list[Wish] = []
+        self._waiting: list[Request] = []
         self._stop = self._pause = False
 
     @property
-    def stop_asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """End after this step."""
         return self._stop
 
     @property
-    def pause_asked(self) -> bool:
+    def pause_requested(self) -> bool:
         """Rest after this step, until asked to go on or to stop."""
         return self._pause and not self._stop
 
@@ -75,29 +75,29 @@ class Wishes:
             self._pause = False
             self._changed.notify_all()
 
-    def wish(self, wish: Wish) -> None:
+    def request(self, request: Request) -> None:
         """Ask for something after this step, or now while it rests."""
         with self._changed:
-            self._waiting.append(wish)
+            self._waiting.append(request)
             self._changed.notify_all()
 
-    def take(self) -> list[Wish]:
-        """What was wished since the last time, in its order."""
+    def take(self) -> list[Request]:
+        """The requests since the last time, in their order."""
         with self._changed:
             taken, self._waiting = self._waiting, []
         return taken
 
-    def rest(self) -> None:
+    def wait_while_paused(self) -> None:
         """Sleep while a pause is asked for and nothing else is."""
         with self._changed:
-            while self.pause_asked and not self._waiting:
+            while self.pause_requested and not self._waiting:
                 # Not without an end: in the main thread only a sleep that ends hears Ctrl-C.
                 self._changed.wait(0.2)
 
 
 @contextmanager
-def interrupt_asks(wishes: Wishes) -> Iterator[None]:
-    """Turn the first Ctrl-C, stop sign or SIGTERM into a wish to stop; the second ends at once.
+def stop_on_interrupt(control: RunControl) -> Iterator[None]:
+    """Turn the first Ctrl-C, stop sign or SIGTERM into a request to stop; the second ends at once.
 
     Only the main thread of a process may listen to signals; elsewhere this does nothing.
     """
@@ -106,9 +106,9 @@ def interrupt_asks(wishes: Wishes) -> Iterator[None]:
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if wishes.stop_asked:
+        if control.stop_requested:
             raise KeyboardInterrupt
-        wishes.stop()  # the code interrupted here may hold the lock: it is one for re-entry
+        control.stop()  # the code interrupted here may hold the lock: it is one for re-entry
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -107,7 +107,7 @@ class Saved(Event):
 
 @dataclass(frozen=True)
 class Paused(Event):
-    """The run rests after this step, as was wished; its state is kept."""
+    """The run rests after this step, as requested; its state is kept."""
 
     step: int
 
@@ -121,7 +121,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class RateChanged(Event):
-    """From the step after this one, the schedule's rates are multiplied by these, as was wished."""
+    """From the step after this one, the schedule's rates are multiplied by these, as requested."""
 
     step: int
     factors: dict[str, float]  # by group, of those that changed

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 
-from kit.control import Wishes
+from kit.control import RunControl
 from kit.events import Event
 from kit.planning import Plan
 from kit.sinks import Sink, fan_out, listening, was_heard_elsewhere
@@ -18,11 +18,11 @@ from kit.training.loop import train as events_of
 
 
 def train(
-    plan: Plan, wishes: Wishes | None = None, *, listeners: Sequence[Sink] | None = None
+    plan: Plan, control: RunControl | None = None, *, listeners: Sequence[Sink] | None = None
 ) -> Generator[Event, None, None]:
     """Train one LoRA, telling what happens as it happens; the run is over when the iteration is.
 
-    wishes: see `kit.training.loop`. listeners: who else hears each event, before it is handed out.
+    control: see `kit.training.loop`. listeners: who else hears each event, before it is handed out.
     None:
     the run's events.jsonl, its loss.png, and the loggers and the Hub that the settings name, unless
     `kit.listeners` or `kit.run` bring them. What listeners have to say comes as Noticed.
@@ -37,7 +37,7 @@ def train(
             tell = stack.enter_context(heard)
         else:
             tell = fan_out(told.append, *(listeners or ()))
-        events = stack.enter_context(closing(events_of(plan, wishes)))
+        events = stack.enter_context(closing(events_of(plan, control)))
         yield from _heard(events, tell, told)
 
 

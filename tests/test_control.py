@@ -5,42 +5,42 @@ import time
 
 import pytest
 
-from kit.control import RateWish, SaveWish, Wishes, interrupt_asks
+from kit.control import LrRequest, RunControl, SaveRequest, stop_on_interrupt
 
 
-def test_wishes_are_taken_once_and_in_their_order():
-    wishes = Wishes()
-    wishes.wish(SaveWish())
-    wishes.wish(RateWish(factor=2.0))
-    assert wishes.take() == [SaveWish(), RateWish(factor=2.0)]
-    assert wishes.take() == []
+def test_requests_are_taken_once_and_in_their_order():
+    control = RunControl()
+    control.request(SaveRequest())
+    control.request(LrRequest(factor=2.0))
+    assert control.take() == [SaveRequest(), LrRequest(factor=2.0)]
+    assert control.take() == []
 
 
-@pytest.mark.parametrize("what", ["go_on", "stop", "wish"])
-def test_a_rest_ends_when_something_is_wished(what):
-    wishes = Wishes()
-    wishes.pause()
-    thread = threading.Thread(target=wishes.rest, daemon=True)
+@pytest.mark.parametrize("what", ["go_on", "stop", "request"])
+def test_a_rest_ends_when_something_is_requested(what):
+    control = RunControl()
+    control.pause()
+    thread = threading.Thread(target=control.wait_while_paused, daemon=True)
     thread.start()
     time.sleep(0.05)
     assert thread.is_alive()
-    getattr(wishes, what)(*[SaveWish()] * (what == "wish"))
+    getattr(control, what)(*[SaveRequest()] * (what == "request"))
     thread.join(20)
     assert not thread.is_alive()
 
 
 def test_without_a_pause_nothing_rests():
-    Wishes().rest()
+    RunControl().wait_while_paused()
 
 
-def test_the_first_interrupt_is_a_wish_also_while_it_rests_and_the_second_is_now():
-    wishes = Wishes()
-    wishes.pause()
+def test_the_first_interrupt_is_a_request_also_while_it_rests_and_the_second_is_now():
+    control = RunControl()
+    control.pause()
     main = threading.main_thread().ident
     threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
-    with interrupt_asks(wishes):
-        wishes.rest()
-        assert wishes.stop_asked
+    with stop_on_interrupt(control):
+        control.wait_while_paused()
+        assert control.stop_requested
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)

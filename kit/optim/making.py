@@ -157,8 +157,8 @@ def factor_of(group: dict[str, Any]) -> float:
 
 
 @contextmanager
-def at_wished_rates(optimizer: Optimizer) -> Iterator[None]:
-    """Inside the block the groups have the rates that were wished; schedules never see them.
+def at_requested_rates(optimizer: Optimizer) -> Iterator[None]:
+    """Inside the block the groups have the rates that were requested; schedules never see them.
 
     The factor lies in the group, so it is kept and restored with the optimizer's state.
     """

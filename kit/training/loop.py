@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 
-from kit.control import Wishes, interrupt_asks
+from kit.control import RunControl, stop_on_interrupt
 from kit.devices import at_work, peak_megabytes
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.optim.making import rates_of
@@ -21,53 +21,53 @@ from kit.planning import Plan
 from kit.runs import run
 from kit.runs.mirroring import Mirror, mirrored
 from kit.training.checkpoint import Checkpoint, step_suffix
-from kit.training.requests import due_samples, fulfil
+from kit.training.requests import answer_requests, due_samples
 from kit.training.step import Workshop, prepare
 
 
-def train(plan: Plan, wishes: Wishes | None = None) -> Generator[Event, None, None]:
+def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, None, None]:
     """Train one LoRA, telling what happens as it happens.
 
-    The run is over when the iteration is. `wishes` are read between two steps: to stop, to rest, to
-    draw, to save, to change the learning rate. Ctrl-C and the notebook's stop sign wish to stop.
+    The run is over when the iteration is. `control` is read between two steps: to stop, to rest, to
+    draw, to save, to change the learning rate. Ctrl-C and the notebook's stop sign ask to stop.
 
     Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says
     what to change.
     """
-    wishes = wishes or Wishes()
+    control = control or RunControl()
     run.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
     yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
     for text in plan.notices:
         yield Noticed(text)
 
     with (
-        interrupt_asks(wishes),
+        stop_on_interrupt(control),
         at_work(plan.settings.machine),
         mirrored(plan.run) as mirror,
     ):
-        shop = yield from _prepared(plan, wishes)  # model, caches, network, optimizer, state
+        shop = yield from _prepared(plan, control)  # model, caches, network, optimizer, state
         if shop is None:
             yield Finished(plan.run.from_step, "asked to stop")
             return
         step = done = shop.checkpoint.kept_step
         try:
             if step == 0:
-                yield from due_samples(wishes, plan, shop, 0)
+                yield from due_samples(control, plan, shop, 0)
 
             for step in range(done + 1, plan.total_steps + 1):
-                if wishes.stop_asked:
+                if control.stop_requested:
                     break
                 stepped = _step(plan, shop, step)
                 done = step
                 yield stepped
-                yield from due_samples(wishes, plan, shop, step)
+                yield from due_samples(control, plan, shop, step)
                 if saved := shop.checkpoint.save_due(step):
                     shop.checkpoint.keep(step)
                     yield saved
                     yield from shop.checkpoint.state_beside(saved)
                 yield from mirror.notices()
-                yield from fulfil(wishes, plan, shop, step)
-                if not wishes.stop_asked:
+                yield from answer_requests(control, plan, shop, step)
+                if not control.stop_requested:
                     shop.checkpoint.keep_if_cheap(step)
 
             yield from _ended(plan, shop.checkpoint, mirror, done)
@@ -123,14 +123,14 @@ def _ended(
     yield Finished(done, reason, saved.path)
 
 
-def _prepared(plan: Plan, wishes: Wishes) -> Generator[Event, None, Workshop | None]:
-    """The workshop, or None where a stop was wished before it was ready.
+def _prepared(plan: Plan, control: RunControl) -> Generator[Event, None, Workshop | None]:
+    """The workshop, or None where a stop was requested before it was ready.
 
     A new run that does not even begin gives its name back.
     """
     with closing(prepare(plan)) as job:
         try:
-            while not wishes.stop_asked:
+            while not control.stop_requested:
                 try:
                     event = next(job)
                 except StopIteration as end:

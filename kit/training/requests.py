@@ -1,4 +1,4 @@
-"""What was wished, done between two steps: sample now, save now, another learning rate, a pause.
+"""Requests, answered between two steps: sample now, save now, another learning rate, a pause.
 
 None of it disturbs the training: pictures draw from generators of their own, and a changed rate is
 kept with the state at once, so that a run that is broken off later goes on with it.
@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
-from kit.control import RateWish, SampleWish, SaveWish, Wish, Wishes
+from kit.control import LrRequest, Request, RunControl, SampleRequest, SaveRequest
 from kit.devices import free_memory
 from kit.errors import KitError
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
@@ -22,11 +22,11 @@ from kit.training.step import Workshop
 
 
 def due_samples(
-    wishes: Wishes, plan: Plan, shop: Workshop, step: int
+    control: RunControl, plan: Plan, shop: Workshop, step: int
 ) -> Generator[Event, None, None]:
-    """Draw what is due after this step; a wish to stop is heard after each picture."""
+    """Draw what is due after this step; a request to stop is heard after each picture."""
     if plan.sample_due(step):
-        yield from _unless_stopped(_drawn(plan, shop, step), wishes)
+        yield from _unless_stopped(_drawn(plan, shop, step), control)
 
 
 def _drawn(plan: Plan, shop: Workshop, step: int, **which: Any) -> Generator[Event, None, None]:
@@ -36,81 +36,83 @@ def _drawn(plan: Plan, shop: Workshop, step: int, **which: Any) -> Generator[Eve
 
 
 def _unless_stopped(
-    job: Generator[Event, None, None], wishes: Wishes
+    job: Generator[Event, None, None], control: RunControl
 ) -> Generator[Event, None, None]:
-    """Whatever takes long, left after the event at which a stop is wished."""
+    """Whatever takes long, left after the event at which a stop is requested."""
     with closing(job):
         for event in job:
             yield event
-            if wishes.stop_asked:
+            if control.stop_requested:
                 return
 
 
-def fulfil(wishes: Wishes, plan: Plan, shop: Workshop, step: int) -> Generator[Event, None, None]:
-    """Do what was wished after this step, and rest as long as a pause is asked for."""
+def answer_requests(
+    control: RunControl, plan: Plan, shop: Workshop, step: int
+) -> Generator[Event, None, None]:
+    """Answer the requests after this step, and rest as long as a pause is requested."""
     rests = False
     while True:
-        for wish in wishes.take():
-            yield from _unless_stopped(_one(wish, plan, shop, step), wishes)
-        if not wishes.pause_asked:
+        for request in control.take():
+            yield from _unless_stopped(_one(request, plan, shop, step), control)
+        if not control.pause_requested:
             break
         if not rests:
             rests = True
             shop.checkpoint.keep(step)
             yield Paused(step)
-        wishes.rest()
+        control.wait_while_paused()
     if rests:
         yield Resumed(step)
 
 
-def _one(wish: Wish, plan: Plan, shop: Workshop, step: int) -> Generator[Event, None, None]:
-    """A wish that cannot be fulfilled is told; the training goes on."""
+def _one(request: Request, plan: Plan, shop: Workshop, step: int) -> Generator[Event, None, None]:
+    """A request that cannot be met is told; the training goes on."""
     try:
-        match wish:
-            case SampleWish():
-                yield from _sampled(wish, plan, shop, step)
-            case SaveWish():
+        match request:
+            case SampleRequest():
+                yield from _sampled(request, plan, shop, step)
+            case SaveRequest():
                 shop.checkpoint.keep(step)
                 saved = shop.checkpoint.save(step, step_suffix(step))
                 yield Saved(saved.step, saved.epoch, saved.path, wished=True)
-            case RateWish():
-                yield from _rates_changed(wish, shop, step)
+            case LrRequest():
+                yield from _rates_changed(request, shop, step)
     except (KitError, OSError, RuntimeError, ValueError) as error:
         free_memory()  # a picture may have been too large
-        yield Noticed(f"step {step}: the wish could not be fulfilled: {error}")
+        yield Noticed(f"step {step}: the request could not be met: {error}")
 
 
 def _sampled(
-    wish: SampleWish, plan: Plan, shop: Workshop, step: int
+    request: SampleRequest, plan: Plan, shop: Workshop, step: int
 ) -> Generator[Event, None, None]:
     prompts = dict(enumerate(plan.prompts))
-    if wish.prompt is not None:
-        prompts = {shop.number_of(wish.prompt): wish.prompt}
+    if request.prompt is not None:
+        prompts = {shop.number_of(request.prompt): request.prompt}
     if not prompts:
         yield Noticed("Sample now: sample_prompts is blank, so there is nothing to draw")
     yield from _drawn(plan, shop, step, prompts=prompts, wished=True)
 
 
-def _rates_changed(wish: RateWish, shop: Workshop, step: int) -> Generator[Event, None, None]:
+def _rates_changed(request: LrRequest, shop: Workshop, step: int) -> Generator[Event, None, None]:
     groups = shop.optimization.optimizer.param_groups
-    if shop.optimization.one_rate and wish.group and len(groups) > 1:
+    if shop.optimization.one_rate and request.group and len(groups) > 1:
         yield Noticed(
-            f"The learning rate of {wish.group} stays as it is: the optimizer learns all parts at "
-            "one rate; change it for all"
+            f"The learning rate of {request.group} stays as it is: the optimizer learns all parts "
+            "at one rate; change it for all"
         )
         return
     changed = {}
     for group in groups:
-        if wish.group in ("", group["name"]) and group["lr"] is not None:
+        if request.group in ("", group["name"]) and group["lr"] is not None:
             base = float(group.get("initial_lr", group["lr"]))
-            if wish.rate is not None and base > 0:
-                group["factor"] = wish.rate / base
-            elif wish.factor is not None:
-                group["factor"] = group.get("factor", 1.0) * wish.factor
+            if request.rate is not None and base > 0:
+                group["factor"] = request.rate / base
+            elif request.factor is not None:
+                group["factor"] = group.get("factor", 1.0) * request.factor
             changed[group["name"]] = group.get("factor", 1.0)
     if shop.optimization.own_rate or not changed:
         yield Noticed(
-            f"The learning rate of {wish.group or 'all parts'} stays as it is: "
+            f"The learning rate of {request.group or 'all parts'} stays as it is: "
             + (
                 "the optimizer chooses it by itself"
                 if shop.optimization.own_rate

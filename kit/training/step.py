@@ -44,7 +44,7 @@ from kit.errors import Diverged
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.families.base_model import find_model, load_model, require_model
-from kit.optim.making import Optimization, at_wished_rates, effective_rates_of
+from kit.optim.making import Optimization, at_requested_rates, effective_rates_of
 from kit.planning import Plan
 from kit.randomness import seed_at
 from kit.settings import Noise, Settings
@@ -80,7 +80,7 @@ class Workshop:
     checkpoint: Checkpoint
     snr_T: Tensor
     bands: Bands = field(default_factory=Bands)
-    typed: list[Prompt] = field(default_factory=list)  # prompts wished along the way
+    typed: list[Prompt] = field(default_factory=list)  # prompts requested along the way
 
     def begin(self, step: int) -> dict[str, float]:
         """Make ready for a step; returns the rate of every group that it will use."""
@@ -109,7 +109,7 @@ class Workshop:
                 raise _diverged(self.plan.settings)
         norm = self._clip()
         optimizer = self.optimization.optimizer
-        with at_wished_rates(optimizer):
+        with at_requested_rates(optimizer):
             optimizer.step()
         if not getattr(optimizer, "step_was_skipped", False):  # fp16: the scaler met an overflow
             self.optimization.scheduler.step()

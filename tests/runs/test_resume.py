@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kit import planning
-from kit.control import Wishes
+from kit.control import RunControl
 from kit.errors import OutputError, SettingsError
 from kit.events import Loaded, Noticed, StateKept
 from kit.training.loop import train
@@ -96,10 +96,10 @@ def test_only_the_last_states_are_kept(model, images, tmp_path):
 
 
 def test_a_run_that_is_asked_to_stop_keeps_one(model, images, tmp_path):
-    wishes, settings = Wishes(), toy_settings(model, images, tmp_path, save_state=True)
-    for event in train(planning.plan(settings), wishes):
+    control, settings = RunControl(), toy_settings(model, images, tmp_path, save_state=True)
+    for event in train(planning.plan(settings), control):
         if losses([event]):
-            wishes.stop()
+            control.stop()
     assert folders(tmp_path) == ["toy-step00000001-state"]
 
 

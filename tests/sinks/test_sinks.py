@@ -316,7 +316,7 @@ def test_different_rates_are_named():
     assert "lr 0.0001," in shown([stepped(1, rates={"unet": 1e-4, "text encoder": 1e-4})])
 
 
-def test_what_was_wished_is_a_line():
+def test_what_was_requested_is_a_line():
     text = shown([Paused(3), RateChanged(4, {"unet": 0.5})])
     assert "step 3: rests, its state is kept" in text
     assert "step 4: learning rate of unet x 0.5" in text

@@ -50,9 +50,9 @@ def toy_settings(model: Path, images: Path, out: Path, **changes) -> Settings:
     )
 
 
-def run(settings: Settings, wishes=None) -> list[Event]:
+def run(settings: Settings, control=None) -> list[Event]:
     """Plan and train to the end."""
-    return list(train(planning.plan(settings), wishes))
+    return list(train(planning.plan(settings), control))
 
 
 def losses(events: list[Event]) -> list[float]:

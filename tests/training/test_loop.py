@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kit import planning
-from kit.control import Wishes
+from kit.control import RunControl
 from kit.errors import DeviceError, Diverged, ModelError, OutputError
 from kit.events import Finished, Loaded, Noticed, Sampled, Saved, Stepped
 from kit.runs.run import read_record
@@ -179,20 +179,20 @@ def test_the_same_name_again_gets_a_number_and_nothing_is_overwritten(tmp_path, 
     assert (tmp_path / "toy-2.safetensors").exists()
 
 
-def test_a_wish_to_stop_ends_after_the_step_with_a_file_and_state(tmp_path, asked):
-    wishes = Wishes()
+def test_a_request_to_stop_ends_after_the_step_with_a_file_and_state(tmp_path, asked):
+    control = RunControl()
     told = []
-    for event in train(planning.plan(asked(tmp_path)), wishes):
+    for event in train(planning.plan(asked(tmp_path)), control):
         told.append(event)
         if isinstance(event, Stepped) and event.step == 3:
-            wishes.stop()
+            control.stop()
     assert isinstance(told[-1], Finished)
     assert (told[-1].step, told[-1].reason) == (3, "asked to stop")
     assert (tmp_path / "toy-step00000003.safetensors").exists()
     assert planning.plan(asked(tmp_path)).run.from_step == 3
 
 
-def test_ctrl_c_is_a_wish(tmp_path, asked):
+def test_ctrl_c_is_a_request(tmp_path, asked):
     told, before = [], signal.getsignal(signal.SIGINT)
     for event in train(planning.plan(asked(tmp_path))):
         told.append(event)

@@ -1,11 +1,11 @@
-"""Wishes while it trains: each is fulfilled between two steps, told, and disturbs nothing."""
+"""Requests while it trains: each is answered between two steps, told, and disturbs nothing."""
 
 import threading
 
 import pytest
 
 from kit import planning
-from kit.control import RateWish, SampleWish, SaveWish, Wishes
+from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest
 from kit.events import (
     Cached,
     Finished,
@@ -40,12 +40,12 @@ def asked(tmp_path_factory):
 
 def steered(settings, *wished, leave_at=None):
     """Train; at each (kind of event, step) of `wished` do what stands beside it."""
-    wishes, told = Wishes(), []
-    for event in train(planning.plan(settings), wishes):
+    control, told = RunControl(), []
+    for event in train(planning.plan(settings), control):
         told.append(event)
-        for kind, step, wish in wished:
+        for kind, step, request in wished:
             if isinstance(event, kind) and getattr(event, "step", 0) == step:
-                wish(wishes)
+                request(control)
         if leave_at and isinstance(event, leave_at):
             break
     return told
@@ -55,16 +55,16 @@ def of(kind, told):
     return [event for event in told if isinstance(event, kind)]
 
 
-def test_samples_and_files_wished_for_leave_the_training_untouched(tmp_path, asked):
+def test_samples_and_files_requested_for_leave_the_training_untouched(tmp_path, asked):
     changes = {"network_dropout": 0.2, "sample_prompts": f"a zib ball {SMALL}"}
     typed = parse_prompt(f"a dog {SMALL} --d 3")
 
-    def wish(wishes):
-        wishes.wish(SampleWish())
-        wishes.wish(SampleWish(typed))
-        wishes.wish(SaveWish())
+    def request(control):
+        control.request(SampleRequest())
+        control.request(SampleRequest(typed))
+        control.request(SaveRequest())
 
-    told = steered(asked(tmp_path / "a", **changes), (Stepped, 3, wish))
+    told = steered(asked(tmp_path / "a", **changes), (Stepped, 3, request))
     straight = run(asked(tmp_path / "b", **changes))
     assert losses(told) == losses(straight)
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
@@ -81,9 +81,9 @@ def test_samples_and_files_wished_for_leave_the_training_untouched(tmp_path, ask
 
 def test_a_changed_rate_is_repeated_by_a_run_that_goes_on(tmp_path, asked):
     changes = {"lr_scheduler": "cosine", "lr_warmup": 0}
-    wish = (Stepped, 2, lambda wishes: wishes.wish(RateWish(factor=0.25)))
-    straight = steered(asked(tmp_path / "a", **changes), wish)
-    first = steered(asked(tmp_path / "b", **changes), wish, leave_at=RateChanged)
+    request = (Stepped, 2, lambda control: control.request(LrRequest(factor=0.25)))
+    straight = steered(asked(tmp_path / "a", **changes), request)
+    first = steered(asked(tmp_path / "b", **changes), request, leave_at=RateChanged)
     rest = run(asked(tmp_path / "b", **changes))
     assert losses(first) + losses(rest) == losses(straight)
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
@@ -96,8 +96,8 @@ def test_a_changed_rate_is_repeated_by_a_run_that_goes_on(tmp_path, asked):
 
 def test_a_group_gets_a_rate_of_its_own_and_keeps_the_schedules_shape(tmp_path, asked):
     changes = {"lr_scheduler": "linear", "lr_warmup": 0, "unet_lr": 1e-2, "text_encoder_lr": 1e-3}
-    wish = (Stepped, 2, lambda wishes: wishes.wish(RateWish("unet", rate=5e-3)))
-    told = steered(asked(tmp_path, **changes), wish)
+    request = (Stepped, 2, lambda control: control.request(LrRequest("unet", rate=5e-3)))
+    told = steered(asked(tmp_path, **changes), request)
     [changed] = of(RateChanged, told)
     assert (changed.step, changed.factors) == (2, {"unet": pytest.approx(0.5)})
     rates = dict(of(Stepped, told)[2].rates)
@@ -107,20 +107,20 @@ def test_a_group_gets_a_rate_of_its_own_and_keeps_the_schedules_shape(tmp_path, 
 
 @pytest.mark.parametrize(("group", "changes"), [("", {"optimizer_type": "Adafactor"}), ("vae", {})])
 def test_a_rate_that_cannot_be_changed_is_told(tmp_path, asked, group, changes):
-    wish = (Stepped, 1, lambda wishes: wishes.wish(RateWish(group, factor=0.5)))
-    told = steered(asked(tmp_path, **changes), wish)
+    request = (Stepped, 1, lambda control: control.request(LrRequest(group, factor=0.5)))
+    told = steered(asked(tmp_path, **changes), request)
     assert of(RateChanged, told) == []
     assert any("stays as it is" in notice.text for notice in of(Noticed, told))
 
 
-def test_a_pause_keeps_state_and_wishes_are_fulfilled_while_it_rests(tmp_path, asked):
-    wishes, told, rests = Wishes(), [], threading.Event()
+def test_a_pause_keeps_state_and_requests_are_fulfilled_while_it_rests(tmp_path, asked):
+    control, told, rests = RunControl(), [], threading.Event()
 
     def work():
-        for event in train(planning.plan(asked(tmp_path / "a")), wishes):
+        for event in train(planning.plan(asked(tmp_path / "a")), control):
             told.append(event)
             if isinstance(event, Stepped) and event.step == 2:
-                wishes.pause()
+                control.pause()
             if isinstance(event, Paused):
                 rests.set()
 
@@ -128,8 +128,8 @@ def test_a_pause_keeps_state_and_wishes_are_fulfilled_while_it_rests(tmp_path, a
     thread.start()
     assert rests.wait(120)
     assert planning.plan(asked(tmp_path / "a")).run.from_step == 2
-    wishes.wish(SaveWish())
-    wishes.go_on()
+    control.request(SaveRequest())
+    control.go_on()
     thread.join(120)
     assert not thread.is_alive()
     kinds = [type(event) for event in told]
@@ -140,11 +140,11 @@ def test_a_pause_keeps_state_and_wishes_are_fulfilled_while_it_rests(tmp_path, a
 
 
 def test_a_stop_ends_a_pause(tmp_path, asked):
-    def wish(wishes):
-        wishes.pause()
-        threading.Timer(0.3, wishes.stop).start()
+    def request(control):
+        control.pause()
+        threading.Timer(0.3, control.stop).start()
 
-    told = steered(asked(tmp_path), (Stepped, 2, wish))
+    told = steered(asked(tmp_path), (Stepped, 2, request))
     assert [type(event) for event in told][-4:] == [Paused, Resumed, Saved, Finished]
     assert told[-1].step == 2
 
@@ -152,11 +152,11 @@ def test_a_stop_ends_a_pause(tmp_path, asked):
 @pytest.mark.parametrize("moment", [Cached, Loaded])
 def test_a_stop_before_the_first_step_leaves_nothing_behind(tmp_path, asked, moment):
     told = []
-    wishes = Wishes()
-    for event in train(planning.plan(asked(tmp_path)), wishes):
+    control = RunControl()
+    for event in train(planning.plan(asked(tmp_path)), control):
         told.append(event)
         if isinstance(event, moment):
-            wishes.stop()
+            control.stop()
     assert told[-1] == Finished(0, "asked to stop")
     assert of(Stepped, told) == []
     assert not (tmp_path / "toy.run").exists()
@@ -166,25 +166,29 @@ def test_a_stop_before_the_first_step_leaves_nothing_behind(tmp_path, asked, mom
 def test_a_stop_while_the_first_samples_are_drawn_is_heard_after_the_picture(tmp_path, asked):
     prompts = "\n".join([f"a zib ball {SMALL}"] * 3)
     settings = asked(tmp_path, sample_prompts=prompts, sample_at_first=True)
-    told = steered(settings, (Sampled, 0, Wishes.stop))
+    told = steered(settings, (Sampled, 0, RunControl.stop))
     assert len(of(Sampled, told)) == 1
     assert told[-1] == Finished(0, "asked to stop")
 
 
 def test_a_stop_while_a_run_that_goes_on_is_made_ready_keeps_its_state(tmp_path, asked):
-    steered(asked(tmp_path), (Stepped, 3, Wishes.stop))
-    told = steered(asked(tmp_path), (Loaded, 0, Wishes.stop))
+    steered(asked(tmp_path), (Stepped, 3, RunControl.stop))
+    told = steered(asked(tmp_path), (Loaded, 0, RunControl.stop))
     assert told[-1] == Finished(3, "asked to stop")
     assert read_record(tmp_path / "toy.run").step == 3
 
 
-def test_a_wish_that_fails_is_told_and_the_training_goes_on(tmp_path, asked, monkeypatch):
+def test_a_request_that_fails_is_told_and_the_training_goes_on(tmp_path, asked, monkeypatch):
     def too_large(self, *arguments, **options):
         raise RuntimeError("CUDA out of memory")
 
     monkeypatch.setattr(SamplePipeline, "generate", too_large)
-    wish = (Stepped, 1, lambda wishes: wishes.wish(SampleWish(parse_prompt("a huge cat"))))
-    told = steered(asked(tmp_path), wish)
+    request = (
+        Stepped,
+        1,
+        lambda control: control.request(SampleRequest(parse_prompt("a huge cat"))),
+    )
+    told = steered(asked(tmp_path), request)
     assert any("out of memory" in notice.text for notice in of(Noticed, told))
     assert told[-1].reason == "done"
 
@@ -206,8 +210,8 @@ def test_a_part_of_an_optimizer_with_one_rate_keeps_it(tmp_path, asked):
         "text_encoder_lr": 1,
         "max_train_steps": 3,
     }
-    wish = (Stepped, 1, lambda wishes: wishes.wish(RateWish("unet", factor=0.5)))
-    told = steered(asked(tmp_path, **changes), wish)
+    request = (Stepped, 1, lambda control: control.request(LrRequest("unet", factor=0.5)))
+    told = steered(asked(tmp_path, **changes), request)
     assert not of(RateChanged, told)
     assert any("learns all parts at one rate" in event.text for event in of(Noticed, told))
     assert of(Finished, told)[-1].reason == "done"

@@ -60,7 +60,7 @@ def kernel(monkeypatch, tmp_path):
     monkeypatch.setattr("kit.ui.look.display", shown.append)
     yield shown
     if (session := Session.current) is not None:
-        for _ in range(3):  # a wish, then at once
+        for _ in range(3):  # a request, then at once
             session.interrupt()
             session.join(5)
         assert not session.is_running()

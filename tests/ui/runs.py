@@ -34,8 +34,8 @@ class Script:
 
     def __init__(self, steps=1000, error=None, pace=None):
         self.steps, self.error, self.pace = steps, error, pace
-        self.wished = []
-        self.ignores_wishes = False
+        self.requests = []
+        self.ignores_requests = False
         self.began = threading.Event()
         self._gate = threading.Semaphore(0)
 
@@ -43,17 +43,17 @@ class Script:
         """Let it make steps; all of them if 0."""
         self._gate.release(steps or self.steps)
 
-    def train(self, plan, wishes):
+    def train(self, plan, control):
         plan.run.dir.mkdir(parents=True, exist_ok=True)
         yield Began(str(plan.run.dir), plan.run.name, self.steps)
         yield Loaded("Stable Diffusion 1.x", "cpu", "no", layers=264, weights=1000, from_step=0)
         self.began.set()
         for step in range(1, self.steps + 1):
             while not (self.pace or self._gate.acquire(timeout=0.01)):
-                self.wished += wishes.take()
-                if wishes.stop_asked and not self.ignores_wishes:
+                self.requests += control.take()
+                if control.stop_requested and not self.ignores_requests:
                     break
-            if wishes.stop_asked and not self.ignores_wishes:
+            if control.stop_requested and not self.ignores_requests:
                 yield Finished(step - 1, "asked to stop", f"{plan.run.name}-step.safetensors")
                 return
             time.sleep(self.pace or 0)

@@ -1,6 +1,6 @@
-"""The buttons beside a run: each leaves a wish, which the training reads between two steps.
+"""The buttons beside a run: each leaves a request, which the training reads between two steps.
 
-Their callbacks may come on any thread; all that they do is to wish, and to say that they did.
+Their callbacks may come on any thread; all that they do is to request, and to say so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import ipywidgets as widgets
 
-from kit.control import RateWish, SampleWish, SaveWish, Wishes
+from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest
 from kit.settings.prompts import parse_prompt
 from kit.settings.rules.samples import skipped_because
 from kit.ui.look import block, escaped
@@ -18,7 +18,7 @@ from kit.ui.look import block, escaped
 ALL_PARTS = "all parts"
 
 
-def parse_rate(text: str, group: str = "") -> RateWish:
+def parse_rate(text: str, group: str = "") -> LrRequest:
     """`x0.5` multiplies the rate, `5e-5` takes the place of the one in the settings.
 
     Raises: ValueError with what is possible.
@@ -31,15 +31,15 @@ def parse_rate(text: str, group: str = "") -> RateWish:
         number = math.nan
     if not (math.isfinite(number) and 0 <= number <= 1000):
         raise ValueError(f"{text.strip() or 'nothing'!r} is no rate: write e.g. 5e-5, or x0.5")
-    return RateWish(group, factor=number) if is_factor else RateWish(group, rate=number)
+    return LrRequest(group, factor=number) if is_factor else LrRequest(group, rate=number)
 
 
 class Controls:
     """Stop, Pause, Save now, Sample now, and another learning rate."""
 
-    def __init__(self, wishes: Wishes, told: Callable[[], None]) -> None:
-        """told() is called after each wish, so that what is shown can follow."""
-        self.wishes, self._told = wishes, told
+    def __init__(self, control: RunControl, told: Callable[[], None]) -> None:
+        """told() is called after each request, so that what is shown can follow."""
+        self.control, self._told = control, told
         self.stop = self._button("Stop", "stop", "End after this step", "danger")
         self.pause = self._button("Pause", "pause", "Rest after this step")
         self.save = self._button("Save now", "save", "Write the LoRA as it is after this step")
@@ -54,7 +54,9 @@ class Controls:
         self.line = block(css="kit-quiet")
         self.stop.on_click(lambda _: self._stop())
         self.pause.on_click(lambda _: self._pause())
-        self.save.on_click(lambda _: self._wish(SaveWish(), "The LoRA is saved after this step."))
+        self.save.on_click(
+            lambda _: self._request(SaveRequest(), "The LoRA is saved after this step.")
+        )
         self.sample.on_click(lambda _: self._sample())
         self.change.on_click(lambda _: self._change())
         bars = [
@@ -73,48 +75,48 @@ class Controls:
         options = (ALL_PARTS, *groups)
         if tuple(self.group.options) != options:
             self.group.options = options
-        if self.wishes.stop_asked:
+        if self.control.stop_requested:
             self.stop.disabled = self.pause.disabled = True
 
     def end(self) -> None:
-        """The run is over: nothing can be wished any more."""
+        """The run is over: nothing can be requested any more."""
         self.root.layout.display = "none"
 
     def _stop(self) -> None:
-        self.wishes.stop()
+        self.control.stop()
         self.stop.disabled = self.pause.disabled = True
         self._say("It ends after this step, and saves.")
 
     def _pause(self) -> None:
-        if self.wishes.pause_asked:
-            self.wishes.go_on()
+        if self.control.pause_requested:
+            self.control.go_on()
             self._say("")
         else:
-            self.wishes.pause()
+            self.control.pause()
             self._say("It rests after this step.")
 
     def _sample(self) -> None:
         text = self.prompt.value.strip()
         try:
-            wish = SampleWish(parse_prompt(text) if text else None)
+            request = SampleRequest(parse_prompt(text) if text else None)
         except ValueError as error:
             self._say(str(error), is_bad=True)
             return
-        skipped = wish.prompt.skipped if wish.prompt else ()
+        skipped = request.prompt.skipped if request.prompt else ()
         told = f" {', '.join(skipped)} {skipped_because(len(skipped))}." if skipped else ""
-        self._wish(wish, f"Samples are drawn after this step.{told}")
+        self._request(request, f"Samples are drawn after this step.{told}")
 
     def _change(self) -> None:
         group = "" if self.group.value == ALL_PARTS else str(self.group.value)
         try:
-            wish = parse_rate(self.rate.value, group)
+            request = parse_rate(self.rate.value, group)
         except ValueError as error:
             self._say(str(error), is_bad=True)
             return
-        self._wish(wish, "The rate changes after this step.")
+        self._request(request, "The rate changes after this step.")
 
-    def _wish(self, wish: SampleWish | SaveWish | RateWish, text: str) -> None:
-        self.wishes.wish(wish)
+    def _request(self, request: SampleRequest | SaveRequest | LrRequest, text: str) -> None:
+        self.control.request(request)
         self._say(text)
 
     def _say(self, text: str, *, is_bad: bool = False) -> None:

@@ -17,7 +17,7 @@ from typing import Self
 
 import ipywidgets as widgets
 
-from kit.control import Wishes
+from kit.control import RunControl
 from kit.errors import KitError, OutputError
 from kit.events import Event, Failed, Finished, Noticed, Paused, RateChanged, Resumed
 from kit.planning import Plan
@@ -41,7 +41,7 @@ LOSS, BY_NOISE, RATES = "Loss", "Loss by noise level", "Learning rate"
 class Dashboard(Shown):
     """A run as it happens; call it with each event. It shows itself with the first one.
 
-    wishes: of the run that is shown, if it is at work in this kernel; they bring the buttons.
+    control: of the run that is shown, if it is at work in this kernel; they bring the buttons.
     shows_itself: not where it is a part of something that is shown.
     """
 
@@ -49,7 +49,7 @@ class Dashboard(Shown):
         self,
         plan: Plan | None = None,
         *,
-        wishes: Wishes | None = None,
+        control: RunControl | None = None,
         shows_itself: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -59,12 +59,12 @@ class Dashboard(Shown):
         self._clock, self._began = clock, clock()
         self._drawn_at = self._chart_drawn_at = float("-inf")
         self._pictures_drawn = self._files_drawn = 0
-        self._wishes, self._shows_itself = wishes, shows_itself
+        self._control, self._shows_itself = control, shows_itself
         self.title, self.numbers, self.failure = block(), block(), block()
         self.bar = widgets.FloatProgress(
             min=0, max=1, layout=widgets.Layout(width="100%", height="14px")
         )
-        self.controls = Controls(wishes, self.tell_wish) if wishes else None
+        self.controls = Controls(control, self.tell_request) if control else None
         self.view = widgets.ToggleButtons(
             options=[LOSS, BY_NOISE, RATES],
             layout=widgets.Layout(width="100%", display="none"),
@@ -125,14 +125,14 @@ class Dashboard(Shown):
         self.break_off()
 
     def end(self) -> None:
-        """Nothing more will come; nothing more can be wished."""
+        """Nothing more will come; nothing more can be requested."""
         if self.controls:
             self.controls.end()
         self.draw(whole=True)
 
-    def tell_wish(self) -> None:
-        """Show at once that something was wished; on whatever thread."""
-        self.title.value = title_of(self.history, self._wishes)
+    def tell_request(self) -> None:
+        """Show at once that something was requested; on whatever thread."""
+        self.title.value = title_of(self.history, self._control)
 
     def say(self, text: str) -> None:
         """A sentence of who looks at the run, beneath its numbers."""
@@ -147,7 +147,7 @@ class Dashboard(Shown):
         """Bring every widget up to date; what has not changed is not sent."""
         self._drawn_at = self._clock()
         past = self.history
-        self.title.value = title_of(past, self._wishes)
+        self.title.value = title_of(past, self._control)
         self.bar.value = share_done(past)
         self.numbers.value = numbers_of(past)
         if whole or self._drawn_at - self._chart_drawn_at >= self._chart_pause():

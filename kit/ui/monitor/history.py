@@ -51,7 +51,7 @@ class History:
     pictures: int = 0  # grows with every sample
     saved: list[Saved] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    changes: list[tuple[int, str]] = field(default_factory=list)  # step and what was wished
+    changes: list[tuple[int, str]] = field(default_factory=list)  # step and what was requested
     failure: str = ""
     path: str = ""  # the final LoRA file
     _prompts: dict[int, str] = field(default_factory=dict)

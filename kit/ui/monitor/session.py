@@ -19,14 +19,14 @@ from contextlib import closing
 from typing import ClassVar, TypeAlias
 
 from kit import catalog
-from kit.control import Wishes
+from kit.control import RunControl
 from kit.errors import KitError
 from kit.events import Event
 from kit.planning import Plan
 from kit.sinks import Sink, listening
 from kit.ui.monitor.dashboard import Dashboard
 
-Train: TypeAlias = Callable[[Plan, Wishes], Generator[Event, None, None]]
+Train: TypeAlias = Callable[[Plan, RunControl], Generator[Event, None, None]]
 TRAIN = (
     "kit.training.loop:train"  # named, not imported: torch loads in the thread, not with the form
 )
@@ -34,14 +34,14 @@ PATIENCE = 4.0  # seconds; a kernel that is restarted waits about five before it
 
 
 class Session:
-    """A run in the background, its dashboard, and what may be wished of it."""
+    """A run in the background, its dashboard, and what may be requested of it."""
 
     current: ClassVar[Session | None] = None  # the newest; there is never more than one at work
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, plan: Plan, *sinks: Sink, train: Train | None = None) -> None:
-        self.plan, self.wishes = plan, Wishes()
-        self.dashboard = Dashboard(plan, wishes=self.wishes, shows_itself=False)
+        self.plan, self.control = plan, RunControl()
+        self.dashboard = Dashboard(plan, control=self.control, shows_itself=False)
         self.error: BaseException | None = None
         self.when_over: list[Callable[[], None]] = []
         self._sinks, self._train = sinks, train
@@ -85,10 +85,10 @@ class Session:
         )
 
     def interrupt(self) -> None:
-        """The notebook's stop sign: the first time a wish, the second time at once."""
-        if not self.wishes.stop_asked:
-            self.wishes.stop()
-            self.dashboard.tell_wish()
+        """The notebook's stop sign: the first time a request, the second time at once."""
+        if not self.control.stop_requested:
+            self.control.stop()
+            self.dashboard.tell_request()
         elif self.is_running() and self._thread.ident is not None:
             # Arrives when the thread next runs Python code; what the run has kept stays whole.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -120,7 +120,7 @@ class Session:
             listening(
                 self.plan.run, self.dashboard, *self._sinks, settings=self.plan.settings
             ) as tell,
-            closing(train(self.plan, self.wishes)) as events,
+            closing(train(self.plan, self.control)) as events,
         ):
             for event in events:
                 tell(event)
@@ -131,5 +131,5 @@ def _leave() -> None:
     """The kernel ends: finish the step and keep its state, if that does not take long."""
     session = Session.current
     if session is not None and session.is_running():
-        session.wishes.stop()
+        session.control.stop()
         session.join(PATIENCE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.control import Wishes
+from kit.control import RunControl
 from kit.ui.look import escaped
 from kit.ui.monitor.downloads import link
 from kit.ui.monitor.history import OVER, History, State
@@ -19,12 +19,18 @@ PILLS: dict[State, str] = {
 FILES_SHOWN = 10
 
 
-def title_of(past: History, wishes: Wishes | None = None) -> str:
-    """Name, state and base model; a wish to stop or rest is told before it is fulfilled."""
+def title_of(past: History, control: RunControl | None = None) -> str:
+    """Name, state and base model; a request to stop or rest is told before it is met."""
     base = f"<span class='kit-quiet'>{escaped(past.base)}</span>" if past.base else ""
     state: str = past.state
-    if wishes and past.state not in (*OVER, "paused"):
-        state = "stopping" if wishes.stop_asked else "pausing" if wishes.pause_asked else state
+    if control and past.state not in (*OVER, "paused"):
+        state = (
+            "stopping"
+            if control.stop_requested
+            else "pausing"
+            if control.pause_requested
+            else state
+        )
     pill = f"<span class='kit-state {PILLS[past.state]}'>{state}</span>"
     return f"<div class='kit-title'><b>{escaped(past.name)}</b>{pill}{base}</div>"
 

@@ -65,7 +65,7 @@ def test_the_last_event_is_always_drawn(shown):
     assert "output/cat.safetensors" in dashboard.notes.value
 
 
-def test_what_was_wished_is_drawn_at_once(shown):
+def test_what_was_requested_is_drawn_at_once(shown):
     """Behind a pause nothing follows that would draw it later."""
     dashboard = Dashboard(clock=Clock())  # time stands still
     for event in list(whole_run(40))[:12]:

@@ -35,9 +35,9 @@ def test_its_thread_has_the_context_of_who_started_it_and_dies_with_the_kernel(s
     parent.set("the cell")
     seen = []
 
-    def train(plan, wishes):
+    def train(plan, control):
         seen.append(parent.get())
-        yield from Script(steps=1, pace=0.001).train(plan, wishes)
+        yield from Script(steps=1, pace=0.001).train(plan, control)
 
     session = Session.start(small_plan, train=train)
     session.join(20)
@@ -89,13 +89,13 @@ def test_a_mistake_of_ours_is_named_and_tokens_in_it_are_blotted_out(small_plan,
     assert "hf_not_for_you" not in (small_plan.run.dir / "events.jsonl").read_text("utf-8")
 
 
-def test_the_stop_sign_is_a_wish_the_first_time_and_at_once_the_second(small_plan):
+def test_the_stop_sign_is_a_request_the_first_time_and_at_once_the_second(small_plan):
     script = Script()
-    script.ignores_wishes = True  # as a step that takes very long
+    script.ignores_requests = True  # as a step that takes very long
     session = Session.start(small_plan, train=script.train)
     assert script.began.wait(20)
     session.interrupt()
-    assert session.wishes.stop_asked
+    assert session.control.stop_requested
     assert ">stopping<" in session.dashboard.title.value
     session.join(0.1)
     assert session.is_running()

@@ -50,14 +50,14 @@ def press_stop():
 def test_the_stop_sign_asks_the_first_time_and_ends_at_once_the_second(small_plan):
     before = signal.getsignal(signal.SIGINT)
     script = Script()
-    script.ignores_wishes = True
+    script.ignores_requests = True
     session = Session.start(small_plan, train=script.train)
     asked = []
 
     def press_twice():
         script.began.wait(20)
         press_stop()
-        until(lambda: session.wishes.stop_asked)
+        until(lambda: session.control.stop_requested)
         asked.append(session.is_running())
         press_stop()
 
