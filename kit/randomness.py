@@ -14,7 +14,7 @@ import numpy as np
 Part = int | str
 
 
-def seed_at(*address: Part) -> int:
+def seed_for(*address: Part) -> int:
     """A well-mixed seed in [0, 2^63) for torch generators."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in address)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
@@ -23,4 +23,4 @@ def seed_at(*address: Part) -> int:
 
 def random_at(*address: Part) -> np.random.Generator:
     """A numpy generator for this address."""
-    return np.random.Generator(np.random.PCG64(seed_at(*address)))
+    return np.random.Generator(np.random.PCG64(seed_for(*address)))

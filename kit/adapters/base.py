@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
 from kit.catalog.lora_shapes import Shapes
-from kit.randomness import seed_at
+from kit.randomness import seed_for
 
 AdaptedLayer = nn.Linear | nn.Conv2d
 Start = Callable[[Tensor, torch.Generator], Tensor]
@@ -185,7 +185,7 @@ def number_in(tensors: Mapping[str, Tensor], role: str, otherwise: float = 0.0) 
 @torch.no_grad()
 def begin(weight: Tensor, rule: Start, *address: int | str) -> None:
     """Fill a weight by a rule; the same address gives the same numbers."""
-    weight.copy_(rule(weight, torch.Generator().manual_seed(seed_at(*address))))
+    weight.copy_(rule(weight, torch.Generator().manual_seed(seed_for(*address))))
 
 
 def weight_shape(layer: AdaptedLayer) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kit.families import Prediction
-from kit.randomness import seed_at
+from kit.randomness import seed_for
 
 TIMESTEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.012  # every Stable Diffusion up to XL
@@ -111,19 +111,19 @@ def multires_sides(height: int, width: int, ratios: Sequence[float]) -> Iterator
 
 def draw_timestep(*address: int | str, least: int = 0, end: int = TIMESTEPS) -> int:
     """A timestep from `least` to `end` - 1, every one alike."""
-    generator = torch.Generator().manual_seed(seed_at(*address))
+    generator = torch.Generator().manual_seed(seed_for(*address))
     return int(torch.randint(least, end, (), generator=generator))
 
 
 def draw_uniform(low: float, high: float, *address: int | str) -> float:
     """A number from `low` to `high` for this address."""
-    generator = torch.Generator().manual_seed(seed_at(*address))
+    generator = torch.Generator().manual_seed(seed_for(*address))
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
 def draw_normal(shape: tuple[int, ...], *address: int | str) -> Tensor:
     """Standard normal numbers for this address, float32 on the CPU, the same on every device."""
-    generator = torch.Generator().manual_seed(seed_at(*address))
+    generator = torch.Generator().manual_seed(seed_for(*address))
     return torch.randn(shape, generator=generator)
 
 

@@ -14,7 +14,7 @@ from kit.lorafile import tensors as lora_file
 from kit.lorafile.metadata import BaseFacts, training_metadata
 from kit.optim.making import Optimization
 from kit.planning import Plan
-from kit.randomness import seed_at
+from kit.randomness import seed_for
 
 FileWriter: TypeAlias = Callable[[Path, int, int], None]  # path, step, epoch
 
@@ -23,7 +23,7 @@ def file_writer(
     plan: Plan, network: Network, optimization: Optimization, *, file: ModelFile, began: float
 ) -> FileWriter:
     """What writes the network as a LoRA file with its metadata."""
-    settings, session = plan.settings, seed_at(plan.run.fingerprint, began.hex()) % 2**32
+    settings, session = plan.settings, seed_for(plan.run.fingerprint, began.hex()) % 2**32
     model = settings.model
     # A base model of several GB takes seconds to hash: the first file waits for it, not the start.
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hashing")

@@ -32,7 +32,7 @@ from kit.errors import MissingPackage
 from kit.events import Event, Sampled
 from kit.families import Family, TextEmbeds, Tokens
 from kit.planning import Plan
-from kit.randomness import seed_at
+from kit.randomness import seed_for
 from kit.runs.run import write_atomically
 from kit.settings.prompts import Prompt
 
@@ -228,7 +228,7 @@ def on_device(module: nn.Module, *, to: torch.device) -> Iterator[None]:
 
 def seed_of(plan: Plan, prompt: Prompt, index: int) -> int:
     """The prompt's own seed, or one of the run's that stays the same over all steps."""
-    return prompt.seed if prompt.seed is not None else seed_at(plan.seed, "sample", index) % 2**32
+    return prompt.seed if prompt.seed is not None else seed_for(plan.seed, "sample", index) % 2**32
 
 
 def size_of(plan: Plan, prompt: Prompt) -> tuple[int, int]:

@@ -46,7 +46,7 @@ from kit.families import Family
 from kit.families.base_model import find_model, load_model, require_model
 from kit.optim.making import Optimization, at_requested_rates, effective_rates_of
 from kit.planning import Plan
-from kit.randomness import seed_at
+from kit.randomness import seed_for
 from kit.settings import Noise, Settings
 from kit.settings.prompts import Prompt
 from kit.settings.rules import caches_latents, caches_text_embeds
@@ -99,7 +99,7 @@ class Workshop:
         """
         told = []
         for batch in batches:
-            with self._dice(batch.micro_step):
+            with self._own_rng(batch.micro_step):
                 loss = self.loss(batch)
                 self.accelerator.backward(loss / count)
             # Read after backward was queued: reading waits for the device.
@@ -202,14 +202,14 @@ class Workshop:
         length = float(norm) if norm is not None else 0.0
         return length if math.isfinite(length) else 0.0  # fp16: the scaler skips this step
 
-    def _dice(self, micro_step: int) -> AbstractContextManager[None]:
+    def _own_rng(self, micro_step: int) -> AbstractContextManager[None]:
         """For networks with dropouts: random numbers that belong to this micro-step alone."""
         if not self.network.draws:
             return nullcontext()
-        return _dice_at(self.accelerator.device, seed_at(self.plan.seed, "dropout", micro_step))
+        return seeded_rng(self.accelerator.device, seed_for(self.plan.seed, "dropout", micro_step))
 
 
-class _dice_at(AbstractContextManager[None]):
+class seeded_rng(AbstractContextManager[None]):
     """Torch's own generators start from a seed inside the block, and go on as before after it."""
 
     def __init__(self, device: torch.device, seed: int) -> None:

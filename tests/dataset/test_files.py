@@ -115,13 +115,13 @@ def test_a_damaged_file_is_read_or_named_and_nothing_else(tmp_path, ending):
     pillow_heif.register_heif_opener()
     path = tmp_path / f"a.{ending}"
     Image.effect_noise((48, 32), 60).convert("RGB").save(path)
-    whole, dice = path.read_bytes(), random.Random(1)
+    whole, rng = path.read_bytes(), random.Random(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about the damage
         for number in range(150):
             damaged = bytearray(whole)
-            for _ in range(dice.choice([1, 3, 20])):
-                damaged[dice.randrange(len(whole) if number % 2 else 200)] = dice.randrange(256)
+            for _ in range(rng.choice([1, 3, 20])):
+                damaged[rng.randrange(len(whole) if number % 2 else 200)] = rng.randrange(256)
             path.write_bytes(damaged)
             files._measured.cache_clear()
             size = measure(path)

@@ -245,12 +245,12 @@ def test_damaged_exif_data_does_not_stop_the_scan(tmp_path):
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a picture of a cat" * 5
     whole = noisy(exif=exif)
-    dice = random.Random(1)
+    rng = random.Random(1)
     (tmp_path / "1_a").mkdir()
     for number in range(60):
         damaged = bytearray(whole)
         for _ in range(3):
-            damaged[dice.randrange(30, 150)] = dice.randrange(256)
+            damaged[rng.randrange(30, 150)] = rng.randrange(256)
         (tmp_path / "1_a" / f"{number:02}.jpg").write_bytes(damaged)
     (tmp_path / "1_a" / "whole.jpg").write_bytes(whole)
     with warnings.catch_warnings():

@@ -19,8 +19,8 @@ PIECES = [
 ]  # fmt: skip
 
 
-def drawn(dice):
-    return "".join(dice.choice(PIECES) for _ in range(dice.randrange(1, 40)))
+def drawn(rng):
+    return "".join(rng.choice(PIECES) for _ in range(rng.randrange(1, 40)))
 
 
 @pytest.mark.parametrize("cut", ["", "!"])
@@ -30,19 +30,19 @@ def test_every_text_is_split_as_transformers_does(cut):
         merges=[tuple(merge.split()) for merge in tokens.merges()],
         pad_token=cut or tokens.END,
     )
-    dice = random.Random(3)
+    rng = random.Random(3)
     for _ in range(1500):
-        text = ftfy.fix_text(drawn(dice))
-        letters = [chr(dice.choice([dice.randrange(32, 0x500), 0x4E00])) for _ in range(9)]
+        text = ftfy.fix_text(drawn(rng))
+        letters = [chr(rng.choice([rng.randrange(32, 0x500), 0x4E00])) for _ in range(9)]
         text += "".join(letter for letter in letters if unicodedata.category(letter) != "Cn")
         expected = oracle(text, add_special_tokens=False, verbose=False).input_ids
         assert tokens.encode(text, cut=cut) == expected, repr(text)
 
 
 def test_text_is_mended_as_ftfy_does():
-    dice = random.Random(4)
+    rng = random.Random(4)
     for _ in range(2000):
-        text = drawn(dice)
+        text = drawn(rng)
         assert tokens.mended(text) == ftfy.fix_text(text)
 
 

@@ -126,8 +126,8 @@ LISTED = (
     Mutation(
         "18 resume: dropout address differs after resume",
         "kit/training/step.py",
-        'seed_at(self.plan.seed, "dropout", micro_step)',
-        'seed_at(self.plan.seed, "dropout", micro_step - self.checkpoint.kept_step)',
+        'seed_for(self.plan.seed, "dropout", micro_step)',
+        'seed_for(self.plan.seed, "dropout", micro_step - self.checkpoint.kept_step)',
     ),
     Mutation(
         "19 kept epochs off by one",
