@@ -168,7 +168,7 @@ _ALL = (
     Finished,
     Failed,
 )
-KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in _ALL}
+EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in _ALL}
 TUPLES = ("removed", "bands")  # fields that JSON knows as lists only
 
 
@@ -184,7 +184,7 @@ def from_line(line: str) -> Event:
     """
     try:
         record: dict[str, Any] = json.loads(line)
-        kind = KINDS[record.pop("event")]
+        kind = EVENT_TYPES[record.pop("event")]
         record |= {name: tuple(record[name]) for name in TUPLES if name in record}
         return kind(**record)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

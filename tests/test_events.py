@@ -62,7 +62,7 @@ def test_every_kind_of_event_can_be_read_back():
         for kind in vars(events).values()
         if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event
     }
-    assert set(events.KINDS.values()) == kinds == {type(event) for event in EXAMPLES}
+    assert set(events.EVENT_TYPES.values()) == kinds == {type(event) for event in EXAMPLES}
 
 
 def test_a_loss_that_is_not_a_number_survives_its_line():

@@ -134,7 +134,7 @@ def attach(
 
     Raises: LoraFileError where the file does not fit.
     """
-    kind: type[Adapter] = catalog.load(catalog.KINDS[settings.LoRA_type].code)
+    kind: type[Adapter] = catalog.load(catalog.LORA_TYPES[settings.LoRA_type].code)
     files = entries_of(start or {}, (kind, Norm) if _trains_norms(settings) else (kind,))
     blocks = blocks or BlockPlan()
     preset = _preset(settings)
@@ -174,7 +174,7 @@ def _made(
     settings: NetworkSettings, layer: Layer, size: Size, entry: Entry | None, preset: Preset
 ) -> Adapter:
     """An adapter with the settings that its type uses; of the file's shape if asked for."""
-    row = catalog.KINDS[settings.LoRA_type]
+    row = catalog.LORA_TYPES[settings.LoRA_type]
     on_input = preset.scales_inputs(layer.path, settings.train_on_input)
     offered = {**_options(settings), "train_on_input": ("train_on_input", on_input)}
     options = {option: value for option, (name, value) in offered.items() if name in row.uses}
@@ -210,7 +210,7 @@ def _of_file(
 
 
 def _trains_norms(network: NetworkSettings) -> bool:
-    return network.train_norm and "train_norm" in catalog.KINDS[network.LoRA_type].uses
+    return network.train_norm and "train_norm" in catalog.LORA_TYPES[network.LoRA_type].uses
 
 
 def _made_norm(network: NetworkSettings, norm: NormLayer) -> Adapter:
@@ -246,7 +246,7 @@ def _options(network: NetworkSettings) -> dict[str, tuple[str, Any]]:
 
 def _preset(network: NetworkSettings) -> Preset:
     """The chosen one, for types that have presets."""
-    has_presets = "LyCORIS_preset" in catalog.KINDS[network.LoRA_type].uses
+    has_presets = "LyCORIS_preset" in catalog.LORA_TYPES[network.LoRA_type].uses
     try:
         return preset_of(network.LyCORIS_preset) if has_presets else PRESETS["full"]
     except ValueError as error:
@@ -266,7 +266,7 @@ def _size_of(
     if settings.dim_from_weights:
         entry = files.get(layer.name)
         return Size(entry.rank, entry.alpha) if entry and blocks.weight(block) else None
-    convolutions = catalog.KINDS[settings.LoRA_type].adapts_convolutions
+    convolutions = catalog.LORA_TYPES[settings.LoRA_type].adapts_convolutions
     if not layer.in_transformer and not convolutions:
         return None
     size = blocks.size(block, is_conv3x3=layer.is_conv3x3, network=settings)

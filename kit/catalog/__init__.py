@@ -67,7 +67,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Kind:
+class LoraType:
     """A LoRA type and the settings that it reads."""
 
     code: str
@@ -201,24 +201,24 @@ _ROTATION = ("network_dim", "conv_dim", *_LYCORIS_SETTINGS, "constraint", "resca
 _PRODUCT = ("use_tucker", "use_scalar", "dora_wd", "wd_on_output")
 
 
-def _lycoris(code: str, shapes: str, *uses: str, **traits: Any) -> Kind:
+def _lycoris(code: str, shapes: str, *uses: str, **traits: Any) -> LoraType:
     shapes = f"kit.catalog.lora_shapes:{shapes}"
     uses = (*uses, "LyCORIS_preset")
-    return Kind(f"kit.adapters.{code}", "lycoris.kohya", True, uses, shapes, **traits)
+    return LoraType(f"kit.adapters.{code}", "lycoris.kohya", True, uses, shapes, **traits)
 
 
-KINDS: dict[str, Kind] = {
-    "Standard": Kind("kit.adapters.lora:Lora", "networks.lora", False, _LORA_SETTINGS),
-    "Kohya LoCon": Kind(
+LORA_TYPES: dict[str, LoraType] = {
+    "Standard": LoraType("kit.adapters.lora:Lora", "networks.lora", False, _LORA_SETTINGS),
+    "Kohya LoCon": LoraType(
         "kit.adapters.lora:Lora", "networks.lora", True, (*_LORA_SETTINGS, *_CONVOLUTIONS)
     ),
-    "Kohya DyLoRA": Kind(
+    "Kohya DyLoRA": LoraType(
         "kit.adapters.dylora:DyLora",
         "networks.dylora",
         True,
         (*_LORA_SETTINGS, *_CONVOLUTIONS, "unit"),
     ),
-    "Kohya LoHa": Kind(
+    "Kohya LoHa": LoraType(
         "kit.adapters.loha:Loha",
         "networks.loha",
         True,
@@ -226,7 +226,7 @@ KINDS: dict[str, Kind] = {
         "kit.catalog.lora_shapes:loha",
         read_by=readers.LYCORIS,
     ),
-    "Kohya LoKr": Kind(
+    "Kohya LoKr": LoraType(
         "kit.adapters.lokr:Lokr",
         "networks.lokr",
         True,
@@ -234,7 +234,7 @@ KINDS: dict[str, Kind] = {
         "kit.catalog.lora_shapes:lokr",
         read_by=readers.LYCORIS,
     ),
-    "LoRA-FA": Kind("kit.adapters.lora:LoraFa", "networks.lora_fa", False, _LORA_SETTINGS),
+    "LoRA-FA": LoraType("kit.adapters.lora:LoraFa", "networks.lora_fa", False, _LORA_SETTINGS),
     "LyCORIS/LoCon": _lycoris(
         "locon:Locon", "lora", *_FACTORED, *_PRODUCT, "bypass_mode", "train_norm"
     ),
@@ -280,7 +280,7 @@ KINDS: dict[str, Kind] = {
 def read_by(values: Mapping[str, Any]) -> ReadBy:
     """Which programs will read a LoRA that is trained with these settings, by name."""
     name = values["LoRA_type"]
-    row = KINDS[name]
+    row = LORA_TYPES[name]
     return row.read_by.with_(
         *(
             each.read_by

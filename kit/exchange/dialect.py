@@ -61,10 +61,10 @@ class Dialect:
 def translate(dialect: Dialect, entries: Entries, base: Settings) -> tuple[Settings, list[Line]]:
     """The settings that come of the entries, and a line for each of them."""
     judged = [(key, value, judge(dialect, key, value, entries)) for key, value in entries.items()]
-    kind = base.network.LoRA_type
+    lora_type = base.network.LoRA_type
     for _, _, outcome in judged:
-        kind = outcome.changes.get("LoRA_type", kind)
-    judged = [(key, value, _of_another_kind(outcome, kind)) for key, value, outcome in judged]
+        lora_type = outcome.changes.get("LoRA_type", lora_type)
+    judged = [(key, value, _of_another_type(outcome, lora_type)) for key, value, outcome in judged]
     settings, judged = _applied(base, judged)
     lines = []
     for key, value, outcome in judged:
@@ -215,17 +215,17 @@ def _is_off(value: Any, default: Any) -> bool:
     return number is not None and number == as_number(default)
 
 
-def _of_another_kind(outcome: Outcome, kind: str) -> Outcome:
+def _of_another_type(outcome: Outcome, lora_type: str) -> Outcome:
     """What the LoRA type does not read is left alone, as the GUI's hidden fields should be."""
-    if kind in catalog.KINDS and set(outcome.changes) & unread_by(kind):
-        return no_effect(f"LoRA_type = {kind} does not use it")
+    if lora_type in catalog.LORA_TYPES and set(outcome.changes) & unread_by(lora_type):
+        return no_effect(f"LoRA_type = {lora_type} does not use it")
     return outcome
 
 
-def unread_by(kind: str) -> set[str]:
+def unread_by(lora_type: str) -> set[str]:
     """Settings that some LoRA types read, but not this one."""
-    of_some = {name for row in catalog.KINDS.values() for name in row.uses}
-    return of_some - set(catalog.KINDS[kind].uses)
+    of_some = {name for row in catalog.LORA_TYPES.values() for name in row.uses}
+    return of_some - set(catalog.LORA_TYPES[lora_type].uses)
 
 
 def _same(new: Any, old: Any) -> bool:

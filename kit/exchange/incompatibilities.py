@@ -28,7 +28,7 @@ def in_gui(written: Mapping[str, Any]) -> Iterator[str]:
 def of_dora_in_gui(settings: Settings) -> Iterator[str]:
     """Magnitudes of inputs, which the GUI's LyCORIS learns only where network_args say so."""
     network = settings.network
-    is_read = "wd_on_output" in catalog.KINDS[network.LoRA_type].uses
+    is_read = "wd_on_output" in catalog.LORA_TYPES[network.LoRA_type].uses
     if is_read and network.dora_wd and not network.wd_on_output:
         yield (
             "wd_on_output = false: the GUI has no field for it and trains DoRA on outputs, which "

@@ -54,11 +54,11 @@ def _asks_for_convolutions(arguments: Mapping[str, Any]) -> bool:
     )
 
 
-def module_of(kind: str) -> tuple[str, dict[str, str]]:
+def module_of(lora_type: str) -> tuple[str, dict[str, str]]:
     """The module of a LoRA type, and the arguments that choose it there."""
-    module = catalog.KINDS[kind].network_module
+    module = catalog.LORA_TYPES[lora_type].network_module
     names = {label: name for name, label in ALGORITHMS.items()}
-    return module, {"algo": names[kind]} if module == LYCORIS else {}
+    return module, {"algo": names[lora_type]} if module == LYCORIS else {}
 
 
 @cache
@@ -86,10 +86,10 @@ def arguments_of(settings: Settings) -> dict[str, str]:
 
     A switch is written only where it is on: LyCORIS reads "False" as yes in places.
     """
-    kind = settings.network.LoRA_type
-    module, written = module_of(kind)
+    lora_type = settings.network.LoRA_type
+    module, written = module_of(lora_type)
     foreign = KOHYA_ONLY if module == LYCORIS else LYCORIS_ONLY
-    flat, unread = settings.flat(), unread_by(kind)
+    flat, unread = settings.flat(), unread_by(lora_type)
     for argument in network_args():
         name = setting_of(argument)
         if name is None or name in unread or argument == foreign:

@@ -143,7 +143,7 @@ def _rates(plan: Plan) -> dict[str, Any]:
 def _network(settings: Settings) -> dict[str, Any]:
     """Rank and alpha that come from a file may differ by layer: "Dynamic", as kohya's tools say."""
     network = settings.network
-    kind, dynamic = catalog.KINDS[network.LoRA_type], network.dim_from_weights
+    kind, dynamic = catalog.LORA_TYPES[network.LoRA_type], network.dim_from_weights
     alpha = network.network_alpha or float(network.network_dim)
     facts: dict[str, Any] = {
         "ss_network_module": kind.network_module,

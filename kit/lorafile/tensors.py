@@ -35,7 +35,7 @@ LEGACY_WINDOW = slice(0x100000, 0x110000)  # the bytes behind the short, old has
 
 # How tensors' names end, in the words of kohya, LyCORIS, PEFT and diffusers; "" goes with any.
 _NOT_KOHYAS = r"lora_[AB](?:\.\w+)?\.weight|lora(?:_linear_layer)?\.(?:up|down)\.weight"
-KINDS = {
+TENSOR_NAMES = {
     kind: re.compile(rf"(.+?)[._]({ends})")
     for kind, ends in {
         "LoRA": rf"lora_(?:up|down|mid)\.weight|{_NOT_KOHYAS}",
@@ -49,7 +49,7 @@ KINDS = {
     }.items()
 }
 # A plain "weight" is iA3's only beside a name that cannot be a base model's.
-KINDS["IA3"] = re.compile(r"(lora_\w+)\.(on_input|weight)")
+TENSOR_NAMES["IA3"] = re.compile(r"(lora_\w+)\.(on_input|weight)")
 
 # Found in a tensor's name -> what the file is instead. The first that fits counts.
 _OTHERS: dict[str, tuple[str, ...]] = {
@@ -101,7 +101,7 @@ class Header:
 
 def split_name(name: str) -> tuple[str, str, str]:
     """A name as (module, role, kind): kind "" for alpha and such, module "" for what is no LoRA."""
-    for kind, pattern in KINDS.items():
+    for kind, pattern in TENSOR_NAMES.items():
         if match := pattern.fullmatch(name):
             return match[1], match[2], kind
     return "", name, ""

@@ -92,7 +92,7 @@ def network_size(settings: Settings, family: str) -> NetworkSize | None:
 def stored_otherwise(settings: Settings) -> Iterator[str]:
     """That Tucker's parts of LoKr are stored as one factor, and how much larger the file is."""
     network = settings.network
-    code = catalog.KINDS[network.LoRA_type].code
+    code = catalog.LORA_TYPES[network.LoRA_type].code
     if not (network.use_tucker and code.endswith(":Lokr")) or network.dim_from_weights:
         return
     model = settings.model
@@ -121,7 +121,7 @@ def _numbers(shapes: Shapes) -> int:
 def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple[LayerShape, int]]:
     """The layers that get an adapter, each with its rank."""
     network, asked = settings.network, part_rates(settings)
-    everywhere = catalog.KINDS[network.LoRA_type].adapts_convolutions
+    everywhere = catalog.LORA_TYPES[network.LoRA_type].adapts_convolutions
     for shape in shapes:
         if (
             asked[shape.part] > 0
@@ -135,7 +135,7 @@ def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple
 def _norms(settings: Settings, family: str) -> Iterator[tuple[bool, int, int]]:
     """In a transformer block or not, channels and number of the normalisations that learn."""
     network = settings.network
-    is_read = "train_norm" in catalog.KINDS[network.LoRA_type].uses
+    is_read = "train_norm" in catalog.LORA_TYPES[network.LoRA_type].uses
     if not (is_read and network.train_norm and part_rates(settings)["unet"] > 0):
         return
     preset = PRESETS[network.LyCORIS_preset]
@@ -148,7 +148,7 @@ def _norms(settings: Settings, family: str) -> Iterator[tuple[bool, int, int]]:
 def _needs_names(settings: Settings) -> bool:
     """The preset goes by names of layers, which are not listed here."""
     network = settings.network
-    has_presets = "LyCORIS_preset" in catalog.KINDS[network.LoRA_type].uses
+    has_presets = "LyCORIS_preset" in catalog.LORA_TYPES[network.LoRA_type].uses
     preset = PRESETS.get(network.LyCORIS_preset)
     if preset is None or preset.unet_names:
         return has_presets
@@ -158,7 +158,7 @@ def _needs_names(settings: Settings) -> bool:
 
 def _taken(network: Network, shape: LayerShape) -> bool:
     """The preset takes these layers."""
-    if "LyCORIS_preset" not in catalog.KINDS[network.LoRA_type].uses:
+    if "LyCORIS_preset" not in catalog.LORA_TYPES[network.LoRA_type].uses:
         return True
     is_unet = shape.part == "unet"
     around = ENCODERS if not is_unet else TRANSFORMER if shape.in_transformer else CONVOLUTIONS
@@ -169,7 +169,7 @@ def _taken(network: Network, shape: LayerShape) -> bool:
 def _tensors(settings: Settings, shape: LayerShape, rank: int) -> Shapes:
     """The shapes of what is kept beside one layer; every layer counts as one with a bias."""
     network = settings.network
-    row = catalog.KINDS[network.LoRA_type]
+    row = catalog.LORA_TYPES[network.LoRA_type]
     kernel = (shape.kernel, shape.kernel) if shape.kernel else ()
     shapes = catalog.load(row.shapes)
     asked: dict[str, Any] = {

@@ -17,7 +17,7 @@ class Network(Section, box="Parameters / Basic"):
         "and LoKr hold more in small files, iA3 is tiny, Diag-OFT and BOFT turn what the model "
         "knows, GLoRA is between them, Native Fine-Tuning learns everything in very large files. "
         "Start with Standard.",
-        choices=tuple(catalog.KINDS),
+        choices=tuple(catalog.LORA_TYPES),
     )
     network_dim: int = setting(
         8,

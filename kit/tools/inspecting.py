@@ -51,7 +51,7 @@ TOLD = {
     "seed": "{ss_seed}",
     "made": "{modelspec.date} with {modelspec.implementation_version}",
 }
-# Who reads what, by the kinds of KINDS in kit.lorafile.tensors, and by single tensors.
+# Who reads what, by the kinds of TENSOR_NAMES in kit.lorafile.tensors, and by single tensors.
 READ_BY = {
     "LoRA": readers.EVERYWHERE,
     "LoHa": readers.LYCORIS,

@@ -115,7 +115,7 @@ class Workshop:
             self.optimization.scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         network = self.plan.settings.network
-        reads_it = "scale_weight_norms" in catalog.KINDS[network.LoRA_type].uses
+        reads_it = "scale_weight_norms" in catalog.LORA_TYPES[network.LoRA_type].uses
         if network.scale_weight_norms and reads_it:  # where it is not read, the plan has said so
             self.network.limit_norms(network.scale_weight_norms)
         return told, norm

@@ -44,7 +44,7 @@ WRONG_THERE = {"LyCORIS/LoKr": ["rs_lora"], "LoKr": ["rs_lora"], "LyCORIS/GLoRA"
 
 def cases():
     for kind in THEIRS:
-        row = catalog.KINDS[kind]
+        row = catalog.LORA_TYPES[kind]
         for way, changes in WAYS.items():
             if way == "whole factors" and "factor" not in row.uses:
                 continue

@@ -42,7 +42,7 @@ WAYS = {
 
 def cases():
     """Every type in every way that it knows."""
-    for kind, row in catalog.KINDS.items():
+    for kind, row in catalog.LORA_TYPES.items():
         for way, changes in WAYS.items():
             if way == "whole factors" and "factor" not in row.uses:
                 continue
@@ -225,7 +225,7 @@ def test_a_file_acts_the_same_under_another_alpha(kind, changes, alpha):
 
 
 @pytest.mark.parametrize("name", ["network_dropout", "rank_dropout", "module_dropout"])
-@pytest.mark.parametrize("kind", catalog.KINDS)
+@pytest.mark.parametrize("kind", catalog.LORA_TYPES)
 def test_its_dropouts_act_in_training_alone(kind, name, place):
     layer, inputs = place
     adapter = wake(made(layer, kind, {name: 0.5}))
@@ -245,7 +245,7 @@ def test_its_dropouts_act_in_training_alone(kind, name, place):
 
 @EVERY
 def test_its_norm_is_limited_where_it_says_so(kind, changes, place):
-    if "scale_weight_norms" not in catalog.KINDS[kind].uses:
+    if "scale_weight_norms" not in catalog.LORA_TYPES[kind].uses:
         return
     layer, _ = place
     adapter = wake(made(layer, kind, changes), spread=0.5)

@@ -206,11 +206,13 @@ def disturbed(tensors, draws):
 
 
 @pytest.mark.parametrize("place", ["linear", "conv 3x3"])
-@pytest.mark.parametrize("kind", catalog.KINDS)
+@pytest.mark.parametrize("kind", catalog.LORA_TYPES)
 def test_nothing_but_our_own_errors_leaves_attach(kind, place):
     """40 files with a fault each: refused in words, or taken so that they change the layer."""
     layer, draws = layer_of(place), random.Random(f"{kind} {place}")
-    ways = [way for way in WAYS.values() if {*way} <= {*catalog.KINDS[kind].uses, "network_dim"}]
+    ways = [
+        way for way in WAYS.values() if {*way} <= {*catalog.LORA_TYPES[kind].uses, "network_dim"}
+    ]
     refused = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -110,7 +110,7 @@ def test_names_shapes_and_order_are_the_references_at_real_size(key, conv):
         assert list(found) == list(expected)
 
 
-@pytest.mark.parametrize("kind", catalog.KINDS)
+@pytest.mark.parametrize("kind", catalog.LORA_TYPES)
 @torch.no_grad()
 def test_an_untrained_network_changes_nothing(kind, loaded, hang):
     before = prediction(loaded)
@@ -119,7 +119,7 @@ def test_an_untrained_network_changes_nothing(kind, loaded, hang):
     assert not any(adapter.delta().any() for _, adapter in network.named())
 
 
-@pytest.mark.parametrize("kind", catalog.KINDS)
+@pytest.mark.parametrize("kind", catalog.LORA_TYPES)
 @torch.no_grad()
 def test_added_to_the_weights_the_deltas_act_as_the_network_does(kind, folder):
     family = load_tiny(folder)

@@ -207,8 +207,8 @@ def test_the_text_encoder_may_learn_alone_to_the_end(asked, tmp_path):
     assert {name.split("_")[1] for name in lora(tmp_path / "out")} == {"te"}
 
 
-@pytest.mark.parametrize("kind", catalog.KINDS)
+@pytest.mark.parametrize("kind", catalog.LORA_TYPES)
 def test_the_menu_says_of_every_type_whether_loraplus_finds_a_faster_factor(kind):
-    row = catalog.KINDS[kind]
+    row = catalog.LORA_TYPES[kind]
     adapter = catalog.load(row.code)(nn.Linear(64, 64), rank=8, alpha=4)
     assert bool(adapter.fast()) == ("loraplus_lr_ratio" in row.uses)

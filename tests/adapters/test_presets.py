@@ -60,7 +60,7 @@ def test_the_plan_tells_the_size_or_says_nothing(families, key, preset):
     assert (size.layers, size.weights) == (len(adapters), weights)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in catalog.KINDS if "Full" not in kind])
+@pytest.mark.parametrize("kind", [kind for kind in catalog.LORA_TYPES if "Full" not in kind])
 def test_the_plan_tells_the_size_of_every_type(families, kind):
     size = network_size(Settings().replace(LoRA_type=kind, network_dim=16), "sd1")
     adapters = adapted(families["sd1"], "full", kind)

@@ -14,7 +14,7 @@ from tests.support.parts import load_tiny
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 
-EVERY = pytest.mark.parametrize("kind", catalog.KINDS)
+EVERY = pytest.mark.parametrize("kind", catalog.LORA_TYPES)
 CALLED = {
     "LoHa": "LoHa",
     "LoKr": "LoKr",
@@ -59,7 +59,7 @@ def test_it_trains_is_saved_and_resumed_as_if_never_broken_off(kind, asked, mode
 
     path = tmp_path / "a" / "toy.safetensors"
     metadata = read_header(path).metadata
-    assert metadata["ss_network_module"] == catalog.KINDS[kind].network_module
+    assert metadata["ss_network_module"] == catalog.LORA_TYPES[kind].network_module
     if kind.startswith("LyCORIS/"):
         assert json.loads(metadata["ss_network_args"])["algo"]
     report = inspect(path)
@@ -81,7 +81,7 @@ def test_it_trains_is_saved_and_resumed_as_if_never_broken_off(kind, asked, mode
 def test_norms_are_limited_where_the_type_says_so_and_nowhere_else(asked, tmp_path, kind):
     run(asked("free", kind, max_train_steps=2))
     run(asked("limited", kind, max_train_steps=2, scale_weight_norms=1e-4))
-    is_read = "scale_weight_norms" in catalog.KINDS[kind].uses
+    is_read = "scale_weight_norms" in catalog.LORA_TYPES[kind].uses
     assert same(lora(tmp_path / "free"), lora(tmp_path / "limited")) is not is_read
 
 

@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=[])
     asked = parser.parse_args()
     given = dict(pair.split("=", 1) for pair in asked.set)
-    for kind in asked.kinds or catalog.KINDS:
+    for kind in asked.kinds or catalog.LORA_TYPES:
         began = time.monotonic()
         changes = {"LoRA_type": kind, **PRESETS.get(kind, {}), **given}
         path, loss = _trained(asked.out / kind.replace("/", "-"), asked.steps, changes)

@@ -13,7 +13,7 @@ from kit.settings import declarations
 ROOT = Path(__file__).parents[2]
 ROWS = {
     f"{menu} {name}": row
-    for menu in ("OPTIMIZERS", "SCHEDULES", "KINDS", "SAMPLERS")
+    for menu in ("OPTIMIZERS", "SCHEDULES", "LORA_TYPES", "SAMPLERS")
     for name, row in getattr(catalog, menu).items()
 }
 CODE = re.compile(r"kit(\.\w+)*:\w+")
@@ -69,7 +69,7 @@ def test_no_string_that_is_put_together_is_forgotten():
     assert not lost
 
 
-@pytest.mark.parametrize("row", [*catalog.SCHEDULES.values(), *catalog.KINDS.values()])
+@pytest.mark.parametrize("row", [*catalog.SCHEDULES.values(), *catalog.LORA_TYPES.values()])
 def test_rows_use_settings_that_exist(row):
     assert set(row.uses) <= set(declarations())
 
@@ -97,7 +97,7 @@ def test_an_old_name_of_a_sampler_means_the_same_sampler():
 
 
 def test_load_gives_what_the_row_names():
-    assert catalog.load("kit.catalog:Kind") is catalog.Kind
+    assert catalog.load("kit.catalog:LoraType") is catalog.LoraType
 
 
 def test_a_missing_package_is_told_with_its_installation():

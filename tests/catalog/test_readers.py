@@ -72,7 +72,7 @@ def test_every_type_has_its_row_and_every_modifier_is_used_by_one():
     """The whole column, as it was measured: who reads, who does not."""
     no = {
         name: [p for p in readers.LABELS if getattr(row.read_by, p) == readers.NOT]
-        for name, row in catalog.KINDS.items()
+        for name, row in catalog.LORA_TYPES.items()
     }
     lora = ("Standard", "Kohya LoCon", "Kohya DyLoRA", "LoRA-FA", "LyCORIS/LoCon", "LyCORIS/DyLoRA")
     products = ("Kohya LoHa", "Kohya LoKr", "LyCORIS/LoHa", "LyCORIS/LoKr")
@@ -87,7 +87,7 @@ def test_every_type_has_its_row_and_every_modifier_is_used_by_one():
     assert no == expected
     for each in readers.MODIFIERS:
         assert each.setting == "wd_on_output" or any(
-            each.setting in row.uses for row in catalog.KINDS.values()
+            each.setting in row.uses for row in catalog.LORA_TYPES.values()
         )
 
 

@@ -7,7 +7,7 @@ from kit import catalog
 from kit.settings.prompts import Prompt
 from tests.effects.stage import BASE
 
-KINDS = [name for name, row in catalog.KINDS.items() if "network_dropout" in row.uses]
+LORA_TYPES = [name for name, row in catalog.LORA_TYPES.items() if "network_dropout" in row.uses]
 ALL_RANKS = {"network_dim": 4, "unit": 4}  # DyLoRA draws how many it uses
 SIZES = {
     "Kohya DyLoRA": ALL_RANKS,
@@ -37,12 +37,12 @@ def shown(adapter, change):
 
 
 @pytest.mark.parametrize("rate", [0.3])
-@pytest.mark.parametrize("kind", KINDS)
-def test_dropouts_drop_their_share(stage, kind, rate):
+@pytest.mark.parametrize("lora_type", LORA_TYPES)
+def test_dropouts_drop_their_share(stage, lora_type, rate):
     for name in ("network_dropout", "rank_dropout", "module_dropout"):
-        if name not in catalog.KINDS[kind].uses:
+        if name not in catalog.LORA_TYPES[lora_type].uses:
             continue
-        size = {"LoRA_type": kind, **SIZES.get(kind, {"network_dim": 4}), name: rate}
+        size = {"LoRA_type": lora_type, **SIZES.get(lora_type, {"network_dim": 4}), name: rate}
         with stage.shop(stage.settings({**BASE, **size})) as shop, torch.random.fork_rng([]):
             torch.manual_seed(0)
             adapter, layer, inputs = woken(shop)

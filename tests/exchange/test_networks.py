@@ -30,7 +30,7 @@ def test_a_module_and_its_arguments_are_a_lora_type(module, arguments, kind):
     assert kind_of(module, arguments) == kind
 
 
-@pytest.mark.parametrize("kind", catalog.KINDS)
+@pytest.mark.parametrize("kind", catalog.LORA_TYPES)
 def test_every_lora_type_of_ours_goes_out_and_comes_back(kind):
     settings = Settings().replace(LoRA_type=kind)
     module, chosen = module_of(kind)
@@ -42,7 +42,7 @@ def test_every_lora_type_of_ours_goes_out_and_comes_back(kind):
 
 
 def test_all_algorithms_of_lycoris_are_named():
-    assert set(ALGORITHMS.values()) >= {k for k in catalog.KINDS if k.startswith("LyCORIS/")}
+    assert set(ALGORITHMS.values()) >= {k for k in catalog.LORA_TYPES if k.startswith("LyCORIS/")}
 
 
 @pytest.mark.parametrize("argument", network_args())

@@ -47,8 +47,8 @@ def another_value(declared):
 
 
 def with_another_value(declared):
-    kinds = [name for name, row in catalog.KINDS.items() if declared.name in row.uses]
-    of_some = any(declared.name in row.uses for row in catalog.KINDS.values())
+    kinds = [name for name, row in catalog.LORA_TYPES.items() if declared.name in row.uses]
+    of_some = any(declared.name in row.uses for row in catalog.LORA_TYPES.values())
     changes = {"LoRA_type": kinds[0]} if of_some and kinds[0] != "Standard" else {}
     changes |= GIVEN.get(declared.name, {})
     return Settings().replace(**{"sdxl": True, **changes, declared.name: another_value(declared)})

@@ -135,7 +135,7 @@ def test_a_run_over_it_learns_almost_the_same_and_goes_on_bit_for_bit(
     assert losses(straight) == pytest.approx(plain, rel=0.2)
 
 
-@pytest.mark.parametrize("kind", catalog.KINDS)
+@pytest.mark.parametrize("kind", catalog.LORA_TYPES)
 def test_every_lora_type_learns_over_it_with_weights_in_bf16(model, images, tmp_path, kind):
     changes = {"base_precision": "nf4", "mixed_precision": "bf16", "full_bf16": True}
     changes |= {"lr_warmup": 0, "network_dim": 16}  # BOFT's blocks are no smaller

@@ -12,7 +12,7 @@ from kit import catalog, planning
 from kit.demo import BASE
 from kit.devices import at_work
 from kit.errors import OutputError
-from kit.events import KINDS, Stepped, from_line, to_line
+from kit.events import EVENT_TYPES, Stepped, from_line, to_line
 from kit.lorafile.tensors import read_lora
 from kit.runs.run import read_record, write_record
 from kit.settings import Settings
@@ -176,7 +176,7 @@ def test_every_event_means_what_it_meant(path):
 def test_an_event_of_every_kind_is_there():
     lines = (OLD / "every_event.jsonl").read_text("utf-8").splitlines()
     assert len({json.loads(line)["event"] for line in lines}) == 13
-    assert {type(from_line(line)) for line in lines} <= set(KINDS.values())
+    assert {type(from_line(line)) for line in lines} <= set(EVENT_TYPES.values())
 
 
 @pytest.mark.parametrize("name", NAMES)

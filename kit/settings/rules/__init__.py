@@ -128,7 +128,7 @@ def _sides_cut_in_latents(settings: Settings) -> Iterator[str]:
 
 def _strong_alpha(settings: Settings) -> Iterator[str]:
     network = settings.network
-    is_read = "network_alpha" in catalog.KINDS[network.LoRA_type].uses
+    is_read = "network_alpha" in catalog.LORA_TYPES[network.LoRA_type].uses
     if network.network_alpha > network.network_dim and is_read and not network.dim_from_weights:
         strength = network.network_alpha / network.network_dim
         yield (

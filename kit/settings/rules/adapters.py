@@ -19,13 +19,13 @@ WIDTHS = {"unet": 320, "text encoder": 768}
 
 def read_by_some() -> set[str]:
     """Settings that some LoRA types read and others do not."""
-    rows: list[set[str]] = [set(row.uses) for row in catalog.KINDS.values()]
+    rows: list[set[str]] = [set(row.uses) for row in catalog.LORA_TYPES.values()]
     return {name for row in rows for name in row if any(name not in other for other in rows)}
 
 
 def _unit(settings: Settings) -> Iterator[str]:
     network = settings.network
-    if "unit" not in catalog.KINDS[network.LoRA_type].uses or network.dim_from_weights:
+    if "unit" not in catalog.LORA_TYPES[network.LoRA_type].uses or network.dim_from_weights:
         return
     for name, rank in (("network_dim", network.network_dim), ("conv_dim", network.conv_dim)):
         if rank and rank % network.unit:
@@ -37,7 +37,7 @@ def _unit(settings: Settings) -> Iterator[str]:
 
 def _blocks_that_do_not_fit(settings: Settings) -> Iterator[str]:
     network = settings.network
-    row = catalog.KINDS[network.LoRA_type]
+    row = catalog.LORA_TYPES[network.LoRA_type]
     if not row.needs_even_blocks or network.dim_from_weights:
         return
     least = max(lora_shapes.butterfly_side(width) for width in WIDTHS.values())
@@ -51,7 +51,7 @@ def _blocks_that_do_not_fit(settings: Settings) -> Iterator[str]:
 
 def _preset(settings: Settings) -> Iterator[str]:
     network = settings.network
-    if "LyCORIS_preset" not in catalog.KINDS[network.LoRA_type].uses:
+    if "LyCORIS_preset" not in catalog.LORA_TYPES[network.LoRA_type].uses:
         return
     try:
         preset_of(network.LyCORIS_preset)
@@ -61,7 +61,7 @@ def _preset(settings: Settings) -> Iterator[str]:
 
 def _sides_of_a_preset(settings: Settings) -> Iterator[str]:
     network, changed = settings.network, settings.changed()
-    uses = catalog.KINDS[network.LoRA_type].uses
+    uses = catalog.LORA_TYPES[network.LoRA_type].uses
     if "train_on_input" in uses and network.LyCORIS_preset in PRESETS:
         fixed = PRESETS[network.LyCORIS_preset].on_input is not None
         if fixed and "train_on_input" in changed:
@@ -72,15 +72,15 @@ def _sides_of_a_preset(settings: Settings) -> Iterator[str]:
 
 
 def _unread(settings: Settings) -> Iterator[str]:
-    kind = settings.network.LoRA_type
-    row, changed = catalog.KINDS[kind], settings.changed()
+    lora_type = settings.network.LoRA_type
+    row, changed = catalog.LORA_TYPES[lora_type], settings.changed()
     for name in sorted(read_by_some() - set(row.uses)):
         if name not in changed:
             continue
         if name in CONVOLUTIONS and not row.adapts_convolutions:
-            yield f"{name} has no effect: LoRA_type = {kind} adapts no 3x3 convolutions"
+            yield f"{name} has no effect: LoRA_type = {lora_type} adapts no 3x3 convolutions"
         else:
-            yield f"{name} has no effect: LoRA_type = {kind} does not use it"
+            yield f"{name} has no effect: LoRA_type = {lora_type} does not use it"
 
 
 def _sizes_of_a_file(settings: Settings) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _sizes_of_a_file(settings: Settings) -> Iterator[str]:
 
 def _dropouts_that_are_off(settings: Settings) -> Iterator[str]:
     network = settings.network
-    uses = catalog.KINDS[network.LoRA_type].uses
+    uses = catalog.LORA_TYPES[network.LoRA_type].uses
     if network.rank_dropout:
         if "bypass_mode" in uses and network.bypass_mode and network.dora_wd:
             yield "bypass_mode has no effect: dora_wd is on, which always works on outputs"
@@ -105,18 +105,18 @@ def _dropouts_that_are_off(settings: Settings) -> Iterator[str]:
 
 def _axis_without_dora(settings: Settings) -> Iterator[str]:
     network = settings.network
-    uses = catalog.KINDS[network.LoRA_type].uses
+    uses = catalog.LORA_TYPES[network.LoRA_type].uses
     if network.wd_on_output and "wd_on_output" in uses and not network.dora_wd:
         yield "wd_on_output has no effect: dora_wd is off"
 
 
 def _in_bf16(settings: Settings) -> Iterator[str]:
-    kind = settings.network.LoRA_type
-    if settings.saving.save_precision == "bf16" and not catalog.KINDS[kind].is_plain_lora:
+    lora_type = settings.network.LoRA_type
+    if settings.saving.save_precision == "bf16" and not catalog.LORA_TYPES[lora_type].is_plain_lora:
         yield (
-            f"save_precision = bf16: A1111 takes the base model's layers in the precision of a "
-            f"file of {kind}; in bf16 the change is a few percent off there (LoKr: 2.5 % in the "
-            "median), with fp16 it is not"
+            f"save_precision = bf16: A1111 takes the base model's layers in the precision of "
+            f"a file of {lora_type}; in bf16 the change is a few percent off there (LoKr: 2.5 % in "
+            "the median), with fp16 it is not"
         )
 
 

@@ -47,14 +47,14 @@ def _blocks_unused(settings: Settings) -> Iterator[str]:
     weighted = any(rules_blocks.given_weights(blocks).values())
     if blocks.block_lr_zero_threshold and not weighted:
         yield "block_lr_zero_threshold has no effect: no down, mid or up LR weights are given"
-    kind = catalog.KINDS[settings.network.LoRA_type]
+    lora_type = catalog.LORA_TYPES[settings.network.LoRA_type]
     conv = [name for name in ("conv_block_dims", "conv_block_alphas") if lists[name]]
-    for name in conv if not kind.adapts_convolutions else ():
+    for name in conv if not lora_type.adapts_convolutions else ():
         yield (
             f"{name} has no effect: LoRA_type = {settings.network.LoRA_type} adapts no 3x3 "
             "convolutions"
         )
-    for name in () if "network_alpha" in kind.uses else ("block_alphas", "conv_block_alphas"):
+    for name in () if "network_alpha" in lora_type.uses else ("block_alphas", "conv_block_alphas"):
         if lists[name]:
             yield f"{name} has no effect: LoRA_type = {settings.network.LoRA_type} has no alpha"
     if settings.network.dim_from_weights:

@@ -28,13 +28,14 @@ def _two_starts(settings: Settings) -> Iterator[str]:
 
 def _bf16_of_other_formulas(settings: Settings) -> Iterator[str]:
     """Measured: a LoKr in bf16 is 2.5 % off (median), up to 14 %: the base is cast to it."""
-    kind = settings.network.LoRA_type
-    row = catalog.KINDS[kind]
+    lora_type = settings.network.LoRA_type
+    row = catalog.LORA_TYPES[lora_type]
     reads = row.read_by.a1111 != readers.NOT and row.read_by != readers.EVERYWHERE
     if settings.saving.save_precision == "bf16" and reads:
         yield (
             f"save_precision = bf16: A1111 rounds the base model's layers to the type of a "
-            f"{kind} file, which costs 2.5 % and up to 14 % of the change; fp16 or float do not"
+            f"{lora_type} file, which costs 2.5 % and up to 14 % of the change; fp16 or float "
+            "do not"
         )
 
 

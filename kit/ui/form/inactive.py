@@ -30,11 +30,11 @@ def _of_other_families(family: str) -> Iterator[tuple[str, str]]:
 
 
 def _idle(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    kind = catalog.KINDS[values["LoRA_type"]]
-    for name in _unused(kind.uses, (row.uses for row in catalog.KINDS.values())):
+    lora_type = catalog.LORA_TYPES[values["LoRA_type"]]
+    for name in _unused(lora_type.uses, (row.uses for row in catalog.LORA_TYPES.values())):
         yield name, _reason("LoRA_type", values)
     for name, switch in SWITCHES.items():
-        if name in kind.uses and not values[switch]:
+        if name in lora_type.uses and not values[switch]:
             yield name, f"{declarations()[switch].label} is off"
     schedule = catalog.SCHEDULES[values["lr_scheduler"]]
     is_foreign = bool(values["lr_scheduler_type"].strip())

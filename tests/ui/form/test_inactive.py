@@ -29,12 +29,12 @@ def test_the_reason_names_the_menu_and_what_is_chosen():
     assert idle(lr_scheduler="linear")["lr_scheduler_power"] == "LR Scheduler is linear"
 
 
-@pytest.mark.parametrize("kind", catalog.KINDS)
+@pytest.mark.parametrize("lora_type", catalog.LORA_TYPES)
 @pytest.mark.parametrize("schedule", catalog.SCHEDULES)
-def test_nothing_that_a_chosen_row_uses_is_without_effect(kind, schedule):
-    used = {*catalog.KINDS[kind].uses, *catalog.SCHEDULES[schedule].uses}
+def test_nothing_that_a_chosen_row_uses_is_without_effect(lora_type, schedule):
+    used = {*catalog.LORA_TYPES[lora_type].uses, *catalog.SCHEDULES[schedule].uses}
     switches = {name: True for name in SWITCHES.values() if name in used}
-    assert not used & set(idle(LoRA_type=kind, lr_scheduler=schedule, **switches))
+    assert not used & set(idle(LoRA_type=lora_type, lr_scheduler=schedule, **switches))
 
 
 def test_the_axis_of_dora_waits_for_dora():
