@@ -55,7 +55,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LrSchedule:
     """A learning-rate schedule and the settings that it reads."""
 
     code: str
@@ -152,36 +152,36 @@ QUICK_PICKS: dict[str, str] = {
     "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
 }
 
-SCHEDULES: dict[str, Schedule] = {
-    "constant": Schedule("kit.catalog.lr_schedules:constant", warms_up=False),
-    "constant_with_warmup": Schedule("kit.catalog.lr_schedules:constant"),
-    "linear": Schedule("kit.catalog.lr_schedules:linear"),
-    "cosine": Schedule("kit.catalog.lr_schedules:cosine"),
-    "cosine_with_restarts": Schedule(
+SCHEDULES: dict[str, LrSchedule] = {
+    "constant": LrSchedule("kit.catalog.lr_schedules:constant", warms_up=False),
+    "constant_with_warmup": LrSchedule("kit.catalog.lr_schedules:constant"),
+    "linear": LrSchedule("kit.catalog.lr_schedules:linear"),
+    "cosine": LrSchedule("kit.catalog.lr_schedules:cosine"),
+    "cosine_with_restarts": LrSchedule(
         "kit.catalog.lr_schedules:cosine_with_restarts", uses=("lr_scheduler_num_cycles",)
     ),
-    "polynomial": Schedule(
+    "polynomial": LrSchedule(
         "kit.catalog.lr_schedules:polynomial",
         uses=("lr_scheduler_power", "lr_scheduler_num_cycles"),
     ),
-    "cosine_with_min_lr": Schedule(
+    "cosine_with_min_lr": LrSchedule(
         "kit.catalog.lr_schedules:cosine_with_min_lr",
         uses=("lr_scheduler_min_lr_ratio", "lr_scheduler_num_cycles"),
         least=0.1,
     ),
-    "inverse_sqrt": Schedule(
+    "inverse_sqrt": LrSchedule(
         "kit.catalog.lr_schedules:inverse_sqrt", uses=("lr_scheduler_timescale",)
     ),
-    "warmup_stable_decay": Schedule(
+    "warmup_stable_decay": LrSchedule(
         "kit.catalog.lr_schedules:warmup_stable_decay",
         uses=("lr_decay_steps", "lr_scheduler_min_lr_ratio", "lr_scheduler_num_cycles"),
         warms_up_from_least=True,
     ),
-    "rex": Schedule("kit.catalog.lr_schedules:rex", uses=("lr_scheduler_min_lr_ratio",)),
-    "piecewise_constant": Schedule(
+    "rex": LrSchedule("kit.catalog.lr_schedules:rex", uses=("lr_scheduler_min_lr_ratio",)),
+    "piecewise_constant": LrSchedule(
         "kit.catalog.lr_schedules:piecewise_constant", warms_up=False, uses=("lr_scheduler_args",)
     ),
-    "adafactor": Schedule("kit.catalog.lr_schedules:constant", warms_up=False, own=True),
+    "adafactor": LrSchedule("kit.catalog.lr_schedules:constant", warms_up=False, own=True),
 }
 
 _FILE_SETTINGS = ("network_weights", "dim_from_weights")

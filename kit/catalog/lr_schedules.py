@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 LEAST_RATE = 1e-7  # where the reference's polynomial ends
-Formula = Callable[[int, "Shape"], float]
+Formula = Callable[[int, "ScheduleParams"], float]
 
 
 @dataclass(frozen=True)
-class Shape:
+class ScheduleParams:
     """What a schedule may depend on. Steps are optimizer steps."""
 
     total: int
@@ -35,95 +35,95 @@ class Shape:
         return (step - self.warmup) / max(1, self.total - self.warmup)
 
 
-def factor_at(formula: Formula, step: int, shape: Shape) -> float:
+def factor_at(formula: Formula, step: int, params: ScheduleParams) -> float:
     """The factor that this step learns at, warm-up included."""
-    if step >= shape.warmup:
-        return formula(step, shape)
-    return shape.start + (1 - shape.start) * climbed(step, shape)
+    if step >= params.warmup:
+        return formula(step, params)
+    return params.start + (1 - params.start) * climbed(step, params)
 
 
-def climbed(step: int, shape: Shape) -> float:
+def climbed(step: int, params: ScheduleParams) -> float:
     """The share of the warm-up that is done."""
-    return step / max(1, shape.warmup) if step < shape.warmup else 1.0
+    return step / max(1, params.warmup) if step < params.warmup else 1.0
 
 
-def constant(_step: int, _shape: Shape) -> float:
+def constant(_step: int, _params: ScheduleParams) -> float:
     """Always the full rate."""
     return 1.0
 
 
-def linear(step: int, shape: Shape) -> float:
+def linear(step: int, params: ScheduleParams) -> float:
     """A straight line down to 0."""
-    return max(0.0, (shape.total - step) / max(1, shape.total - shape.warmup))
+    return max(0.0, (params.total - step) / max(1, params.total - params.warmup))
 
 
-def cosine(step: int, shape: Shape) -> float:
+def cosine(step: int, params: ScheduleParams) -> float:
     """Half a cosine down to 0 (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
-    return max(0.0, 0.5 * (1 + math.cos(math.pi * shape.progress(step))))
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * params.progress(step))))
 
 
-def cosine_with_restarts(step: int, shape: Shape) -> float:
+def cosine_with_restarts(step: int, params: ScheduleParams) -> float:
     """Half a cosine, `cycles` times (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983)."""
-    progress = shape.progress(step)
+    progress = params.progress(step)
     if progress >= 1:
         return 0.0
-    return max(0.0, 0.5 * (1 + math.cos(math.pi * ((shape.cycles * progress) % 1.0))))
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * ((params.cycles * progress) % 1.0))))
 
 
-def cosine_with_min_lr(step: int, shape: Shape) -> float:
+def cosine_with_min_lr(step: int, params: ScheduleParams) -> float:
     """`cycles` half cosines, down and up again, to the least share instead of 0."""
-    wave = 0.5 * (1 + math.cos(math.pi * shape.cycles * shape.progress(step)))
-    return max(0.0, wave * (1 - shape.least) + shape.least)
+    wave = 0.5 * (1 + math.cos(math.pi * params.cycles * params.progress(step)))
+    return max(0.0, wave * (1 - params.least) + params.least)
 
 
-def polynomial(step: int, shape: Shape) -> float:
+def polynomial(step: int, params: ScheduleParams) -> float:
     """(1 - progress) to the power, down to a rate of 1e-7, `cycles` times.
 
     The reference ends every group at the main rate's 1e-7 (its defect 21); here each ends at its
     own. It knows no restarts, which the guide promises; one cycle is its own curve.
     """
-    end = min(LEAST_RATE, shape.rate)
-    if step > shape.total:
-        return end / shape.rate
-    progress = shape.progress(step)
+    end = min(LEAST_RATE, params.rate)
+    if step > params.total:
+        return end / params.rate
+    progress = params.progress(step)
     if progress < 1:
-        progress = shape.cycles * progress % 1.0
+        progress = params.cycles * progress % 1.0
     remaining = 1 - progress
-    return float(((shape.rate - end) * remaining**shape.power + end) / shape.rate)
+    return float(((params.rate - end) * remaining**params.power + end) / params.rate)
 
 
-def inverse_sqrt(step: int, shape: Shape) -> float:
+def inverse_sqrt(step: int, params: ScheduleParams) -> float:
     """1 / sqrt of the steps, in units of the timescale (Vaswani et al. 2017, eq. 3)."""
-    timescale = shape.timescale or shape.warmup or 10_000
-    return math.sqrt(timescale / (step - shape.warmup + timescale))
+    timescale = params.timescale or params.warmup or 10_000
+    return math.sqrt(timescale / (step - params.warmup + timescale))
 
 
-def warmup_stable_decay(step: int, shape: Shape) -> float:
+def warmup_stable_decay(step: int, params: ScheduleParams) -> float:
     """The full rate until the last `decay` steps, then half a cosine to the least share.
 
     Source: https://arxiv.org/abs/2404.06395, section 4.
     """
-    if step < shape.total - shape.decay:
+    if step < params.total - params.decay:
         return 1.0
-    if step >= shape.total:
-        return shape.least
-    progress = (step - (shape.total - shape.decay)) / max(1, shape.decay)
-    wave = 0.5 * (1 + math.cos(math.pi * shape.cycles * progress))
-    return max(0.0, wave * (1 - shape.least) + shape.least)
+    if step >= params.total:
+        return params.least
+    progress = (step - (params.total - params.decay)) / max(1, params.decay)
+    wave = 0.5 * (1 + math.cos(math.pi * params.cycles * progress))
+    return max(0.0, wave * (1 - params.least) + params.least)
 
 
-def rex(step: int, shape: Shape) -> float:
+def rex(step: int, params: ScheduleParams) -> float:
     """Falls slowly at first and fast at the end, to the least share.
 
     Source: REX, Chen et al. 2021, https://arxiv.org/abs/2107.04197, eq. 1.
     """
-    remaining = 1 - min(1.0, shape.progress(step))
-    return shape.least + (1 - shape.least) * remaining / (0.5 + 0.5 * remaining)
+    remaining = 1 - min(1.0, params.progress(step))
+    return params.least + (1 - params.least) * remaining / (0.5 + 0.5 * remaining)
 
 
-def piecewise_constant(step: int, shape: Shape) -> float:
+def piecewise_constant(step: int, params: ScheduleParams) -> float:
     """Fixed factors, each until its step."""
-    return next(factor for factor, end in shape.rules if end is None or step < end)
+    return next(factor for factor, end in params.rules if end is None or step < end)
 
 
 def parse_step_rules(text: str) -> tuple[tuple[float, int | None], ...]:

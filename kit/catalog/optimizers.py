@@ -19,15 +19,17 @@ class Optimizer:
     takes: str = ""  # its arguments at its own defaults, written as in optimizer_args
     defaults: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     renamed: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    steers: str = ""  # "rate": chooses its own; "schedule": averages instead, needs no schedule
+    controls_lr: str = (
+        ""  # "rate": chooses its own; "schedule": averages instead, needs no schedule
+    )
     while_on: str = ""  # the argument that must be on for that
     adapts: bool = False  # multiplies the rate with a step size d that it estimates
     one_rate: bool = False  # all parts learn at the same rate
     note: str = ""  # a sentence that the plan tells
 
-    def steers_with(self, arguments: Mapping[str, Any]) -> str:
+    def controls_lr_with(self, arguments: Mapping[str, Any]) -> str:
         """What it takes over with these arguments: "rate", "schedule" or nothing."""
-        return self.steers if not self.while_on or arguments.get(self.while_on, True) else ""
+        return self.controls_lr if not self.while_on or arguments.get(self.while_on, True) else ""
 
 
 _BITSANDBYTES, _EXTRA, _PLUS = "bitsandbytes", "pytorch-optimizer", "prodigy-plus-schedule-free"
@@ -71,7 +73,7 @@ def _adapting(name: str, takes: str, note: str = "") -> Optimizer:
 def _schedule_free(name: str, advised_lr: float, takes: str) -> Optimizer:
     takes += " weight_decay=0 r=0.0 weight_lr_power=2.0"
     return Optimizer(
-        f"schedulefree:{name}", "schedulefree", "", advised_lr, takes, steers="schedule"
+        f"schedulefree:{name}", "schedulefree", "", advised_lr, takes, controls_lr="schedule"
     )
 
 
@@ -86,7 +88,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
         takes="relative_step=True scale_parameter=True warmup_init=False eps=1e-30,0.001 "
         "clip_threshold=1.0 decay_rate=-0.8 beta1=None weight_decay=0.0",
         defaults=MappingProxyType({"relative_step": True}),
-        steers="rate",
+        controls_lr="rate",
         while_on="relative_step",
     ),
     "bitsandbytes.optim.AdEMAMix8bit": _bits("AdEMAMix8bit", "AdamW", 1e-4, _ADEMAMIX),
@@ -122,7 +124,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
         "split_groups_mean=False factored=True factored_fp32=True use_bias_correction=False "
         "use_stableadamw=True use_schedulefree=True use_speed=False use_cautious=False "
         "use_grams=False use_adopt=False use_orthograd=False use_focus=False",
-        steers="schedule", while_on="use_schedulefree", adapts=True,
+        controls_lr="schedule", while_on="use_schedulefree", adapts=True,
     ),
     "pytorch_optimizer.CAME": Optimizer(
         "pytorch_optimizer:CAME", _EXTRA, "", 1e-4,

@@ -127,7 +127,7 @@ def _lengths(plan: Plan) -> dict[str, Any]:
 def _rates(plan: Plan) -> dict[str, Any]:
     """An optimizer that chooses its own rate knows of the given ones only what is frozen."""
     basic = plan.settings.basic
-    own = rules_optimizer.steers(plan.settings) == "rate"
+    own = rules_optimizer.controls_lr(plan.settings) == "rate"
     unet, text = (None if own and rate else rate for rate in (basic.unet_lr, basic.text_encoder_lr))
     named = basic.lr_scheduler_type or basic.lr_scheduler
     return {

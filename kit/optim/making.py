@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kit import catalog
 from kit.adapters.param_groups import Group
-from kit.catalog.lr_schedules import Formula, Shape, factor_at
+from kit.catalog.lr_schedules import Formula, ScheduleParams, factor_at
 from kit.errors import KitError, SettingsError
 from kit.settings.optimizer_args import parse_optimizer_args
 
@@ -71,7 +71,7 @@ def build_optimization(
     optimizer_type: str,
     optimizer_args: str,
     lr_scheduler: str,
-    shape: Shape,
+    schedule_params: ScheduleParams,
     device: torch.device,
     lr_scheduler_type: str = "",
     lr_scheduler_args: str = "",
@@ -92,29 +92,31 @@ def build_optimization(
         given = kept
     renamed = {row.renamed.get(key, key): value for key, value in given.items()}
     arguments = {**row.defaults, **renamed}
-    steers = row.steers_with(arguments)
-    optimizer = _built(row, name, groups, arguments, own_rate=steers == "rate")
+    controls_lr = row.controls_lr_with(arguments)
+    optimizer = _built(row, name, groups, arguments, own_rate=controls_lr == "rate")
     if row.one_rate:
         optimizer.register_step_pre_hook(_refuse_unequal_rates)
     scheduler: LrScheduler
-    if steers:
+    if controls_lr:
         scheduler = NoSchedule()
     elif lr_scheduler_type:
         scheduler = make_foreign_scheduler(optimizer, lr_scheduler_type, lr_scheduler_args)
     else:
-        scheduler = make_lr_scheduler(optimizer, lr_scheduler, shape)
+        scheduler = make_lr_scheduler(optimizer, lr_scheduler, schedule_params)
     described = _described(optimizer, arguments)
     return Optimization(
-        optimizer, scheduler, described, steers == "rate", row.one_rate, name, notices
+        optimizer, scheduler, described, controls_lr == "rate", row.one_rate, name, notices
     )
 
 
-def make_lr_scheduler(optimizer: Optimizer, lr_scheduler: str, shape: Shape) -> LambdaLR:
+def make_lr_scheduler(
+    optimizer: Optimizer, lr_scheduler: str, schedule_params: ScheduleParams
+) -> LambdaLR:
     """The named schedule over every group's own rate."""
     formula: Formula = catalog.load(catalog.SCHEDULES[lr_scheduler].code)
 
     def factor_for(rate: float) -> Callable[[int], float]:
-        own = replace(shape, rate=rate)
+        own = replace(schedule_params, rate=rate)
         return lambda step: factor_at(formula, step, own)
 
     return LambdaLR(optimizer, [factor_for(group["lr"]) for group in optimizer.param_groups])

@@ -16,7 +16,7 @@ from functools import cached_property
 from kit import catalog
 from kit.basemodel.magnitudes import follow_file
 from kit.basemodel.preflight import foreseen_refusals
-from kit.catalog.lr_schedules import Shape
+from kit.catalog.lr_schedules import ScheduleParams
 from kit.dataset.batches import Layout
 from kit.dataset.buckets import Fit, Size
 from kit.dataset.images import TrainImage
@@ -97,10 +97,10 @@ class Plan:
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
     @property
-    def shape(self) -> Shape:
+    def schedule_params(self) -> ScheduleParams:
         """What the learning-rate schedule depends on, but for each group's own rate."""
         basic = self.settings.basic
-        return Shape(
+        return ScheduleParams(
             total=self.total_steps,
             warmup=self.warmup_steps,
             cycles=basic.lr_scheduler_num_cycles or 1,

@@ -134,7 +134,7 @@ def _asked_for(plan: Plan) -> dict[str, Any]:
         "optimizer_type": basic.optimizer_type,
         "optimizer_args": basic.optimizer_args,
         "lr_scheduler": basic.lr_scheduler,
-        "shape": plan.shape,
+        "schedule_params": plan.schedule_params,
         "lr_scheduler_type": basic.lr_scheduler_type,
         "lr_scheduler_args": basic.lr_scheduler_args,
     }

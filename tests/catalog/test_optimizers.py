@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from kit import catalog, demo, planning
 from kit.adapters.param_groups import Group, PartRates
-from kit.catalog.lr_schedules import Shape
+from kit.catalog.lr_schedules import ScheduleParams
 from kit.devices import make_accelerator
 from kit.errors import SettingsError
 from kit.events import Stepped
@@ -45,7 +45,7 @@ IN_SHORT_RUNS = {
     "prodigyplus.ProdigyPlusScheduleFree": "d0=1e-4",
 }
 PAGED = [name for name in catalog.OPTIMIZERS if "Paged" in name]
-FREE = [name for name, row in catalog.OPTIMIZERS.items() if row.steers == "schedule"]
+FREE = [name for name, row in catalog.OPTIMIZERS.items() if row.controls_lr == "schedule"]
 
 
 def class_of(name):
@@ -57,7 +57,7 @@ def class_of(name):
 
 def made(groups, name: str, arguments: str = "", **changes) -> Optimization:
     class_of(name)
-    asked = {"lr_scheduler": "constant", "shape": Shape(100), "device": CPU}
+    asked = {"lr_scheduler": "constant", "schedule_params": ScheduleParams(100), "device": CPU}
     return build_optimization(
         groups, optimizer_type=name, optimizer_args=arguments, **asked | changes
     )
@@ -214,8 +214,8 @@ def test_a_row_knows_its_classes_arguments(name):
 def test_a_row_says_what_its_optimizer_does(name):
     row = catalog.OPTIMIZERS[name]
     own = made(groups_of(weights_of(), 1.0), name)
-    assert averages(own.optimizer) == (row.steers == "schedule")
-    assert own.own_rate == (row.steers == "rate")
+    assert averages(own.optimizer) == (row.controls_lr == "schedule")
+    assert own.own_rate == (row.controls_lr == "rate")
     assert all(("d" in group) == row.adapts for group in own.optimizer.param_groups)
     assert own.described.endswith(")") == bool(row.defaults) or own.notices
     if row.adapts:
@@ -226,7 +226,7 @@ def test_a_row_says_what_its_optimizer_does(name):
 def test_different_rates_are_used_or_refused(name):
     """Where a row allows them, the second group's own rate changes its step."""
     row, moved = catalog.OPTIMIZERS[name], []
-    if row.one_rate or row.steers == "rate":
+    if row.one_rate or row.controls_lr == "rate":
         return
     for rate in (0.01, 0.02):
         weights = weights_of()

@@ -24,8 +24,8 @@ LISTED = (
     Mutation(
         "1 warm-up off by one",
         "kit/catalog/lr_schedules.py",
-        "return step / max(1, shape.warmup) if step < shape.warmup",
-        "return (step + 1) / max(1, shape.warmup) if step < shape.warmup",
+        "return step / max(1, params.warmup) if step < params.warmup",
+        "return (step + 1) / max(1, params.warmup) if step < params.warmup",
     ),
     Mutation(
         "2 alpha scale inverted",

@@ -7,7 +7,7 @@ import torch
 from torch.nn import Parameter
 
 from kit import catalog
-from kit.catalog.lr_schedules import Shape
+from kit.catalog.lr_schedules import ScheduleParams
 from kit.optim.dadapt import DAdaptAdan, DAdaptSGD
 from kit.optim.making import build_optimization, restore_optimizer
 from kit.settings.optimizer_args import parse_optimizer_args
@@ -77,7 +77,7 @@ def learn(optimizer, weights, rates, draws=None):
 
 
 def ours(name, given, weights):
-    asked = {"lr_scheduler": "constant", "shape": Shape(100), "device": CPU}
+    asked = {"lr_scheduler": "constant", "schedule_params": ScheduleParams(100), "device": CPU}
     made = build_optimization(
         groups_of(weights, 1.0), optimizer_type=name, optimizer_args=given, **asked
     )

@@ -12,7 +12,7 @@ from transformers.optimization import Adafactor
 
 from kit import catalog
 from kit.adapters.network import Group
-from kit.catalog.lr_schedules import Shape, parse_step_rules
+from kit.catalog.lr_schedules import ScheduleParams, parse_step_rules
 from kit.errors import SettingsError
 from kit.optim import making
 from kit.optim.making import (
@@ -40,9 +40,9 @@ FOREIGN = [
 ]
 RULES = ((1.0, 5), (0.5, None))
 SHORT = [
-    Shape(1, rules=RULES),
-    Shape(3, warmup=3, rules=RULES),
-    Shape(2, cycles=5, rules=RULES),
+    ScheduleParams(1, rules=RULES),
+    ScheduleParams(3, warmup=3, rules=RULES),
+    ScheduleParams(2, cycles=5, rules=RULES),
 ]
 CPU = torch.device("cpu")
 
@@ -65,13 +65,15 @@ def optimization(groups=None, **changes) -> Optimization:
         "optimizer_type": "AdamW",
         "optimizer_args": "",
         "lr_scheduler": "constant",
-        "shape": Shape(100),
+        "schedule_params": ScheduleParams(100),
         "device": CPU,
     }
     return build_optimization(groups or groups_at(1e-3), **asked | changes)
 
 
-def scheduled(lr_scheduler: str, shape: Shape, *rates: float, steps: int) -> list[list[float]]:
+def scheduled(
+    lr_scheduler: str, shape: ScheduleParams, *rates: float, steps: int
+) -> list[list[float]]:
     """The rates of every group before each step."""
     parameters = [{"params": [Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
     optimizer = torch.optim.SGD(parameters, lr=rates[0])
@@ -120,11 +122,13 @@ def test_rates_are_the_references_at_every_step_from_settings_by_way_of_the_plan
     basic, total = found.settings.basic, args["max_train_steps"]
     assert found.total_steps == total
     if basic.lr_scheduler == "cosine_with_min_lr" and "error" in case:
-        assert found.shape.least == 0.1  # the reference asks for a ratio; here blank means 0.1
+        assert (
+            found.schedule_params.least == 0.1
+        )  # the reference asks for a ratio; here blank means 0.1
         return
     # The reference refuses a warm-up with "constant" (its defect 21); here it is left out.
     expected = case.get("lr") or [case["base_lr"]] * (total + 1)
-    rates = scheduled(basic.lr_scheduler, found.shape, basic.unet_lr, steps=total + 1)
+    rates = scheduled(basic.lr_scheduler, found.schedule_params, basic.unet_lr, steps=total + 1)
     assert [rate for [rate] in rates] == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
@@ -267,14 +271,16 @@ def test_more_steps_of_the_schedule_than_of_the_run_are_told(pictures, changes, 
 
 
 def test_polynomial_restarts_as_the_guide_promises():
-    rates = [rate for [rate] in scheduled("polynomial", Shape(20, cycles=2), 1e-3, steps=21)]
+    rates = [
+        rate for [rate] in scheduled("polynomial", ScheduleParams(20, cycles=2), 1e-3, steps=21)
+    ]
     assert rates[0] == rates[10] == pytest.approx(1e-3)
     assert rates[9] < 2e-4
     assert rates[20] == pytest.approx(1e-7)
 
 
 def test_rex_falls_slowly_first_and_fast_last():
-    rates = [rate for [rate] in scheduled("rex", Shape(100, least=0.1), 1.0, steps=101)]
+    rates = [rate for [rate] in scheduled("rex", ScheduleParams(100, least=0.1), 1.0, steps=101)]
     assert rates[0] == 1
     assert rates[50] == pytest.approx(0.1 + 0.9 * 0.5 / 0.75)
     assert rates[100] == pytest.approx(0.1)
@@ -295,7 +301,7 @@ def test_every_schedule_of_the_menu_was_recorded():
 
 @pytest.mark.parametrize("power", [1.0, 3.0])
 def test_polynomial_ends_every_group_at_the_same_rate_unlike_the_references_defect_21(power):
-    shape = Shape(10, warmup=2, power=power)
+    shape = ScheduleParams(10, warmup=2, power=power)
     rates = scheduled("polynomial", shape, 1e-3, 5e-5, 4e-8, steps=14)
     assert rates[2] == pytest.approx([1e-3, 5e-5, 4e-8])
     for last in rates[10:]:
@@ -305,7 +311,9 @@ def test_polynomial_ends_every_group_at_the_same_rate_unlike_the_references_defe
 
 @pytest.mark.parametrize("name", catalog.SCHEDULES)
 def test_groups_share_one_shape_each_at_its_own_rate(name):
-    rates = scheduled(name, Shape(20, warmup=4, cycles=2, rules=RULES), 1e-3, 1e-5, steps=20)
+    rates = scheduled(
+        name, ScheduleParams(20, warmup=4, cycles=2, rules=RULES), 1e-3, 1e-5, steps=20
+    )
     assert all(0 <= small <= 1e-5 and large <= 1e-3 for large, small in rates)
     if name != "polynomial":
         assert all(small == pytest.approx(large / 100) for large, small in rates)
@@ -314,7 +322,11 @@ def test_groups_share_one_shape_each_at_its_own_rate(name):
 @pytest.mark.parametrize("name", catalog.SCHEDULES)
 @pytest.mark.parametrize(
     "shape",
-    [Shape(1, rules=RULES), Shape(3, warmup=3, rules=RULES), Shape(2, cycles=5, rules=RULES)],
+    [
+        ScheduleParams(1, rules=RULES),
+        ScheduleParams(3, warmup=3, rules=RULES),
+        ScheduleParams(2, cycles=5, rules=RULES),
+    ],
     ids=str,
 )
 def test_the_shortest_runs_have_finite_rates(name, shape):
@@ -324,7 +336,8 @@ def test_the_shortest_runs_have_finite_rates(name, shape):
 
 def test_a_schedule_goes_on_where_it_was_kept():
     straight, first, second = (
-        optimization(lr_scheduler="cosine", shape=Shape(10, warmup=2)) for _ in range(3)
+        optimization(lr_scheduler="cosine", schedule_params=ScheduleParams(10, warmup=2))
+        for _ in range(3)
     )
     seen = []
     for step in range(10):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kit import catalog
-from kit.catalog.lr_schedules import Shape
+from kit.catalog.lr_schedules import ScheduleParams
 from kit.errors import SettingsError
 from kit.optim import making
 from kit.optim.making import build_optimization
@@ -61,7 +61,12 @@ def test_every_row_is_the_same_class_or_compared_by_numbers():
 
 
 def made(name, given, weights, rate=1.0, **more):
-    asked = {"lr_scheduler": "constant", "shape": Shape(100), "device": CPU, **more}
+    asked = {
+        "lr_scheduler": "constant",
+        "schedule_params": ScheduleParams(100),
+        "device": CPU,
+        **more,
+    }
     groups = groups_of(weights, rate)
     return build_optimization(groups, optimizer_type=name, optimizer_args=given, **asked)
 

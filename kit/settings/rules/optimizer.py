@@ -30,10 +30,10 @@ def understood(settings: Settings) -> dict[str, Any]:
         return {}
 
 
-def steers(settings: Settings) -> str:
+def controls_lr(settings: Settings) -> str:
     """What the optimizer takes over: its "rate", the "schedule", or nothing."""
     row = row_of(settings)
-    return row.steers_with({**row.defaults, **understood(settings)})
+    return row.controls_lr_with({**row.defaults, **understood(settings)})
 
 
 def described(settings: Settings) -> str:
@@ -41,7 +41,7 @@ def described(settings: Settings) -> str:
     row, basic = row_of(settings), settings.basic
     given = ", ".join(f"{name} = {value}" for name, value in understood(settings).items())
     text = f"optimizer {basic.optimizer_type}" + (f" with {given}" if given else "")
-    if steers(settings) == "rate":
+    if controls_lr(settings) == "rate":
         return f"{text}, which chooses its own rate"
     advised = f" (advised: {row.advised_lr:g})" if row.advised_lr else ""
     if own := own_rates(settings):
@@ -51,7 +51,7 @@ def described(settings: Settings) -> str:
 
 
 def _rates(settings: Settings) -> tuple[float, float]:
-    from kit.settings.rules.rates import rates  # which asks steers() of this file
+    from kit.settings.rules.rates import rates  # which asks controls_lr() of this file
 
     return rates(settings)
 
@@ -110,7 +110,7 @@ def _one_rate(settings: Settings) -> Iterator[str]:
 def _own_schedule_alone(settings: Settings) -> Iterator[str]:
     basic = settings.basic
     own = catalog.SCHEDULES[basic.lr_scheduler].own and not basic.lr_scheduler_type
-    if own and steers(settings) != "rate":
+    if own and controls_lr(settings) != "rate":
         yield (
             f"[basic] lr_scheduler: {basic.lr_scheduler} is the schedule of an optimizer that "
             "chooses its own rate, such as Adafactor with relative_step=True; choose another, "
@@ -120,7 +120,7 @@ def _own_schedule_alone(settings: Settings) -> Iterator[str]:
 
 def _takes_over(settings: Settings) -> Iterator[str]:
     basic, row = settings.basic, row_of(settings)
-    what, off = steers(settings), f"; with {row.while_on}=False in optimizer_args they have"
+    what, off = controls_lr(settings), f"; with {row.while_on}=False in optimizer_args they have"
     if what == "rate":
         yield (
             f"{basic.optimizer_type} chooses its own rate: learning_rate, unet_lr, text_encoder_lr "
@@ -144,7 +144,7 @@ def _takes_over(settings: Settings) -> Iterator[str]:
 def _far_from_advised(settings: Settings) -> Iterator[str]:
     own = own_rates(settings)
     row, rate = row_of(settings), max(own.highest if own else _rates(settings))
-    if not row.advised_lr or steers(settings) == "rate" or not rate:
+    if not row.advised_lr or controls_lr(settings) == "rate" or not rate:
         return
     if not 1 / FAR <= rate / row.advised_lr <= FAR * 1.001:
         why = " as a factor of the step size that it finds itself" if row.adapts else ""

@@ -80,7 +80,7 @@ def _stop_alone(settings: Settings) -> Iterator[str]:
 def _shares_of_no_rate(settings: Settings) -> Iterator[str]:
     """An optimizer or a schedule that sets the rates itself knows of no ratios between them."""
     own = own_rates(settings)
-    if rules_optimizer.steers(settings) != "rate" and not own:
+    if rules_optimizer.controls_lr(settings) != "rate" and not own:
         return
     rates, name = settings.rates, settings.basic.optimizer_type
     given = {

@@ -48,7 +48,7 @@ def warms_up(settings: Settings) -> bool:
     basic = settings.basic
     if settings.rates.lr_warmup_only_constant and basic.lr_scheduler != "constant_with_warmup":
         return False
-    foreign = basic.lr_scheduler_type or rules_optimizer.steers(settings)
+    foreign = basic.lr_scheduler_type or rules_optimizer.controls_lr(settings)
     return catalog.SCHEDULES[basic.lr_scheduler].warms_up and not foreign
 
 
@@ -94,7 +94,7 @@ def _too_long(settings: Settings, total: int, decay: int) -> Iterator[str]:
         )
         return
     decays = basic.lr_scheduler == "warmup_stable_decay" and not basic.lr_scheduler_type
-    if decays and not rules_optimizer.steers(settings) and warmup + decay > total:
+    if decays and not rules_optimizer.controls_lr(settings) and warmup + decay > total:
         yield (
             f"lr_decay_steps: {decay} steps of decay"
             + (f" and {warmup} of warm-up" if warmup else "")
@@ -126,7 +126,7 @@ def _arguments(settings: Settings) -> Iterator[str]:
 
 def _no_warmup(settings: Settings) -> Iterator[str]:
     basic = settings.basic
-    if rules_optimizer.steers(settings):
+    if rules_optimizer.controls_lr(settings):
         return  # told there
     if not warms_up(settings) and (basic.lr_warmup_steps or basic.lr_warmup):
         name = basic.lr_scheduler_type or basic.lr_scheduler

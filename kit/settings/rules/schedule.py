@@ -56,11 +56,11 @@ def own_rates(settings: Settings) -> OwnRates | None:
     Source: torch.optim.lr_scheduler, OneCycleLR (max_lr, div_factor, final_div_factor) and
     CyclicLR (base_lr, max_lr).
     """
-    from kit.settings.rules.optimizer import steers  # which asks own_rates() of this file
+    from kit.settings.rules.optimizer import controls_lr  # which asks own_rates() of this file
 
     name, given = class_name(settings), arguments(settings)
     highest = _rates(given.get("max_lr"))
-    if steers(settings) or not highest:
+    if controls_lr(settings) or not highest:
         return None
     if name == "CyclicLR" and (lowest := _rates(given.get("base_lr"))):
         return OwnRates(name, lowest, highest, lowest)
@@ -85,13 +85,13 @@ def length_problems(settings: Settings, total: int) -> Iterator[str]:
 
     torch raises at the step after its last.
     """
-    from kit.settings.rules.optimizer import steers  # which asks own_rates() of this file
+    from kit.settings.rules.optimizer import controls_lr  # which asks own_rates() of this file
 
     name, given = class_name(settings), arguments(settings)
     missing = [each for each in NEEDED.get(name, ()) if each not in given]
     if name == "OneCycleLR" and not {"total_steps", "epochs"} & set(given):
         missing.append("total_steps")
-    if missing and not steers(settings):
+    if missing and not controls_lr(settings):
         shown = {"total_steps": total, "base_lr": 1e-5, "max_lr": 1e-4}
         yield (
             f"[basic] lr_scheduler_args: {name} needs {' and '.join(missing)}; write e.g. "

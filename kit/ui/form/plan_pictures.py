@@ -71,7 +71,7 @@ def rate_picture(plan: Plan) -> str:
 def _rates(plan: Plan) -> list[tuple[str, str, Callable[[int], float]]]:
     """Name, colour and course of each part that learns, as far as the schedule decides it."""
     basic = plan.settings.basic
-    if basic.lr_scheduler_type or rules_optimizer.steers(plan.settings):
+    if basic.lr_scheduler_type or rules_optimizer.controls_lr(plan.settings):
         return []  # a foreign class or the optimizer decides, while it runs
     formula: Formula = catalog.load(catalog.SCHEDULES[basic.lr_scheduler].code)
     parts = zip(("U-Net", "text encoder"), (ACCENT, TEXT_COLOUR), rates(plan.settings), strict=True)
@@ -79,7 +79,7 @@ def _rates(plan: Plan) -> list[tuple[str, str, Callable[[int], float]]]:
 
 
 def _course(plan: Plan, formula: Formula, rate: float) -> Callable[[int], float]:
-    shape = replace(plan.shape, rate=rate)
+    shape = replace(plan.schedule_params, rate=rate)
     return lambda step: rate * factor_at(formula, step, shape)
 
 
