@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from kit import planning
-from kit.dataset.batches import Use, batch_at
+from kit.dataset.batches import ImageUse, batch_at
 from kit.events import Sampled
 from kit.lorafile.dataset_metadata import dataset_metadata
 from kit.training.step import prepare
@@ -64,9 +64,9 @@ def test_captions_latents_and_words_are_their_own_even_from_the_disk(model, fold
         try:
             batch_builder = shop.batch_builder
             latents = [
-                batch_builder.latents.of(Use(image, 0), epoch=0).mean_Chw for image in (0, 1)
+                batch_builder.latents.of(ImageUse(image, 0), epoch=0).mean_Chw for image in (0, 1)
             ]
-            captions = [batch_builder._caption(Use(image, 0), 0) for image in (0, 1)]
+            captions = [batch_builder._caption(ImageUse(image, 0), 0) for image in (0, 1)]
             words = (
                 [batch_builder.text_embeds.of([text]).hidden_BND for text in captions]
                 if batch_builder.text_embeds
@@ -131,7 +131,9 @@ def test_metadata_of_two_subsets_of_one_name_are_their_own(model, folders):
     }
     shop, _ = outcome(prepare(plan))
     try:
-        masks = [shop.batch_builder.latents.of(Use(image, 0), epoch=0).mask_hw for image in (0, 1)]
+        masks = [
+            shop.batch_builder.latents.of(ImageUse(image, 0), epoch=0).mask_hw for image in (0, 1)
+        ]
     finally:
         shop.close()
     assert [mask.unique().tolist() for mask in masks] == [[0.0], [1.0]]

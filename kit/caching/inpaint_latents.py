@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from kit.caching.latents import Latent, OnTheFlyLatents
-from kit.dataset.batches import Use
+from kit.dataset.batches import ImageUse
 from kit.dataset.inpaint_masks import in_latents, inpaint_mask_at
 from kit.diffusion.inpainting import MaskedImage, grayed
 
@@ -19,7 +19,7 @@ from kit.diffusion.inpainting import MaskedImage, grayed
 class InpaintLatents(OnTheFlyLatents):
     """Latents on the fly, with those of the masked image, by (seed, epoch, image, turn)."""
 
-    def of(self, use: Use, *, epoch: int) -> Latent:
+    def of(self, use: ImageUse, *, epoch: int) -> Latent:
         """Open and cut the image now; encode it as it is, and with its hole."""
         encoder = self.encoder
         cut, seed = encoder.cut(use, epoch=epoch), encoder.plan.seed

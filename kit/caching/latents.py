@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from kit.caching.disk import DiskCache, file_hash, folder_of, hashes_of, weights_hash
 from kit.caching.mask_latents import Masks
 from kit.caching.prefetch import Prefetcher
-from kit.dataset.batches import Use
+from kit.dataset.batches import ImageUse
 from kit.dataset.buckets import Size, crop_conditions
 from kit.dataset.captions import cached_captions
 from kit.dataset.pixels import (
@@ -57,11 +57,11 @@ class Latent:
 class Latents(Protocol):
     """Gives the latent of one use of an image."""
 
-    def of(self, use: Use, *, epoch: int) -> Latent:
+    def of(self, use: ImageUse, *, epoch: int) -> Latent:
         """The latent, cut and mirrored as this use asks."""
         ...
 
-    def prefetch(self, uses: Sequence[Use], *, epoch: int) -> None:
+    def prefetch(self, uses: Sequence[ImageUse], *, epoch: int) -> None:
         """These will be asked for soon, in this order."""
         ...
 
@@ -99,7 +99,7 @@ class LatentEncoder:
         workers = plan.settings.machine.max_data_loader_n_workers
         self.pictures: Prefetcher[_Cut, np.ndarray] = Prefetcher(self._prepared, workers=workers)
 
-    def cut(self, use: Use, *, epoch: int) -> _Cut:
+    def cut(self, use: ImageUse, *, epoch: int) -> _Cut:
         """How this use is cut: a function of (seed, epoch, image, turn)."""
         images = self.plan.settings_of(use.image).images
         address = {"seed": self.plan.seed, "epoch": epoch, "image": use.image, "turn": use.turn}
@@ -162,13 +162,13 @@ class OnTheFlyLatents:
 
     encoder: LatentEncoder
 
-    def of(self, use: Use, *, epoch: int) -> Latent:
+    def of(self, use: ImageUse, *, epoch: int) -> Latent:
         """Open, cut and encode the image now."""
         cut = self._cut(use, epoch)
         [(mean_Chw, logvar_Chw)] = self.encoder.encode([cut])
         return Latent(mean_Chw, logvar_Chw, self.encoder.conditions(cut), self.encoder.mask(cut))
 
-    def prefetch(self, uses: Sequence[Use], *, epoch: int) -> None:
+    def prefetch(self, uses: Sequence[ImageUse], *, epoch: int) -> None:
         """Have their pictures read."""
         self.encoder.pictures.prefetch(self._cut(use, epoch) for use in uses)
 
@@ -186,7 +186,7 @@ class OnTheFlyLatents:
         """End the threads."""
         self.encoder.pictures.close()
 
-    def _cut(self, use: Use, epoch: int) -> _Cut:
+    def _cut(self, use: ImageUse, epoch: int) -> _Cut:
         return self.encoder.cut(use, epoch=epoch)
 
 
@@ -197,14 +197,14 @@ class CachedLatents:
     encoder: LatentEncoder
     kept: dict[tuple[int, bool], Latent]
 
-    def of(self, use: Use, *, epoch: int) -> Latent:
+    def of(self, use: ImageUse, *, epoch: int) -> Latent:
         """Look it up."""
         cut = self.encoder.cut(use, epoch=epoch)
         return self.kept[cut.image, cut.flipped]
 
     prefetch_batches = 0
 
-    def prefetch(self, uses: Sequence[Use], *, epoch: int) -> None:
+    def prefetch(self, uses: Sequence[ImageUse], *, epoch: int) -> None:
         """All of it is there."""
 
     def end_epoch(self) -> None:

@@ -16,7 +16,7 @@ from kit.randomness import random_at
 
 
 @dataclass(frozen=True)
-class Use:
+class ImageUse:
     """One image in one batch: `image` is its index, `turn` numbers its uses within the epoch."""
 
     image: int
@@ -55,29 +55,29 @@ class Layout:
         )
 
 
-def batch_at(layout: Layout, micro_step: int) -> tuple[Size, tuple[Use, ...]]:
+def batch_at(layout: Layout, micro_step: int) -> tuple[Size, tuple[ImageUse, ...]]:
     """Bucket and images of the micro-step (a batch counted from 0 over the whole run)."""
     epoch, place = divmod(micro_step, layout.batches_per_epoch)
     return _epoch(layout, epoch)[place]
 
 
 @lru_cache(maxsize=4)
-def _epoch(layout: Layout, epoch: int) -> tuple[tuple[Size, tuple[Use, ...]], ...]:
+def _epoch(layout: Layout, epoch: int) -> tuple[tuple[Size, tuple[ImageUse, ...]], ...]:
     """All batches of an epoch, in order."""
     batches = [batch for part in layout.parts for batch in _batches(part, epoch)]
     order = random_at(layout.seed, "batches", epoch).permutation(len(batches))
     return tuple(batches[i] for i in order)
 
 
-def _batches(layout: Layout, epoch: int) -> list[tuple[Size, tuple[Use, ...]]]:
+def _batches(layout: Layout, epoch: int) -> list[tuple[Size, tuple[ImageUse, ...]]]:
     """The batches of one data set's buckets, each bucket shuffled by itself."""
     rotating = dict(layout.rotating)
     place = (layout.part,) if layout.part else ()  # buckets of several data sets may be equal
-    batches: list[tuple[Size, tuple[Use, ...]]] = []
+    batches: list[tuple[Size, tuple[ImageUse, ...]]] = []
     for size, images in layout.buckets:
         stand_ins = _stand_ins(images, rotating.get(size, ()), epoch)
         uses = [
-            Use(stand_ins.get(image, image), turn)
+            ImageUse(stand_ins.get(image, image), turn)
             for image, count in images
             for turn in range(count)
         ]

@@ -28,7 +28,7 @@ class BucketRule:
 
 
 @dataclass(frozen=True)
-class Fit:
+class BucketFit:
     """Where one image goes: scaled to `resized`, then cut to `bucket`."""
 
     bucket: Size
@@ -80,22 +80,22 @@ def bucket_sizes(rule: BucketRule) -> tuple[Size, ...]:
     return tuple(sorted(sizes))
 
 
-def fit(size: Size, rule: BucketRule) -> Fit:
+def fit(size: Size, rule: BucketRule) -> BucketFit:
     """The bucket of one image, and the size it is scaled to first.
 
     Raises: DatasetError where the image is too small for any bucket.
     """
     if not rule.enabled:
-        return Fit(rule.resolution, _covering(size, rule.resolution))
+        return BucketFit(rule.resolution, _covering(size, rule.resolution))
     return _fit_unenlarged(size, rule) if rule.no_upscale else _fit_among(size, rule)
 
 
-def _fit_among(size: Size, rule: BucketRule) -> Fit:
+def _fit_among(size: Size, rule: BucketRule) -> BucketFit:
     width, height = size
     sizes = bucket_sizes(rule)
     ratio = width / height
     bucket = size if size in sizes else min(sizes, key=lambda b: abs(b[0] / b[1] - ratio))
-    return Fit(bucket, _covering(size, bucket))
+    return BucketFit(bucket, _covering(size, bucket))
 
 
 def _covering(size: Size, bucket: Size) -> Size:
@@ -106,7 +106,7 @@ def _covering(size: Size, bucket: Size) -> Size:
     return int(width * scale + 0.5), int(height * scale + 0.5)
 
 
-def _fit_unenlarged(size: Size, rule: BucketRule) -> Fit:
+def _fit_unenlarged(size: Size, rule: BucketRule) -> BucketFit:
     width, height = size
     step, area = rule.step, rule.resolution[0] * rule.resolution[1]
     resized = _reduced(size, area, step) if width * height > area else size
@@ -117,7 +117,7 @@ def _fit_unenlarged(size: Size, rule: BucketRule) -> Fit:
             "With bucket_no_upscale on, images keep their size.",
             "Turn bucket_no_upscale off, lower bucket_reso_steps, or use a larger image.",
         )
-    return Fit(bucket, resized)
+    return BucketFit(bucket, resized)
 
 
 def _reduced(size: Size, area: int, step: int) -> Size:
@@ -143,7 +143,9 @@ def _reduced(size: Size, area: int, step: int) -> Size:
     return int(by_height * ratio + 0.5), by_height
 
 
-def crop_conditions(size: Size, place: Fit, offset: Size, *, flipped: bool) -> tuple[int, ...]:
+def crop_conditions(
+    size: Size, place: BucketFit, offset: Size, *, flipped: bool
+) -> tuple[int, ...]:
     """SDXL's six numbers: original height, width; crop top, left; target height, width.
 
     The crop is the true offset in the scaled image, as in Stability's code (SDXL, Podell et al.

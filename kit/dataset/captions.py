@@ -23,7 +23,7 @@ OPENED, CLOSED = "\ue000", "\ue001"
 
 
 @dataclass(frozen=True)
-class Moment:
+class CaptionContext:
     """When a caption is used: which draw of which image, at what point of the training."""
 
     seed: int
@@ -34,21 +34,21 @@ class Moment:
     turn: int
 
 
-def caption_at(caption: str, settings: Captions, moment: Moment) -> str:
-    """The caption as it is read at this moment; caption: all lines of its file."""
-    if _is_dropped(settings, moment):
+def caption_at(caption: str, settings: Captions, context: CaptionContext) -> str:
+    """The caption as it is read in this context; caption: all lines of its file."""
+    if _is_dropped(settings, context):
         return ""
-    random = random_at(moment.seed, "caption", moment.epoch, moment.image, moment.turn)
-    return _composed(caption, settings, random, step=moment.step, total=moment.total_steps)
+    random = random_at(context.seed, "caption", context.epoch, context.image, context.turn)
+    return _composed(caption, settings, random, step=context.step, total=context.total_steps)
 
 
-def cached_caption_at(caption: str, settings: Captions, moment: Moment) -> str:
+def cached_caption_at(caption: str, settings: Captions, context: CaptionContext) -> str:
     """The same where captions were encoded beforehand: one of `cached_captions`."""
-    if _is_dropped(settings, moment):
+    if _is_dropped(settings, context):
         return ""
-    random = random_at(moment.seed, "caption variant", moment.epoch, moment.image, moment.turn)
+    random = random_at(context.seed, "caption variant", context.epoch, context.image, context.turn)
     number = int(random.integers(settings.cached_caption_variants))
-    return _variant(caption, settings, moment.seed, moment.image, number)
+    return _variant(caption, settings, context.seed, context.image, number)
 
 
 def cached_captions(caption: str, settings: Captions, *, seed: int, image: int) -> set[str]:
@@ -61,8 +61,8 @@ def cached_captions(caption: str, settings: Captions, *, seed: int, image: int) 
 
 def effective_captions(caption: str, settings: Captions, *, seed: int, image: int) -> list[str]:
     """What the image's caption becomes in the first three epochs, for a person to look at."""
-    moments = (Moment(seed, epoch, 0, 1, image, 0) for epoch in (1, 2, 3))
-    return [caption_at(caption, settings, moment) for moment in moments]
+    contexts = (CaptionContext(seed, epoch, 0, 1, image, 0) for epoch in (1, 2, 3))
+    return [caption_at(caption, settings, context) for context in contexts]
 
 
 def varies(settings: Captions, captions: Sequence[str] = ()) -> bool:
@@ -86,12 +86,12 @@ def _changes_tags(settings: Captions) -> bool:
     )
 
 
-def _is_dropped(settings: Captions, moment: Moment) -> bool:
+def _is_dropped(settings: Captions, context: CaptionContext) -> bool:
     every = settings.caption_dropout_every_n_epochs
-    if every and moment.epoch % every == 0:
+    if every and context.epoch % every == 0:
         return True
-    address = ("caption dropout", moment.epoch, moment.image, moment.turn)
-    return bool(random_at(moment.seed, *address).random() < settings.caption_dropout_rate)
+    address = ("caption dropout", context.epoch, context.image, context.turn)
+    return bool(random_at(context.seed, *address).random() < settings.caption_dropout_rate)
 
 
 def _variant(caption: str, settings: Captions, seed: int, image: int, number: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from kit.dataset.batches import Layout, balanced_repeats
-from kit.dataset.buckets import BucketRule, Fit, Size, bucket_sizes, fit
+from kit.dataset.buckets import BucketFit, BucketRule, Size, bucket_sizes, fit
 from kit.dataset.images import TrainImage
 from kit.dataset.subsets import Subset
 from kit.errors import DatasetError
@@ -26,7 +26,7 @@ def bucket_rule(settings: Settings) -> BucketRule:
     )
 
 
-def fit_all(images: Sequence[TrainImage], rules: Sequence[BucketRule]) -> tuple[Fit, ...]:
+def fit_all(images: Sequence[TrainImage], rules: Sequence[BucketRule]) -> tuple[BucketFit, ...]:
     """The bucket of every image by the rule of its own.
 
     Raises: DatasetError naming every image that is too small.
@@ -54,7 +54,7 @@ def fit_all(images: Sequence[TrainImage], rules: Sequence[BucketRule]) -> tuple[
 
 def lay_out_all(
     images: Sequence[TrainImage],
-    fits: Sequence[Fit],
+    fits: Sequence[BucketFit],
     subsets: Sequence[Subset],
     *,
     batch_size: int,
@@ -82,7 +82,7 @@ def lay_out_all(
 
 def lay_out(
     images: Sequence[TrainImage],
-    fits: Sequence[Fit],
+    fits: Sequence[BucketFit],
     members: Collection[int],
     *,
     batch_size: int,

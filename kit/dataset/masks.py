@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kit.dataset.buckets import Fit, Size
+from kit.dataset.buckets import BucketFit, Size
 from kit.dataset.files import image_files, measure, opened, orientation_of
 from kit.dataset.images import TrainImage
 from kit.dataset.pixels import UPRIGHT, area_scaled, open_upright, prepared
@@ -120,7 +120,7 @@ def _apart(root: Path, places: Sequence[Path]) -> str:
 
 
 def mask_of(
-    image: Path, place: Fit, offset: Size, *, flipped: bool, masks: MaskFolder, alpha: bool
+    image: Path, place: BucketFit, offset: Size, *, flipped: bool, masks: MaskFolder, alpha: bool
 ) -> np.ndarray | None:
     """The weights of one cut of an image, shape (h, w), or None where all of it is learned.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kit.dataset.buckets import Fit, Size
+from kit.dataset.buckets import BucketFit, Size
 from kit.dataset.files import MOST_PIXELS, READABLE, UNREADABLE, opened, orientation_of
 from kit.errors import DatasetError
 from kit.randomness import random_at
@@ -93,7 +93,9 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def cut_offset(place: Fit, *, seed: int, epoch: int, image: int, turn: int, random: bool) -> Size:
+def cut_offset(
+    place: BucketFit, *, seed: int, epoch: int, image: int, turn: int, random: bool
+) -> Size:
     """Left and top of the cut: the middle, or drawn for this use of the image."""
     across, down = place.overhang
     if not random:
@@ -132,7 +134,9 @@ def recoloured(pixels_HW3: np.ndarray, hue: float, gamma: float) -> np.ndarray:
     return pixels_HW3
 
 
-def prepared(image: Image.Image, place: Fit, offset: Size, *, flipped: bool = False) -> np.ndarray:
+def prepared(
+    image: Image.Image, place: BucketFit, offset: Size, *, flipped: bool = False
+) -> np.ndarray:
     """Scale, cut at `offset` (left, top) and mirror: an array of shape (H, W, 3)."""
     pixels_HW3 = scaled(np.asarray(image), place.resized)
     (left, top), (width, height) = offset, place.bucket

@@ -18,7 +18,7 @@ from kit.basemodel.magnitudes import follow_file
 from kit.basemodel.preflight import foreseen_refusals
 from kit.catalog.lr_schedules import ScheduleParams
 from kit.dataset.batches import Layout
-from kit.dataset.buckets import Fit, Size
+from kit.dataset.buckets import BucketFit, Size
 from kit.dataset.images import TrainImage
 from kit.dataset.layout import bucket_rule, fit_all, lay_out_all
 from kit.dataset.subset_images import scan_folders, scan_subsets
@@ -30,7 +30,7 @@ from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
 from kit.planning.lora_size import stored_otherwise
 from kit.runs.fingerprint import fingerprint
-from kit.runs.resume import Start, beyond_the_end, find_start
+from kit.runs.resume import ResumePoint, beyond_the_end, find_start
 from kit.runs.run import Run, choose_run
 from kit.settings import Settings
 from kit.settings.prompts import Prompt, parse_prompts
@@ -50,7 +50,7 @@ class Plan:
 
     settings: Settings  # with the seed that was drawn, and additional_parameters applied
     images: tuple[TrainImage, ...]
-    fits: tuple[Fit, ...]  # one per image
+    fits: tuple[BucketFit, ...]  # one per image
     layout: Layout
     steps_per_epoch: int
     total_steps: int
@@ -58,7 +58,7 @@ class Plan:
     prompts: tuple[Prompt, ...]
     run: Run
     notices: tuple[str, ...]
-    start: Start | None = None  # the state that a new run goes on from
+    start: ResumePoint | None = None  # the state that a new run goes on from
     subsets: tuple[Subset, ...] = ()  # of the dataset configuration, where there is one
 
     def settings_of(self, image: int) -> Settings:
@@ -349,7 +349,7 @@ def _every(count: int, interval: int | None) -> bool:
 def _noticed(
     settings: Settings,
     images: tuple[TrainImage, ...],
-    fits: tuple[Fit, ...],
+    fits: tuple[BucketFit, ...],
     run: Run,
     total: int,
 ) -> Iterator[str]:
@@ -385,6 +385,6 @@ def _noticed(
         )
 
 
-def _cut_share(place: Fit) -> float:
+def _cut_share(place: BucketFit) -> float:
     (width, height), (kept_width, kept_height) = place.resized, place.bucket
     return 1 - kept_width * kept_height / (width * height)

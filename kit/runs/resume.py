@@ -23,7 +23,7 @@ FOREIGN = ("optimizer.bin", "train_state.json", "scheduler.bin", "random_states_
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """What a new run goes on from."""
 
     file: Path
@@ -39,7 +39,7 @@ class Start:
         return fetch(self.place, STATE_FILE) if self.place else self.file
 
 
-def find_start(resume: str, *, on_hub: bool = False) -> Start | None:
+def find_start(resume: str, *, on_hub: bool = False) -> ResumePoint | None:
     """The state that `resume` names: a state folder, or the folder of a run; None where blank.
 
     on_hub: it names a state folder in a repository, of which only the record is fetched here.
@@ -53,16 +53,16 @@ def find_start(resume: str, *, on_hub: bool = False) -> Start | None:
     folder = Path(resume.strip()).expanduser()
     for file, record_dir in _places(folder):
         if file.is_file() and (record := read_record(record_dir)) and record.step:
-            return Start(file, record.seed, record.step)
+            return ResumePoint(file, record.seed, record.step)
     raise SettingsError([f"[saving] resume: {_why_not(folder)}"])
 
 
-def _start_on_hub(named: Place) -> Start:
+def _start_on_hub(named: Place) -> ResumePoint:
     path, place = fetch_record(named, "run.json")
     record = read_record(path.parent)
     if record is None or not record.step:
         raise SettingsError([f"[saving] resume: {named} holds no state that can be gone on from"])
-    return Start(Path(STATE_FILE), record.seed, record.step, place)
+    return ResumePoint(Path(STATE_FILE), record.seed, record.step, place)
 
 
 def _places(folder: Path) -> Iterator[tuple[Path, Path]]:
@@ -91,7 +91,7 @@ def _why_not(folder: Path) -> str:
     return f"{folder} holds no state; choose a folder named <name>-...-state, or <name>.run"
 
 
-def beyond_the_end(start: Start, total_steps: int) -> str:
+def beyond_the_end(start: ResumePoint, total_steps: int) -> str:
     """Why a plan of so many steps cannot go on from there; empty where it can."""
     if start.step < total_steps:
         return ""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from kit.caching.latents import Latent, Latents, TextEmbedCache
-from kit.dataset.batches import Use, batch_at
-from kit.dataset.captions import Moment, cached_caption_at, caption_at
+from kit.dataset.batches import ImageUse, batch_at
+from kit.dataset.captions import CaptionContext, cached_caption_at, caption_at
 from kit.diffusion import noise as diffusion
 from kit.diffusion.inpainting import MaskedImage, inpaint_cond
 from kit.families import Family, TextEmbeds, Tokens
@@ -112,10 +112,10 @@ class BatchBuilder:
         ]
         return torch.stack(rows) if rows else None
 
-    def _caption(self, use: Use, micro_step: int) -> str:
+    def _caption(self, use: ImageUse, micro_step: int) -> str:
         """What the image's caption becomes at this use."""
         plan, settings = self.plan, self.plan.settings_of(use.image)
-        moment = Moment(
+        context = CaptionContext(
             seed=plan.seed,
             epoch=micro_step // plan.batches_per_epoch + 1,
             step=plan.step_of(micro_step) - 1,
@@ -124,7 +124,7 @@ class BatchBuilder:
             turn=use.turn,
         )
         read = cached_caption_at if self.text_embeds else caption_at
-        return read(plan.images[use.image].caption, settings.captions, moment)
+        return read(plan.images[use.image].caption, settings.captions, context)
 
     def _tokens(self, captions: Sequence[str]) -> Tokens:
         settings = self.plan.settings

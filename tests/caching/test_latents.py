@@ -18,7 +18,7 @@ from kit.caching.latents import (
     cache_latents,
     cache_text_embeds,
 )
-from kit.dataset.batches import Use, batch_at
+from kit.dataset.batches import ImageUse, batch_at
 from kit.errors import DatasetError
 from kit.events import Cached, Noticed
 from kit.families import Family
@@ -158,7 +158,7 @@ def test_a_mirrored_picture_has_the_latent_of_its_mirror_image(images, family):
     latents = latents_of(plan_for(images, flip_aug=True), family)
     encoder = latents.encoder
     for image in range(3):
-        cut = replace(encoder.cut(Use(image, 0), epoch=0), flipped=False)
+        cut = replace(encoder.cut(ImageUse(image, 0), epoch=0), flipped=False)
         mirrored = encoder.pixels(cut).flip(-1)
         mean_BChw, _ = family.encode_pixels(mirrored[None])
         assert torch.allclose(latents.kept[image, True].mean_Chw, mean_BChw[0], atol=1e-5)
@@ -170,7 +170,7 @@ def test_cached_latents_are_those_of_live_encoding(images, family):
     kept, live = latents_of(plan, family), OnTheFlyLatents(LatentEncoder(plan, family))
     for epoch in range(4):
         for image in range(3):
-            ours, theirs = (latents.of(Use(image, 0), epoch=epoch) for latents in (kept, live))
+            ours, theirs = (latents.of(ImageUse(image, 0), epoch=epoch) for latents in (kept, live))
             assert torch.allclose(ours.mean_Chw, theirs.mean_Chw, atol=1e-5)
             assert ours.conditions == theirs.conditions
 
@@ -282,7 +282,7 @@ def test_a_broken_picture_is_named(images, family, live, damage):
         if live:
             latents = OnTheFlyLatents(LatentEncoder(plan, family))
             for image in range(3):
-                latents.of(Use(image, 0), epoch=0)
+                latents.of(ImageUse(image, 0), epoch=0)
         else:
             latents_of(plan, family)
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from kit.caching.latents import LatentEncoder, OnTheFlyLatents, cache_latents
-from kit.dataset.batches import Use
+from kit.dataset.batches import ImageUse
 from tests.support.parts import outcome, plan_for
 from tests.training.test_batches import Eye
 
@@ -31,7 +31,7 @@ def painted(path: Path, *, side: int) -> Path:
 def sides(plan, image=0):
     """What the VAE sees at the left and at the right edge, and the mask there."""
     encoder = LatentEncoder(plan, Eye())
-    cut = encoder.cut(Use(image, 0), epoch=0)
+    cut = encoder.cut(ImageUse(image, 0), epoch=0)
     pixels_3HW, mask_hw = encoder.pixels(cut), encoder.mask(cut)
     seen = [pytest.approx(pixels_3HW[:, :, x].mean().item(), abs=0.01) for x in (0, -1)]
     return seen, None if mask_hw is None else [mask_hw[:, 0].mean(), mask_hw[:, -1].mean()]
@@ -82,5 +82,5 @@ def test_latents_on_disk_are_kept_apart(tmp_path):
         live = OnTheFlyLatents(
             LatentEncoder(plan_for(tmp_path / "images", **LIVE, **changes), Eye())
         )
-        for kept in (latents.of(Use(0, 0), epoch=0), live.of(Use(0, 0), epoch=0)):
+        for kept in (latents.of(ImageUse(0, 0), epoch=0), live.of(ImageUse(0, 0), epoch=0)):
             assert kept.mean_Chw[:, :, 0].mean().item() == pytest.approx(beneath, abs=0.01)

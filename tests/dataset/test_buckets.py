@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kit.dataset.buckets import (
+    BucketFit,
     BucketRule,
-    Fit,
     adjusted_bounds,
     bucket_sizes,
     crop_conditions,
@@ -108,9 +108,9 @@ def test_buckets_never_exceed_the_area_and_the_cut_never_the_picture():
 
 def test_without_buckets_every_image_covers_the_resolution():
     rule = BucketRule((512, 768), enabled=False)
-    assert fit((100, 100), rule) == Fit((512, 768), (768, 768))
-    assert fit((4000, 500), rule) == Fit((512, 768), (6144, 768))
-    assert fit((512, 768), rule) == Fit((512, 768), (512, 768))
+    assert fit((100, 100), rule) == BucketFit((512, 768), (768, 768))
+    assert fit((4000, 500), rule) == BucketFit((512, 768), (6144, 768))
+    assert fit((512, 768), rule) == BucketFit((512, 768), (512, 768))
 
 
 def size_rule():
@@ -147,12 +147,12 @@ def test_the_true_cut_lies_on_the_axis_that_is_cut():
     # reference says top 0, left 10 instead: the margin of the whole image fitted inside.
     rule = BucketRule((1024, 1024), 256, 2048, 64, no_upscale=False)
     place = fit((1000, 1500), rule)
-    assert place == Fit((832, 1216), (832, 1248))
+    assert place == BucketFit((832, 1216), (832, 1248))
     assert crop_conditions((1000, 1500), place, (0, 16), flipped=False)[2:4] == (16, 0)
     assert letterbox_conditions((1000, 1500), (832, 1216), flipped=False)[2:4] == (0, 10)
 
 
 def test_a_mirrored_picture_is_cut_from_its_mirrored_left():
-    place = Fit((512, 512), (600, 512))
+    place = BucketFit((512, 512), (600, 512))
     assert crop_conditions((600, 512), place, (20, 0), flipped=True)[2:4] == (0, 68)
     assert crop_conditions((600, 512), place, (20, 0), flipped=False)[2:4] == (0, 20)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kit.dataset.captions import (
-    Moment,
+    CaptionContext,
     cached_caption_at,
     cached_captions,
     caption_at,
@@ -21,7 +21,9 @@ TAGS = "1girl, red hair, blue eyes, smile, outdoors"
 
 
 def at(caption, settings, *, epoch=1, step=0, total=100, image=0, turn=0, seed=1):
-    return caption_at(caption, Captions(**settings), Moment(seed, epoch, step, total, image, turn))
+    return caption_at(
+        caption, Captions(**settings), CaptionContext(seed, epoch, step, total, image, turn)
+    )
 
 
 @pytest.mark.parametrize("case", GOLDEN["deterministic"], ids=lambda case: str(case["settings"]))
@@ -84,7 +86,7 @@ def test_every_cached_caption_that_a_use_asks_for_was_encoded():
     )
     kept = cached_captions(TAGS, settings, seed=3, image=4)
     asked = {
-        cached_caption_at(TAGS, settings, Moment(3, epoch, epoch, 100, 4, turn))
+        cached_caption_at(TAGS, settings, CaptionContext(3, epoch, epoch, 100, 4, turn))
         for epoch in range(1, 40)
         for turn in range(5)
     }
@@ -98,7 +100,9 @@ def test_every_cached_caption_that_a_use_asks_for_was_encoded():
 def test_a_wildcard_outside_of_the_caption_is_cached_too(place):
     settings = Captions(enable_wildcard=True, **{place: "{p|q}"})
     kept = cached_captions("x", settings, seed=1, image=0)
-    asked = {cached_caption_at("x", settings, Moment(1, e, 0, 9, 0, 0)) for e in range(1, 60)}
+    asked = {
+        cached_caption_at("x", settings, CaptionContext(1, e, 0, 9, 0, 0)) for e in range(1, 60)
+    }
     assert len(kept) == 2
     assert asked <= kept
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from kit.dataset import files, images, pixels
-from kit.dataset.buckets import Fit
+from kit.dataset.buckets import BucketFit
 from kit.dataset.files import image_files, measure, opened
 from kit.dataset.images import scan
 from kit.dataset.pixels import UPRIGHT, open_upright, prepared
@@ -229,7 +229,7 @@ def test_photographs_of_telephones_are_used(one, monkeypatch, megapixels):
 
 def test_the_pixels_of_a_large_photograph_can_be_prepared(tmp_path):
     side = large(tmp_path / "1_a" / "large.png", 108)
-    place = Fit((64, 64), (64, 64))
+    place = BucketFit((64, 64), (64, 64))
     assert measure(tmp_path / "1_a" / "large.png") == (side, side)
     assert prepared(open_upright(tmp_path / "1_a" / "large.png"), place, (0, 0)).min() == 255
 

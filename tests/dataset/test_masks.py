@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.dataset.buckets import Fit
+from kit.dataset.buckets import BucketFit
 from kit.dataset.images import TrainImage
 from kit.dataset.masks import NO_MASKS, check_masks, mask_files, mask_of
 from kit.errors import DatasetError
 
-FIT = Fit(bucket=(64, 64), resized=(128, 64))
+FIT = BucketFit(bucket=(64, 64), resized=(128, 64))
 
 
 def half_white(path: Path, size=(128, 64)) -> Path:
@@ -47,7 +47,7 @@ def test_transparency_is_a_mask_where_asked(tmp_path):
     picture = Image.new("RGBA", (64, 64), (255, 0, 0, 255))
     picture.paste((0, 0, 0, 0), (0, 0, 32, 64))
     picture.save(tmp_path / "cat.png")
-    place = Fit(bucket=(64, 64), resized=(64, 64))
+    place = BucketFit(bucket=(64, 64), resized=(64, 64))
     whole = {"offset": (0, 0), "flipped": False, "masks": NO_MASKS}
     seen = mask_of(tmp_path / "cat.png", place, **whole, alpha=True)
     assert seen[:, :4].max() == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.dataset.buckets import BucketRule, Fit, fit
+from kit.dataset.buckets import BucketFit, BucketRule, fit
 from kit.dataset.pixels import (
     area_scaled,
     cut_offset,
@@ -34,7 +34,7 @@ def place_of(case):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"case {case['i']}")
 def test_sizes_are_the_references(case):
-    assert place_of(case) == Fit(tuple(case["bucket"]), tuple(case["resized"]))
+    assert place_of(case) == BucketFit(tuple(case["bucket"]), tuple(case["resized"]))
 
 
 @pytest.mark.parametrize("case", PLAIN, ids=lambda case: f"case {case['i']}")
@@ -70,13 +70,13 @@ def test_shrinking_keeps_a_plain_colour_at_any_size():
 
 def test_a_picture_of_the_right_size_is_left_as_it_is():
     pixels = np.random.default_rng(2).integers(0, 256, (16, 24, 3), dtype=np.uint8)
-    place = Fit((24, 16), (24, 16))
+    place = BucketFit((24, 16), (24, 16))
     assert np.array_equal(prepared(Image.fromarray(pixels), place, (0, 0)), pixels)
 
 
 def test_the_cut_begins_at_its_offset_and_mirroring_comes_last():
     pixels = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    place = Fit((16, 16), (30, 20))
+    place = BucketFit((16, 16), (30, 20))
     plain = prepared(Image.fromarray(pixels), place, (5, 3))
     mirrored = prepared(Image.fromarray(pixels), place, (5, 3), flipped=True)
     assert np.array_equal(plain, pixels[3:19, 5:21])
@@ -85,7 +85,7 @@ def test_the_cut_begins_at_its_offset_and_mirroring_comes_last():
 
 
 def test_the_offset_is_the_middle_unless_drawn():
-    place = Fit((64, 64), (75, 64))
+    place = BucketFit((64, 64), (75, 64))
     where = dict(seed=1, epoch=0, image=0, turn=0)
     assert cut_offset(place, **where, random=False) == (5, 0)
     drawn = {
@@ -97,7 +97,7 @@ def test_the_offset_is_the_middle_unless_drawn():
 
 @pytest.mark.parametrize("part", ["seed", "epoch", "image", "turn"])
 def test_each_use_of_an_image_draws_for_itself(part):
-    place = Fit((64, 64), (1064, 1064))
+    place = BucketFit((64, 64), (1064, 1064))
     where = dict(seed=1, epoch=0, image=0, turn=0)
     first = cut_offset(place, **where, random=True)
     assert cut_offset(place, **where, random=True) == first

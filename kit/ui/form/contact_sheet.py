@@ -15,7 +15,7 @@ from textwrap import shorten
 import ipywidgets as widgets
 from PIL import Image
 
-from kit.dataset.buckets import Fit
+from kit.dataset.buckets import BucketFit
 from kit.dataset.captions import effective_captions
 from kit.dataset.images import TrainImage
 from kit.dataset.pixels import open_upright
@@ -134,7 +134,7 @@ def _captions(plan: Plan, number: int) -> str:
     return "".join(f"<li>{escaped(text) or '<i>no words</i>'}</li>" for text in texts)
 
 
-def _picture(image: TrainImage, place: Fit) -> str:
+def _picture(image: TrainImage, place: BucketFit) -> str:
     try:
         data = cut_thumbnail(open_upright(image.path), place)
     except DatasetError as error:
@@ -143,7 +143,7 @@ def _picture(image: TrainImage, place: Fit) -> str:
     return f'<img alt="{escaped(image.path.name)}" src="data:image/jpeg;base64,{text}">'
 
 
-def cut_thumbnail(picture: Image.Image, place: Fit) -> bytes:
+def cut_thumbnail(picture: Image.Image, place: BucketFit) -> bytes:
     """A small JPEG of the whole picture in which what the bucket cuts away is dark."""
     (width, height), (kept_width, kept_height) = place.resized, place.bucket
     share = min(1.0, SIDE / max(picture.size))

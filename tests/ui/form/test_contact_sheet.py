@@ -3,7 +3,7 @@ import re
 
 from PIL import Image
 
-from kit.dataset.buckets import Fit
+from kit.dataset.buckets import BucketFit
 from kit.planning import plan
 from kit.ui import Form
 from kit.ui.form.contact_sheet import PER_PAGE, ContactSheet, cut_thumbnail
@@ -71,7 +71,7 @@ def test_a_large_set_is_turned_page_by_page(settings, images):
 
 def test_what_is_cut_away_is_dark():
     picture = Image.new("RGB", (200, 100), (200, 200, 200))
-    data = cut_thumbnail(picture, Fit(bucket=(100, 100), resized=(200, 100)))
+    data = cut_thumbnail(picture, BucketFit(bucket=(100, 100), resized=(200, 100)))
     small = Image.open(io.BytesIO(data))
     assert small.size == (200, 100)
     assert small.getpixel((10, 50))[0] < 100
