@@ -22,7 +22,7 @@ from kit.errors import SettingsError
 from kit.families import Family, Layer
 from kit.families import Norm as NormLayer
 from kit.families.kohya_names import block_number
-from kit.settings import Network as NetworkSettings
+from kit.settings import NetworkSettings
 from kit.settings.rules.blocks import BlockPlan
 from kit.settings.targets import PRESETS, Preset, preset_of
 

@@ -41,7 +41,7 @@ class BlockLayout:
 
 
 @dataclass(frozen=True)
-class Family:
+class FamilyRow:
     """A base-model family."""
 
     label: str
@@ -126,16 +126,16 @@ class Logger:
 
 _SGM = "https://github.com/Stability-AI/generative-models"
 
-FAMILIES: dict[str, Family] = {
-    "sd1": Family(
+FAMILIES: dict[str, FamilyRow] = {
+    "sd1": FamilyRow(
         "Stable Diffusion 1.x", 64, 512,
         "sd_v1", "stable-diffusion-v1", "diffusers",
     ),
-    "sd2": Family(
+    "sd2": FamilyRow(
         "Stable Diffusion 2.x", 64, 512,
         "sd_v2", "stable-diffusion-v2-512", "diffusers",
     ),
-    "sdxl": Family(
+    "sdxl": FamilyRow(
         "Stable Diffusion XL", 32, 1024,
         "sdxl_base_v1-0", "stable-diffusion-xl-v1-base", _SGM,
         half_vae_overflows=True, blocks=BlockLayout(1, 9, 3, 9, 1),

@@ -22,7 +22,7 @@ from kit.families.loading import load_family
 from kit.lorafile import tensors
 from kit.planning import Plan, plan
 from kit.runs.run import write_atomically
-from kit.settings import Network
+from kit.settings import NetworkSettings
 from kit.sinks import Console, listening
 from kit.training.loop import train
 from kit.training.sampling import SamplePipeline
@@ -125,7 +125,7 @@ def _graded(pipeline: SamplePipeline, label: str) -> tuple[Grade, Grade]:
 def _wearing(family: Family, lora: Path) -> Iterator[None]:
     """The LoRA file acts on the family inside the block."""
     network = attach(
-        Network(network_weights=str(lora), dim_from_weights=True),
+        NetworkSettings(network_weights=str(lora), dim_from_weights=True),
         family,
         learns=parts_of(family),
         seed=0,

@@ -21,7 +21,7 @@ from kit.basemodel.claims import claimed_family
 from kit.basemodel.preflight import found_model
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shapes
-from kit.settings import Network, Settings
+from kit.settings import NetworkSettings, Settings
 from kit.settings.rules.blocks import uses_blocks
 from kit.settings.rules.rates import part_rates
 from kit.settings.targets import CONVOLUTIONS, ENCODERS, PRESETS, TRANSFORMER
@@ -156,7 +156,7 @@ def _needs_names(settings: Settings) -> bool:
     return has_presets and not {*preset.unet, *preset.text_encoder} <= listed
 
 
-def _taken(network: Network, shape: LayerShape) -> bool:
+def _taken(network: NetworkSettings, shape: LayerShape) -> bool:
     """The preset takes these layers."""
     if "LyCORIS_preset" not in catalog.LORA_TYPES[network.LoRA_type].uses:
         return True

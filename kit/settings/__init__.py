@@ -30,7 +30,7 @@ from kit.settings.machine import Machine
 from kit.settings.memory import Memory
 from kit.settings.metadata import Metadata
 from kit.settings.model import Model
-from kit.settings.network import Network
+from kit.settings.network import NetworkSettings
 from kit.settings.noise import Noise
 from kit.settings.rates import Rates
 from kit.settings.samples import Samples
@@ -39,8 +39,8 @@ from kit.settings.setting import Declared, Section
 
 __all__ = [
     "Basic", "Blocks", "Captions", "Declared", "Extra", "Folders", "Hub", "Images", "Logs",
-    "Machine", "Memory", "Metadata", "Model", "Network", "Noise", "Rates", "Samples", "Saving",
-    "Section", "Settings", "declarations",
+    "Machine", "Memory", "Metadata", "Model", "NetworkSettings", "Noise", "Rates", "Samples",
+    "Saving", "Section", "Settings", "declarations",
 ]  # fmt: skip
 
 # What files of other programs may carry and ours never do, with where it belongs.
@@ -58,7 +58,7 @@ class Settings(BaseModel):
     captions: Captions = Captions()
     basic: Basic = Basic()
     rates: Rates = Rates()
-    network: Network = Network()
+    network: NetworkSettings = NetworkSettings()
     blocks: Blocks = Blocks()
     noise: Noise = Noise()
     memory: Memory = Memory()

@@ -6,7 +6,7 @@ from kit import catalog
 from kit.settings.setting import Section, setting
 
 
-class Network(Section, box="Parameters / Basic"):
+class NetworkSettings(Section, box="Parameters / Basic"):
     """The LoRA itself: kind, size and dropouts."""
 
     LoRA_type: str = setting(

@@ -159,7 +159,7 @@ def _declared(section: type[Section], name: str, info: FieldInfo) -> Declared:
     gui = extra["gui"]
     return Declared(
         name=name,
-        section=section.__name__.lower(),
+        section=section.__name__.removesuffix("Settings").lower(),
         box=extra["box"] or section.box,
         label=info.title or name,
         help=info.description or "",

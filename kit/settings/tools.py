@@ -117,5 +117,5 @@ def filled(kind: type[Kind], **values: Any) -> Kind:
     try:
         return kind(**values)
     except ValidationError as error:
-        name = kind.__name__.lower()
+        name = kind.__name__.removesuffix("Settings").lower()
         raise SettingsError([in_words(name, kind, e) for e in error.errors()]) from error

@@ -13,7 +13,7 @@ from kit.adapters.network import Size, _made
 from kit.adapters.restoring import as_trained, unsaid
 from kit.families import Layer
 from kit.lorafile.tensors import split_name
-from kit.settings import Network as NetworkSettings
+from kit.settings import NetworkSettings
 from kit.settings.targets import PRESETS
 
 LAYERS = {

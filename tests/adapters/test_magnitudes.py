@@ -12,7 +12,7 @@ from kit import catalog
 from kit.adapters.network import attach
 from kit.errors import KitError, LoraFileError
 from kit.families import Layer
-from kit.settings import Network as NetworkSettings
+from kit.settings import NetworkSettings
 from kit.settings.targets import CONVOLUTIONS, TRANSFORMER
 from kit.training.checkpoint import check_axis
 from tests.adapters.test_every_type import WAYS, made, wake

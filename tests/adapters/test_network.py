@@ -12,7 +12,7 @@ from kit.adapters.network import Network, attach, parts_of
 from kit.adapters.param_groups import Group, PartRates
 from kit.errors import LoraFileError
 from kit.families import Family
-from kit.settings import Network as NetworkSettings
+from kit.settings import NetworkSettings
 from tests.families.test_target_layers import family_on_meta
 from tests.support.parts import load_tiny
 from tests.support.tiny import write_tiny

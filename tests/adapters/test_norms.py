@@ -11,8 +11,7 @@ from kit.adapters.network import attach, parts_of
 from kit.adapters.norms import Norm
 from kit.lorafile.tensors import split_name
 from kit.planning.lora_size import network_size
-from kit.settings import Network as NetworkSettings
-from kit.settings import Settings
+from kit.settings import NetworkSettings, Settings
 from tests.families.test_target_layers import family_on_meta
 
 with warnings.catch_warnings():

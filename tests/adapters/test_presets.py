@@ -6,8 +6,7 @@ from kit import catalog
 from kit.adapters.network import attach, parts_of
 from kit.errors import SettingsError
 from kit.planning.lora_size import network_size
-from kit.settings import Network as NetworkSettings
-from kit.settings import Settings
+from kit.settings import NetworkSettings, Settings
 from kit.settings.targets import PRESETS, preset_of
 from tests.families.test_target_layers import family_on_meta
 

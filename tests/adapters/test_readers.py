@@ -13,7 +13,7 @@ from torch import nn
 from kit.adapters.network import Size, _made
 from kit.adapters.restoring import as_trained, parts_of, unsaid
 from kit.families import Layer
-from kit.settings import Network as NetworkSettings
+from kit.settings import NetworkSettings
 from kit.settings.targets import PRESETS
 from tests.adapters.test_every_type import entry_of, made, read_back, wake
 

@@ -8,7 +8,7 @@ import torch
 from kit import catalog
 from kit.adapters.network import attach, parts_of
 from kit.lorafile.tensors import read_header
-from kit.settings import Network as NetworkSettings
+from kit.settings import NetworkSettings
 from kit.tools.inspecting import inspect
 from tests.support.parts import load_tiny
 from tests.support.tiny import write_tiny

@@ -25,7 +25,7 @@ from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.lorafile import tensors as lora_file
 from kit.planning import plan
-from kit.settings import Network
+from kit.settings import NetworkSettings
 from kit.training.loop import train
 from kit.training.sampling import SamplePipeline
 
@@ -90,7 +90,7 @@ def _graded(kind: str, path: Path, count: int) -> str:
 
 @contextmanager
 def _wearing(kind: str, family: Family, path: Path) -> Iterator[None]:
-    own = Network(LoRA_type=kind, network_weights=str(path), dim_from_weights=True)
+    own = NetworkSettings(LoRA_type=kind, network_weights=str(path), dim_from_weights=True)
     tensors = lora_file.read_lora(path).tensors
     network = attach(own, family, learns=parts_of(family), seed=0, start=tensors).eval()
     yield

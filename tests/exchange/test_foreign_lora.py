@@ -16,7 +16,7 @@ from kit.errors import KitError, LoraFileError
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.families.placing import placed
 from kit.lorafile.tensors import read_lora
-from kit.settings import Network, Settings
+from kit.settings import NetworkSettings, Settings
 from kit.tools.inspecting import describe, inspect
 from tests.support.ldm import ldm_path
 from tests.support.parts import load_tiny
@@ -63,7 +63,7 @@ def product(up, down):
 
 def deltas_of(path, family, **changes):
     """The change of every layer, by its name here, as a training would begin with it."""
-    settings = Network(dim_from_weights=True, **{"LoRA_type": "Kohya LoCon", **changes})
+    settings = NetworkSettings(dim_from_weights=True, **{"LoRA_type": "Kohya LoCon", **changes})
     start = placed(read_lora(path).tensors, family)
     network = attach(settings, family, learns=frozenset(), seed=1, start=start)
     network.detach_hooks()

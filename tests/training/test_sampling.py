@@ -19,7 +19,7 @@ from kit.errors import MissingPackage
 from kit.events import Sampled
 from kit.families import Family, Prediction
 from kit.lorafile import tensors
-from kit.settings import Network as NetworkSettings
+from kit.settings import NetworkSettings
 from kit.settings.prompts import Prompt
 from kit.training.sampling import SamplePipeline, generate_samples, make_scheduler, seed_of, size_of
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kit.catalog import BlockLayout
 from kit.settings.blocks import Blocks
-from kit.settings.network import Network
+from kit.settings.network import NetworkSettings
 
 COURSES: dict[str, Callable[[float], float]] = {
     "sine": lambda t: math.sin(math.pi * t / 2),
@@ -38,7 +38,7 @@ class BlockPlan:
         return 1.0 if self.weights is None or block is None else self.weights[block]
 
     def size(
-        self, block: int | None, *, is_conv3x3: bool, network: Network
+        self, block: int | None, *, is_conv3x3: bool, network: NetworkSettings
     ) -> tuple[int, float] | None:
         """Rank and alpha of a layer, or None where it gets no adapter."""
         if self.weight(block) == 0:
@@ -53,7 +53,7 @@ class BlockPlan:
         return (rank, alpha) if rank else None
 
 
-def own_size(network: Network, *, is_conv3x3: bool) -> tuple[int, float]:
+def own_size(network: NetworkSettings, *, is_conv3x3: bool) -> tuple[int, float]:
     """Rank and alpha that the network's settings give a layer."""
     if is_conv3x3:
         return network.conv_dim or network.network_dim, network.conv_alpha
