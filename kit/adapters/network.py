@@ -85,7 +85,7 @@ class Network(nn.Module):
         self._hooks = []
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
+    def eval_mode(self) -> Iterator[None]:
         """No dropouts inside the block, for sample pictures."""
         was_training = self.training
         self.eval()

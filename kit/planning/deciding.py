@@ -376,12 +376,11 @@ def _noticed(
     decay = _share_or_steps(settings.basic.lr_decay_steps or 0, total)
     yield from rules_rates.run_notices(settings, total, decay)
     per_bucket = Counter(place.bucket for place in fits)
-    lonely = sum(1 for count in per_bucket.values() if count == 1)
-    if settings.basic.train_batch_size > 1 and lonely > len(per_bucket) / 2 > 1:
+    single_image = sum(1 for count in per_bucket.values() if count == 1)
+    if settings.basic.train_batch_size > 1 and single_image > len(per_bucket) / 2 > 1:
         yield (
-            f"{lonely} of {len(per_bucket)} buckets hold a single image, so their batches repeat "
-            "it; fewer "
-            "buckets (a larger bucket_reso_steps) mix more"
+            f"{single_image} of {len(per_bucket)} buckets hold a single image, so their batches "
+            "repeat it; fewer buckets (a larger bucket_reso_steps) mix more"
         )
 
 

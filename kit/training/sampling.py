@@ -203,7 +203,7 @@ def generate_samples(
 ) -> Generator[Event, None, None]:
     """Draw every prompt of the plan, or these by their number, and write the pictures."""
     numbered = dict(enumerate(plan.prompts)) if prompts is None else prompts
-    with network.resting(), on_device(pipeline.family.vae, to=device_of(pipeline.family.unet)):
+    with network.eval_mode(), on_device(pipeline.family.vae, to=device_of(pipeline.family.unet)):
         for index, prompt in numbered.items():
             seed = seed_of(plan, prompt, index)
             picture = pipeline.generate(prompt, size=size_of(plan, prompt), seed=seed)

@@ -344,7 +344,7 @@ def _cached_text_embeds(
     if not caches_text_embeds(plan.settings):
         return None
     adapters = network.beside_text_encoders()
-    with network.resting():
+    with network.eval_mode():
         reader = CaptionReader(plan, family, adapters)
         text_embeds = yield from cache_text_embeds(plan, reader, accelerator.autocast)
     if not plan.settings.memory.highvram:

@@ -8,7 +8,7 @@ from torch import nn
 
 from kit import catalog
 from kit.catalog import lora_shapes
-from tests.adapters.test_every_type import LAYERS, WAYS, entry_of, made, wake
+from tests.adapters.test_every_type import LAYERS, WAYS, entry_of, made, randomize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -84,7 +84,7 @@ def test_the_same_tensors_make_the_same_outputs(kind, changes, place):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer, inputs = make().requires_grad_(False), torch.randn(shape)
-    adapter = wake(made(layer, kind, changes)).eval()
+    adapter = randomize(made(layer, kind, changes)).eval()
     entry = entry_of(adapter)
     expected = theirs(kind, layer, changes, entry.tensors)(inputs)
     outputs = adapter.add_to(layer, (inputs,), layer(inputs))
@@ -110,7 +110,7 @@ def test_sizes_are_divided_as_theirs(size):
 
 def test_the_scalar_is_folded_into_the_file_as_theirs():
     layer = nn.Linear(24, 16)
-    adapter = wake(made(layer, "LyCORIS/LoHa", {"use_scalar": True}))
+    adapter = randomize(made(layer, "LyCORIS/LoHa", {"use_scalar": True}))
     module = LohaModule("name", layer, 1.0, 4, 2.0, use_scalar=True)
     with torch.no_grad():
         for role in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"):

@@ -74,7 +74,7 @@ def made(layer, kind, changes, entry=None, *, asked=None) -> Adapter:
     return adapter
 
 
-def wake(adapter: Adapter, spread=0.2, seed=3) -> Adapter:
+def randomize(adapter: Adapter, spread=0.2, seed=3) -> Adapter:
     """Every weight away from where it started."""
     draws = torch.Generator().manual_seed(seed)
     for weight in adapter.parameters():
@@ -153,7 +153,7 @@ def test_it_learns_in_32_bits(kind, changes, place):
 @EVERY
 def test_merged_it_acts_as_beside_the_layer(kind, changes, place):
     layer, inputs = place
-    adapter = wake(made(layer, kind, changes)).eval()
+    adapter = randomize(made(layer, kind, changes)).eval()
     beside = adapted(adapter, layer, inputs)
     assert torch.allclose(merged(adapter, layer)(inputs), beside, atol=2e-5)
     assert (beside - layer(inputs)).abs().max() > 1e-3
@@ -166,7 +166,7 @@ def test_merged_it_acts_as_beside_the_layer(kind, changes, place):
 def test_over_a_base_in_16_bits_no_small_change_is_lost(kind, changes, place):
     layer, inputs = place
     adapter = made(layer.to(torch.bfloat16), kind, changes)
-    wake(adapter, spread=1e-3).eval()
+    randomize(adapter, spread=1e-3).eval()
     inputs = inputs.bfloat16()
     change = adapter.change(inputs, layer(inputs))
     exact = merged(adapter, copy.deepcopy(layer).float())(inputs.float()) - layer.float()(
@@ -180,7 +180,7 @@ def test_over_a_base_in_16_bits_no_small_change_is_lost(kind, changes, place):
 @EVERY
 def test_its_file_holds_known_names_and_loads_again_to_the_same(kind, changes, place):
     layer, inputs = place
-    adapter = wake(made(layer, kind, changes)).eval()
+    adapter = randomize(made(layer, kind, changes)).eval()
     entry = entry_of(adapter)
     kinds = {split_name(f"lora_unet_layer.{role}")[2] for role in entry.tensors}
     assert len(kinds - {""}) == 1
@@ -193,7 +193,7 @@ def test_its_file_holds_known_names_and_loads_again_to_the_same(kind, changes, p
 @EVERY
 def test_its_shape_comes_from_the_file_where_asked(kind, changes, place):
     layer, inputs = place
-    adapter = wake(made(layer, kind, changes)).eval()
+    adapter = randomize(made(layer, kind, changes)).eval()
     entry = read_back(adapter)
     assert type(adapter).reads(entry.shapes)
     asked = NetworkSettings(LoRA_type=kind, dim_from_weights=True, network_weights="a file")
@@ -210,7 +210,7 @@ def test_its_shape_comes_from_the_file_where_asked(kind, changes, place):
 @EVERY
 def test_a_file_acts_the_same_under_another_alpha(kind, changes, alpha):
     layer, inputs = nn.Linear(24, 16), torch.ones(3, 24)
-    adapter = wake(made(layer, kind, changes)).eval()
+    adapter = randomize(made(layer, kind, changes)).eval()
     asked = settings_of(kind, changes | {"network_alpha": alpha})
     other = _made(
         asked,
@@ -228,8 +228,8 @@ def test_a_file_acts_the_same_under_another_alpha(kind, changes, alpha):
 @pytest.mark.parametrize("kind", catalog.LORA_TYPES)
 def test_its_dropouts_act_in_training_alone(kind, name, place):
     layer, inputs = place
-    adapter = wake(made(layer, kind, {name: 0.5}))
-    plain = wake(made(layer, kind, {}))
+    adapter = randomize(made(layer, kind, {name: 0.5}))
+    plain = randomize(made(layer, kind, {}))
     assert adapter.draws
 
     def drawn(which, seed):
@@ -248,7 +248,7 @@ def test_its_norm_is_limited_where_it_says_so(kind, changes, place):
     if "scale_weight_norms" not in catalog.LORA_TYPES[kind].uses:
         return
     layer, _ = place
-    adapter = wake(made(layer, kind, changes), spread=0.5)
+    adapter = randomize(made(layer, kind, changes), spread=0.5)
     before = adapter.length()
     assert adapter.limit_norm(before * 2) == (pytest.approx(before), False)
     assert adapter.limit_norm(before / 2)[1]
@@ -271,7 +271,7 @@ def test_of_lora_fa_only_the_up_part_learns():
 
 def test_dylora_teaches_one_block_of_ranks_at_a_time():
     layer, inputs = nn.Linear(24, 16), torch.ones(3, 24)
-    adapter = wake(made(layer, "Kohya DyLoRA", {"unit": 2})).train()
+    adapter = randomize(made(layer, "Kohya DyLoRA", {"unit": 2})).train()
     taught = set()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -287,7 +287,7 @@ def test_dylora_teaches_one_block_of_ranks_at_a_time():
 
 def test_dyloras_first_ranks_alone_are_strengthened():
     layer, inputs = nn.Linear(24, 16), torch.ones(3, 24)
-    adapter = wake(made(layer, "Kohya DyLoRA", {"unit": 2})).train()
+    adapter = randomize(made(layer, "Kohya DyLoRA", {"unit": 2})).train()
     up, down = adapter.lora_up.weight, adapter.lora_down.weight
     expected = {
         ranks: (inputs @ down[:ranks].T @ up[:, :ranks].T) * 0.5 * (4 / ranks) ** 0.5

@@ -15,7 +15,7 @@ from kit.families import Layer
 from kit.settings import NetworkSettings
 from kit.settings.targets import CONVOLUTIONS, TRANSFORMER
 from kit.training.checkpoint import check_axis
-from tests.adapters.test_every_type import WAYS, made, wake
+from tests.adapters.test_every_type import WAYS, made, randomize
 
 NAME = "lora_unet_layer"
 LAYERS = {
@@ -220,7 +220,7 @@ def test_nothing_but_our_own_errors_leaves_attach(kind, place):
             way = draws.choice(ways)
             if "decompose_both" not in way and "factor" not in way:
                 way = {"network_dim": 4} | way
-            file = wake(made(layer, kind, way)).tensors()
+            file = randomize(made(layer, kind, way)).tensors()
             own = {"network_alpha": 2.0, "conv_dim": way.get("network_dim", 4), **way}
             asked = {"dim_from_weights": True} if number % 2 else own
             settings = NetworkSettings(LoRA_type=kind, **asked)

@@ -60,14 +60,14 @@ def hang(loaded):
     def hang_one(settings=LOCON, *, learns=BOTH, start=None, seed=1, awake=0.0) -> Network:
         network = attach(settings, loaded, learns=learns, seed=seed, start=start)
         hung.append(network)
-        return wake(network, awake)
+        return randomize(network, awake)
 
     yield hang_one
     for network in hung:
         network.detach_hooks()
 
 
-def wake(network: Network, strength: float) -> Network:
+def randomize(network: Network, strength: float) -> Network:
     """Up parts away from zero, the same for every network of the same modules."""
     draws = torch.Generator().manual_seed(4)
     for _, adapter in network.named():
@@ -125,7 +125,7 @@ def test_added_to_the_weights_the_deltas_act_as_the_network_does(kind, folder):
     family = load_tiny(folder)
     before = prediction(family)
     network = attach(NetworkSettings(LoRA_type=kind, **RANKS), family, learns=BOTH, seed=1)
-    wake(network, 0.5).eval()
+    randomize(network, 0.5).eval()
     adapted = prediction(family)
     network.detach_hooks()
     assert torch.equal(prediction(family), before)
@@ -201,7 +201,7 @@ def gradients(network: Network, family: Family) -> dict[str, torch.Tensor]:
 def test_recomputing_gives_the_same_gradients_bit_for_bit(folder):
     family = load_tiny(folder)
     settings = LOCON.model_copy(update=DROPOUTS)
-    network = wake(attach(settings, family, learns=BOTH, seed=1), 0.2).train()
+    network = randomize(attach(settings, family, learns=BOTH, seed=1), 0.2).train()
     assert network.draws
     plain = gradients(network, family)
     again = gradients(network, family)
@@ -222,10 +222,10 @@ def test_recomputing_gives_the_same_gradients_bit_for_bit(folder):
 
 def test_samples_are_drawn_without_dropouts_and_training_goes_on_with_them(hang):
     network = hang().train()
-    with network.resting():
+    with network.eval_mode():
         assert not any(module.training for module in network.modules())
     assert all(module.training for module in network.modules())
-    with pytest.raises(RuntimeError), network.resting():
+    with pytest.raises(RuntimeError), network.eval_mode():
         raise RuntimeError
     assert network.training
 
@@ -266,7 +266,7 @@ def test_limited_norms_leave_a_frozen_part_alone(hang):
 @pytest.fixture(scope="module")
 def file(folder) -> dict[str, torch.Tensor]:
     """What a trained LoRA file holds, of rank 4 (2 for convolutions) and alpha 2 (1)."""
-    network = wake(attach(LOCON, load_tiny(folder), learns=BOTH, seed=1), 0.5)
+    network = randomize(attach(LOCON, load_tiny(folder), learns=BOTH, seed=1), 0.5)
     return {name: tensor.clone() for name, tensor in network.tensors().items()}
 
 

@@ -15,7 +15,7 @@ from kit.adapters.restoring import as_trained, parts_of, unsaid
 from kit.families import Layer
 from kit.settings import NetworkSettings
 from kit.settings.targets import PRESETS
-from tests.adapters.test_every_type import entry_of, made, read_back, wake
+from tests.adapters.test_every_type import entry_of, made, randomize, read_back
 
 LAYERS = {
     "linear": lambda: nn.Linear(24, 16),
@@ -95,7 +95,7 @@ def same(found, expected):
 
 @pytest.mark.parametrize("kind", ["LyCORIS/LoCon", "LyCORIS/LoHa", "LyCORIS/LoKr"])
 def test_dora_is_read_as_it_was_trained(kind, layer):
-    adapter = wake(made(layer, kind, {"dora_wd": True}))
+    adapter = randomize(made(layer, kind, {"dora_wd": True}))
     file = adapter.tensors()
     read = with_magnitudes(file, layer.weight, plain_change(file, layer.weight))
     assert same(read - layer.weight, adapter.delta())
@@ -105,13 +105,13 @@ def test_dora_is_read_as_it_was_trained(kind, layer):
 @pytest.mark.parametrize("constraint", [0.0, TIGHT])
 def test_rotations_are_read_as_they_were_trained(kind, constraint, layer):
     """ComfyUI takes alpha for the limit, A1111 alpha times the outputs: with 0 both agree."""
-    adapter = wake(made(layer, kind, {"constraint": constraint}))
+    adapter = randomize(made(layer, kind, {"constraint": constraint}))
     file = adapter.tensors()
     alpha = file["alpha"].item()
     assert alpha == 0
     for limit in (alpha, alpha * layer.weight.shape[0]):
         assert same(turned(file, layer.weight, limit) - layer.weight, adapter.delta())
-    free = wake(made(layer, kind, {"constraint": 0.0}))
+    free = randomize(made(layer, kind, {"constraint": 0.0}))
     if constraint:  # or nothing would be shown
         assert adapter.delta().norm() < 0.8 * free.delta().norm()
 
@@ -124,7 +124,7 @@ def test_lokr_with_tucker_is_read_as_it_was_trained(kind, changes, layer):
     if kind.startswith("Kohya") and len({*changes} - {"network_dim"}):
         return
     changes = {"network_dim": 1, "factor": 4, "use_tucker": True, **changes}
-    adapter = wake(made(layer, kind, changes))
+    adapter = randomize(made(layer, kind, changes))
     file = adapter.tensors()
     read = layer.weight + plain_change(file, layer.weight)
     if "dora_scale" in file:
@@ -152,7 +152,7 @@ STORED = {
 @pytest.mark.parametrize("way", STORED)
 def test_what_is_stored_otherwise_goes_on_as_it_was_trained(way, dim_from_weights, layer):
     kind, changes = STORED[way]
-    adapter, entry = wake(made(layer, kind, changes)), None
+    adapter, entry = randomize(made(layer, kind, changes)), None
     entry = read_back(adapter)
     if dim_from_weights:
         asked = NetworkSettings(LoRA_type=kind, dim_from_weights=True)
@@ -174,7 +174,7 @@ def test_what_is_stored_otherwise_goes_on_as_it_was_trained(way, dim_from_weight
 def test_without_the_note_a_whole_factor_goes_on_whole(layer):
     """Of a pickle, which holds no metadata: the change is the same, with more weights."""
     kind, changes = STORED["LoKr"]
-    adapter = wake(made(layer, kind, changes))
+    adapter = randomize(made(layer, kind, changes))
     file = {f"layer.{role}": tensor for role, tensor in adapter.tensors().items()}
     assert as_trained(file, {}, tucker=True).keys() == file.keys()
     asked = NetworkSettings(LoRA_type=kind, dim_from_weights=True)

@@ -12,8 +12,8 @@ already, give the plain side's with `plain=`. Both sides are equal but for this 
 included. The test holds where what is seen differs, is seen again when looked at again, and the
 plan does not call the setting idle. A new section needs a new file here, with `ROWS`.
 
-"@shared/..." in a value is a place in the folder that `furnish` fills (images, masks, reg, flat,
-another VAE, a LoRA to start from ...), "@fresh/..." one in a folder that is new at each look.
+"@shared/..." in a value is a place in the folder that `build_fixtures` fills (images, masks, reg,
+flat, another VAE, a LoRA to start from ...), "@fresh/..." one in a folder that is new at each look.
 `model=` names another base model of it: "sd2", "sd2-v", "sdxl", or "whole", an SD 1.x with all
 blocks of the real layout.
 

@@ -73,7 +73,7 @@ class Stage:
     """Settings to what is seen of them; what was seen once is remembered."""
 
     def __init__(self, folder: Path) -> None:
-        self.shared, self._fresh = furnish(folder / "shared"), folder / "fresh"
+        self.shared, self._fresh = build_fixtures(folder / "shared"), folder / "fresh"
         self._numbers, self._families, self._seen = itertools.count(), {}, {}
         self._read = base_model.load_family
         gc.freeze()  # collecting what stays anyway would take longer than the looking
@@ -140,7 +140,7 @@ def _hashed(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()[:16]
 
 
-def furnish(folder: Path) -> Path:
+def build_fixtures(folder: Path) -> Path:
     """Models of all families, and pictures with captions, masks, transparency and classes."""
     for family in ("sd1", "sd2", "sdxl"):
         write_tiny(folder / "models" / family, family, thin=True)

@@ -155,7 +155,7 @@ def test_what_network_weights_adds_to_a_frozen_encoder_is_cached_with_it(
 ):
     plain = words_of(shop_of(own_images, **DISK))
     shop = shop_of(own_images, **FROZEN, **start)
-    with shop.network.resting():  # a cache holds no dropouts
+    with shop.network.eval_mode():  # a cache holds no dropouts
         live = words_of(shop)
     assert not close(plain, live)
     for changes in (MEMORY, DISK):  # the disk holds words without it, too

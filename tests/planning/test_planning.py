@@ -424,7 +424,7 @@ def test_strongly_cut_images_are_named(planned):
     assert "more than a quarter is cut away from 001.png" in found.notices
 
 
-def test_lonely_buckets_are_told(planned):
+def test_single_image_buckets_are_told(planned):
     found = planned(
         {"2_a": [(64, 64), (64, 128), (128, 64)]}, train_batch_size=2, resolution="96,96"
     )
