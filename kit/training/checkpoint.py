@@ -73,7 +73,7 @@ class Checkpoint:
         self.optimization, self.losses = optimization, losses
         self.scaler, self.write_file = scaler, write_file
         self.path = plan.run.dir / "state" / STATE_FILE
-        self.kept_step = 0
+        self.state_step = 0
         self.notices: list[str] = []
         self._kept_at, self._cost = time.monotonic(), 0.0
 
@@ -95,7 +95,7 @@ class Checkpoint:
         if rates != (own := _first_rates(self.optimization)):
             shown = ", ".join(f"{rate:g}" for rate in own)
             self.notices.append(f"the learning rates are those of the state: {shown}")
-        return self.kept_step
+        return self.state_step
 
     def _restore(self, state: dict[str, Any]) -> None:
         # Old states hold a class path, which changes when a class moves within its package.
@@ -110,7 +110,7 @@ class Checkpoint:
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.losses.recent.extend(state["losses"])
-        self.kept_step = int(state["step"])
+        self.state_step = int(state["step"])
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -128,23 +128,23 @@ class Checkpoint:
             )
         return state
 
-    def keep_if_cheap(self, step: int) -> None:
-        """Keep state, unless that would take more than its share of the time."""
+    def save_state_if_cheap(self, step: int) -> None:
+        """Save state, unless that would take more than its share of the time."""
         if time.monotonic() - self._kept_at >= self._cost / SHARE:
-            self.keep(step)
+            self.save_state(step)
 
-    def keep(self, step: int, *, again: bool = False) -> None:
-        """Keep state after a whole step; `again` where it has changed since it was kept.
+    def save_state(self, step: int, *, again: bool = False) -> None:
+        """Save state after a whole step; `again` where it has changed since it was saved.
 
         Raises: OutputError where it cannot be written; the state before it stays as it was.
         """
-        if step == self.kept_step and not again:
+        if step == self.state_step and not again:
             return
         began = time.monotonic()
         with self._writing(self.path):
             self._write(self.path, step)
             self._record(step, finished=False)
-        self.kept_step, self._kept_at = step, time.monotonic()
+        self.state_step, self._kept_at = step, time.monotonic()
         self._cost = self._kept_at - began
 
     def _write(self, path: Path, step: int) -> None:
@@ -169,7 +169,7 @@ class Checkpoint:
         except (OSError, RuntimeError) as error:
             raise OutputError(
                 f"The state could not be written to {path}: {error}",
-                f"The state of step {self.kept_step} is untouched, and so is every file.",
+                f"The state of step {self.state_step} is untouched, and so is every file.",
                 "Free some space there, and start the same settings again to go on.",
             ) from error
 

@@ -49,7 +49,7 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
         if shop is None:
             yield Finished(plan.run.from_step, "asked to stop")
             return
-        step = done = shop.checkpoint.kept_step
+        step = done = shop.checkpoint.state_step
         try:
             if step == 0:
                 yield from due_samples(control, plan, shop, 0)
@@ -62,17 +62,17 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
                 yield stepped
                 yield from due_samples(control, plan, shop, step)
                 if saved := shop.checkpoint.save_due(step):
-                    shop.checkpoint.keep(step)
+                    shop.checkpoint.save_state(step)
                     yield saved
                     yield from shop.checkpoint.state_beside(saved)
                 yield from mirror.notices()
                 yield from answer_requests(control, plan, shop, step)
                 if not control.stop_requested:
-                    shop.checkpoint.keep_if_cheap(step)
+                    shop.checkpoint.save_state_if_cheap(step)
 
             yield from _ended(plan, shop.checkpoint, mirror, done)
         except GeneratorExit:  # whoever iterated has left: a whole step lies behind us
-            shop.checkpoint.keep(done)
+            shop.checkpoint.save_state(done)
             raise
         finally:
             shop.close()
@@ -109,7 +109,7 @@ def _ended(
         yield Finished(0, "asked to stop")
         return
     if done < plan.total_steps:
-        checkpoint.keep(done)
+        checkpoint.save_state(done)
         saved = checkpoint.save(done, step_suffix(done))
         reason = "asked to stop"
     else:

@@ -58,7 +58,7 @@ def answer_requests(
             break
         if not rests:
             rests = True
-            shop.checkpoint.keep(step)
+            shop.checkpoint.save_state(step)
             yield Paused(step)
         control.wait_while_paused()
     if rests:
@@ -72,7 +72,7 @@ def _one(request: Request, plan: Plan, shop: Workshop, step: int) -> Generator[E
             case SampleRequest():
                 yield from _sampled(request, plan, shop, step)
             case SaveRequest():
-                shop.checkpoint.keep(step)
+                shop.checkpoint.save_state(step)
                 saved = shop.checkpoint.save(step, step_suffix(step))
                 yield Saved(saved.step, saved.epoch, saved.path, wished=True)
             case LrRequest():
@@ -120,5 +120,5 @@ def _rates_changed(request: LrRequest, shop: Workshop, step: int) -> Generator[E
             )
         )
         return
-    shop.checkpoint.keep(step, again=True)
+    shop.checkpoint.save_state(step, again=True)
     yield RateChanged(step, changed)

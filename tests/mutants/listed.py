@@ -127,7 +127,7 @@ LISTED = (
         "18 resume: dropout address differs after resume",
         "kit/training/step.py",
         'seed_for(self.plan.seed, "dropout", micro_step)',
-        'seed_for(self.plan.seed, "dropout", micro_step - self.checkpoint.kept_step)',
+        'seed_for(self.plan.seed, "dropout", micro_step - self.checkpoint.state_step)',
     ),
     Mutation(
         "19 kept epochs off by one",

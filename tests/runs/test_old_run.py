@@ -119,7 +119,9 @@ def test_the_state_is_restored_exactly(place, name):
     with at_work(settings.machine):
         ready, _ = outcome(prepare(plan))
         try:
-            ready.checkpoint.keep(STEPS, again=True)  # what was restored, written by today's code
+            ready.checkpoint.save_state(
+                STEPS, again=True
+            )  # what was restored, written by today's code
         finally:
             ready.close()
     new = state_of(place / "out" / f"{name}.run")
