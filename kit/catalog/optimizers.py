@@ -19,9 +19,8 @@ class Optimizer:
     takes: str = ""  # its arguments at its own defaults, written as in optimizer_args
     defaults: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     renamed: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    controls_lr: str = (
-        ""  # "rate": chooses its own; "schedule": averages instead, needs no schedule
-    )
+    # "rate": chooses its own; "schedule": averages instead, needs no schedule
+    controls_lr: str = ""
     while_on: str = ""  # the argument that must be on for that
     adapts: bool = False  # multiplies the rate with a step size d that it estimates
     one_rate: bool = False  # all parts learn at the same rate

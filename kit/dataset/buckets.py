@@ -149,8 +149,7 @@ def crop_conditions(
     """SDXL's six numbers: original height, width; crop top, left; target height, width.
 
     The crop is the true offset in the scaled image, as in Stability's code (SDXL, Podell et al.
-    2023,
-    section 2.2); the reference trainer reports the margins of a letter-boxed image instead.
+    2023, section 2.2); the reference trainer reports the margins of a letter-boxed image instead.
     offset: (left, top) of the cut. A mirrored image is cut from its mirrored left.
     """
     left, top = offset

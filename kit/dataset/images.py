@@ -139,8 +139,7 @@ def _collect(
     elif concepts and loose:
         findings.notices.append(
             f"{len(loose)} images lie directly in {setting} = {root} and are not used; move them "
-            "into a "
-            "<repeats>_<word> folder, or set dataset_repeats to use them too"
+            "into a <repeats>_<word> folder, or set dataset_repeats to use them too"
         )
     for folder, repeats, word in concepts:
         files = image_files(folder)
@@ -166,8 +165,7 @@ def _concepts(root: Path, findings: Findings) -> Iterator[tuple[Path, int, str]]
         else:
             findings.notices.append(
                 f"{folder.name} is skipped: its name does not begin with a number of repeats, such "
-                "as "
-                f"10_{folder.name}"
+                f"as 10_{folder.name}"
             )
 
 
@@ -313,8 +311,7 @@ def _nothing_found(root: Path, setting: str, loose: list[Path], findings: Findin
             "directly in it.",
             possible,
             f"Move them into a folder such as {root / '10_cat'}, or set dataset_repeats = 10 to "
-            "use the flat "
-            "folder as it is.",
+            "use the flat folder as it is.",
         )
     left = findings.leftover.told()
     lies = f" What lies there: {left}." if left else ""

@@ -60,9 +60,8 @@ class Layer:
     name: str  # the kohya module name, e.g. lora_unet_mid_block_attentions_0_proj_in
     module: nn.Linear | nn.Conv2d
     part: str  # "unet", "te" or, for SDXL, "te1" and "te2"
-    in_transformer: (
-        bool  # False: inside a ResNet, down- or up-sampler (the reference's conv extension)
-    )
+    # False: inside a ResNet, down- or up-sampler (the reference's conv extension)
+    in_transformer: bool
     path: str = ""  # in its part, as diffusers and transformers have it
     blocks: frozenset[str] = frozenset()  # the classes of everything that it lies in
 

@@ -25,8 +25,7 @@ class Basic(Section, box="Parameters / Basic"):
         1,
         "Epoch",
         "How often all images (times their repeats) are seen. This drives the length of the "
-        "training, unless "
-        "Max train steps or Max train epoch is set.",
+        "training, unless Max train steps or Max train epoch is set.",
         between=(1, 100_000),
     )
     max_train_epochs: int | None = setting(
@@ -47,8 +46,8 @@ class Basic(Section, box="Parameters / Basic"):
         1,
         "Gradient accumulate steps",
         "Batches gathered before one update: acts like a batch that many times larger, in the "
-        "memory of "
-        "one. An epoch's last, shorter group still makes a step, of the mean of its own batches.",
+        "memory of one. An epoch's last, shorter group still makes a step, of the mean of its own "
+        "batches.",
         between=(1, 1024),
         box="Parameters / Advanced",
     )
@@ -75,8 +74,7 @@ class Basic(Section, box="Parameters / Basic"):
         5e-5,
         "Text Encoder learning rate",
         "The text encoder's rate, usually half of the U-Net's or less. Blank: Learning rate. 0: it "
-        "does "
-        "not learn.",
+        "does not learn.",
         between=(0, 100),
     )
     lr_scheduler: str = setting(

@@ -16,17 +16,16 @@ class Folders(Section, box="Folders"):
         "",
         "Image folder",
         "The folder that holds folders named <repeats>_<word>, e.g. images/10_cat with the "
-        "pictures in it. "
-        "A flat folder of pictures works too, when Repeats of a flat folder is set.",
+        "pictures in it. A flat folder of pictures works too, when Repeats of a flat folder is "
+        "set.",
         kind="path",
     )
     reg_data_dir: str = setting(
         "",
         "Regularisation folder",
         "Optional. Pictures of the same class, but not of the subject, in <repeats>_<word> "
-        "folders. They are "
-        "balanced one to one with the training images, which doubles the steps of an epoch; they "
-        "help small subject sets to keep the class.",
+        "folders. They are balanced one to one with the training images, which doubles the steps "
+        "of an epoch; they help small subject sets to keep the class.",
         kind="path",
     )
     dataset_config: str = setting(
@@ -53,8 +52,7 @@ class Folders(Section, box="Folders"):
         "output",
         "Output folder",
         "Where LoRA files are written; sample pictures go to its folder 'sample', and what is "
-        "needed to "
-        "go on after a disconnect to '<name>.run'.",
+        "needed to go on after a disconnect to '<name>.run'.",
         kind="path",
         shapes_run=False,
     )

@@ -16,8 +16,8 @@ class Images(Section, box="Parameters / Basic"):
         "512,512",
         "Max resolution",
         "Width, height in pixels; one number means a square. With buckets it limits the area, so "
-        "other "
-        "proportions keep theirs. 512,512 for SD 1.x, 768,768 for SD 2.x 768, 1024,1024 for SDXL.",
+        "other proportions keep theirs. 512,512 for SD 1.x, 768,768 for SD 2.x 768, 1024,1024 for "
+        "SDXL.",
         gui="max_resolution",
         unit="pixels",
     )
@@ -25,15 +25,13 @@ class Images(Section, box="Parameters / Basic"):
         True,
         "Enable buckets",
         "Images of different proportions are sorted into buckets, and each batch comes from one "
-        "bucket. Off: "
-        "every image is scaled to cover the resolution and cut at its centre.",
+        "bucket. Off: every image is scaled to cover the resolution and cut at its centre.",
     )
     min_bucket_reso: int = setting(
         256,
         "Minimum bucket resolution",
         "The shortest side a bucket may have; rounded down to a multiple of the step. Without "
-        "effect "
-        "while Don't upscale bucket resolution is on.",
+        "effect while Don't upscale bucket resolution is on.",
         between=(64, 4096),
         unit="pixels",
     )
@@ -57,23 +55,21 @@ class Images(Section, box="Parameters / Basic"):
         True,
         "Don't upscale bucket resolution",
         "On: a small image is trained at its own size, cut to multiples of the step (500 becomes "
-        "448). Off: it "
-        "is enlarged to the resolution.",
+        "448). Off: it is enlarged to the resolution.",
         box="Parameters / Advanced",
     )
     caption_extension: str = setting(
         ".txt",
         "Caption file extension",
         "The ending of caption files beside the images. Blank means .caption, as in kohya's "
-        "scripts. Images "
-        "without such a file use .txt, .caption or .cap, whichever is there, and the plan says so.",
+        "scripts. Images without such a file use .txt, .caption or .cap, whichever is there, and "
+        "the plan says so.",
     )
     dataset_repeats: int | None = setting(
         None,
         "Repeats of a flat folder",
         "Set it when the images lie directly in the image folder: each is then repeated this often "
-        "per epoch. "
-        "Blank: images lie in <repeats>_<word> folders.",
+        "per epoch. Blank: images lie in <repeats>_<word> folders.",
         between=(1, 100_000),
         gui=None,
         box="Folders",

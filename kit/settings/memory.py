@@ -12,8 +12,7 @@ class Memory(Section, box="Parameters / Advanced"):
         "fp16",
         "Mixed precision",
         "fp16 on most GPUs, bf16 on RTX 30 and newer (a T4 has none), no on a CPU. The LoRA's own "
-        "weights "
-        "stay in 32 bits.",
+        "weights stay in 32 bits.",
         choices=("no", "fp16", "bf16"),
         box="Parameters / Basic",
     )
@@ -33,8 +32,7 @@ class Memory(Section, box="Parameters / Advanced"):
         False,
         "Cache latents to disk",
         "Keep encoded images in the folder '.kit_cache' beside the image folder, for the next run "
-        "too. A changed "
-        "image, size or VAE is encoded anew.",
+        "too. A changed image, size or VAE is encoded anew.",
         box="Parameters / Basic",
     )
     vae_batch_size: int = setting(
@@ -54,24 +52,21 @@ class Memory(Section, box="Parameters / Advanced"):
         False,
         "Cache text encoder outputs",
         "Encode every caption once and move the text encoders off the GPU. Needs a text encoder "
-        "learning "
-        "rate of 0.",
+        "learning rate of 0.",
         gui="sdxl_cache_text_encoder_outputs",
     )
     cache_text_encoder_outputs_to_disk: bool = setting(
         False,
         "Cache text encoder outputs to disk",
         "Keep encoded captions in '.kit_cache' beside the image folder. A changed caption or model "
-        "is "
-        "encoded anew.",
+        "is encoded anew.",
         gui=None,
     )
     clip_skip: int = setting(
         1,
         "Clip skip",
         "Which of the text encoder's last layers is read: 1 the last, 2 the one before (many anime "
-        "models). "
-        "SDXL ignores it.",
+        "models). SDXL ignores it.",
         between=(1, 12),
         families=("sd1", "sd2"),
     )

@@ -12,8 +12,7 @@ class Model(Section, box="Source Model"):
         "",
         "Pretrained model name or path",
         "The base model: a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id "
-        "such as "
-        "owner/name. A LoRA works best with the base it was trained on and its relatives.",
+        "such as owner/name. A LoRA works best with the base it was trained on and its relatives.",
         kind="path",
     )
     v2: bool | None = setting(
@@ -27,8 +26,7 @@ class Model(Section, box="Source Model"):
         None,
         "v_parameterization",
         "The model predicts v instead of noise (SD 2.x 768-v, some SDXL). Blank: read from the "
-        "file, where "
-        "it says so; a single SD 2.x file does not, and epsilon is assumed then.",
+        "file, where it says so; a single SD 2.x file does not, and epsilon is assumed then.",
         source="https://arxiv.org/abs/2202.00512",
     )
     sdxl: bool | None = setting(

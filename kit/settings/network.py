@@ -29,8 +29,7 @@ class NetworkSettings(Section, box="Parameters / Basic"):
         1.0,
         "Network Alpha",
         "The LoRA's strength while training is alpha / rank, so a lower alpha also lowers the "
-        "effective rate. "
-        "0 means alpha = rank.",
+        "effective rate. 0 means alpha = rank.",
         between=(0, 1024),
     )
     conv_dim: int | None = setting(
@@ -58,8 +57,7 @@ class NetworkSettings(Section, box="Parameters / Basic"):
         0.0,
         "Network dropout",
         "Share of the LoRA's inner values that are dropped while training, 0.1 to 0.5 against "
-        "overfitting. "
-        "0: off.",
+        "overfitting. 0: off.",
         between=(0, 0.99),
         source="https://jmlr.org/papers/v15/srivastava14a.html",
     )
@@ -82,8 +80,7 @@ class NetworkSettings(Section, box="Parameters / Basic"):
         0.0,
         "Scale weight norms",
         "After each step, modules whose change is longer than this are scaled back to it. 1 is a "
-        "good value "
-        "against overfitting; higher is weaker. 0: off.",
+        "good value against overfitting; higher is weaker. 0: off.",
         between=(0, 100),
     )
     network_weights: str = setting(

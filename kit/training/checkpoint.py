@@ -28,9 +28,8 @@ from kit.planning import Plan
 from kit.runs.resume import STATE_FILE, keeps_states
 from kit.runs.run import RunRecord, write_atomically, write_record
 
-SHARE = (
-    0.03  # of the time may go into keeping state; a kill then costs at most cost / SHARE seconds
-)
+# The share of time for keeping state; a kill then costs at most cost / SHARE seconds
+SHARE = 0.03
 FORMAT = 1
 
 

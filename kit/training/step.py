@@ -359,6 +359,5 @@ def _diverged(settings: Settings) -> Diverged:
         "The loss is no longer a finite number: this run is over.",
         "The state of the last whole step is kept, and every file written so far is sound.",
         f"Lower learning_rate (U-Net {rates(settings)[0]:g}, text encoder {rates(settings)[1]:g}), "
-        "or use "
-        "mixed_precision = bf16 or no.",
+        "or use mixed_precision = bf16 or no.",
     )

@@ -54,8 +54,7 @@ def _nothing_learns(settings: Settings) -> Iterator[str]:
     if not any(part_rates(settings).values()):
         yield (
             "[basic] unet_lr and text_encoder_lr: both are 0, so nothing would learn; set one of "
-            "them, "
-            "or leave one blank to use learning_rate"
+            "them, or leave one blank to use learning_rate"
         )
 
 
@@ -63,8 +62,7 @@ def _random_crop_with_cache(settings: Settings) -> Iterator[str]:
     if settings.images.random_crop and caches_latents(settings):
         yield (
             "[images] random_crop: a cached latent is always cut at the same place; turn "
-            "cache_latents and "
-            "cache_latents_to_disk off, or random_crop"
+            "cache_latents and cache_latents_to_disk off, or random_crop"
         )
 
 
@@ -72,8 +70,7 @@ def _cached_text_embeds_with_learning_encoder(settings: Settings) -> Iterator[st
     if caches_text_embeds(settings) and encoder_learns(settings):
         yield (
             "[memory] cache_text_encoder_outputs: the outputs of an encoder that learns cannot be "
-            "cached; set "
-            "text_encoder_lr = 0, or turn the cache off"
+            "cached; set text_encoder_lr = 0, or turn the cache off"
         )
 
 
@@ -81,8 +78,7 @@ def _dim_from_weights_without_file(settings: Settings) -> Iterator[str]:
     if settings.network.dim_from_weights and not settings.network.network_weights:
         yield (
             "[network] dim_from_weights: there is no file to take them from; set network_weights, "
-            "or "
-            "turn it off"
+            "or turn it off"
         )
 
 
@@ -97,14 +93,12 @@ def _bucket_bounds(settings: Settings) -> Iterator[str]:
     if min(width, height) < low:
         yield (
             f"[images] min_bucket_reso: {low} is more than the shorter side of resolution = "
-            f"{images.resolution}; "
-            "lower it"
+            f"{images.resolution}; lower it"
         )
     if max(width, height) > high:
         yield (
             f"[images] max_bucket_reso: {high} is less than the longer side of resolution = "
-            f"{images.resolution}; "
-            "raise it"
+            f"{images.resolution}; raise it"
         )
 
 
@@ -133,8 +127,8 @@ def _strong_alpha(settings: Settings) -> Iterator[str]:
         strength = network.network_alpha / network.network_dim
         yield (
             f"network_alpha = {network.network_alpha:g} is more than network_dim = "
-            f"{network.network_dim}: the LoRA "
-            f"is applied at {strength:g} times its weights, and learns that much faster"
+            f"{network.network_dim}: the LoRA is applied at {strength:g} times its weights, and "
+            "learns that much faster"
         )
 
 
@@ -166,8 +160,7 @@ def _pickle_without_metadata(settings: Settings) -> Iterator[str]:
     if settings.saving.save_model_as != "safetensors":
         yield (
             f"save_model_as = {settings.saving.save_model_as} keeps no metadata (no comment, no "
-            "settings), and "
-            "some programs refuse it; safetensors is the safe choice"
+            "settings), and some programs refuse it; safetensors is the safe choice"
         )
 
 

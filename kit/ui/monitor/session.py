@@ -27,9 +27,8 @@ from kit.sinks import Sink, listening
 from kit.ui.monitor.dashboard import Dashboard
 
 Train: TypeAlias = Callable[[Plan, RunControl], Generator[Event, None, None]]
-TRAIN = (
-    "kit.training.loop:train"  # named, not imported: torch loads in the thread, not with the form
-)
+# Named, not imported: torch loads in the thread, not with the form
+TRAIN = "kit.training.loop:train"
 PATIENCE = 4.0  # seconds; a kernel that is restarted waits about five before it is killed
 
 
