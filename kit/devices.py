@@ -1,4 +1,4 @@
-"""Which device trains, and in which precision it can."""
+"""Devices of torch and the precisions that they can train in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong that a person can put right.
+"""Errors that a person can put right.
 
     KitError
     ├── SettingsError    one or more settings are wrong or contradict each other

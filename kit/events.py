@@ -1,4 +1,4 @@
-"""What a job tells while it runs: small frozen records, each also one line of JSON.
+"""Events of a running job: small frozen records, each also one line of JSON.
 
 A job is a generator of these. Whoever iterates decides what to do with them; nothing reaches back.
 `events.jsonl` in the run's folder holds the same records, so that a later kernel can replay them.

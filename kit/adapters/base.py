@@ -1,4 +1,4 @@
-"""What every LoRA type has in common: a place beside one layer, a start, a change, a file's names.
+"""The base of every LoRA type: a place beside one layer, a start, a change, a file's names.
 
 A type brings its formula (`change` of the layer's output, `delta` of its weight) and the names of
 its tensors; hooks, skipped modules, norms and files are the same for all.

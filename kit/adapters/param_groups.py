@@ -1,4 +1,4 @@
-"""Which weights learn at which rate: by part, by U-Net block, and LoRA+'s faster up parts.
+"""Parameter groups: rates by part, by U-Net block, and LoRA+'s faster up parts.
 
 The groups' names are those that the reference's users see in their logs.
 """

@@ -1,4 +1,4 @@
-"""What the user says about the base model against what it says itself."""
+"""Claims of the settings about the base model, held against the model itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which base model a file or folder holds, judged by names, shapes and small JSON files alone."""
+"""Detection of the base model in a file or folder, by names, shapes and small JSON files alone."""
 
 from __future__ import annotations
 

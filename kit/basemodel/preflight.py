@@ -1,4 +1,4 @@
-"""What of the base model and the other files a training would refuse, told in the plan already.
+"""Preflight: what a training would refuse of its model files, told in the plan already.
 
 Files on this machine are looked at, and nothing is fetched.
 """

@@ -1,4 +1,4 @@
-"""Which mask belongs to which image of a plan, and what lies beneath a transparent one.
+"""Loss masks at the latents' size: which mask belongs to which image of a plan.
 
 Shapes: h w latent height and width.
 """

@@ -1,4 +1,4 @@
-"""Things that are made ahead of time, in threads that end when they are told to."""
+"""Prefetching: values made ahead of time, in threads that end when they are told to."""
 
 from __future__ import annotations
 

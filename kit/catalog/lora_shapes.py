@@ -1,4 +1,4 @@
-"""Which tensors a LoRA type keeps beside a layer, by role and shape: arithmetic, without torch.
+"""Tensors of each LoRA type beside a layer, by role and shape: arithmetic, without torch.
 
 The adapters make their weights by it, and the plan tells the LoRA's size by it. `weight` is the
 shape of the layer's weight: O I, or O I K K for a convolution (O outputs, I inputs, K kernel side).

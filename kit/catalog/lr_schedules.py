@@ -1,4 +1,4 @@
-"""How the learning rate changes over a run: a factor of the group's own rate at each step.
+"""Learning-rate schedules: a factor of the group's own rate at each step.
 
 Pure numbers, without torch, so that the form can draw what the run will do. The formulas are those
 of transformers' and diffusers' get_scheduler, which the reference trainer calls, and of the papers

@@ -1,4 +1,4 @@
-"""Which images at step n: a function of the seed and the number, not of how one got there.
+"""Batch order: the images at micro-step n, a function of the seed and n alone.
 
 Each bucket's images (times their repeats) are shuffled and cut into batches, then all batches are
 shuffled. The order of an epoch depends on (seed, epoch) alone.

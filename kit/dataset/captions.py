@@ -1,4 +1,4 @@
-"""What an image's caption becomes at one use: a function of the settings and the use's address.
+"""Caption processing: a caption at one use, by the settings and the use's address alone.
 
 The order is the reference trainer's (its behaviour 3.1): prefix and suffix, dropout, wildcards,
 kept tags, warm-up, shuffling, tag dropout, second separator. Where it loses something, we do not:

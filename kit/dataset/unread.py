@@ -1,4 +1,4 @@
-"""What of the captions no text encoder will read: told before the training, not found out after it.
+"""Truncated captions: what no text encoder will read, told before the training.
 
 Captions beyond the token length, second lines, and a trigger word that no caption holds.
 """

@@ -1,4 +1,4 @@
-"""What an inpainting U-Net reads beside the noisy latents: a hole, and the picture around it.
+"""Inpainting conditions: the mask and the masked image behind a U-Net's noisy latents.
 
 Its first layer has 9 channels, in the order of diffusers' inpainting pipelines: 4 of the noisy
 latents, 1 of the hole (1 is to be painted), 4 of the latents of the picture with a gray hole.

@@ -1,4 +1,4 @@
-"""How far a prediction is from its target, and how much each sample counts; pure functions.
+"""Losses between prediction and target, and the weight of each sample: pure functions.
 
 Shapes: B batch, C latent channels, h w latent height and width, T the 1000 timesteps.
 `snr_B` is the signal-to-noise ratio of each sample's timestep, of the schedule that is trained with

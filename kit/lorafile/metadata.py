@@ -1,4 +1,4 @@
-"""What a LoRA file says about how it was made, in the words of kohya's sd-scripts.
+"""Metadata of a LoRA file about how it was made, in the words of kohya's sd-scripts.
 
 The WebUI, ComfyUI and many tools read it, so keys and spelling are theirs: everything is text as
 Python's str() writes it (None, True, 1e-05, (512, 512)). Of a path only the last part is told.

@@ -1,4 +1,4 @@
-"""How large a LoRA becomes, before torch or the base model is loaded.
+"""The size of a LoRA, before torch or the base model is loaded.
 
 Of each full-size family the layers that adapters may sit beside are listed in
 `kit/basemodel/layers.json`, by shape: part, in a transformer block or not, side of the kernel (0:

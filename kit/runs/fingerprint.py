@@ -1,4 +1,4 @@
-"""Which runs are the same: what must be equal for an unfinished one to go on."""
+"""Fingerprint of a run: what must be equal for an unfinished one to go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""events.jsonl: what a run has told, kept so that another process or a later day can show it."""
+"""The sink events.jsonl: a run's events, kept so that another process or day can show them."""
 
 from __future__ import annotations
 

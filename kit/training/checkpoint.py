@@ -1,4 +1,4 @@
-"""What is needed to go on, and the LoRA files: written whole or not at all.
+"""Checkpoints: the state to resume from, and the LoRA files, written whole or not at all.
 
 State is kept after a whole step, as often as it costs little (below), at every LoRA file and at
 the end. It holds weights, optimizer, schedule, scaler, position and loss history. Random numbers

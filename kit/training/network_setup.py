@@ -1,4 +1,4 @@
-"""What learns, and how: network, optimizer and schedule, made from a plan."""
+"""The network, its optimizer and its scheduler, made from a plan."""
 
 from __future__ import annotations
 

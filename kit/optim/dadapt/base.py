@@ -1,4 +1,4 @@
-"""What all optimizers with D-Adaptation share: the step, two guesses of d, earlier states."""
+"""The base of all D-Adaptation optimizers: the step, two estimates of d, earlier states."""
 
 from __future__ import annotations
 

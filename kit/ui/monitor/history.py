@@ -1,4 +1,4 @@
-"""What a run has told so far, gathered from its events: numbers, samples, files. No widgets."""
+"""The history of a run, gathered from its events: numbers, samples, files. No widgets."""
 
 from __future__ import annotations
 
