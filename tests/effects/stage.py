@@ -7,10 +7,12 @@ import gc
 import hashlib
 import itertools
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ DATASET = """
   num_repeats = 2
 """
 UNSET = object()
+STEP_OF_NAME = re.compile(r"-(?:step)?(\d{6,8})(?=[-./]|$)")  # of LoRA files and state folders
 BASE: dict[str, Any] = {
     "pretrained_model_name_or_path": "@shared/models/sd1",
     "train_data_dir": "@shared/images",
@@ -75,6 +78,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.shared, self._fresh = build_fixtures(folder / "shared"), folder / "fresh"
         self._numbers, self._families, self._seen = itertools.count(), {}, {}
+        self._amounts: dict[str, list[float]] = {}
         self._read = base_model.load_family
         gc.freeze()  # collecting what stays anyway would take longer than the looking
 
@@ -101,8 +105,19 @@ class Stage:
         """A digest of what the row's observer sees."""
         key = f"{id(row.shows)} {json.dumps(changes, sort_keys=True)}"
         if again or key not in self._seen:
-            self._seen[key] = digest(row.shows(self, self.settings(changes)))
+            seen = row.shows(self, self.settings(changes))
+            self._seen[key], self._amounts[key] = digest(seen), list(numbers(seen))
         return self._seen[key]
+
+    def amount(self, row: Row, plain: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
+        """How long the numbers of both sides are as vectors, and how far they are apart."""
+        for side in (plain, other):
+            self.look(row, side)
+        keys = (f"{id(row.shows)} {json.dumps(side, sort_keys=True)}" for side in (plain, other))
+        before, after = (self._amounts[key] for key in keys)
+        pairs = list(itertools.zip_longest(before, after, fillvalue=0.0))
+        apart = (one - other for one, other in pairs)
+        return [math.hypot(*before), math.hypot(*after), math.hypot(*apart)]
 
     @contextmanager
     def shop(self, settings: Settings) -> Iterator[Workshop]:
@@ -134,6 +149,25 @@ def digest(seen: object) -> str:
     if isinstance(seen, list | tuple):
         return "[" + ", ".join(map(digest, seen)) + "]"
     return repr(seen)
+
+
+def numbers(seen: object) -> Iterator[float]:
+    """Every number in it; of a tensor its sum and its length, of a text a 1 and a file's step."""
+    if isinstance(seen, np.ndarray):
+        seen = torch.from_numpy(seen)
+    if isinstance(seen, torch.Tensor):
+        plain = seen.detach().double()
+        yield from (plain.sum().item(), plain.norm().item())
+    elif isinstance(seen, bool | int | float):
+        yield float(seen)
+    elif isinstance(seen, str):
+        yield from (1.0, *map(float, STEP_OF_NAME.findall(seen)))
+    elif isinstance(seen, Mapping):
+        yield from itertools.chain.from_iterable(map(numbers, seen.values()))
+    elif isinstance(seen, list | tuple):
+        yield from itertools.chain.from_iterable(map(numbers, seen))
+    elif is_dataclass(seen):
+        yield from numbers(vars(seen))
 
 
 def _hashed(tensor: torch.Tensor) -> str:

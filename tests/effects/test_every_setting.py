@@ -1,7 +1,9 @@
 """Each declared setting changes what it is for, and that alone is what is changed on both sides."""
 
 import importlib
+import json
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ TABLES = {
     for info in pkgutil.iter_modules(rows.__path__)
 }
 ROWS = {name: row for table in TABLES.values() for name, row in table.items()}
+# What each row's two sides measured when it was written: lengths of both, and of the difference.
+AMOUNTS = json.loads((Path(__file__).parents[1] / "golden" / "effects.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -23,6 +27,9 @@ def test_the_setting_has_its_effect(stage, name):
     before, after = (stage.look(ROWS[name], side) for side in (plain, other))
     assert before != after, f"{name} changes nothing that can be seen"
     assert stage.look(ROWS[name], other, again=True) == after, "the same settings, another effect"
+    amount = stage.amount(ROWS[name], plain, other)
+    # Numbers in texts and names are compared above; tensors and rates of other processors by 2 %.
+    assert amount == pytest.approx(AMOUNTS[name], rel=0.02, abs=1e-6), "another amount than before"
 
 
 @pytest.mark.parametrize("name", ROWS)
