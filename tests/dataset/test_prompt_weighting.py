@@ -26,3 +26,8 @@ def test_brackets_are_weights(text, pieces):
     found = parse_emphasis(text)
     assert [piece for piece, _ in found] == [piece for piece, _ in pieces]
     assert [weight for _, weight in found] == pytest.approx([weight for _, weight in pieces])
+
+
+def test_an_escaped_backslash_escapes_nothing_behind_it():
+    assert parse_emphasis(r"a \\(b:1.5)") == [("a \\", 1.0), ("b", 1.5)]
+    assert parse_emphasis(r"a \(b:1.5\)") == [("a (b:1.5)", 1.0)]
