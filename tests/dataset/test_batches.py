@@ -68,6 +68,16 @@ def test_seeds_are_shuffled_differently():
     assert epoch_of(LAYOUT, 0) != epoch_of(other, 0)
 
 
+def test_seeds_shuffle_within_a_bucket_too():
+    # One batch: what differs is not the order of the batches, which has an address of its own.
+    orders = [
+        uses_of(Layout(((SQUARE, tuple((image, 1) for image in range(20))),), 20, seed), 0)
+        for seed in (1, 2)
+    ]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0], key=repr) == sorted(orders[1], key=repr)
+
+
 def test_buckets_take_turns_within_an_epoch():
     layout = Layout(((SQUARE, ((0, 20),)), (WIDE, ((1, 20),))), 1, seed=3)
     order = [size for size, _ in epoch_of(layout, 0)]
