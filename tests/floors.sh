@@ -44,6 +44,6 @@ grep -iE '^(accelerate|bitsandbytes|diffusers|matplotlib|numpy|peft|pillow|pydan
 
 if [ $# -eq 0 ]; then
     # shellcheck disable=SC2086  # a list of words
-    set -- $PART -m "not slow and not browser and not gpu" -n 2 --dist loadfile
+    set -- $PART -m "not slow and not browser and not gpu"
 fi
 PYTHONPATH=$PWD "$python" -m pytest -q "$@"
