@@ -148,6 +148,14 @@ def peak_megabytes(device: torch.device) -> int:
     return int(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)  # macOS says bytes
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or the machine, had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def free_memory() -> None:
     """Give memory that nobody holds back to the device."""
     gc.collect()
