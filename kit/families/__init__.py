@@ -97,11 +97,18 @@ class Family(Protocol):
     text_encoders: Sequence[nn.Module]
 
     def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled, float32, each B C h w."""
+        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled, float32, each B C h w.
+
+        Both ways through the VAE turn it to float32 where half precision overflows, for good.
+        """
         ...
 
     def decode_latents(self, latents_BChw: Tensor) -> Tensor:
         """Scaled latents to pixels in [-1, 1], shape B 3 H W, float32 on the CPU."""
+        ...
+
+    def take_notices(self) -> tuple[str, ...]:
+        """What has happened in it that the person should know, each told once."""
         ...
 
     def tokenize(

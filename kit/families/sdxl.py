@@ -16,7 +16,6 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from kit.families import Layer, Norm, Prediction, TextEmbeds, Tokens
 from kit.families import target_layers as layers
-from kit.families import vae as pixels
 from kit.families.clip import (
     Tokenizer,
     clip_penultimate,
@@ -24,10 +23,11 @@ from kit.families.clip import (
     weigh,
 )
 from kit.families.kohya_names import sgm_path, sgm_position, unet_name
+from kit.families.vae import VaeCoding
 
 
 @dataclass(eq=False)
-class StableDiffusionXL:
+class StableDiffusionXL(VaeCoding):
     """A frozen Stable Diffusion XL."""
 
     predicts: Prediction
@@ -47,14 +47,6 @@ class StableDiffusionXL:
         """Derive what the protocol asks for."""
         self.latent_scale = self.vae.config.scaling_factor
         self.text_encoders = (self.text_encoder, self.text_encoder_2)
-
-    def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled."""
-        return pixels.encode_pixels(self.vae, pixels_B3HW)
-
-    def decode_latents(self, latents_BChw: Tensor) -> Tensor:
-        """Scaled latents to pixels in [-1, 1] on the CPU."""
-        return pixels.decode_latents(self.vae, latents_BChw, scale=self.latent_scale)
 
     def tokenize(
         self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False

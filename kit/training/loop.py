@@ -53,6 +53,7 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
         try:
             if step == 0:
                 yield from due_samples(control, plan, shop, 0)
+                yield from shop.notices()
 
             for step in range(done + 1, plan.total_steps + 1):
                 if control.stop_requested:
@@ -67,6 +68,7 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
                     yield from shop.checkpoint.state_beside(saved)
                 yield from mirror.notices()
                 yield from answer_requests(control, plan, shop, step)
+                yield from shop.notices()
                 if not control.stop_requested:
                     shop.checkpoint.save_state_if_cheap(step)
 

@@ -78,15 +78,7 @@ class SamplePipeline:
             latents_BChw = scheduler.step(
                 prediction, t, latents_BChw, **_randomness(scheduler, generators)
             ).prev_sample
-        return [_picture(pixels) for pixels in self._decode(latents_BChw)]
-
-    def _decode(self, latents_BChw: Tensor) -> Tensor:
-        """Pixels; the VAE turns to float32 where half precision overflows."""
-        pixels_B3HW = self.family.decode_latents(latents_BChw)
-        if not bool(pixels_B3HW.isfinite().all()) and self.family.vae.dtype != torch.float32:
-            self.family.vae.float()
-            pixels_B3HW = self.family.decode_latents(latents_BChw)
-        return pixels_B3HW
+        return [_picture(pixels) for pixels in self.family.decode_latents(latents_BChw)]
 
     def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> tuple[TextEmbeds, Tensor]:
         """The embeddings of all negative prompts, then of all prompts; unguided only the latter."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -171,6 +171,11 @@ class Workshop:
             weight = weight * losses.debiased_weight(snr_B, predicts=predicts)
         return weight
 
+    def notices(self) -> Iterator[Noticed]:
+        """What has happened in the base model since the last time."""
+        for text in self.family.take_notices():
+            yield Noticed(text)
+
     def close(self) -> None:
         """Leave the base model as it was, and no thread behind."""
         self.network.detach_hooks()
@@ -328,6 +333,8 @@ def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
         latents = yield from cache_latents(plan, encoder)
     finally:
         encoder.pictures.close()
+    for text in family.take_notices():
+        yield Noticed(text)
     if not plan.settings.memory.highvram:
         family.vae.to("cpu")
         free_memory()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.autoencoders import vae as vae_parts
 
 from kit import planning
 from kit.control import RunControl
@@ -217,6 +218,29 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_whole_step(
         run(asked(tmp_path))
     assert planning.plan(asked(tmp_path)).run.from_step == 4
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("encoder", {}),
+        ("encoder", {"cache_latents": False}),
+        ("decoder", {"sample_prompts": "a ball --w 64 --h 64 --s 1", "sample_every_n_steps": 1}),
+    ],
+)
+def test_a_vae_that_turns_to_32_bits_is_told_once(tmp_path, asked, monkeypatch, part, changes):
+    kind = getattr(vae_parts, part.capitalize())
+    whole = kind.forward
+
+    def overflowing(self, sample, *arguments):
+        made = whole(self, sample, *arguments)
+        return made * torch.inf if made.dtype is torch.bfloat16 else made
+
+    monkeypatch.setattr(kind, "forward", overflowing)
+    told = run(asked(tmp_path, mixed_precision="bf16", **changes))
+    texts = [event.text for event in told if isinstance(event, Noticed)]
+    assert len([text for text in texts if "in bfloat16: it works in float32" in text]) == 1
+    assert told[-1].reason == "done"
 
 
 def test_rates_of_zero_freeze_and_blank_ones_inherit(tmp_path, asked):

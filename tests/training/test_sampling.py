@@ -247,19 +247,22 @@ def test_the_live_network_draws(sd1, hang):
     assert np.array_equal(draw(sd1), before)
 
 
-def test_a_decoder_that_overflows_in_16_bits_goes_on_in_32(folders, sd1):
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_decoder_that_overflows_in_16_bits_goes_on_in_32(folders, sd1, wrong):
     family = load_tiny(folders["sd1"])
     family.vae.half()
-    real = family.decode_latents
+    real = family.vae.decode
 
     def decode(latents_BChw):
+        given = real(latents_BChw)
         if family.vae.dtype is torch.float16:
-            return torch.full((1, 3, 64, 64), torch.nan)
-        return real(latents_BChw)
+            given.sample[..., 0] = wrong
+        return given
 
-    family.decode_latents = decode
+    family.vae.decode = decode
     assert difference(draw(family), draw(sd1)) < 0.01  # its weights were rounded to 16 bits
     assert family.vae.dtype is torch.float32
+    assert len(family.take_notices()) == 1
 
 
 # --------------------------------------------------------------------------- while training
