@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from kit.families import Layer, Norm, Prediction, TextEmbeds, Tokens
+from kit.families import Conditioning, Layer, Norm, Prediction, TextEmbeds, Tokens
 from kit.families import target_layers as layers
 from kit.families.clip import Tokenizer, clip_hidden_states, weigh
 from kit.families.kohya_names import unet_name
@@ -74,15 +74,17 @@ class StableDiffusion(VaeCoding):
         weights_BKN = weights[0] if weights else None
         return TextEmbeds(weigh(states_BND, weights_BKN, keeps_mean=draws))
 
-    def predict(
-        self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
-    ) -> Tensor:
-        """The U-Net's prediction; sizes are not read."""
+    def condition(self, text_embeds: TextEmbeds, crops_B6: Tensor | None) -> Conditioning:
+        """The embeddings alone; crops are not read."""
+        return Conditioning(text_embeds)
+
+    def predict(self, noisy_BChw: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
+        """The U-Net's prediction."""
         weight = self.unet.conv_in.weight  # never adapted, so its type is the frozen U-Net's own
         return self.unet(
             noisy_BChw.to(weight.device, weight.dtype),
             t_B.to(weight.device),
-            text_embeds.hidden_BND.to(weight.device, weight.dtype),
+            conditioning.text_embeds.hidden_BND.to(weight.device, weight.dtype),
         ).sample
 
     def layers(self) -> Iterator[Layer]:

@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from kit.families import Layer, Norm, Prediction, TextEmbeds, Tokens
+from kit.families import Conditioning, Layer, Norm, Prediction, TextEmbeds, Tokens
 from kit.families import target_layers as layers
 from kit.families.clip import (
     Tokenizer,
@@ -86,15 +86,18 @@ class StableDiffusionXL(VaeCoding):
         both_BND = torch.cat([weigh(first_BND, one), weigh(second_BND, two)], dim=-1)
         return TextEmbeds(both_BND, pooled_BP)
 
-    def predict(
-        self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
-    ) -> Tensor:
-        """The U-Net's prediction, given the sizes; diffusers turns them into waves as sgm does."""
+    def condition(self, text_embeds: TextEmbeds, crops_B6: Tensor | None) -> Conditioning:
+        """The embeddings, and the crops as they are."""
+        return Conditioning(text_embeds, crops_B6)
+
+    def predict(self, noisy_BChw: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
+        """The U-Net's prediction, given the crops; diffusers turns them into waves as sgm does."""
+        text_embeds, time_ids_B6 = conditioning.text_embeds, conditioning.time_ids_B6
         assert text_embeds.pooled_BP is not None and time_ids_B6 is not None, (
             "SDXL needs pooled text embeddings and time ids"
         )
         weight = self.unet.conv_in.weight  # never adapted, so its type is the frozen U-Net's own
-        conditions = {
+        added = {
             "text_embeds": text_embeds.pooled_BP.to(weight.device, weight.dtype),
             "time_ids": time_ids_B6.to(weight.device, torch.float32),  # bf16 cannot hold 1023
         }
@@ -102,7 +105,7 @@ class StableDiffusionXL(VaeCoding):
             noisy_BChw.to(weight.device, weight.dtype),
             t_B.to(weight.device),
             text_embeds.hidden_BND.to(weight.device, weight.dtype),
-            added_cond_kwargs=conditions,
+            added_cond_kwargs=added,
         ).sample
 
     def layers(self) -> Iterator[Layer]:

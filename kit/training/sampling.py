@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 from kit import catalog
 from kit.adapters.network import Network, device_of
-from kit.dataset.prompt_weighting import has_emphasis
 from kit.devices import free_memory
 from kit.diffusion.inpainting import blank_inpaint_cond, unet_input
 from kit.diffusion.noise import BETA_END, BETA_START, TIMESTEPS
 from kit.errors import MissingPackage
 from kit.events import Event, Sampled
-from kit.families import Family, TextEmbeds, Tokens
+from kit.families import Conditioning, Family
+from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.randomness import seed_for
 from kit.runs.run import write_atomically
@@ -43,11 +43,14 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 class SamplePipeline:
     """Draws pictures with a family and whatever is attached to it."""
 
-    family: Family
-    sampler: str
-    max_token_length: int
-    clip_skip: int
+    text: TextConditioner
+    sampler: str  # for prompts that name none
     autocast: Autocast
+
+    @property
+    def family(self) -> Family:
+        """The base model that draws."""
+        return self.text.family
 
     @torch.no_grad()
     def generate(self, prompt: Prompt, *, size: tuple[int, int], seed: int) -> Image.Image:
@@ -67,60 +70,36 @@ class SamplePipeline:
         channels = self.family.vae.config.latent_channels
         shape = (channels, size[1] // factor, size[0] // factor)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-        text_embeds, time_ids_B6 = self._read(prompts, size)
+        conditioning = self._read(prompts, size)
         scheduler.set_timesteps(first.steps, device=device)
         latents_BChw = noise.to(device) * scheduler.init_noise_sigma
         canvas_5hw = blank_inpaint_cond(self.family, size)
         for t in scheduler.timesteps:
             prediction = self._predict(
-                scheduler, latents_BChw, t, text_embeds, time_ids_B6, first.scale, canvas_5hw
+                scheduler, latents_BChw, t, conditioning, first.scale, canvas_5hw
             )
             latents_BChw = scheduler.step(
                 prediction, t, latents_BChw, **_randomness(scheduler, generators)
             ).prev_sample
         return [_picture(pixels) for pixels in self.family.decode_latents(latents_BChw)]
 
-    def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> tuple[TextEmbeds, Tensor]:
-        """The embeddings of all negative prompts, then of all prompts; unguided only the latter."""
+    def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> Conditioning:
+        """That of all negative prompts, then of all prompts; unguided only the latter."""
         texts = [prompt.text for prompt in prompts]
         if prompts[0].scale > 1:
             texts = [prompt.negative for prompt in prompts] + texts
-        tokens, weights = self._tokens(texts)
         with self.autocast():
-            text_embeds = self.family.encode_tokens(
-                tokens, clip_skip=self.clip_skip, weights=weights, draws=True
-            )
+            text_embeds = self.text.prompt_embeds(texts)
         width, height = size
-        sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(texts))
-        return text_embeds.to(device_of(self.family.unet)), sizes
-
-    def _tokens(self, texts: list[str]) -> tuple[Tokens, Tokens | None]:
-        """Ids, and where a text has brackets how much each counts.
-
-        A text without brackets is read as a caption is, backslashes included.
-        """
-        length = self.max_token_length
-        marked = [has_emphasis(text) for text in texts]
-        rows = [
-            self.family.tokenize([text], max_token_length=length, weighted=is_marked)
-            for text, is_marked in zip(texts, marked, strict=True)
-        ]
-        tokens = tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
-        if not any(marked):
-            return tokens, None
-        weights = self.family.weights(texts, max_token_length=length)
-        plain_B = torch.tensor([not is_marked for is_marked in marked])
-        return tokens, tuple(
-            torch.where(plain_B[:, None, None], torch.ones_like(part), part) for part in weights
-        )
+        crops_B6 = torch.tensor([[height, width, 0, 0, height, width]] * len(texts))
+        return self.family.condition(text_embeds, crops_B6).to(device_of(self.family.unet))
 
     def _predict(
         self,
         scheduler: Any,
         latents_BChw: Tensor,
         t: Tensor,
-        text_embeds: TextEmbeds,
-        time_ids_B6: Tensor,
+        conditioning: Conditioning,
         scale: float,
         canvas_5hw: Tensor | None,
     ) -> Tensor:
@@ -133,7 +112,7 @@ class SamplePipeline:
         model_input = unet_input(scaled, inpaint_cond_B5hw)
         with self.autocast():
             prediction = self.family.predict(
-                model_input, t.expand(len(model_input)), text_embeds, time_ids_B6
+                model_input, t.expand(len(model_input)), conditioning
             ).float()
         if scale <= 1:
             return prediction

@@ -19,21 +19,10 @@ from torch import Tensor
 
 from kit import catalog
 from kit.adapters.network import Network
-from kit.caching.inpaint_latents import InpaintLatents
-from kit.caching.latents import (
-    CaptionReader,
-    LatentEncoder,
-    Latents,
-    OnTheFlyLatents,
-    TextEmbedCache,
-    cache_latents,
-    cache_text_embeds,
-)
 from kit.devices import (
     check_precision,
     choose_device,
     describe,
-    free_memory,
     make_accelerator,
 )
 from kit.diffusion import losses
@@ -49,9 +38,9 @@ from kit.planning import Plan
 from kit.randomness import seed_for
 from kit.settings import Noise, Settings
 from kit.settings.prompts import Prompt
-from kit.settings.rules import caches_latents, caches_text_embeds
 from kit.settings.rules.rates import rates
 from kit.training.batches import Batch, BatchBuilder
+from kit.training.caches import run_latents, run_text_embeds, text_conditioner
 from kit.training.checkpoint import Checkpoint, Losses
 from kit.training.compiling import compile_unet
 from kit.training.lora_saving import FileWriter, file_writer
@@ -134,7 +123,8 @@ class Workshop:
         model_input = unet_input(noisy, batch.inpaint_cond_B5hw)
         with self.accelerator.autocast():
             text_embeds = batch.text_embeds.to(device) if batch.text_embeds else self._encode(batch)
-            prediction = self.family.predict(model_input, t_B, text_embeds, batch.time_ids_B6)
+            conditioning = self.family.condition(text_embeds, batch.crops_B6)
+            prediction = self.family.predict(model_input, t_B, conditioning)
         target = diffusion.target(latents, noise, t_B, self.family.predicts, zero_terminal_snr=zero)
         loss_BChw = losses.element_loss(
             prediction.float(),
@@ -193,11 +183,7 @@ class Workshop:
 
     def _encode(self, batch: Batch) -> Any:
         assert batch.tokens is not None
-        return self.family.encode_tokens(
-            batch.tokens,
-            clip_skip=self.plan.settings.memory.clip_skip,
-            weights=batch.token_weights,
-        )
+        return self.batch_builder.text.encode(batch.tokens, batch.token_weights)
 
     def _clip(self) -> float:
         """Shorten the gradient to max_grad_norm, 0 for never; returns its length before."""
@@ -272,9 +258,13 @@ def equip(
     Raises: DatasetError, LoraFileError; each says what to change.
     """
     settings = plan.settings
-    latents = yield from _latents(plan, family)
+    latents = yield from run_latents(plan, family)
+    conditioner = text_conditioner(family, settings.memory, settings.captions)
     network = attached_network(plan, family)
-    text_embeds = yield from _cached_text_embeds(plan, family, network, accelerator)
+    with network.eval_mode():
+        text_embeds = yield from run_text_embeds(
+            plan, conditioner, accelerator.autocast, adapters=network.beside_text_encoders()
+        )
     recompute_gradients(settings, family)
     compile_unet(family.unet, settings.machine)
     optimization = make_optimization(plan, family, network, accelerator.device)
@@ -301,64 +291,18 @@ def equip(
         network.count,
         step,
     )
-    memory = settings.memory
     return Workshop(
         plan=plan,
         accelerator=accelerator,
         family=family,
         network=network.train(),
         optimization=optimization,
-        batch_builder=BatchBuilder(plan, family, latents, text_embeds),
-        pipeline=SamplePipeline(
-            family,
-            settings.samples.sample_sampler,
-            memory.max_token_length,
-            memory.clip_skip,
-            accelerator.autocast,
-        ),
+        batch_builder=BatchBuilder(plan, conditioner, latents, text_embeds),
+        pipeline=SamplePipeline(conditioner, settings.samples.sample_sampler, accelerator.autocast),
         losses=averaged,
         checkpoint=checkpoint,
         snr_T=diffusion.snr(diffusion.alphas_cumprod(zero_terminal_snr=family.zero_terminal_snr)),
     )
-
-
-def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
-    """Cached latents, after which the VAE leaves the device; or live ones."""
-    encoder = LatentEncoder(plan, family)
-    if not caches_latents(plan.settings):
-        return (InpaintLatents if plan.settings.model.train_inpainting else OnTheFlyLatents)(
-            encoder
-        )
-    try:
-        latents = yield from cache_latents(plan, encoder)
-    finally:
-        encoder.pictures.close()
-    for text in family.take_notices():
-        yield Noticed(text)
-    if not plan.settings.memory.highvram:
-        family.vae.to("cpu")
-        free_memory()
-    return latents
-
-
-def _cached_text_embeds(
-    plan: Plan, family: Family, network: Network, accelerator: Accelerator
-) -> Generator[Event, None, TextEmbedCache | None]:
-    """Cached captions, after which the text encoders leave the device; or none.
-
-    Frozen adapters that network_weights brought for the encoders act on what is cached.
-    """
-    if not caches_text_embeds(plan.settings):
-        return None
-    adapters = network.beside_text_encoders()
-    with network.eval_mode():
-        reader = CaptionReader(plan, family, adapters)
-        text_embeds = yield from cache_text_embeds(plan, reader, accelerator.autocast)
-    if not plan.settings.memory.highvram:
-        for module in (*family.text_encoders, *adapters):
-            module.to("cpu").float()  # half precision is slow or missing on CPUs
-        free_memory()
-    return text_embeds
 
 
 def _diverged(settings: Settings) -> Diverged:

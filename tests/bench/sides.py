@@ -109,7 +109,7 @@ class Theirs:
 
     def _read(self) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Captions as the U-Net reads them, and SDXL's conditions."""
-        assert self.batch.tokens is not None and self.batch.time_ids_B6 is not None
+        assert self.batch.tokens is not None and self.batch.crops_B6 is not None
         ids = [ids_BKN[:, 0].to(self.device) for ids_BKN in self.batch.tokens]
         if self.key != "sdxl":
             return self.text_encoders[0](ids[0])[0].to(self.unet.dtype), None
@@ -120,7 +120,7 @@ class Theirs:
         hidden_BND = torch.cat([output.hidden_states[-2] for output in read], dim=-1)
         conditions = {
             "text_embeds": read[1].text_embeds.to(self.unet.dtype),
-            "time_ids": self.batch.time_ids_B6.to(self.device),
+            "time_ids": self.batch.crops_B6.to(self.device),
         }
         return hidden_BND.to(self.unet.dtype), conditions
 

@@ -1,6 +1,7 @@
 """Inpainting models, from their file to the LoRA: 9 channels in the pipelines' order."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from kit.errors import ModelError
 from kit.families import Prediction
 from kit.families.base_model import find_model
 from kit.families.loading import load_family
+from kit.families.text import TextConditioner
 from kit.lorafile.tensors import read_header
 from kit.settings import Settings
 from kit.settings.prompts import Prompt
@@ -206,7 +208,7 @@ def test_samples_are_painted_into_a_hole_as_large_as_the_picture(folders, monkey
     assert torch.allclose(canvas[1:], gray[0] * family.latent_scale)
     read, predict = [], family.predict
     monkeypatch.setattr(family, "predict", lambda *given: read.append(given[0]) or predict(*given))
-    pipeline = SamplePipeline(family, "ddim", 75, 1, lambda: torch.autocast("cpu", enabled=False))
+    pipeline = SamplePipeline(TextConditioner(family), "ddim", nullcontext)
     pipeline.generate(Prompt("a ball", steps=2, scale=5.0), size=(128, 64), seed=1)
     assert len(read) == 2 and all(x.shape == (2, 9, 8, 16) for x in read)
     assert all(torch.equal(x[row, 4:], canvas) for x in read for row in (0, 1))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kit import planning
 from kit.errors import KitError
+from kit.families import TextEmbeds
 from kit.lorafile.tensors import read_header, read_lora
 from kit.settings import Settings
 from kit.training.sampling import generate_samples
@@ -22,6 +23,7 @@ from tests.support.parts import outcome
 from tests.support.toys import run
 
 BATCHES, STEPS = 4, 3
+NO_TEXT = TextEmbeds(torch.empty(0))  # where tokens are encoded at each step
 STAMP = re.compile(r"_\d{14}")  # the time of day in a sample's name
 TIMES = re.compile(r"ss_session_id|ss_training_\w+_at|modelspec\.date|lorakit_settings")
 
@@ -44,9 +46,9 @@ def batch(stage: Stage, settings: Settings) -> Any:
 
 
 def _all_of(shop: Workshop, made: Any) -> Any:
-    sizes = made.time_ids_B6 if shop.family.key == "sdxl" else None  # the others do not read them
+    read = shop.family.condition(made.text_embeds or NO_TEXT, made.crops_B6)
     words = made.text_embeds and (made.text_embeds.hidden_BND, made.text_embeds.pooled_BP)
-    return {**vars(made), "time_ids_B6": sizes, "text_embeds": words}
+    return {**vars(made), "crops_B6": read.time_ids_B6, "text_embeds": words}
 
 
 def loss(stage: Stage, settings: Settings) -> Any:

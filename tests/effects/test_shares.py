@@ -88,9 +88,9 @@ def test_sdxl_is_told_the_height_and_the_width_of_a_sample(stage, monkeypatch):
         told = []
         predict = type(shop.family).predict
 
-        def noted(family, latents, t, text_embeds, time_ids_B6):
-            told.append((tuple(latents.shape[2:]), time_ids_B6.tolist()))
-            return predict(family, latents, t, text_embeds, time_ids_B6)
+        def noted(family, latents, t, conditioning):
+            told.append((tuple(latents.shape[2:]), conditioning.time_ids_B6.tolist()))
+            return predict(family, latents, t, conditioning)
 
         monkeypatch.setattr(type(shop.family), "predict", noted)
         shop.pipeline.generate(Prompt("a cat", steps=2, scale=1.0), size=(128, 64), seed=1)

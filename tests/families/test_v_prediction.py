@@ -127,7 +127,7 @@ def test_a_perfect_guess_of_v_draws_its_picture(shop_of, monkeypatch, sampler, z
     goal = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     drawn = []
 
-    def predict(noisy, t, words, sizes):
+    def predict(noisy, t, conditioning):
         # Samplers ask between whole timesteps, too.
         low, high = int(t[0].floor()), int(t[0].ceil())
         a = torch.lerp(alphas[low], alphas[high], float(t[0]) - low).float()
@@ -140,7 +140,7 @@ def test_a_perfect_guess_of_v_draws_its_picture(shop_of, monkeypatch, sampler, z
 
     monkeypatch.setattr(shop.family, "predict", predict)
     monkeypatch.setattr(shop.family, "decode_latents", decode)
-    pipeline = SamplePipeline(shop.family, sampler, 75, 1, shop.accelerator.autocast)
+    pipeline = SamplePipeline(shop.pipeline.text, sampler, shop.accelerator.autocast)
     pipeline.generate(Prompt("a zib ball", scale=1, steps=20), size=(64, 64), seed=1)
     # ddim ends at the first timestep, where 3 % of noise are left, as it was made to.
     assert torch.allclose(drawn[0], goal, atol=0.12 if sampler == "ddim" else 0.01)

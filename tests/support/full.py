@@ -2,7 +2,7 @@
 
 Weights are scaled so that signals neither fade nor grow, the same on every device up to rounding.
 
-Shapes: B batch, C latent channels, h w latent height and width, 6 numbers of a size condition.
+Shapes: B batch, C latent channels, h w latent height and width, 6 numbers of a crop.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def full_batch(family: Family, *, px: int, count: int) -> Batch:
         weight_B=torch.ones(count),
         tokens=family.tokenize([CAPTION] * count, max_token_length=75),
         text_embeds=None,
-        time_ids_B6=torch.tensor([[px, px, 0, 0, px, px]] * count),
+        crops_B6=torch.tensor([[px, px, 0, 0, px, px]] * count),
     )
 
 

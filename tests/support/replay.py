@@ -53,7 +53,7 @@ def recorded(inputs: Mapping[str, Tensor], number: int) -> Batch:
         tokens=(found("input_ids"),) if second is None else (found("input_ids"), second),
         token_weights=None if token_weights is None else (token_weights,),
         text_embeds=None,
-        time_ids_B6=found("time_ids"),
+        crops_B6=found("time_ids"),
         micro_step=number,
     )
 

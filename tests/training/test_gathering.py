@@ -59,7 +59,7 @@ def alike(shop):
 
 def joined(one, other):
     """Both batches as one of two images."""
-    names = ("latents_BChw", "noise_BChw", "t_B", "weight_B", "time_ids_B6")
+    names = ("latents_BChw", "noise_BChw", "t_B", "weight_B", "crops_B6")
     both = {name: torch.cat([getattr(one, name), getattr(other, name)]) for name in names}
     tokens = tuple(torch.cat(pair) for pair in zip(one.tokens, other.tokens, strict=True))
     return replace(one, tokens=tokens, **both)

@@ -18,6 +18,7 @@ from kit.adapters.network import Network, attach, parts_of
 from kit.errors import MissingPackage
 from kit.events import Sampled
 from kit.families import Family, Prediction
+from kit.families.text import TextConditioner
 from kit.lorafile import tensors
 from kit.settings import NetworkSettings
 from kit.settings.prompts import Prompt
@@ -76,9 +77,8 @@ def hang():
         network.detach_hooks()
 
 
-def pipeline(family: Family, sampler: str = "ddim", **changes) -> SamplePipeline:
-    asked = {"max_token_length": 75, "clip_skip": 1, "autocast": contextlib.nullcontext}
-    return SamplePipeline(family, sampler, **asked | changes)
+def pipeline(family: Family, sampler: str = "ddim") -> SamplePipeline:
+    return SamplePipeline(TextConditioner(family), sampler, contextlib.nullcontext)
 
 
 def draw(family: Family, prompt: Prompt = PROMPT, *, sampler: str = "ddim", seed: int = 1):
@@ -142,7 +142,7 @@ def test_without_brackets_a_prompt_is_read_as_a_caption(sd1, monkeypatch):
     monkeypatch.setattr(
         sd1, "tokenize", lambda texts, **how: asked.append(how) or tokenize(texts, **how)
     )
-    tokens, weights = pipeline(sd1)._tokens([r"a cat\\dog", "a (cat)"])
+    tokens, weights = TextConditioner(sd1).prompt_tokens([r"a cat\\dog", "a (cat)"])
     assert torch.equal(tokens[0][:1], tokenize([r"a cat\\dog"], max_token_length=75)[0])
     assert [how["weighted"] for how in asked] == [False, True]
     assert weights[0][0].eq(1).all()
@@ -152,7 +152,7 @@ def test_without_brackets_a_prompt_is_read_as_a_caption(sd1, monkeypatch):
 @pytest.mark.parametrize(("key", "keeps_mean"), [("sd1", True), ("sdxl", False)])
 def test_weights_of_a_prompt_count_as_in_the_reference(families, key, keeps_mean):
     family = families[key]
-    tokens, weights = pipeline(family)._tokens(["a (zib:1.6) ball"])
+    tokens, weights = TextConditioner(family).prompt_tokens(["a (zib:1.6) ball"])
     plain = family.encode_tokens(tokens, clip_skip=1)
     drawn = family.encode_tokens(tokens, clip_skip=1, weights=weights, draws=True)
     factors = torch.ones(77)

@@ -140,9 +140,10 @@ def attention(stage, settings):
 
     with stage.shop(settings) as shop, pytest.MonkeyPatch.context() as patch:
         batch = shop.batch_builder.batch(0)
-        text_embeds = shop._encode(batch)
+        text_embeds = shop.batch_builder.text.encode(batch.tokens)
+        conditioning = shop.family.condition(text_embeds, batch.crops_B6)
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
-        shop.family.predict(batch.latents_BChw, batch.t_B, text_embeds, batch.time_ids_B6)
+        shop.family.predict(batch.latents_BChw, batch.t_B, conditioning)
     return len(fused)
 
 
