@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from kit.settings.rules import noise as rules_noise
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of one backward pass, on the CPU. Either tokens or text_embeds are given."""
+    """Inputs of one backward pass, made on the CPU. Either tokens or text_embeds are given."""
 
     latents_BChw: Tensor  # scaled
     noise_BChw: Tensor
@@ -40,6 +41,10 @@ class Batch:
     mask_B1hw: Tensor | None = None  # weight of each place, 0 to 1
     inpaint_cond_B5hw: Tensor | None = None  # an inpainting U-Net's further channels
     micro_step: int = 0  # from 0 over the whole run
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(**{name: _moved(value, device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,12 @@ class BatchBuilder:
     def _weight(self, image: int) -> float:
         is_reg = self.plan.images[image].is_reg
         return self.plan.settings.noise.prior_loss_weight if is_reg else 1.0
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_moved(each, device) for each in value)
+    return value.to(device) if isinstance(value, Tensor | TextEmbeds) else value
 
 
 def _stacked_masks(latents: Sequence[Latent], sides: Sequence[int]) -> Tensor | None:

@@ -23,7 +23,7 @@ from kit.settings import Settings
 from kit.settings.rules import memory as rules_memory
 from kit.settings.rules.blocks import BlockPlan, block_plan
 from kit.settings.rules.parts import plus_ratios
-from kit.settings.rules.rates import encoder_learns, part_rates
+from kit.settings.rules.rates import part_rates
 
 
 def attached_network(plan: Plan, family: Family) -> Network:
@@ -58,14 +58,12 @@ def _blocks(settings: Settings, family: Family) -> BlockPlan:
     return block_plan(settings.blocks, catalog.FAMILIES[family.key].blocks)
 
 
-def recompute_gradients(settings: Settings, family: Family) -> None:
-    """Recompute instead of remembering, where it is asked for."""
-    if not settings.memory.gradient_checkpointing:
-        return
+def recompute_gradients(family: Family, *, text_encoders: bool) -> None:
+    """Recompute activations instead of remembering them; in text encoders where they learn."""
     unet: Any = family.unet
     unet.enable_gradient_checkpointing()
     unet.train()  # recomputes in training mode only; the model holds no dropouts
-    if encoder_learns(settings):
+    if text_encoders:
         for encoder in family.text_encoders:
             _recompute(encoder)
 
