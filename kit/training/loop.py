@@ -19,10 +19,11 @@ from kit.errors import Diverged
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.optim.making import rates_of
 from kit.planning import Plan
-from kit.runs import run
+from kit.runs import run as runs
 from kit.runs.mirroring import Mirror, mirrored
+from kit.runs.run import Run
 from kit.settings.rules.rates import rates as effective_rates
-from kit.training.checkpoint import Checkpoint, step_suffix
+from kit.training.checkpoint import step_suffix
 from kit.training.preparation import Resources, prepare
 from kit.training.requests import answer_requests, due_samples
 from kit.training.step import NotFinite, run_step
@@ -38,7 +39,7 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
     what to change.
     """
     control = control or RunControl()
-    run.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
+    runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
     yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
     for text in plan.notices:
         yield Noticed(text)
@@ -48,34 +49,28 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
         at_work(plan.settings.machine),
         mirrored(plan.run) as mirror,
     ):
-        resources = yield from _prepared(plan, control)  # model, caches, network, optimizer, state
+        # Model, caches, network, optimizer, state
+        resources = yield from _prepared(prepare(plan), plan.run, control)
         if resources is None:
             yield Finished(plan.run.from_step, "asked to stop")
             return
         step = done = resources.checkpoint.state_step
         try:
             if step == 0:
-                yield from due_samples(control, plan, resources, 0)
+                yield from due_samples(control, resources, 0)
                 yield from resources.notices()
 
             for step in range(done + 1, plan.total_steps + 1):
                 if control.stop_requested:
                     break
-                stepped = _step(plan, resources, step)
+                stepped = _step(resources, step)
                 done = step
                 yield stepped
-                yield from due_samples(control, plan, resources, step)
-                if saved := resources.checkpoint.save_due(step):
-                    resources.checkpoint.save_state(step)
-                    yield saved
-                    yield from resources.checkpoint.state_beside(saved)
-                yield from mirror.notices()
-                yield from answer_requests(control, plan, resources, step)
-                yield from resources.notices()
+                yield from _between_steps(control, resources, mirror, step)
                 if not control.stop_requested:
                     resources.checkpoint.save_state_if_cheap(step)
 
-            yield from _ended(plan, resources.checkpoint, mirror, done)
+            yield from _ended(resources, mirror, done)
         except GeneratorExit:  # whoever iterated has left: a whole step lies behind us
             resources.checkpoint.save_state(done)
             raise
@@ -83,9 +78,23 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
             resources.close()
 
 
-def _step(plan: Plan, resources: Resources, step: int) -> Stepped:
+def _between_steps(
+    control: RunControl, resources: Resources, mirror: Mirror, step: int
+) -> Generator[Event, None, None]:
+    """Samples and files that are due after a step, notices, and what was requested meanwhile."""
+    yield from due_samples(control, resources, step)
+    if saved := resources.checkpoint.save_due(step):
+        resources.checkpoint.save_state(step)
+        yield saved
+        yield from resources.checkpoint.state_beside(saved)
+    yield from mirror.notices()
+    yield from answer_requests(control, resources, step)
+    yield from resources.notices()
+
+
+def _step(resources: Resources, step: int) -> Stepped:
     """One step of the optimizer, and what it came to."""
-    began, rates = time.monotonic(), resources.begin(step)
+    plan, began, rates = resources.plan, time.monotonic(), resources.begin(step)
     given = rates_of(resources.optimization)
     batches, count = resources.batch_builder.micro_batches(step), len(plan.micro_steps(step))
     try:
@@ -107,12 +116,11 @@ def _step(plan: Plan, resources: Resources, step: int) -> Stepped:
     )
 
 
-def _ended(
-    plan: Plan, checkpoint: Checkpoint, mirror: Mirror, done: int
-) -> Generator[Event, None, None]:
+def _ended(resources: Resources, mirror: Mirror, done: int) -> Generator[Event, None, None]:
     """The last file: the LoRA itself, or what it has come to, with what is needed to go on."""
+    plan, checkpoint = resources.plan, resources.checkpoint
     if not done:
-        run.abandon(plan.run)
+        runs.abandon(plan.run)
         yield Finished(0, "asked to stop")
         return
     if done < plan.total_steps:
@@ -130,12 +138,14 @@ def _ended(
     yield Finished(done, reason, saved.path)
 
 
-def _prepared(plan: Plan, control: RunControl) -> Generator[Event, None, Resources | None]:
+def _prepared(
+    job: Generator[Event, None, Resources], run: Run, control: RunControl
+) -> Generator[Event, None, Resources | None]:
     """The resources, or None where a stop was requested before it was ready.
 
     A new run that does not even begin gives its name back.
     """
-    with closing(prepare(plan)) as job:
+    with closing(job):
         try:
             while not control.stop_requested:
                 try:
@@ -145,9 +155,9 @@ def _prepared(plan: Plan, control: RunControl) -> Generator[Event, None, Resourc
                     return resources
                 yield event
         except BaseException:
-            run.abandon(plan.run)
+            runs.abandon(run)
             raise
-    run.abandon(plan.run)
+    runs.abandon(run)
     return None
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 
 from accelerate import Accelerator
 
 from kit import catalog
 from kit.adapters.network import Network
+from kit.adapters.param_groups import PartRates
 from kit.devices import check_precision, choose_device, describe, make_accelerator
 from kit.diffusion.losses import make_objective
 from kit.events import Event, Loaded, Noticed
@@ -20,9 +21,11 @@ from kit.families.base_model import find_model, load_model, require_model
 from kit.families.text import TextConditioner
 from kit.optim.making import Optimization, effective_rates_of
 from kit.planning import Plan
-from kit.settings import NetworkSettings
-from kit.settings.prompts import Prompt
-from kit.settings.rules.rates import encoder_learns
+from kit.settings import NetworkSettings, Settings
+from kit.settings.rules import memory as rules_memory
+from kit.settings.rules.blocks import block_plan
+from kit.settings.rules.parts import plus_ratios
+from kit.settings.rules.rates import encoder_learns, part_rates
 from kit.training.batches import BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
 from kit.training.checkpoint import Checkpoint, Losses
@@ -32,9 +35,17 @@ from kit.training.network_setup import (
     attached_network,
     check_optimizer,
     make_optimization,
+    optimizer_options,
     recompute_gradients,
 )
-from kit.training.sampling import SamplePipeline, make_scheduler, rescales, samplers_of
+from kit.training.sampling import (
+    Autocast,
+    SamplePipeline,
+    SampleWriter,
+    make_scheduler,
+    rescales,
+    samplers_of,
+)
 from kit.training.staging import staged_images, staged_model
 from kit.training.step import TrainingStep
 
@@ -47,10 +58,9 @@ class Resources:
     training_step: TrainingStep
     network: Network
     batch_builder: BatchBuilder
-    pipeline: SamplePipeline
+    samples: SampleWriter
     losses: Losses
     checkpoint: Checkpoint
-    typed: list[Prompt] = field(default_factory=list)  # prompts requested along the way
 
     @property
     def family(self) -> Family:
@@ -79,12 +89,6 @@ class Resources:
         self.network.detach_hooks()
         self.batch_builder.latents.close()
 
-    def number_of(self, prompt: Prompt) -> int:
-        """The place of a prompt that was typed while it trains: behind those of the plan."""
-        if prompt not in self.typed:
-            self.typed.append(prompt)
-        return len(self.plan.prompts) + self.typed.index(prompt)
-
 
 def prepare(plan: Plan) -> Generator[Event, None, Resources]:
     """Load, cache, attach, restore.
@@ -93,22 +97,22 @@ def prepare(plan: Plan) -> Generator[Event, None, Resources]:
     each says what to change.
     """
     settings, began = plan.settings, time.time()
-    require_model(settings)
+    require_model(settings.model.pretrained_model_name_or_path)
     device = choose_device(settings.machine)
     if settings.machine.gpu_ids and device.type != "cuda":
         yield Noticed(f"gpu_ids has no effect: {describe(device)} trains, no NVIDIA GPU is there")
     check_precision(device, settings.memory.mixed_precision)
-    check_optimizer(plan)
+    check_optimizer(part_rates(settings), optimizer_options(settings.basic, plan.schedule_params))
     file, notices = find_model(settings)
     for text in notices:
         yield Noticed(text)
     file = yield from staged_model(file)
-    plan = yield from staged_images(plan)
+    plan = replace(plan, images=(yield from staged_images(plan.images)))
     accelerator = make_accelerator(
         device, settings.memory.mixed_precision, half_weights=settings.memory.full_fp16
     )
     family = load_model(settings, file, device)
-    for sampler in samplers_of(plan):
+    for sampler in samplers_of(plan.prompts, settings.samples.sample_sampler):
         make_scheduler(sampler, family)  # so that one that cannot be used is told before a step
         if family.zero_terminal_snr and not rescales(sampler):
             yield Noticed(
@@ -129,73 +133,99 @@ def equip(
     """
     settings = plan.settings
     latents = yield from run_latents(plan, family)
-    conditioner = text_conditioner(family, settings.memory, settings.captions)
-    network = attached_network(plan, family)
+    text = text_conditioner(family, settings.memory, settings.captions)
+    network, rates = _attached(settings, family, seed=plan.seed)
     with network.eval_mode():
         text_embeds = yield from run_text_embeds(
-            plan, conditioner, accelerator.autocast, adapters=network.beside_text_encoders()
+            plan, text, accelerator.autocast, adapters=network.beside_text_encoders()
         )
     if settings.memory.gradient_checkpointing:
         recompute_gradients(family, text_encoders=encoder_learns(settings))
     compile_unet(family.unet, settings.machine)
-    optimization = make_optimization(plan, family, network, accelerator.device)
-    for text in optimization.notices:
-        yield Noticed(text)
-    averaged = Losses(plan.batches_per_epoch)
+    step = _training_step(plan, accelerator, text, network, rates)
+    for told in step.optimization.notices:
+        yield Noticed(told)
+    scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)
+    write_file = writer(network, step.optimization)
     checkpoint = Checkpoint(
-        plan,
-        network,
-        optimization,
-        averaged,
-        scaler=accelerator.scaler,
-        write_file=writer(network, optimization),
+        plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
     )
-    step = checkpoint.resume()
-    for text in checkpoint.notices:
-        yield Noticed(text)
-    optimization.optimizer = accelerator.prepare_optimizer(optimization.optimizer)
+    from_step = checkpoint.resume()
+    for told in checkpoint.notices:
+        yield Noticed(told)
+    step.optimization.optimizer = accelerator.prepare_optimizer(step.optimization.optimizer)
     yield Loaded(
         family.label,
         describe(accelerator.device),
         settings.memory.mixed_precision,
         len(network.adapters),
         network.count,
-        step,
+        from_step,
     )
-    return Resources(
-        plan=plan,
-        training_step=_training_step(plan, accelerator, conditioner, network, optimization),
-        network=network.train(),
-        batch_builder=BatchBuilder(plan, conditioner, latents, text_embeds),
-        pipeline=SamplePipeline(conditioner, settings.samples.sample_sampler, accelerator.autocast),
-        losses=averaged,
-        checkpoint=checkpoint,
+    builder = BatchBuilder(plan, text, latents, text_embeds)
+    samples = _sample_writer(plan, text, network, accelerator.autocast)
+    return Resources(plan, step, network.train(), builder, samples, losses, checkpoint)
+
+
+def _attached(settings: Settings, family: Family, *, seed: int) -> tuple[Network, PartRates]:
+    """The network beside the family's layers, and the rates of its parts and blocks."""
+    rates = part_rates(settings)
+    blocks = block_plan(settings.blocks, catalog.FAMILIES[family.key].blocks)
+    network = attached_network(
+        settings.network,
+        family,
+        rates,
+        blocks,
+        seed=seed,
+        full_precision=rules_memory.full_precision(settings),
     )
+    return network, PartRates(rates, blocks, plus_ratios(settings))
 
 
 def _training_step(
-    plan: Plan,
-    accelerator: Accelerator,
-    conditioner: TextConditioner,
-    network: Network,
-    optimization: Optimization,
+    plan: Plan, accelerator: Accelerator, text: TextConditioner, network: Network, rates: PartRates
 ) -> TrainingStep:
     """The step with all that the settings decide for it, once."""
-    settings, family = plan.settings, conditioner.family
+    settings, family, stop = plan.settings, text.family, plan.text_encoder_stop
+    optimization = make_optimization(
+        network,
+        rates,
+        optimizer_options(settings.basic, plan.schedule_params),
+        accelerator.device,
+        text_encoder_stop=stop if stop < plan.total_steps else 0,
+    )
+    objective = make_objective(
+        settings.noise,
+        predicts=family.predicts,
+        zero_terminal_snr=family.zero_terminal_snr,
+        device=accelerator.device,
+    )
     return TrainingStep(
         accelerator,
-        conditioner,
+        text,
         optimization,
-        make_objective(
-            settings.noise,
-            predicts=family.predicts,
-            zero_terminal_snr=family.zero_terminal_snr,
-            device=accelerator.device,
-        ),
+        objective,
         max_grad_norm=settings.basic.max_grad_norm or math.inf,
         max_weight_norm=_max_weight_norm(settings.network),
         limit_norms=network.limit_norms,
         dropout_seed=plan.seed if network.draws else None,
+    )
+
+
+def _sample_writer(
+    plan: Plan, text: TextConditioner, network: Network, autocast: Autocast
+) -> SampleWriter:
+    """What draws the run's prompts, and where their pictures go."""
+    samples = plan.settings.samples
+    return SampleWriter(
+        SamplePipeline(text, samples.sample_sampler, autocast),
+        network,
+        plan.prompts,
+        folder=plan.run.sample_dir,
+        name=plan.run.name,
+        seed=plan.seed,
+        size=plan.size,
+        by_epoch=bool(samples.sample_every_n_epochs),
     )
 
 

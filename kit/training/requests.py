@@ -15,26 +15,22 @@ from kit.devices import free_memory
 from kit.errors import KitError
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.making import averaged
-from kit.planning import Plan
 from kit.training.checkpoint import step_suffix
 from kit.training.preparation import Resources
-from kit.training.sampling import generate_samples
 
 
 def due_samples(
-    control: RunControl, plan: Plan, resources: Resources, step: int
+    control: RunControl, resources: Resources, step: int
 ) -> Generator[Event, None, None]:
     """Draw what is due after this step; a request to stop is heard after each picture."""
-    if plan.sample_due(step):
-        yield from _unless_stopped(_drawn(plan, resources, step), control)
+    if resources.plan.sample_due(step):
+        yield from _unless_stopped(_drawn(resources, step), control)
 
 
-def _drawn(
-    plan: Plan, resources: Resources, step: int, **which: Any
-) -> Generator[Event, None, None]:
+def _drawn(resources: Resources, step: int, **which: Any) -> Generator[Event, None, None]:
     """Sample pictures with the weights that a file would get."""
     with averaged(resources.optimization):
-        yield from generate_samples(plan, resources.pipeline, resources.network, step, **which)
+        yield from resources.samples.write(step, epoch=resources.plan.epoch_of(step), **which)
 
 
 def _unless_stopped(
@@ -49,13 +45,13 @@ def _unless_stopped(
 
 
 def answer_requests(
-    control: RunControl, plan: Plan, resources: Resources, step: int
+    control: RunControl, resources: Resources, step: int
 ) -> Generator[Event, None, None]:
     """Answer the requests after this step, and rest as long as a pause is requested."""
     rests = False
     while True:
         for request in control.take():
-            yield from _unless_stopped(_one(request, plan, resources, step), control)
+            yield from _unless_stopped(_one(request, resources, step), control)
         if not control.pause_requested:
             break
         if not rests:
@@ -67,14 +63,12 @@ def answer_requests(
         yield Resumed(step)
 
 
-def _one(
-    request: Request, plan: Plan, resources: Resources, step: int
-) -> Generator[Event, None, None]:
+def _one(request: Request, resources: Resources, step: int) -> Generator[Event, None, None]:
     """A request that cannot be met is told; the training goes on."""
     try:
         match request:
             case SampleRequest():
-                yield from _sampled(request, plan, resources, step)
+                yield from _sampled(request, resources, step)
             case SaveRequest():
                 resources.checkpoint.save_state(step)
                 saved = resources.checkpoint.save(step, step_suffix(step))
@@ -87,14 +81,14 @@ def _one(
 
 
 def _sampled(
-    request: SampleRequest, plan: Plan, resources: Resources, step: int
+    request: SampleRequest, resources: Resources, step: int
 ) -> Generator[Event, None, None]:
-    prompts = dict(enumerate(plan.prompts))
+    prompts = dict(enumerate(resources.samples.prompts))
     if request.prompt is not None:
-        prompts = {resources.number_of(request.prompt): request.prompt}
+        prompts = {resources.samples.number_of(request.prompt): request.prompt}
     if not prompts:
         yield Noticed("Sample now: sample_prompts is blank, so there is nothing to draw")
-    yield from _drawn(plan, resources, step, prompts=prompts, wished=True)
+    yield from _drawn(resources, step, prompts=prompts, wished=True)
 
 
 def _rates_changed(

@@ -190,7 +190,7 @@ def test_every_family_trains_and_paints(ready_for, family):
     ready = ready_for(family)
     result = run_step(ready.training_step, ready.batch_builder.micro_batches(1), count=1)
     assert np.isfinite(result.losses).all() and result.norm > 0
-    picture = ready.pipeline.generate(Prompt("a zib ball", steps=2), size=(128, 64), seed=1)
+    picture = ready.samples.pipeline.generate(Prompt("a zib ball", steps=2), size=(128, 64), seed=1)
     assert picture.size == (128, 64) and np.asarray(picture).std() > 0
 
 

@@ -17,7 +17,6 @@ from kit.families import TextEmbeds
 from kit.lorafile.tensors import read_header, read_lora
 from kit.settings import Settings
 from kit.training.preparation import Resources
-from kit.training.sampling import generate_samples
 from kit.training.step import run_step
 from tests.effects.stage import Stage
 from tests.support.parts import outcome
@@ -136,7 +135,7 @@ def _listed(folder: Path) -> list[str]:
 def samples(stage: Stage, settings: Settings) -> Any:
     """The pictures that are drawn before the first step."""
     with stage.prepared(settings) as ready:
-        _, events = outcome(generate_samples(ready.plan, ready.pipeline, ready.network, 0))
+        _, events = outcome(ready.samples.write(0, epoch=0))
     drawn = [(event.prompt, event.seed, np.asarray(Image.open(event.path))) for event in events]
     return [(prompt, seed, torch.from_numpy(pixels.copy())) for prompt, seed, pixels in drawn]
 

@@ -96,7 +96,7 @@ def test_sdxl_is_told_the_height_and_the_width_of_a_sample(stage, monkeypatch):
             return predict(family, latents, t, conditioning)
 
         monkeypatch.setattr(type(ready.family), "predict", noted)
-        ready.pipeline.generate(Prompt("a cat", steps=2, scale=1.0), size=(128, 64), seed=1)
+        ready.samples.pipeline.generate(Prompt("a cat", steps=2, scale=1.0), size=(128, 64), seed=1)
     factor = 2 ** (len(ready.family.vae.config.block_out_channels) - 1)
     assert told
     for sides, sizes in told:

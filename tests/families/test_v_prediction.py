@@ -141,7 +141,7 @@ def test_a_perfect_guess_of_v_draws_its_picture(ready_for, monkeypatch, sampler,
     monkeypatch.setattr(ready.family, "predict", predict)
     monkeypatch.setattr(ready.family, "decode_latents", decode)
     pipeline = SamplePipeline(
-        ready.pipeline.text, sampler, ready.training_step.accelerator.autocast
+        ready.samples.pipeline.text, sampler, ready.training_step.accelerator.autocast
     )
     pipeline.generate(Prompt("a zib ball", scale=1, steps=20), size=(64, 64), seed=1)
     # ddim ends at the first timestep, where 3 % of noise are left, as it was made to.

@@ -22,7 +22,7 @@ from kit.families.text import TextConditioner
 from kit.lorafile import tensors
 from kit.settings import NetworkSettings
 from kit.settings.prompts import Prompt
-from kit.training.sampling import SamplePipeline, generate_samples, make_scheduler, seed_of, size_of
+from kit.training.sampling import SamplePipeline, SampleWriter, make_scheduler
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
 from tests.support.tiny import write_tiny
 
@@ -280,12 +280,26 @@ def sampled(tmp_path, sd1, hang):
     def draw_at(step: int, prompts: str, **changes):
         asked = {"sample_prompts": prompts, "sample_every_n_steps": 1, "max_train_steps": 9}
         plan = plan_for(images, output_name="cat", resolution="64,64", **asked | changes)
-        _, events = outcome(generate_samples(plan, pipeline(sd1, "euler_a"), network, step))
+        writer = writer_for(plan, pipeline(sd1, "euler_a"), network)
+        _, events = outcome(writer.write(step, epoch=plan.epoch_of(step)))
         assert network.training
         assert all(isinstance(event, Sampled) for event in events)
         return plan, events
 
     return draw_at
+
+
+def writer_for(plan, drawing=None, network=None) -> SampleWriter:
+    return SampleWriter(
+        drawing,
+        network,
+        plan.prompts,
+        folder=plan.run.sample_dir,
+        name=plan.run.name,
+        seed=plan.seed,
+        size=plan.size,
+        by_epoch=bool(plan.settings.samples.sample_every_n_epochs),
+    )
 
 
 LINES = "a zib ball --n blurry --d 7 --l 3 --s 2\na dog --w 96 --h 72 --l 1 --s 2"
@@ -314,7 +328,7 @@ def test_samples_lie_where_kohya_puts_them_and_say_what_they_show(sampled, tmp_p
     assert opened(first).shape == (64, 64, 3)
     assert opened(second).shape == (72, 96, 3)
     assert not list((tmp_path / "out").rglob("*.part"))
-    assert second.seed == seed_of(plan, plan.prompts[1], 1)
+    assert second.seed == writer_for(plan).seed_of(plan.prompts[1], 1)
 
 
 def test_samples_of_epochs_are_named_by_epoch(sampled):
@@ -325,12 +339,13 @@ def test_samples_of_epochs_are_named_by_epoch(sampled):
 
 def test_a_prompt_without_seed_and_size_takes_the_runs(tmp_path):
     images = paint_all(tmp_path / "images", {"one": "x"})
-    plan, other = (plan_for(images, resolution="100,84", seed=seed) for seed in (3, 4))
-    assert size_of(plan, Prompt("x")) == (96, 80)
-    assert size_of(plan, Prompt("x", width=128)) == (128, 80)
-    assert seed_of(plan, Prompt("x", seed=0), 0) == 0
-    assert seed_of(plan, Prompt("x"), 0) == seed_of(plan, Prompt("y"), 0)
-    drawn = {seed_of(p, Prompt("x"), index) for p in (plan, other) for index in (0, 1)}
+    plans = (plan_for(images, resolution="100,84", seed=seed) for seed in (3, 4))
+    one, other = map(writer_for, plans)
+    assert one.size_of(Prompt("x")) == (96, 80)
+    assert one.size_of(Prompt("x", width=128)) == (128, 80)
+    assert one.seed_of(Prompt("x", seed=0), 0) == 0
+    assert one.seed_of(Prompt("x"), 0) == one.seed_of(Prompt("y"), 0)
+    drawn = {w.seed_of(Prompt("x"), index) for w in (one, other) for index in (0, 1)}
     assert len(drawn) == 4
     assert all(0 <= seed < 2**32 for seed in drawn)
 
