@@ -44,6 +44,7 @@ def at_work_in(run_dir: Path) -> Iterator[None]:
         if fcntl is None:
             with suppress(OSError):
                 (run_dir / NAME).unlink()
+        _leave_nothing(run_dir)
 
 
 def _held(run_dir: Path) -> TextIO:
@@ -60,6 +61,12 @@ def _held(run_dir: Path) -> TextIO:
         file.close()  # its last holder has just deleted it: hold the one that others see
 
 
+def _leave_nothing(run_dir: Path) -> None:
+    """Take the folder away again where nothing came into it."""
+    with suppress(OSError):
+        run_dir.rmdir()
+
+
 def _is_there(file: TextIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -72,8 +79,9 @@ def _opened(run_dir: Path) -> TextIO:
         run_dir.mkdir(parents=True, exist_ok=True)
         return (run_dir / NAME).open("a+", encoding="utf-8")
     except OSError as error:
+        _leave_nothing(run_dir)
         raise OutputError(
-            f"{run_dir} cannot be written: {error.strerror or error}.",
+            f"output_dir = {run_dir.parent} cannot be written: {error.strerror or error}.",
             "It must be a folder in which you may create files, with free space.",
             "Choose another output_dir, or free some space.",
         ) from error
