@@ -40,7 +40,7 @@ from kit.errors import DatasetError
 from kit.events import Cached, Event
 from kit.families import Family, TextEmbeds, Tokens
 from kit.planning import Plan
-from kit.settings.rules import memory as rules_memory
+from kit.settings.effective import base_precision
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,7 @@ class CaptionReader:
         settings, hashes = self.plan.settings, hashes_of(self.plan)
         names = (settings.model.pretrained_model_name_or_path, settings.network.network_weights)
         memory = settings.memory
-        kinds = (memory.mixed_precision, rules_memory.base_precision(settings))
+        kinds = (memory.mixed_precision, base_precision(memory))
         encoders = [*self.family.text_encoders, *self.adapters]
         name = f"text encoders of {names} {kinds} {memory.compress_text_encoders}"
         made_by = hashes.of(name, lambda: weights_hash(encoders))

@@ -18,6 +18,7 @@ from kit.exchange.coerce import as_number, fitted, is_blank, is_zero
 from kit.exchange.known import REASONS, Foreign, other_families
 from kit.exchange.report import Line, Verdict, shown
 from kit.settings import Settings, declarations
+from kit.settings.effective import unread_by
 from kit.settings.extra import NAMES_A_SECRET
 from kit.settings.public import SECRET
 
@@ -220,12 +221,6 @@ def _of_another_type(outcome: Outcome, lora_type: str) -> Outcome:
     if lora_type in catalog.LORA_TYPES and set(outcome.changes) & unread_by(lora_type):
         return no_effect(f"LoRA_type = {lora_type} does not use it")
     return outcome
-
-
-def unread_by(lora_type: str) -> set[str]:
-    """Settings that some LoRA types read, but not this one."""
-    of_some = {name for row in catalog.LORA_TYPES.values() for name in row.uses}
-    return of_some - set(catalog.LORA_TYPES[lora_type].uses)
 
 
 def _same(new: Any, old: Any) -> bool:

@@ -26,7 +26,6 @@ from typing import Any
 
 from kit.basemodel.headers import SUFFIXES, read_header
 from kit.errors import LoraFileError, ModelError
-from kit.settings import Settings
 
 Shape = tuple[int, ...]
 
@@ -288,9 +287,9 @@ def file_of(path: Path) -> Path:
     return next((path / name for name in WEIGHTS if (path / name).is_file()), path)
 
 
-def foreseen_conversion(settings: Settings) -> Iterator[str]:
+def foreseen_conversion(network_weights: str) -> Iterator[str]:
     """What the plan says of network_weights in another program's layout."""
-    text = settings.network.network_weights.strip()
+    text = network_weights.strip()
     try:
         path = file_of(Path(text).expanduser()) if text else Path()
         if not path.is_file() or path.suffix.lower() not in SUFFIXES:

@@ -19,11 +19,9 @@ from kit.families.placing import placed
 from kit.lorafile import tensors
 from kit.optim.making import Optimization, build_optimization
 from kit.planning import Plan
-from kit.settings import Settings
-from kit.settings.rules import memory as rules_memory
-from kit.settings.rules.blocks import BlockPlan, block_plan
-from kit.settings.rules.parts import plus_ratios
-from kit.settings.rules.rates import encoder_learns, part_rates
+from kit.settings import Blocks, Settings
+from kit.settings.effective import encoder_learns, full_precision, part_rates, plus_ratios
+from kit.settings.unet_blocks import BlockPlan, block_plan
 
 
 def attached_network(plan: Plan, family: Family) -> Network:
@@ -32,7 +30,7 @@ def attached_network(plan: Plan, family: Family) -> Network:
     Raises: LoraFileError where network_weights does not fit.
     """
     settings = plan.settings.network
-    asked = part_rates(plan.settings)
+    asked = part_rates(plan.settings.basic, plan.settings.rates)
     learns = frozenset(part for part in parts_of(family) if asked[part] > 0)
     start = None
     if settings.network_weights:
@@ -46,16 +44,16 @@ def attached_network(plan: Plan, family: Family) -> Network:
         learns=learns,
         seed=plan.seed,
         start=start,
-        blocks=_blocks(plan.settings, family),
+        blocks=_blocks(plan.settings.blocks, family),
     )
-    if half := rules_memory.full_precision(plan.settings):
+    if half := full_precision(plan.settings.memory):
         for weight in network.parameters():  # not the alphas, which are told exactly
             weight.data = weight.data.to(DTYPES[half])
     return network
 
 
-def _blocks(settings: Settings, family: Family) -> BlockPlan:
-    return block_plan(settings.blocks, catalog.FAMILIES[family.key].blocks)
+def _blocks(blocks: Blocks, family: Family) -> BlockPlan:
+    return block_plan(blocks, catalog.FAMILIES[family.key].blocks)
 
 
 def recompute_gradients(settings: Settings, family: Family) -> None:
@@ -65,7 +63,7 @@ def recompute_gradients(settings: Settings, family: Family) -> None:
     unet: Any = family.unet
     unet.enable_gradient_checkpointing()
     unet.train()  # recomputes in training mode only; the model holds no dropouts
-    if encoder_learns(settings):
+    if encoder_learns(settings.basic, settings.rates):
         for encoder in family.text_encoders:
             _recompute(encoder)
 
@@ -87,8 +85,11 @@ def make_optimization(
     Raises: SettingsError for arguments that the optimizer does not know, and where nothing would
     learn; MissingPackage.
     """
+    settings = plan.settings
     rates = PartRates(
-        part_rates(plan.settings), _blocks(plan.settings, family), plus_ratios(plan.settings)
+        part_rates(settings.basic, settings.rates),
+        _blocks(settings.blocks, family),
+        plus_ratios(settings.rates),
     )
     groups = network.groups(rates)
     _check_learns(plan, groups)
@@ -121,7 +122,7 @@ def check_optimizer(plan: Plan) -> None:
     """
     groups = [
         Group(name, rate, (nn.Parameter(torch.zeros(1)),))
-        for name, rate in part_rates(plan.settings).items()
+        for name, rate in part_rates(plan.settings.basic, plan.settings.rates).items()
         if rate > 0
     ]
     build_optimization(groups, device=torch.device("cpu"), **_asked_for(plan))

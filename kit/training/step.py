@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from kit import catalog
 from kit.adapters.network import Network
 from kit.caching.inpaint_latents import InpaintLatents
 from kit.caching.latents import (
@@ -47,10 +46,8 @@ from kit.families.base_model import find_model, load_model, require_model
 from kit.optim.making import Optimization, at_requested_rates, effective_rates_of
 from kit.planning import Plan
 from kit.randomness import seed_for
-from kit.settings import Noise, Settings
+from kit.settings import Basic, Noise, effective
 from kit.settings.prompts import Prompt
-from kit.settings.rules import caches_latents, caches_text_embeds
-from kit.settings.rules.rates import rates
 from kit.training.batches import Batch, BatchBuilder
 from kit.training.checkpoint import Checkpoint, Losses
 from kit.training.compiling import compile_unet
@@ -106,7 +103,7 @@ class Workshop:
             told.append(loss.item())
             if not math.isfinite(told[-1]):
                 self.optimization.optimizer.zero_grad(set_to_none=True)
-                raise _diverged(self.plan.settings)
+                raise _diverged(self.plan.settings.basic)
         norm = self._clip()
         optimizer = self.optimization.optimizer
         with at_requested_rates(optimizer):
@@ -115,7 +112,7 @@ class Workshop:
             self.optimization.scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         network = self.plan.settings.network
-        reads_it = "scale_weight_norms" in catalog.LORA_TYPES[network.LoRA_type].uses
+        reads_it = effective.reads(network, "scale_weight_norms")
         if network.scale_weight_norms and reads_it:  # where it is not read, the plan has said so
             self.network.limit_norms(network.scale_weight_norms)
         return told, norm
@@ -320,7 +317,7 @@ def equip(
 def _latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
     """Cached latents, after which the VAE leaves the device; or live ones."""
     encoder = LatentEncoder(plan, family)
-    if not caches_latents(plan.settings):
+    if not effective.caches_latents(plan.settings.memory):
         return (InpaintLatents if plan.settings.model.train_inpainting else OnTheFlyLatents)(
             encoder
         )
@@ -341,7 +338,7 @@ def _cached_text_embeds(
 
     Frozen adapters that network_weights brought for the encoders act on what is cached.
     """
-    if not caches_text_embeds(plan.settings):
+    if not effective.caches_text_embeds(plan.settings.memory):
         return None
     adapters = network.beside_text_encoders()
     with network.eval_mode():
@@ -354,10 +351,11 @@ def _cached_text_embeds(
     return text_embeds
 
 
-def _diverged(settings: Settings) -> Diverged:
+def _diverged(basic: Basic) -> Diverged:
+    unet, text = effective.learning_rates(basic)
     return Diverged(
         "The loss is no longer a finite number: this run is over.",
         "The state of the last whole step is kept, and every file written so far is sound.",
-        f"Lower learning_rate (U-Net {rates(settings)[0]:g}, text encoder {rates(settings)[1]:g}), "
+        f"Lower learning_rate (U-Net {unet:g}, text encoder {text:g}), "
         "or use mixed_precision = bf16 or no.",
     )
