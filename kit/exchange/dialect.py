@@ -55,8 +55,19 @@ class Dialect:
     names: Mapping[str, str]  # its key: our setting
     known: Mapping[str, Foreign]
     rules: Mapping[str, Rule] = field(default_factory=lambda: MappingProxyType({}))
+    # What makes the rule of a key that begins so, from the whole key; the first that fits.
+    prefixes: Mapping[str, Callable[[str], Rule]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     renamed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     zero_is_unset: bool = False  # it has no blank numbers; 0 stands for them
+
+    def rule(self, key: str) -> Rule | None:
+        """The rule of a key, by its name or by how it begins; None where it is simply a setting."""
+        if key in self.rules:
+            return self.rules[key]
+        made = (make for prefix, make in self.prefixes.items() if key.startswith(prefix))
+        return next((make(key) for make in made), None)
 
 
 def translate(dialect: Dialect, entries: Entries, base: Settings) -> tuple[Settings, list[Line]]:
@@ -105,7 +116,7 @@ def judge(dialect: Dialect, key: str, value: Any, entries: Entries) -> Outcome:
         return no_effect(SECRET_TOLD if not is_blank(value) else "blank, and no setting")
     if key in dialect.renamed:
         return _renamed(dialect, dialect.renamed[key], value, entries)
-    rule = dialect.rules.get(key)
+    rule = dialect.rule(key)
     outcome = rule(value, entries) if rule else None
     if outcome:
         return outcome
