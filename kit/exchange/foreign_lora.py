@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from kit.basemodel.headers import SUFFIXES, read_header
+from kit.catalog.lora_shapes import Shape
 from kit.errors import LoraFileError, ModelError
-
-Shape = tuple[int, ...]
 
 CONFIG = "adapter_config.json"  # PEFT's, beside its weights
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
