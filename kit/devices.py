@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from kit.errors import DeviceError
 from kit.settings import Machine
-from kit.settings.rules.machine import gpu_ids
+from kit.settings.effective import gpu_ids
 
 resource: ModuleType | None
 try:

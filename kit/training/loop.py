@@ -23,7 +23,7 @@ from kit.runs import run as runs
 from kit.runs.lock import at_work_in
 from kit.runs.mirroring import Mirror, mirrored
 from kit.runs.run import Run
-from kit.settings.rules.rates import rates as effective_rates
+from kit.settings.effective import learning_rates
 from kit.training.checkpoint import step_suffix
 from kit.training.preparation import Resources, prepare
 from kit.training.requests import answer_requests, due_samples
@@ -106,7 +106,7 @@ def _step(resources: Resources, step: int) -> Stepped:
     try:
         result = run_step(resources.training_step, batches, count=count)
     except NotFinite as error:
-        raise _diverged(*effective_rates(plan.settings)) from error
+        raise _diverged(*learning_rates(plan.settings.basic)) from error
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise
