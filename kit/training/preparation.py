@@ -155,7 +155,10 @@ def equip(
     from_step = checkpoint.resume()
     for told in checkpoint.notices:
         yield Noticed(told)
-    step.optimization.optimizer = accelerator.prepare_optimizer(step.optimization.optimizer)
+    # It is on the device already; placing it would read its state once more, and round it.
+    step.optimization.optimizer = accelerator.prepare_optimizer(
+        step.optimization.optimizer, device_placement=False
+    )
     yield Loaded(
         family.label,
         describe(accelerator.device),
