@@ -194,8 +194,7 @@ def ask_for_secrets(*names: str) -> None:
     """Fetch these from the notebook's store now, and remember in memory what it gave."""
     for name in names:
         _asked.pop(name, None)
-        if value := secret(name):
-            _asked[name] = value
+        _asked[name] = secret(name)
 
 
 _asked: dict[str, str] = {}

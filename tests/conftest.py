@@ -29,7 +29,13 @@ def pytest_configure(config):
     os.environ["LORA_KIT_CACHE"] = f"{folder.name}/lora-kit"
     os.environ["MPLCONFIGDIR"] = f"{folder.name}/matplotlib"
     os.environ["IPYTHONDIR"] = f"{folder.name}/ipython"
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "WANDB_API_KEY", "CIVITAI_TOKEN"):
+    for name in (
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "HF_TOKEN",
+        "WANDB_API_KEY",
+        "CIVITAI_TOKEN",
+    ):
         os.environ.pop(name, None)
 
 

@@ -13,7 +13,8 @@ _SECRET = re.compile(
     r"|credential)$",
     re.IGNORECASE,
 )
-_QUOTES = "\"'`“”‘’«»"  # what is copied together with a path
+# What is copied together with a path; the last are typographic quotes.
+_QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
 # Of this process: the token by host, and the whole link by what is left of it.
 _tokens: dict[str, str] = {}
 _whole: dict[str, str] = {}

@@ -403,7 +403,6 @@ def test_a_missing_hub_id_says_what_it_is_not_and_that_the_hub_is_off(hub, name)
         r"C:\models\sd.safetensors",
         "two words/and more",
         "name",
-        "https://example.com/model.safetensors",
     ],
 )
 def test_what_is_neither_path_nor_id_says_both(hub, name):
