@@ -4,7 +4,7 @@
     locate("owner/name/file.safetensors")        one file of it
     locate("https://civitai.com/models/1?...")   a link to a .safetensors
 
-`locating` does the same and tells how far a download has come.
+`fetching` does the same and tells how far a download has come.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def locate(name_or_path: str) -> Path:
 
     Raises: ModelError where there is neither such a path nor such a repository.
     """
-    return _result(locating(name_or_path))
+    return _result(fetching(name_or_path))
 
 
-def locating(name_or_path: str) -> Found:
+def fetching(name_or_path: str) -> Found:
     """`locate`, yielding bytes that are here and bytes in all while something is fetched.
 
     Raises: as `locate`.
     """
-    return _locating(
+    return _fetching(
         name_or_path, setting="pretrained_model_name_or_path", index="model_index.json"
     )
 
@@ -53,7 +53,7 @@ def locate_vae(name_or_path: str) -> Path:
 
     Raises: ModelError where there is neither such a path nor such a repository.
     """
-    return _result(_locating(name_or_path, setting="vae", index="config.json"))
+    return _result(_fetching(name_or_path, setting="vae", index="config.json"))
 
 
 def _result(job: Found) -> Path:
@@ -65,7 +65,7 @@ def _result(job: Found) -> Path:
             return found
 
 
-def _locating(name_or_path: str, *, setting: str, index: str) -> Found:
+def _fetching(name_or_path: str, *, setting: str, index: str) -> Found:
     name = tidied(name_or_path)
     if not name:
         raise ModelError(

@@ -110,9 +110,13 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         target = urljoin(req.full_url, newurl)
-        _check_scheme(target, self._address)
-        if _LOGIN_PAGE.search(urlsplit(target).path):
-            raise _wants_login(self._address, code)
+        try:
+            _check_scheme(target, self._address)
+            if _LOGIN_PAGE.search(urlsplit(target).path):
+                raise _wants_login(self._address, code)
+        except ModelError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

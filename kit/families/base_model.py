@@ -18,8 +18,8 @@ from kit.basemodel import (
     check_inpainting,
     decide_prediction,
     detect,
+    fetching,
     locate,
-    locating,
 )
 from kit.basemodel.mismatches import known_of_file, size_mismatches
 from kit.catalog.base_models import PREDICTS
@@ -36,12 +36,12 @@ DOWNLOAD = "the base model (MB)"
 PERIOD = 1.0  # seconds between two events of a download
 
 
-def require_model(settings: Settings) -> None:
+def require_model(name_or_path: str) -> None:
     """A plan may be drawn without a base model; a training needs one.
 
     Raises: ModelError where it is blank.
     """
-    if not settings.model.pretrained_model_name_or_path.strip():
+    if not name_or_path.strip():
         raise ModelError(
             "pretrained_model_name_or_path is blank.",
             "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
@@ -55,7 +55,7 @@ def fetched_model(name_or_path: str) -> Generator[Event, None, Path]:
     Raises: ModelError where there is none.
     """
     last = 0.0
-    with closing(locating(name_or_path)) as job:
+    with closing(fetching(name_or_path)) as job:
         while True:
             try:
                 here, whole = next(job)

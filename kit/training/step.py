@@ -232,7 +232,7 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
     each says what to change.
     """
     settings, began = plan.settings, time.time()
-    require_model(settings)
+    require_model(settings.model.pretrained_model_name_or_path)
     device = choose_device(settings.machine)
     if settings.machine.gpu_ids and device.type != "cuda":
         yield Noticed(f"gpu_ids has no effect: {describe(device)} trains, no NVIDIA GPU is there")

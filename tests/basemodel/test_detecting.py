@@ -440,9 +440,10 @@ class FakeHub:
     def __init__(self, root: Path, files: list[str]) -> None:
         self.root, self.files, self.fetched = root, files, []
 
-    def snapshot_download(self, repo, *, dry_run=False, allow_patterns=None):
+    def snapshot_download(self, repo, *, token, dry_run=False, allow_patterns=None):
         if dry_run:
-            return [SimpleNamespace(filename=file) for file in self.files]
+            facts = {"file_size": 1, "will_download": True}
+            return [SimpleNamespace(filename=file, **facts) for file in self.files]
         self.fetched += allow_patterns
         return str(self.root)
 

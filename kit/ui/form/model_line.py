@@ -5,7 +5,7 @@ from __future__ import annotations
 from kit import catalog
 from kit.basemodel import ModelFile
 from kit.basemodel.mismatches import Known, Mismatch, known_of, known_of_file, size_mismatches
-from kit.basemodel.mismatches import mismatches as mismatches_of
+from kit.basemodel.mismatches import mismatches as mismatches
 from kit.basemodel.preflight import found_model
 from kit.catalog.base_models import PREDICTS
 from kit.errors import ModelError
@@ -19,11 +19,6 @@ def family_of(settings: Settings) -> str:
     """The catalog's key of the base model's family as far as it is known here, else ""."""
     known = known_of(settings.model)
     return known.family if known else ""
-
-
-def mismatches(settings: Settings) -> tuple[Mismatch, ...]:
-    """What does not go with the base model, each with the values that mend it."""
-    return tuple(mismatches_of(settings.model, settings.noise, settings.images.size))
 
 
 def size_note(size: tuple[int, int], family: str, name_or_path: str = "") -> str:
