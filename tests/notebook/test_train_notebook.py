@@ -190,7 +190,7 @@ def on_colab(notebook, folder, monkeypatch, *, git="", script=SCRIPT, drive=Fals
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     (cell,) = (cell for cell in notebook.cells if cell.id == "set-up")
-    cell.source = cell.source.replace("/content", str(content)).replace("/tmp/", f"{folder}/")
+    cell.source = cell.source.replace("/tmp/", f"{folder}/").replace("/content", str(content))
     assert "KEEP_RESULTS_ON_DRIVE = False" in cell.source
     cell.source = cell.source.replace("DRIVE = False", f"DRIVE = {drive}")
     notebook.cells = [nbformat.v4.new_code_cell(COLAB, id="colab"), cell]
@@ -251,7 +251,7 @@ def test_a_set_up_that_fails_is_one_message_and_nothing_runs_after_it(
     assert all(part in shown for part in told)
     assert "Traceback" not in shown
     assert len(shown.splitlines()) <= 2
-    assert "".join(each.text for each in streams) in ("", "Setting up ...\n")
+    assert "".join(each.text for each in streams).strip() in ("", "Setting up ...")
     assert outputs_of(notebook, "added") == []
 
 

@@ -50,7 +50,7 @@ def test_before_train_it_waits_for_it_and_then_for_the_runs_end(small_plan, atte
 
 
 def test_after_a_run_it_waits_for_the_next(small_plan, attended):
-    first = Session.start(small_plan, train=Script(steps=1).train)
+    first = Session.start(small_plan, train=Script(steps=1, pace=0.01).train)
     first.join(20)
     later = threading.Timer(
         0.3, lambda: Session.start(small_plan, train=Script(steps=1, pace=0.01).train)
