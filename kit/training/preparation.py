@@ -17,7 +17,7 @@ from kit.devices import check_precision, choose_device, describe, make_accelerat
 from kit.diffusion.losses import make_objective
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
-from kit.families.base_model import find_model, load_model, require_model
+from kit.families.base_model import fetched_model, find_model, load_model, require_model
 from kit.families.text import TextConditioner
 from kit.optim.making import Optimization, effective_rates_of
 from kit.planning import Plan
@@ -103,9 +103,11 @@ def prepare(plan: Plan) -> Generator[Event, None, Resources]:
         effective.part_rates(settings.basic, settings.rates),
         optimizer_options(settings.basic, plan.schedule_params),
     )
-    file, notices = find_model(settings)
+    path = yield from fetched_model(settings.model.pretrained_model_name_or_path)
+    file, notices = find_model(settings, path)
     for text in notices:
-        yield Noticed(text)
+        if text not in plan.notices:
+            yield Noticed(text)
     file = yield from staged_model(file)
     plan = replace(plan, images=(yield from staged_images(plan.images)))
     accelerator = make_accelerator(
