@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -22,16 +22,16 @@ from kit.errors import ModelError, SettingsError
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.settings import Settings, declarations
-from kit.settings.rules import memory as rules_memory
-from kit.settings.rules.parts import block_problems
+from kit.settings.effective import base_precision, keeps_attention_matrices
+from kit.settings.unet_blocks import misfits
 
 
-def require_model(settings: Settings) -> None:
+def require_model(name: str) -> None:
     """A plan may be drawn without a base model; a training needs one.
 
     Raises: ModelError where it is blank.
     """
-    if not settings.model.pretrained_model_name_or_path.strip():
+    if not name.strip():
         raise ModelError(
             "pretrained_model_name_or_path is blank.",
             "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
@@ -52,13 +52,13 @@ def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
     notices = check_claims(
         file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
     )
-    idle = _of_other_families(settings, file)
+    idle = _of_other_families(settings.changed(), file)
     return file, (*notices, *_check_model(settings, file), *idle)
 
 
-def _of_other_families(settings: Settings, file: ModelFile) -> Iterator[str]:
+def _of_other_families(changed: Iterable[str], file: ModelFile) -> Iterator[str]:
     """What belongs to other base models; a claim about the model itself was checked already."""
-    for name in settings.changed():
+    for name in changed:
         declared = declarations()[name]
         if file.family not in declared.families and declared.section != "model":
             yield f"{name} has no effect: {file.path.name} is a {file.label}"
@@ -70,7 +70,7 @@ def _check_model(settings: Settings, file: ModelFile) -> Iterator[str]:
     Raises: SettingsError where a loss belongs to the other sort of model, or lists of blocks to
     another family.
     """
-    if wrong_blocks := block_problems(settings, file.family):
+    if wrong_blocks := list(misfits(settings.blocks, catalog.FAMILIES[file.family].blocks)):
         raise SettingsError(wrong_blocks)
     claimed = settings.model.v_parameterization
     is_v = decide_prediction(file, v_parameterization=claimed) == Prediction.V
@@ -112,10 +112,10 @@ def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Fam
         dtype=dtype,
         vae_dtype=torch.float32 if whole else dtype,
         vae=settings.model.vae,
-        base_precision=rules_memory.base_precision(settings),
+        base_precision=base_precision(settings.memory),
         compress_text_encoders=settings.memory.compress_text_encoders,
         mapped=not settings.memory.disable_mmap_load_safetensors,
     )
-    plain = rules_memory.keeps_attention_matrices(settings)
+    plain = keeps_attention_matrices(settings.memory)
     family.unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
     return family

@@ -1,37 +1,33 @@
-"""Base models of their real size with random weights, and workshops around them: no files are read.
+"""Base models of their real size with random weights, and training steps around them: no files are
+read.
 
 Weights are scaled so that signals neither fade nor grow, the same on every device up to rounding.
 
-Shapes: B batch, C latent channels, h w latent height and width, 6 numbers of a size condition.
+Shapes: B batch, C latent channels, h w latent height and width, 6 numbers of a crop.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator, init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig
 
-from kit.dataset.batches import Layout
+from kit.adapters.network import Network, parts_of
 from kit.families import Family, Prediction
 from kit.families.clip import packaged_tokenizer
-from kit.families.loading import config_folder
-from kit.families.sd import StableDiffusion
-from kit.families.sdxl import StableDiffusionXL
-from kit.planning import Plan
-from kit.runs.run import Run
-from kit.settings import Settings
+from kit.families.loading import FAMILIES, config_folder
+from kit.settings import NetworkSettings
 from kit.training.batches import Batch
-from kit.training.step import Workshop, equip
+from kit.training.step import TrainingStep
+from tests.support.steps import make_step
 
-Result = TypeVar("Result")
-SEED = 1
+SEED, RATE = 1, 1e-4
 BLOCK = 1_000_003  # random numbers that all weights are cut from; prime, so that rows differ
 # What a text encoder's layers add to its stream. At full strength SDXL's penultimate states, which
 # no norm follows, have a spread of 16 to 20: attention saturates, 0.1 % of noise in the latents
@@ -42,9 +38,8 @@ CAPTION = "a photo of a corgi with its tongue out, sitting on a ledge, cherry bl
 
 def full_parts(key: str, *, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """U-Net, text encoders and VAE of "sd1", "sd2" or "sdxl", the VAE without weights."""
-    parts: dict[str, Any] = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
-    if key == "sdxl":
-        parts["text_encoder_2"] = CLIPTextModelWithProjection
+    parts = {part.name: part.kind for part in FAMILIES[key].encoder_parts(key)}
+    parts = {"unet": UNet2DConditionModel, **parts}
     made = {name: empty_part(kind, config_folder(key) / name) for name, kind in parts.items()}
     for module in made.values():
         fill(module, device=device, dtype=dtype)
@@ -87,58 +82,19 @@ def _filled(name: str, shape: torch.Size, draws: Tensor) -> Tensor:
 def full_family(key: str, *, device: torch.device, dtype: torch.dtype) -> Family:
     """A whole family, its VAE without weights."""
     parts = full_parts(key, device=device, dtype=dtype)
-    unet, vae, first = parts["unet"], parts["vae"], parts["text_encoder"]
-    guesses, zero_snr = Prediction.EPSILON, False
-    if key == "sdxl":
-        second = parts["text_encoder_2"]
-        tokenizers = packaged_tokenizer(), packaged_tokenizer("!")
-        return StableDiffusionXL(guesses, zero_snr, unet, vae, first, second, *tokenizers)
-    tokenizer = packaged_tokenizer("!", splits_pad=True) if key == "sd2" else packaged_tokenizer()
-    return StableDiffusion(key, guesses, zero_snr, unet, vae, first, tokenizer)
+    unet, vae, told = parts["unet"], parts["vae"], FAMILIES[key].encoder_parts(key)
+    tokenizers = [packaged_tokenizer(part.pad, splits_pad=part.splits_pad) for part in told]
+    encoders = [parts[part.name] for part in told]
+    return FAMILIES[key].of_parts(key, Prediction.EPSILON, False, unet, vae, encoders, tokenizers)
 
 
-def full_settings(**changes: Any) -> Settings:
-    """A plain LoRA with AdamW at a constant rate; latents are given, so none are cached."""
-    plain = {
-        "cache_latents": False,
-        "learning_rate": 1e-4,
-        "lr_scheduler": "constant",
-        "lr_warmup": 0,
-        "mixed_precision": "no",
-        "network_dim": 8,
-        "optimizer_type": "AdamW",
-        "seed": SEED,
-        "text_encoder_lr": None,
-        "unet_lr": None,
-    }
-    return Settings().replace(**plain | changes)
-
-
-def full_workshop(settings: Settings, family: Family, accelerator: Accelerator) -> Workshop:
-    """The product's own workshop around a family; it has no images and writes no files."""
-    plan = Plan(
-        settings=settings,
-        images=(),
-        fits=(),
-        layout=Layout((), settings.basic.train_batch_size, SEED),
-        steps_per_epoch=1,
-        total_steps=1000,
-        warmup_steps=0,
-        prompts=(),
-        run=Run(Path("nowhere"), "full", "safetensors", fingerprint=""),
-        notices=(),
-    )
-    return finished(equip(plan, family, accelerator, writer=lambda *_: _write_nothing))
-
-
-def finished(job: Generator[Any, None, Result]) -> Result:
-    """What a job returns, once its events have gone by."""
-    while True:
-        try:
-            next(job)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+def full_step(
+    family: Family, accelerator: Accelerator, *, rank: int = 8, text_encoder: bool = True
+) -> tuple[TrainingStep, Network]:
+    """The product's own step around a family, and its network: a plain LoRA, AdamW, 1e-4."""
+    rates = {part: RATE * (part == "unet" or text_encoder) for part in parts_of(family)}
+    network = NetworkSettings(network_dim=rank)
+    return make_step(family, network, rates, accelerator=accelerator, seed=SEED)
 
 
 def full_batch(family: Family, *, px: int, count: int) -> Batch:
@@ -152,9 +108,5 @@ def full_batch(family: Family, *, px: int, count: int) -> Batch:
         weight_B=torch.ones(count),
         tokens=family.tokenize([CAPTION] * count, max_token_length=75),
         text_embeds=None,
-        time_ids_B6=torch.tensor([[px, px, 0, 0, px, px]] * count),
+        crops_B6=torch.tensor([[px, px, 0, 0, px, px]] * count),
     )
-
-
-def _write_nothing(_path: Path, _step: int, _epoch: int) -> None:
-    """No LoRA file is asked for."""
