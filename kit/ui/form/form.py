@@ -16,7 +16,6 @@ from kit.errors import KitError, SettingsError
 from kit.settings import Settings, declarations
 from kit.settings.rules import problems
 from kit.ui.form import problem_texts as texts
-from kit.ui.form.contact_sheet import ContactSheet
 from kit.ui.form.debounce import Soon
 from kit.ui.form.field import Field
 from kit.ui.form.files import SettingsFiles
@@ -30,6 +29,7 @@ from kit.ui.form.remembered import left_of_the_example
 from kit.ui.form.starters import Starters
 from kit.ui.form.views import Views
 from kit.ui.look import Shown, block, root
+from kit.ui.sheet.contact_sheet import ContactSheet
 
 MODEL = "pretrained_model_name_or_path"
 

@@ -6,11 +6,11 @@ from PIL import Image
 from kit.dataset.buckets import BucketFit
 from kit.planning import plan
 from kit.ui import Form
-from kit.ui.form.contact_sheet import PER_PAGE, ContactSheet, cut_thumbnail
+from kit.ui.sheet.contact_sheet import PER_PAGE, ContactSheet, cut_thumbnail
 
 
 def test_nothing_is_read_before_it_is_asked_for(settings, monkeypatch):
-    monkeypatch.setattr("kit.ui.form.contact_sheet.open_upright", lambda path: 1 / 0)
+    monkeypatch.setattr("kit.ui.sheet.contact_sheet.open_upright", lambda path: 1 / 0)
     form = Form(settings)
     assert form.images.sheet.value == ""
     assert not form.images.open_button.disabled
