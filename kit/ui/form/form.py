@@ -49,7 +49,7 @@ class Form(Shown):
         self.starters = Starters(lambda: self.settings, self._begin_with, self.fields[MODEL])
         self.plan_line = block(css="kit-plan")
         self.pictures = block()
-        self.images = ContactSheet()
+        self.images = ContactSheet(lambda: self._plan_soon(), self._take_folders)
         self.files = SettingsFiles(lambda: self.settings, self.fill)
         self.root = root(
             self.starters.root,
@@ -101,6 +101,11 @@ class Form(Shown):
         """Take what the strip above offers; no file told of it."""
         self.files.forget()
         self.fill(settings)
+
+    def _take_folders(self, folders: dict[str, str]) -> None:
+        """Train on folders that were just arranged."""
+        for name, value in folders.items():
+            self.fields[name].value = value
 
     def show_problem(self) -> None:
         """Open the tab of the first field that is wrong."""
