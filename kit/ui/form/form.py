@@ -16,7 +16,6 @@ from kit.errors import KitError, SettingsError
 from kit.settings import Settings, declarations
 from kit.settings.rules import problems
 from kit.ui.form import problem_texts as texts
-from kit.ui.form.contact_sheet import ContactSheet
 from kit.ui.form.debounce import Soon
 from kit.ui.form.field import Field
 from kit.ui.form.files import SettingsFiles
@@ -30,6 +29,7 @@ from kit.ui.form.remembered import left_of_the_example
 from kit.ui.form.starters import Starters
 from kit.ui.form.views import Views
 from kit.ui.look import Shown, block, root
+from kit.ui.sheet.contact_sheet import ContactSheet
 
 MODEL = "pretrained_model_name_or_path"
 
@@ -49,7 +49,7 @@ class Form(Shown):
         self.starters = Starters(lambda: self.settings, self._begin_with, self.fields[MODEL])
         self.plan_line = block(css="kit-plan")
         self.pictures = block()
-        self.images = ContactSheet()
+        self.images = ContactSheet(lambda: self._plan_soon(), self._take_folders)
         self.files = SettingsFiles(lambda: self.settings, self.fill)
         self.root = root(
             self.starters.root,
@@ -101,6 +101,11 @@ class Form(Shown):
         """Take what the strip above offers; no file told of it."""
         self.files.forget()
         self.fill(settings)
+
+    def _take_folders(self, folders: dict[str, str]) -> None:
+        """Train on folders that were just arranged."""
+        for name, value in folders.items():
+            self.fields[name].value = value
 
     def show_problem(self) -> None:
         """Open the tab of the first field that is wrong."""
