@@ -115,7 +115,7 @@ class Results:
         except KitError as error:
             return f"<div class='kit-quiet'>{escaped(error.found)}</div>"
         name = f"{self.run_dir.stem}-{file.name}"
-        words = "Download all of them as one picture"
+        words = "Download all as one picture"
         return f"<div class='kit-newest'>{download(file, words, name=name)}</div>"
 
 
