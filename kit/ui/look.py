@@ -181,7 +181,8 @@ STYLE = """<style>
 .kit .kit-chart:not(:has(svg)) { display: none; }
 .kit .kit-chart svg { display: block; width: 100%; height: auto; }
 @media (max-width: 500px) {
-  .kit .kit-numbers { grid-template-columns: repeat(auto-fill, minmax(115px, 1fr)); }
+  .kit .kit-numbers { gap: 2px 8px; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); }
+  .kit .kit-numbers b { font-size: 12px; }
   .kit .kit-chart svg { overflow: visible; }
   .kit .kit-chart svg g { font-size: 22px; }
   .kit .kit-table tr { display: grid; margin-bottom: 4px; }
