@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -26,12 +26,12 @@ from kit.settings.rules import memory as rules_memory
 from kit.settings.rules.parts import block_problems
 
 
-def require_model(settings: Settings) -> None:
+def require_model(name: str) -> None:
     """A plan may be drawn without a base model; a training needs one.
 
     Raises: ModelError where it is blank.
     """
-    if not settings.model.pretrained_model_name_or_path.strip():
+    if not name.strip():
         raise ModelError(
             "pretrained_model_name_or_path is blank.",
             "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
@@ -52,13 +52,13 @@ def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
     notices = check_claims(
         file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
     )
-    idle = _of_other_families(settings, file)
+    idle = _of_other_families(settings.changed(), file)
     return file, (*notices, *_check_model(settings, file), *idle)
 
 
-def _of_other_families(settings: Settings, file: ModelFile) -> Iterator[str]:
+def _of_other_families(changed: Iterable[str], file: ModelFile) -> Iterator[str]:
     """What belongs to other base models; a claim about the model itself was checked already."""
-    for name in settings.changed():
+    for name in changed:
         declared = declarations()[name]
         if file.family not in declared.families and declared.section != "model":
             yield f"{name} has no effect: {file.path.name} is a {file.label}"
