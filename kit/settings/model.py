@@ -18,6 +18,7 @@ class Model(Section, box="Source Model"):
         "as owner/name, or a link to a .safetensors, such as a page of Civitai. A LoRA works best "
         "with the base it was trained on and its relatives.",
         kind="path",
+        search="base model checkpoint quick pick",
     )
     v2: bool | None = setting(
         None,
@@ -32,20 +33,21 @@ class Model(Section, box="Source Model"):
         "The model predicts v instead of noise (SD 2.x 768-v, some SDXL). Blank: read from the "
         "file, where it says so; a single SD 2.x file does not, and epsilon is assumed then.",
         source="https://arxiv.org/abs/2202.00512",
+        search="v_param v prediction",
     )
     sdxl: bool | None = setting(
         None,
-        "SDXL",
+        "SDXL Model",
         "The model is a Stable Diffusion XL. Blank: read from the file.",
         families=("sdxl",),
     )
     vae: str = setting(
         "",
         "VAE",
-        "Another VAE instead of the model's own: a file, a diffusers folder, a Hugging Face id or a "
-        "link. "
-        "Blank: the model's own.",
+        "Another VAE instead of the model's own: a file, a diffusers folder, a Hugging Face id "
+        "or a link. Blank: the model's own.",
         kind="path",
+        search="optional path to checkpoint of vae for training",
     )
     train_inpainting: bool = setting(
         False,

@@ -14,7 +14,7 @@ from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_an
 from kit.runs.run import write_text
 from kit.settings import Settings
 from kit.ui.form.problem_texts import as_lines, as_list
-from kit.ui.look import block, escaped
+from kit.ui.look import block, escaped, named
 
 ACCEPTED = ".toml,.json,.safetensors,.txt"
 
@@ -29,6 +29,7 @@ class SettingsFiles:
         self.path = widgets.Text(
             "run.toml", continuous_update=False, layout=widgets.Layout(width="260px")
         )
+        named(self.path, "Settings file", hidden=True)
         self.load_button = _button("Load", "Fill the form from this file on the kernel's machine")
         self.save_button = _button("Save", "Write the form's settings to this file")
         self.upload = widgets.FileUpload(

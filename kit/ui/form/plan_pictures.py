@@ -14,7 +14,7 @@ from kit.dataset.buckets import Size
 from kit.planning import Plan
 from kit.planning.lora_size import network_size
 from kit.settings import effective
-from kit.ui.charts import ACCENT, nice_ticks
+from kit.ui.charts import ACCENT, nice_ticks, swatch
 from kit.ui.look import escaped
 
 WIDTH, HEIGHT = 380, 150
@@ -64,7 +64,7 @@ def rate_picture(plan: Plan) -> str:
     parts += _marks([step for step in samples if step < plan.total_steps], last, "sample")
     parts.append(_text(LEFT, HEIGHT - 8, "0"))
     parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, f"step {plan.total_steps}", anchor="end"))
-    legend = ", ".join(f"<span style='color:{colour}'>{name}</span>" for name, colour, _ in curves)
+    legend = " ".join(f"{swatch(colour)}{name}" for name, colour, _ in curves)
     return _figure(
         f"Learning rate: {legend}",
         parts,
@@ -153,7 +153,7 @@ def network_facts(plan: Plan, family: str) -> str:
             ("of a full-size", label),
         ]
     elif network.dim_from_weights:
-        rows.append(("size", "that of Network weights"))
+        rows.append(("size", "that of LoRA network weights"))
     else:
         rows.append(("size", "told once the base model is chosen"))
     if not network.dim_from_weights:

@@ -14,7 +14,7 @@ from kit.settings import Settings
 from kit.settings.diffs import Change, diff
 from kit.ui.form.field import Field, as_text
 from kit.ui.form.remembered import example
-from kit.ui.look import block, escaped
+from kit.ui.look import block, escaped, named
 
 CUSTOM = "custom: what stands in Pretrained model name or path"
 NO_PRESET = "none"
@@ -127,8 +127,7 @@ def _shown(value: Any) -> str:
 
 
 def _labelled(label: str, control: widgets.Widget, width: str) -> widgets.VBox:
-    head = block(f"<div class='kit-label'><span>{label}</span></div>")
-    box = widgets.VBox([head, control], layout=widgets.Layout(width=width))
+    box = widgets.VBox([named(control, label)], layout=widgets.Layout(width=width))
     box.add_class("kit-field")
     return box
 

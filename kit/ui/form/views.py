@@ -5,6 +5,7 @@ A row is one widget wherever it is shown, so what is typed in a list stands in t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 import ipywidgets as widgets
@@ -12,7 +13,7 @@ import ipywidgets as widgets
 from kit.settings import Declared
 from kit.ui.form.field import Field
 from kit.ui.form.pages import Pages
-from kit.ui.look import block, escaped, grid
+from kit.ui.look import block, escaped, grid, named
 
 # The questions that have no good answer for everybody; the rest has defaults that work.
 BASIC = (
@@ -21,6 +22,12 @@ BASIC = (
     "mixed_precision", "sample_prompts", "sample_every_n_epochs",
 )  # fmt: skip
 MOST_FOUND = 24
+SPELLINGS = (
+    (r"is(e|ed|es|er|ers|ing|ation|ations)\b", r"iz\1"),
+    (r"(?<=[a-z]{3})our(?=s?\b)", "or"),
+    (r"\bcentre", "center"),
+    (r"\bgrey", "gray"),
+)
 VIEWS = ("Basic", "All settings", "Changed")
 
 
@@ -35,11 +42,12 @@ class Views:
         self.search = widgets.Text(
             placeholder="Search all settings", layout=widgets.Layout(width="220px")
         )
+        named(self.search, "Search all settings", hidden=True)
         self.choice = widgets.ToggleButtons(options=VIEWS, value=VIEWS[1])
         self.choice.style.button_width = "auto"
         self.note = block(css="kit-quiet")
         self._listed: tuple[str, ...] = ()
-        self._list = grid([], column=260)
+        self._list = grid([])
         bar = widgets.HBox(
             [self.choice, self.search], layout=widgets.Layout(flex_flow="row wrap", width="100%")
         )
@@ -84,17 +92,44 @@ class Views:
 
 
 def search(text: str, declared: Iterable[Declared]) -> list[str]:
-    """The settings whose name, label, place or help hold every word; names and labels first."""
-    words = text.lower().replace("_", " ").split()
+    """The settings whose name, label, place, help or other names hold every word; best first.
+
+    Names, labels and the names that the guide and the GUI use come before help. British and
+    American spelling find the same.
+    """
+    words = _words(text)
     first, second = [], []
     for setting in declared:
-        title = f"{setting.name} {setting.label} {setting.gui_key}".lower().replace("_", " ")
-        whole = f"{title} {setting.box} {setting.help}".lower()
-        if all(word in title for word in words):
+        names = (setting.name, setting.label, setting.gui_key or "", setting.search)
+        title = _both_spellings(" ".join(names))
+        whole = f"{title} {_both_spellings(f'{setting.box} {setting.help}')}"
+        if all(_holds(title, word) for word in words):
             first.append(setting.name)
-        elif all(word in whole for word in words):
+        elif all(_holds(whole, word) for word in words):
             second.append(setting.name)
     return [*first, *second]
+
+
+def _words(text: str) -> list[str]:
+    """What is looked for, without the marks around it: "(% of steps)" is %, of, steps."""
+    bare = (word.strip("()[],.;:!?\"'") for word in text.lower().replace("_", " ").split())
+    return [word for word in bare if word]
+
+
+def _holds(text: str, word: str) -> bool:
+    return word in text or american(word) in text
+
+
+def _both_spellings(text: str) -> str:
+    plain = text.lower().replace("_", " ")
+    return f"{plain} {american(plain)}"
+
+
+def american(text: str) -> str:
+    """Words of British spelling as Americans write them; others may change, on both sides alike."""
+    for british, their in SPELLINGS:
+        text = re.sub(british, their, text)
+    return text
 
 
 def _changes(fields: Mapping[str, Field], names: list[str]) -> str:
