@@ -1,4 +1,4 @@
-"""The form: every setting in its tab, and beneath it what would happen, always up to date.
+"""The form: three questions, what would happen, and every setting; always up to date.
 
     form = Form()
     form.settings                 what stands in it, checked
@@ -9,7 +9,10 @@ It opens without torch: all that it asks is the settings and the plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import ipywidgets as widgets
 
 from kit import catalog, planning
 from kit.errors import KitError, SettingsError
@@ -25,47 +28,84 @@ from kit.ui.form.layouts import Shared
 from kit.ui.form.model_line import family_of, model_line, size_note
 from kit.ui.form.pages import Pages
 from kit.ui.form.plan_pictures import plan_pictures
-from kit.ui.form.plan_words import plan_words
-from kit.ui.form.remembered import left_of_the_example
+from kit.ui.form.plan_words import forecast, length_of, sentence
 from kit.ui.form.starters import Starters
 from kit.ui.form.views import Views
 from kit.ui.look import Shown, block, root
-
-MODEL = "pretrained_model_name_or_path"
+from kit.ui.start.autofill import Autofill
+from kit.ui.start.head import Head
+from kit.ui.start.memory import Memory
+from kit.ui.start.precision import Precision
+from kit.ui.start.sheet import sticky_sheet
+from kit.ui.start.start import MODEL, Start
 
 
 class Form(Shown):
     """All settings as widgets; every change is checked at once and planned a moment later."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, reopens: bool = False) -> None:
+        """settings: what stands in it; reopens: what stood in it last, as kept on disk."""
         super().__init__()
         asked, shared = (settings or Settings()).flat(), Shared()
         self.fields = {
             name: Field(declared, asked[name], self._changed, shared)
             for name, declared in declarations().items()
         }
+        self.on_valid: list[Callable[[Settings], None]] = []
+        self.on_planned: list[Callable[[], None]] = []
+        self.plan: planning.Plan | None = None
+        self._is_filling, self._what = True, ""
+        self._problems: tuple[str, ...] = ()
+        self._plan_soon = Soon(self._replan)
+        self._make_parts()
+        self.on_valid.append(self.files.offer)
+        self.autofill.is_following = settings is None
+        if not (reopens and self.memory.reopen()):
+            self.memory.begin()
+        self._is_filling = False
+        self._changed()
+        self._plan_soon.finish()
+
+    def _make_parts(self) -> None:
         self.pages = Pages(self.fields)
         self.views = Views(self.fields, self.pages, self.changed)
-        self.starters = Starters(lambda: self.settings, self._begin_with, self.fields[MODEL])
+        self.sentence = block(css="kit-sum")
         self.plan_line = block(css="kit-plan")
         self.pictures = block()
         self.images = ContactSheet()
-        self.files = SettingsFiles(lambda: self.settings, self.fill)
+        self.precision = Precision(self._take)
+        self.start = Start(self.fields, [self.images.root], self._changed)
+        self.starters = Starters(self.readable, self.fill)
+        self.files = SettingsFiles(lambda: self.settings, self.readable, self.fill)
+        self.autofill = Autofill(self.fields, self.start)
+        self.memory = Memory(self.fields, self.start, self.autofill)
+        self.head = Head(
+            self.start,
+            self.autofill,
+            self.memory,
+            readable=self.readable,
+            fill=self.fill,
+            refilled=self._refilled,
+            filling=self._filling,
+            files=self.files.root,
+        )
+        self.top, self.end = (widgets.VBox([], layout={"width": "100%"}) for _ in range(2))
+        self.views.bar.children = (
+            *self.views.bar.children, self.starters.preset, self.starters.reset_button,
+        )  # fmt: skip
         self.root = root(
+            sticky_sheet(),
+            self.head.root,
+            self.start.root,
+            self.top,
+            self.plan_line,
+            self.precision.root,
             self.starters.root,
             self.views.root,
-            self.plan_line,
             self.pictures,
-            self.images.root,
             self.files.root,
+            self.end,
         )
-        self.on_valid: list[Callable[[Settings], None]] = [self.files.offer]
-        self.plan: planning.Plan | None = None
-        self._is_filling = False
-        self._problems: tuple[str, ...] = ()
-        self._plan_soon = Soon(self._replan)
-        self._changed()
-        self._plan_soon.finish()
 
     @property
     def settings(self) -> Settings:
@@ -75,9 +115,18 @@ class Form(Shown):
         """
         return Settings().replace(**{name: field.value for name, field in self.fields.items()})
 
+    def readable(self) -> Settings:
+        """What stands in the form as far as it can be read; a wrong value counts as its default."""
+        values = {name: field.value for name, field in self.fields.items()}
+        try:
+            return Settings().replace(**values)
+        except SettingsError as error:
+            wrong = texts.by_setting(error.problems, self.fields)
+        return Settings().replace(**{n: v for n, v in values.items() if n not in wrong})
+
     @property
     def problems(self) -> tuple[str, ...]:
-        """What stands in the way of a plan: wrong values, contradictions, or the folders."""
+        """What stands in the way of a training: wrong values, contradictions, folders, files."""
         self._plan_soon.finish()
         return self._problems
 
@@ -85,30 +134,50 @@ class Form(Shown):
         """The settings that differ from their defaults, wrong values included."""
         return [name for name, field in self.fields.items() if field.is_changed]
 
-    def fill(self, settings: Settings) -> None:
-        """Put settings into the form."""
+    def fill(self, settings: Settings, what: str = "filled in") -> None:
+        """Put settings into the form; what: what Undo calls it."""
+        self.autofill.is_following = False  # what a file or a preset says is not the start's
+        self.files.forget()
+        self._take(settings.flat(), what)
+
+    def _take(self, values: Mapping[str, Any], what: str) -> None:
+        """Put some values into the form, as one change."""
+
+        def put() -> None:
+            for name, value in values.items():
+                self.fields[name].value = value
+
+        self._filling(put)
+        self._refilled(what)
+
+    def _filling(self, job: Callable[[], None]) -> None:
+        """Do a job that changes many fields; they are checked once, by `_refilled`."""
         self._is_filling = True
         try:
-            for name, value in settings.flat().items():
-                self.fields[name].value = value
+            job()
         finally:
             self._is_filling = False
-            self._changed()
-            self._plan_soon.finish()
-        self.views.update()
 
-    def _begin_with(self, settings: Settings) -> None:
-        """Take what the strip above offers; no file told of it."""
-        self.files.forget()
-        self.fill(settings)
+    def _refilled(self, what: str) -> None:
+        """Check and plan now; what: what Undo calls the change."""
+        self._what = what
+        self._changed()
+        self._plan_soon.finish()
+        self.starters.forget()
+        self.views.update()
 
     def show_problem(self) -> None:
         """Open the tab of the first field that is wrong."""
-        self.views.show_all()
         for name, field in self.fields.items():
             if field.problem:
+                self.start.fold(is_folded=False)
+                self.views.show_all()
                 self.pages.open(self.fields[name].declared.box)
                 return
+
+    def refresh(self) -> None:
+        """Check and plan anew: something other than a field has changed, such as the pictures."""
+        self._changed()
 
     def _changed(self) -> None:
         """Check; while many fields are filled, once at the end."""
@@ -124,24 +193,51 @@ class Form(Shown):
 
     def _replan(self) -> None:
         """Plan anew, and show it in words and pictures."""
-        self.plan = None
+        what, self._what = self._what, ""
+        followed: list[str] = []
+        self._filling(lambda: followed.append(self.autofill.follow()))
+        what = what or followed[0]
+        self.plan, settings, notices = None, None, []
         try:
             settings = self.settings
             self.plan = planning.plan(settings)
+            refused, notices = texts.divided(self.plan.notices)
         except SettingsError as error:
-            self._problems = error.problems
-            told = [texts.with_place(problem, self.fields) for problem in error.problems]
-            self.plan_line.value = texts.not_ready(told)
+            refused = list(error.problems)
         except (KitError, OSError) as error:
-            self._problems = (str(error),)
-            self.plan_line.value = texts.not_ready([str(error)])
-        else:
-            self._problems = ()
-            self.plan_line.value = plan_words(self.plan, left_of_the_example(settings))
+            refused = [str(error)]
+        self._problems = tuple(refused + self._lacking(settings))
+        self._mark(self._problems, settings)
+        self._show_plan(notices, family_of(settings) if settings else "")
+        if self.plan and settings:
             for tell in self.on_valid:
                 tell(settings)
-        self.pictures.value = plan_pictures(self.plan, family_of(settings)) if self.plan else ""
+        self.memory.note(what)
+        for told in self.on_planned:
+            told()
+
+    def _lacking(self, settings: Settings | None) -> list[str]:
+        """What this machine lacks of what is asked for."""
+        if settings is None or not settings.model.pretrained_model_name_or_path:
+            self.precision.forget()
+            return []
+        return self.precision.update(settings.memory.mixed_precision, settings.machine.gpu_ids)
+
+    def _show_plan(self, notices: Iterable[str], family: str) -> None:
+        told = [texts.with_place(problem, self.fields) for problem in self._problems]
+        if self.plan is not None:
+            self.sentence.value = sentence(length_of(self.plan), forecast(self.plan))
+        else:
+            missing = " and ".join(self.autofill.missing())
+            words = f"Still to choose: {missing}." if missing else "Not ready to train."
+            self.sentence.value = f"<div>{words}</div>"
+        shown = texts.not_ready(told) if told else ""
+        self.plan_line.value = shown + texts.as_list(
+            texts.with_labels(text, self.fields) for text in notices
+        )
+        self.pictures.value = plan_pictures(self.plan, family) if self.plan else ""
         self.images.update(self.plan)
+        self.start.show_family(self.autofill.family())
 
     def _mark(self, found: tuple[str, ...], settings: Settings | None) -> None:
         values = {name: field.value for name, field in self.fields.items()}

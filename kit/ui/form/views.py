@@ -35,17 +35,17 @@ class Views:
         self.search = widgets.Text(
             placeholder="Search all settings", layout=widgets.Layout(width="220px")
         )
-        self.choice = widgets.ToggleButtons(options=VIEWS, value=VIEWS[1])
+        self.choice = widgets.ToggleButtons(options=VIEWS, value=VIEWS[0])
         self.choice.style.button_width = "auto"
         self.note = block(css="kit-quiet")
         self._listed: tuple[str, ...] = ()
         self._list = grid([], column=260)
-        bar = widgets.HBox(
+        self.bar = widgets.HBox(
             [self.choice, self.search], layout=widgets.Layout(flex_flow="row wrap", width="100%")
         )
-        bar.add_class("kit-bar")
+        self.bar.add_class("kit-bar")
         self.root = widgets.VBox(
-            [bar, self.note, self._list, pages.root], layout=widgets.Layout(width="100%")
+            [self.bar, self.note, self._list, pages.root], layout=widgets.Layout(width="100%")
         )
         self.search.observe(lambda _: self.update(), names="value")
         self.choice.observe(lambda _: self.update(), names="value")
@@ -61,7 +61,7 @@ class Views:
                 note += f"; the first {MOST_FOUND} are shown"
             self._show(found[:MOST_FOUND], note)
         elif self.choice.value == "Basic":
-            self._show([name for name in BASIC if name in self._fields], "")
+            self._show(self._basic(), "")
         elif self.choice.value == "Changed":
             names = self._changed()
             self._show(names, _changes(self._fields, names))
@@ -71,6 +71,12 @@ class Views:
     def show_all(self) -> None:
         """Go back to the tabs."""
         self.search.value, self.choice.value = "", VIEWS[1]
+
+    def _basic(self) -> list[str]:
+        """The few that matter, and whatever else differs from its default or is wrong."""
+        wrong = [name for name, field in self._fields.items() if field.problem]
+        basic = [name for name in BASIC if name in self._fields]
+        return list(dict.fromkeys([*basic, *self._changed(), *wrong]))
 
     def _show(self, names: Iterable[str] | None, note: str) -> None:
         """These rows as a list; None is all of them in their tabs."""
