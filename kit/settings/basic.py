@@ -98,25 +98,28 @@ class Basic(Section, box="Parameters / Basic"):
     )
     lr_warmup: float = setting(
         10.0,
-        "LR warmup (% of total steps)",
+        "LR warmup (% of steps)",
         "The rate climbs during this share of the steps, from 0 (warmup_stable_decay: from LR min "
         "ratio). Not with constant, piecewise_constant, adafactor, an LR Scheduler type, "
         "schedule-free optimizers, and Adafactor at its own rate.",
         between=(0, 100),
         unit="%",
+        search="total",
     )
     lr_warmup_steps: int | None = setting(
         None,
         "LR warmup steps",
         "A number of steps instead of the percentage. Blank: the percentage counts.",
+        search="override",
         between=(0, 10_000_000),
         unit="steps",
     )
     lr_scheduler_num_cycles: int | None = setting(
         None,
-        "LR # cycles",
+        "LR number of cycles",
         "How often cosine_with_restarts and polynomial start again, or how many half waves "
         "cosine_with_min_lr makes. Blank: 1.",
+        search="restarts #",
         between=(1, 1000),
     )
     lr_scheduler_power: float | None = setting(

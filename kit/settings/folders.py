@@ -19,6 +19,7 @@ class Folders(Section, box="Folders"):
         "pictures in it. A flat folder of pictures works too, when Repeats of a flat folder is "
         "set.",
         kind="path",
+        search="image directory containing training images subfolders dataset",
     )
     reg_data_dir: str = setting(
         "",
@@ -27,6 +28,7 @@ class Folders(Section, box="Folders"):
         "folders. They are balanced one to one with the training images, which doubles the steps "
         "of an epoch; they help small subject sets to keep the class.",
         kind="path",
+        search="regularisation directory containing regularisation images",
     )
     dataset_config: str = setting(
         "",
@@ -38,6 +40,7 @@ class Folders(Section, box="Folders"):
         "not read then.",
         kind="path",
         shapes_run=False,  # its content does
+        search="select the toml configuration file to use for the dataset",
     )
     conditioning_data_dir: str = setting(
         "",
@@ -55,6 +58,7 @@ class Folders(Section, box="Folders"):
         "needed to go on after a disconnect to '<name>.run'.",
         kind="path",
         shapes_run=False,
+        search="output directory for trained model",
     )
     output_name: str = setting(
         "last",
@@ -62,6 +66,7 @@ class Folders(Section, box="Folders"):
         "The file's name, without ending. An existing file is never overwritten: the name gets a "
         "number.",
         shapes_run=False,
+        search="trained model output name lora name",
     )
     training_comment: str = setting(
         "",

@@ -60,10 +60,11 @@ class Images(Section, box="Parameters / Basic"):
     )
     caption_extension: str = setting(
         ".txt",
-        "Caption file extension",
+        "Caption Extension",
         "The ending of caption files beside the images. Blank means .caption, as in kohya's "
         "scripts. Images without such a file use .txt, .caption or .cap, whichever is there, and "
         "the plan says so.",
+        search="caption file extension",
     )
     dataset_repeats: int | None = setting(
         None,

@@ -18,6 +18,7 @@ class Logs(Section, box="Parameters / Advanced"):
         kind="path",
         box="Folders",
         shapes_run=False,
+        search="logging directory (optional) to enable logging and output tensorboard log",
     )
     log_with: str = setting(
         "",

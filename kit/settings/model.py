@@ -14,6 +14,7 @@ class Model(Section, box="Source Model"):
         "The base model: a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id "
         "such as owner/name. A LoRA works best with the base it was trained on and its relatives.",
         kind="path",
+        search="base model checkpoint quick pick",
     )
     v2: bool | None = setting(
         None,
@@ -28,10 +29,11 @@ class Model(Section, box="Source Model"):
         "The model predicts v instead of noise (SD 2.x 768-v, some SDXL). Blank: read from the "
         "file, where it says so; a single SD 2.x file does not, and epsilon is assumed then.",
         source="https://arxiv.org/abs/2202.00512",
+        search="v_param v prediction",
     )
     sdxl: bool | None = setting(
         None,
-        "SDXL",
+        "SDXL Model",
         "The model is a Stable Diffusion XL. Blank: read from the file.",
         families=("sdxl",),
     )
@@ -41,6 +43,7 @@ class Model(Section, box="Source Model"):
         "Another VAE instead of the model's own: a file, a diffusers folder or a Hugging Face id. "
         "Blank: the model's own.",
         kind="path",
+        search="optional path to checkpoint of vae for training",
     )
     train_inpainting: bool = setting(
         False,

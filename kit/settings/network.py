@@ -85,16 +85,17 @@ class NetworkSettings(Section, box="Parameters / Basic"):
     )
     network_weights: str = setting(
         "",
-        "Network weights",
+        "LoRA network weights",
         "A LoRA file to start from; its weights are loaded, its settings are not. The result is a "
         "new file.",
         kind="path",
+        search="continue existing lora",
     )
     dim_from_weights: bool = setting(
         False,
         "DIM from weights",
-        "Take rank and alpha of every module from Network weights, and ignore Network Rank and "
-        "Alpha.",
+        "Take rank and alpha of every module from LoRA network weights, and ignore Network "
+        "Rank and Alpha.",
     )
     LyCORIS_preset: str = setting(
         "full",

@@ -21,11 +21,12 @@ class Rates(Section, box="Parameters / Basic"):
     )
     stop_text_encoder_training: int = setting(
         0,
-        "Stop TE (% of total steps)",
+        "Stop text encoder training",
         "After this share of the steps the text encoder's part stays as it is, while the U-Net "
         "goes on; it often learns too much. 0: it learns to the end.",
         between=(0, 100),
-        unit="%",
+        unit="% of steps",
+        search="stop te (% of total steps)",
     )
     lr_warmup_only_constant: bool = setting(
         False,

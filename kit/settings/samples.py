@@ -17,6 +17,7 @@ class Samples(Section, box="Samples"):
         "steps, --ss sampler. (word:1.2) counts more, [word] less. Lines with # are skipped.",
         kind="text",
         shapes_run=False,
+        search="preview images",
     )
     sample_every_n_steps: int | None = setting(
         None,
@@ -25,6 +26,7 @@ class Samples(Section, box="Samples"):
         between=(0, 10_000_000),
         unit="steps",
         shapes_run=False,
+        search="preview images",
     )
     sample_every_n_epochs: int | None = setting(
         None,
@@ -33,6 +35,7 @@ class Samples(Section, box="Samples"):
         between=(0, 100_000),
         unit="epochs",
         shapes_run=False,
+        search="preview images",
     )
     sample_at_first: bool = setting(
         False,
@@ -40,6 +43,7 @@ class Samples(Section, box="Samples"):
         "Also draw before the first step, to see what the base model makes of the prompts.",
         gui=None,
         shapes_run=False,
+        search="preview images",
     )
     sample_sampler: str = setting(
         "euler_a",
@@ -47,4 +51,5 @@ class Samples(Section, box="Samples"):
         "The sampler that draws the pictures.",
         choices=tuple(catalog.SAMPLERS),
         shapes_run=False,
+        search="preview images",
     )

@@ -95,4 +95,5 @@ class Saving(Section, box="Parameters / Basic"):
         "run that was only broken off goes on by itself.",
         kind="path",
         box="Parameters / Advanced",
+        search="path to last-state state folder",
     )

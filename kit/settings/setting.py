@@ -10,6 +10,7 @@ differs.
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -44,6 +45,14 @@ class Declared:
     families: tuple[str, ...]
     source: str
     shapes_run: bool  # another value makes another run, which starts from the beginning
+    search: str = ""  # other words by which people look for it, such as the GUI's own label
+
+    @property
+    def title(self) -> str:
+        """The label with its unit, where the label does not say it: "Train batch size (images)"."""
+        said = re.findall(r"\w+|%", self.label.lower())
+        is_said = any(word in said for word in re.findall(r"\w+|%", self.unit.lower()))
+        return self.label if is_said or not self.unit else f"{self.label} ({self.unit})"
 
     @property
     def possible(self) -> str:
@@ -74,6 +83,7 @@ def setting(
     source: str = "",
     box: str = "",
     shapes_run: bool = True,
+    search: str = "",
 ) -> Any:
     """Declare a setting inside a Section.
 
@@ -81,7 +91,8 @@ def setting(
     gui: the GUI's JSON key where it differs from the name, None where the GUI has no such field;
     box: the place in the form, where it differs from the section's;
     shapes_run: False where it changes no number of the training, so that an unfinished run goes on
-    when it is changed.
+    when it is changed;
+    search: words of other programs and guides by which the form's search finds it as well.
     """
     extra: dict[str, Any] = {
         "between": between,
@@ -93,6 +104,7 @@ def setting(
         "source": source,
         "box": box,
         "shapes_run": shapes_run,
+        "search": search,
     }
     return Field(default, title=label, description=help, json_schema_extra=extra)
 
@@ -173,6 +185,7 @@ def _declared(section: type[Section], name: str, info: FieldInfo) -> Declared:
         families=extra["families"],
         source=extra["source"],
         shapes_run=extra["shapes_run"],
+        search=extra["search"],
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kit.errors import KitError
-from kit.events import Event, Failed, from_line, to_line
+from kit.events import Event, Failed, Sampled, Saved, from_line, to_line
 from kit.runs.run import write_atomically
 
 
@@ -88,4 +88,7 @@ def _readable(lines: Iterable[str]) -> list[Event]:
 
 
 def _is_after(event: Event, step: int) -> bool:
+    """What a person asked for stays: nobody asks for it again when the step is made again."""
+    if isinstance(event, Sampled | Saved) and event.wished:
+        return False
     return int(getattr(event, "step", 0)) > step

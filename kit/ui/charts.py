@@ -1,5 +1,8 @@
 """Curves as SVG text: no library, right in light and dark because lines take the text's own colour.
 
+CHARTS at the end is the dashboard's menu: a chart is a function from a run's history to SVG, and a
+row there.
+
 A long run is drawn from BUCKETS groups of neighbouring steps: a band from the least to the greatest
 loss of each, so that no spike is lost, and their means for the smooth line.
 """
@@ -8,11 +11,13 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kit.ui.monitor.history import History
 
 BUCKETS = 300  # two points of the band each: 600
 WIDTH, HEIGHT = 760, 220
@@ -82,9 +87,14 @@ def lines_chart(
     parts, key = frame.grid(), []
     for colour, (name, (xs, ys)) in zip(COLOURS, curves.items(), strict=False):
         parts.append(_line(frame.place(xs, ys), colour, width=2, opacity=1))
-        key.append(f'<b style="color:{colour}">{html.escape(name)} {ys[-1]:.3g}</b>')
+        key.append(f"<span>{swatch(colour)}{html.escape(name)} <b>{ys[-1]:.3g}</b></span>")
     svg = _svg(parts, html.escape(f"{title} by step: {', '.join(curves)}"))
     return f'<div class="kit-key">{"".join(key)}</div>{svg}'
+
+
+def swatch(colour: str) -> str:
+    """A curve's colour beside its name: the name itself stays readable on every page."""
+    return f'<i class="kit-swatch" style="--ink:{colour}"></i>'
 
 
 class _Frame(NamedTuple):
@@ -202,3 +212,37 @@ def _svg(parts: list[str], label: str) -> str:
         + "".join(parts)
         + "</g></svg>"
     )
+
+
+# ------------------------------------------------------------------------- a run's charts
+
+BANDS = ("t 0-249 (nearly clean)", "t 250-499", "t 500-749", "t 750-999 (nearly noise)")
+
+
+def loss(past: History) -> str:
+    """Each step's loss and its smooth course."""
+    svg = loss_chart(past.steps, past.losses)
+    last = past.losses[-1] if past.losses else math.nan
+    key = f"<span>{swatch(ACCENT)}smoothed loss</span><span>newest <b>{last:.4g}</b></span>"
+    return f'<div class="kit-key">{key}</div>{svg}' if svg else ""
+
+
+def loss_by_noise_level(past: History) -> str:
+    """The smooth loss of each quarter of the timesteps."""
+    bands = {
+        name: [row[i] if i < len(row) else None for row in past.bands]
+        for i, name in enumerate(BANDS)
+    }
+    return lines_chart(past.steps, bands, title="Loss by noise level", smooth=True)
+
+
+def learning_rate(past: History) -> str:
+    """The rate of each part that learns."""
+    return lines_chart(past.steps, past.rates, title="Learning rate", smooth=False)
+
+
+CHARTS: dict[str, Callable[[History], str]] = {
+    "Loss": loss,
+    "Loss by noise level": loss_by_noise_level,
+    "Learning rate": learning_rate,
+}

@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from kit import planning
+from kit.errors import KitError
 from kit.events import Event, Finished
+from kit.hosts import host
 from kit.planning import Plan
 from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
@@ -17,7 +19,7 @@ from kit.ui.form.form import Form
 from kit.ui.form.remembered import remember, remembered, remembered_state
 from kit.ui.monitor.dashboard import Dashboard, events_file
 from kit.ui.monitor.following import Follower, Tail
-from kit.ui.monitor.gallery import Results
+from kit.ui.monitor.results import Results, newest_run
 from kit.ui.monitor.session import Session
 from kit.ui.monitor.waiting import until_over
 from kit.ui.train_bar import TrainBar
@@ -87,11 +89,37 @@ async def wait() -> None:
     await until_over()
 
 
-def results() -> Results:
-    """What this kernel's run has come to, to be a cell's last line."""
+def results(run_dir: str | Path | None = None) -> Results:
+    """What a run has come to, to be a cell's last line: its LoRA, its pictures, its files.
+
+    run_dir: a run's folder; None means this kernel's run, or else the one that was at work last in
+    the output folder, whichever kernel it was.
+
+    Raises: OutputError where run_dir holds no events.jsonl.
+    """
     install()
-    session = Session.current
-    return session.dashboard.results if session else Results("", {})
+    if run_dir is not None:
+        return Results.of_run(events_file(run_dir).parent)
+    if (session := Session.current) is not None:
+        return session.dashboard.results
+    newest = newest_run(_output_folders())
+    return Results.of_run(newest) if newest else Results("", {})
+
+
+def _output_folders() -> list[Path]:
+    """Where runs may lie: as the form says, as it said last, and where this host keeps them."""
+    folders = []
+    for settings in (_form_settings(), remembered()):
+        if settings is not None:
+            folders.append(Path(settings.folders.output_dir))
+    return [*folders, host().output_folder]
+
+
+def _form_settings() -> Settings | None:
+    try:
+        return _form.settings if _form is not None else None
+    except KitError:
+        return None
 
 
 def listeners(plan: Plan, *more: Sink) -> Sink:

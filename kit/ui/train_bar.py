@@ -48,10 +48,10 @@ class Bar:
         self.line = block()
         self.slot = widgets.VBox([], layout=widgets.Layout(width="100%"))
 
-    def tell(self, problems: int, name: str, *, is_busy: bool) -> None:
+    def tell(self, problems: int, name: str, *, is_blocked: bool) -> None:
         """The number of problems, and what the button would do."""
         self.button.description = name
-        self.button.disabled = bool(problems) or is_busy
+        self.button.disabled = is_blocked
         counted = "1 problem" if problems == 1 else f"{problems} problems"
         self.problems_button.description = counted
         self.problems_button.layout.display = None if problems else "none"
@@ -122,11 +122,12 @@ class TrainBar:
 
     def offer(self) -> None:
         """Name what the button would do; an unfinished run of these settings is shown with it."""
-        plan, count = self._form.plan, len(self._form.problems)
+        plan, mistakes = self._form.plan, len(self._form.mistakes)
+        is_blocked = bool(self._form.problems)
         resumes = plan is not None and plan.run.resumes
         name = f"Resume from step {plan.run.from_step}" if plan and resumes else "Train"
         for bar in self.bars:
-            bar.tell(count, name, is_busy=self._is_busy)
+            bar.tell(mistakes, name, is_blocked=is_blocked or self._is_busy)
         if plan is None or not resumes or self._is_busy:
             return
         is_new = self._shown is None or self._shown.plan.run.dir != plan.run.dir

@@ -175,6 +175,20 @@ def test_a_run_that_goes_on_keeps_what_it_does_not_repeat(written):
     assert sum(isinstance(event, Loaded) for event in events) == 2
 
 
+def test_what_a_person_asked_for_stays_though_its_step_is_made_again(written):
+    """Its picture and its file lie on disk, and nobody will ask for them again."""
+    typed = Sampled(12, 1, "typed.png", "a red square", 1, wished=True)
+    saved = Saved(12, 2, "cat-step00000012.safetensors", wished=True)
+    due = Sampled(12, 0, "due.png", "a cat", 1)
+    written([stepped(10), typed, due, saved])
+    assert read_events(written([stepped(11)], from_step=10)) == [
+        stepped(10),
+        typed,
+        saved,
+        stepped(11),
+    ]
+
+
 def test_what_was_told_at_the_very_step_stays(written):
     told = [
         stepped(10),

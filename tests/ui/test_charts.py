@@ -107,8 +107,8 @@ def test_several_curves_have_a_key_and_leave_out_what_is_not_there():
     lines = {"unet": [1e-4, 2e-4, 3e-4], "<te>": [None, 5e-5, None], "idle": [None] * 3}
     text = lines_chart([1, 2, 3], lines, title="Learning rate", smooth=False)
     assert text.count("<polyline") == 2
-    assert "unet 0.0003" in text
-    assert "&lt;te&gt; 5e-05" in text
+    assert "unet <b>0.0003</b>" in text
+    assert "&lt;te&gt; <b>5e-05</b>" in text
     assert "idle" not in text
 
 

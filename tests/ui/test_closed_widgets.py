@@ -60,11 +60,11 @@ def test_a_typed_prompt_that_makes_room_takes_its_row_along(picture, closed):
     drawn = [picture(step) for step in range(10, 50, 10)]
     gallery.update(grid_of(*drawn, *typed_by(picture, PROMPTS_SHOWN)))
     rows = 2 * (1 + PROMPTS_SHOWN)
-    assert len(gallery.root.children) == rows
+    assert len(gallery.pictures_box.children) == rows
     drawn += [picture(50), picture(60)]
     gallery.update(grid_of(*drawn, *typed_by(picture, PROMPTS_SHOWN + 1)))
-    assert len(gallery.root.children) == rows
-    assert len(closed) == 3 * 3 + 2  # three cells of a box, picture and caption; a row of two parts
+    assert len(gallery.pictures_box.children) == rows
+    assert len(closed) == 3 + 2  # three pictures; a row of two parts
     assert holding(closed) == []
 
 
@@ -73,11 +73,11 @@ def test_a_row_that_was_closed_comes_back_when_it_is_drawn_again(picture, closed
     typed = typed_by(picture, PROMPTS_SHOWN + 1)
     gallery.update(grid_of(*typed[:-1]))
     gallery.update(grid_of(*typed))
-    assert "sofa 2" in gallery.root.children[0].value
+    assert "sofa 2" in gallery.pictures_box.children[0].value
     gallery.update(grid_of(*typed, replace(picture(60, 1), wished=True)))
-    title, grid = gallery.root.children[:2]
+    title, row = gallery.pictures_box.children[:2]
     assert "sofa 1" in title.value
-    assert len(grid.children) == 2
+    assert len(row.children) == 2
     assert holding(closed) == []
 
 
@@ -91,7 +91,16 @@ def test_pictures_that_a_resumed_run_forgets_leave_no_box_behind(picture, closed
     dashboard.forget()
     for event in [*began, picture(10), Finished(10, "asked to stop")]:
         dashboard(event)
-    assert any(isinstance(widget, widgets.Image) for widget in closed)
+    assert any("kit-open" in widget.value for widget in closed if isinstance(widget, widgets.HTML))
+    assert holding(closed) == []
+
+
+def test_turning_the_pages_leaves_no_box_behind(picture, closed):
+    gallery = Gallery()
+    gallery.update(grid_of(*(picture(step) for step in range(10, 130, 10))))
+    for button in (gallery.older, gallery.older, gallery.newer):
+        button.click()
+    assert len(closed) == 3 * 4
     assert holding(closed) == []
 
 
@@ -99,8 +108,8 @@ def test_a_picture_that_is_gone_is_closed_like_the_others(tmp_path, closed):
     gallery = Gallery()
     gallery.update({1: {0: Sampled(1, 0, str(tmp_path / "gone.png"), "a cat", 1)}})
     gallery.update({})
-    assert len(closed) == 5
-    assert gallery.root.children == ()
+    assert len(closed) == 3  # the picture; a row of two parts
+    assert gallery.pictures_box.children == ()
     assert holding(closed) == []
 
 

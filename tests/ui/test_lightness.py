@@ -3,7 +3,7 @@
 import pytest
 
 from kit.ui import Dashboard
-from kit.ui.monitor.dashboard import BY_NOISE, LOSS
+from kit.ui.charts import CHARTS
 from tests.ui.runs import whole_run
 
 pytestmark = pytest.mark.usefixtures("kernel")
@@ -23,7 +23,7 @@ def parts_of(widget):
         yield from parts_of(child)
 
 
-@pytest.mark.parametrize("view", [LOSS, BY_NOISE])
+@pytest.mark.parametrize("view", list(CHARTS))
 def test_ten_thousand_steps_of_a_second_keep_the_page_light(view):
     clock, sent = Clock(), []
     dashboard = Dashboard(clock=clock)

@@ -1,4 +1,7 @@
-"""A declared setting and its widget: label, "?" with the help, control and problem, as one row.
+"""A declared setting and its widget: labelled control, help that opens, and problem, as one row.
+
+The label is the control's own description: core widgets have no other accessible name. Help is a
+`details` of HTML, which opens by click and by keyboard without a script.
 
 Nothing here knows a setting by name: kind, choices, range and help come from the declaration, and
 whether a value is right is decided by the settings themselves.
@@ -39,18 +42,17 @@ def make_control(declared: Declared, value: Any, make: Callable[..., Any]) -> wi
 
     Numbers are text fields: a number field knows no blank, and hides what was typed.
     """
+    name = {"description": declared.title, "style": {"description_width": "initial"}}
     if _is_box(declared):
-        label, auto = declared.label, {"width": "auto"}
-        return make(widgets.Checkbox, bool(value), description=label, indent=False, layout=auto)
+        return make(widgets.Checkbox, bool(value), indent=False, layout={"width": "auto"}, **name)
     if declared.type == "bool":
-        return make(widgets.Dropdown, options=list(MAYBE), value=_word(value), layout=FULL)
+        return make(widgets.Dropdown, options=list(MAYBE), value=_word(value), layout=FULL, **name)
     if declared.type == "choice":
-        return make(widgets.Dropdown, options=declared.choices, value=value, layout=FULL)
-    if declared.type == "text":
-        tall = {"width": "100%", "height": "110px"}
-        return make(widgets.Textarea, as_text(value), continuous_update=False, layout=tall)
+        return make(widgets.Dropdown, options=declared.choices, value=value, layout=FULL, **name)
     text = as_text(value)
-    return make(widgets.Text, text, continuous_update=True, layout=FULL)  # checked as one types
+    if declared.type == "text":
+        return make(widgets.Textarea, text, continuous_update=False, rows=5, layout=FULL, **name)
+    return make(widgets.Text, text, continuous_update=True, layout=FULL, **name)  # checked as typed
 
 
 class Field:
@@ -62,9 +64,10 @@ class Field:
         self.declared = declared
         self.problem = self.idle = self.note = ""
         self.control = make_control(declared, value, shared.make)
-        width = "auto" if _is_box(declared) else "100%"
-        self._head = shared.make(widgets.HTML, self._label(), layout={"width": width})
-        self.row = self._laid_out(shared.make)
+        self._make = shared.make
+        self._help = shared.make(widgets.HTML, self._help_text(), layout={"width": "auto"})
+        self._told: widgets.HTML | None = None  # beneath it; made with the first thing to tell
+        self.row = self._laid_out()
         self.control.observe(lambda _: on_change(), names="value")
 
     @property
@@ -110,31 +113,50 @@ class Field:
         if (problem, idle, note) == (self.problem, self.idle, self.note):
             return
         self.problem, self.idle, self.note = problem, idle, note
-        self._head.value = self._label()
+        _send(self._help, self._help_text())
+        self._tell()
         _toggle(self.row, "kit-bad", on=bool(problem))
         _toggle(self.row, "kit-idle", on=bool(idle) and not problem)
         # What is wrong must stay open to be put right, even where it has no effect.
         self.control.disabled = bool(idle) and not problem
 
-    def _laid_out(self, make: Callable[..., Any]) -> widgets.Box:
-        css = ("kit-field", f"kit-f-{self.declared.name}")
-        if _is_box(self.declared):
-            pair = [self.control, self._head]
-            return make(widgets.HBox, pair, layout=FULL, css=(*css, "kit-check"))
-        wide = {"text": ("kit-full",), "path": ("kit-wide",)}.get(self.declared.type, ())
-        return make(widgets.VBox, [self._head, self.control], layout=FULL, css=(*css, *wide))
+    def _laid_out(self) -> widgets.Box:
+        kind = ("text", "path")
+        wide = dict(zip(kind, ("kit-full", "kit-wide"), strict=True)).get(self.declared.type)
+        css = ["kit-field", f"kit-f-{self.declared.name}"]
+        css.append("kit-check" if _is_box(self.declared) else "kit-over")
+        css += [wide] if wide else []
+        children = [self.control, self._help]
+        box: widgets.Box = self._make(widgets.VBox, children, layout=FULL, css=tuple(css))
+        return box
 
-    def _label(self) -> str:
+    def _tell(self) -> None:
+        """What is wrong, or else what is known of the value."""
+        css, text = ("problem", self.problem) if self.problem else ("quiet", self.note)
+        html = f"<div class='kit-{css}'>{escaped(text)}</div>" if text else ""
+        if self._told is not None:
+            _send(self._told, html)
+        elif html:
+            self._told = self._make(widgets.HTML, html, layout={"width": "auto"})
+            self.row.children = (*self.row.children, self._told)
+
+    def _help_text(self) -> str:
+        """Closed, a question mark; open, the help, what is possible, and why it is grey."""
         declared = self.declared
-        name = "" if _is_box(declared) else f"<span>{escaped(declared.label)}</span>"
-        unit = f"<em>{escaped(declared.unit)}</em>" if declared.unit else ""
-        idle = f"No effect now: {self.idle}.\n\n" if self.idle else ""
-        hint = f"{idle}{declared.help}\n\n{declared.name}: {declared.possible}"
-        below = ""
-        if self.problem or self.note:
-            css, text = ("problem", self.problem) if self.problem else ("quiet", self.note)
-            below = f"<div class='kit-{css}'>{escaped(text)}</div>"
-        return f"<div class='kit-label'>{name}{unit}<i title=\"{escaped(hint)}\">?</i></div>{below}"
+        idle = f"<p><b>No effect now: {escaped(self.idle)}.</b></p>" if self.idle else ""
+        name = escaped(f"Help: {declared.label}")
+        default = f"; default {escaped(self._default_words())}"
+        return (
+            f'<details class="kit-help"><summary aria-label="{name}" title="{name}">?</summary>'
+            f"<div>{idle}<p>{escaped(declared.help)}</p>"
+            f"<p><code>{declared.name}</code>: {escaped(declared.possible)}{default}.</p></div>"
+            "</details>"
+        )
+
+    def _default_words(self) -> str:
+        if isinstance(self.declared.default, bool):
+            return "on" if self.declared.default else "off"
+        return self.default_text or "blank"
 
 
 def _is_box(declared: Declared) -> bool:
@@ -143,6 +165,12 @@ def _is_box(declared: Declared) -> bool:
 
 def _word(value: bool | None) -> str:
     return next(word for word, meaning in MAYBE.items() if meaning is value)
+
+
+def _send(piece: widgets.HTML, html: str) -> None:
+    """Only what is new: an opened help would close."""
+    if piece.value != html:
+        piece.value = html
 
 
 def _toggle(widget: widgets.DOMWidget, css: str, *, on: bool) -> None:

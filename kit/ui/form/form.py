@@ -56,6 +56,7 @@ class Form(Shown):
         self.plan: planning.Plan | None = None
         self._is_filling, self._what = True, ""
         self._problems: tuple[str, ...] = ()
+        self._missing: tuple[str, ...] = ()  # no mistakes: questions that are not answered yet
         self._plan_soon = Soon(self._replan)
         self._make_parts()
         self.on_valid.append(self.files.offer)
@@ -127,6 +128,12 @@ class Form(Shown):
     @property
     def problems(self) -> tuple[str, ...]:
         """What stands in the way of a training: wrong values, contradictions, folders, files."""
+        self._plan_soon.finish()
+        return (*self._missing, *self._problems)
+
+    @property
+    def mistakes(self) -> tuple[str, ...]:
+        """The problems without questions that are only not answered yet."""
         self._plan_soon.finish()
         return self._problems
 
@@ -206,8 +213,11 @@ class Form(Shown):
             refused = list(error.problems)
         except (KitError, OSError) as error:
             refused = [str(error)]
+        refused, self._missing = texts.without_missing(refused)
         self._problems = tuple(refused + self._lacking(settings))
         self._mark(self._problems, settings)
+        if followed[0]:
+            self.views.update()
         self._show_plan(notices, family_of(settings) if settings else "")
         if self.plan and settings:
             for tell in self.on_valid:
@@ -228,9 +238,9 @@ class Form(Shown):
         if self.plan is not None:
             self.sentence.value = sentence(length_of(self.plan), forecast(self.plan))
         else:
-            missing = " and ".join(self.autofill.missing())
-            words = f"Still to choose: {missing}." if missing else "Not ready to train."
-            self.sentence.value = f"<div>{words}</div>"
+            self.sentence.value = "<div>Not ready to train.</div>"
+        if self._missing:
+            self.sentence.value = f"<div>{self.autofill.missing()}</div>"
         shown = texts.not_ready(told) if told else ""
         self.plan_line.value = shown + texts.as_list(
             texts.with_labels(text, self.fields) for text in notices

@@ -99,7 +99,7 @@ def _group(fields: list[Field]) -> list[widgets.Widget]:
     others = [f.row for f in fields if not isinstance(f.control, widgets.Checkbox)]
     grids = []
     if others:
-        grids.append(grid(others, column=220))
+        grids.append(grid(others))
     if ticks:
-        grids.append(grid(ticks, column=260))
+        grids.append(grid(ticks))
     return grids

@@ -14,7 +14,7 @@ from kit.planning import Plan
 from kit.planning.lora_size import network_size
 from kit.settings.rules import optimizer as rules_optimizer
 from kit.settings.rules.rates import rates
-from kit.ui.charts import ACCENT, nice_ticks
+from kit.ui.charts import ACCENT, nice_ticks, swatch
 from kit.ui.look import escaped
 
 WIDTH, HEIGHT = 380, 150
@@ -62,7 +62,7 @@ def rate_picture(plan: Plan) -> str:
     parts += _marks([s for s in range(plan.total_steps) if plan.sample_due(s)], last, "sample")
     parts.append(_text(LEFT, HEIGHT - 8, "0"))
     parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, f"step {plan.total_steps}", anchor="end"))
-    legend = ", ".join(f"<span style='color:{colour}'>{name}</span>" for name, colour, _ in curves)
+    legend = " ".join(f"{swatch(colour)}{name}" for name, colour, _ in curves)
     return _figure(
         f"Learning rate: {legend}", parts, f"Learning rate, at most {highest:g}", _key(plan)
     )
@@ -149,7 +149,7 @@ def network_facts(plan: Plan, family: str) -> str:
             ("of a full-size", label),
         ]
     elif network.dim_from_weights:
-        rows.append(("size", "that of Network weights"))
+        rows.append(("size", "that of LoRA network weights"))
     else:
         rows.append(("size", "told once the base model is chosen"))
     if not network.dim_from_weights:

@@ -11,7 +11,7 @@ from kit.ui.look import escaped
 PROBLEM = re.compile(r"^\[\w+\] (?P<name>\w+)(?P<colon>:)?\s*(?P<rest>.*)$", re.DOTALL)
 WORD = re.compile(r"\b[A-Za-z]+(?:_\w+)+\b")  # a setting's name that is no word of English
 REFUSED = "training would be refused: "  # how a plan foresees it
-BLANK_MODEL = "pretrained_model_name_or_path is blank: "
+BLANK = re.compile(r"(pretrained_model_name_or_path|train_data_dir) is blank[.:]")
 
 
 def by_setting(problems: Iterable[str], fields: Mapping[str, Field]) -> dict[str, str]:
@@ -54,11 +54,18 @@ def divided(notices: Iterable[str]) -> tuple[list[str], list[str]]:
     for text in notices:
         if text.startswith(REFUSED):
             refused.append(text.removeprefix(REFUSED))
-        elif text.startswith(BLANK_MODEL):
+        elif BLANK.match(text):
             refused.append(text)
         else:
             others.append(text)
     return refused, others
+
+
+def without_missing(problems: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """What is wrong, and what is only not chosen yet: the base model, the image folder."""
+    problems = list(problems)
+    missing = tuple(text for text in problems if BLANK.match(text))
+    return [text for text in problems if text not in missing], missing
 
 
 def not_ready(problems: Iterable[str]) -> str:

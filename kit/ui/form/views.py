@@ -5,6 +5,7 @@ A row is one widget wherever it is shown, so what is typed in a list stands in t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 import ipywidgets as widgets
@@ -14,13 +15,21 @@ from kit.ui.form.field import Field
 from kit.ui.form.pages import Pages
 from kit.ui.look import block, escaped, grid
 
-# The questions that have no good answer for everybody; the rest has defaults that work.
+# The questions that have no good answer for everybody; the rest has defaults that work. Base model
+# and image folder stand above, in the start.
+ABOVE = ("pretrained_model_name_or_path", "train_data_dir")
 BASIC = (
-    "pretrained_model_name_or_path", "train_data_dir", "output_dir", "output_name", "resolution",
+    "output_dir", "output_name", "resolution",
     "train_batch_size", "epoch", "network_dim", "network_alpha", "unet_lr", "text_encoder_lr",
     "mixed_precision", "sample_prompts", "sample_every_n_epochs",
 )  # fmt: skip
 MOST_FOUND = 24
+SPELLINGS = (
+    (r"is(e|ed|es|er|ers|ing|ation|ations)\b", r"iz\1"),
+    (r"(?<=[a-z]{3})our(?=s?\b)", "or"),
+    (r"\bcentre", "center"),
+    (r"\bgrey", "gray"),
+)
 VIEWS = ("Basic", "All settings", "Changed")
 
 
@@ -39,7 +48,8 @@ class Views:
         self.choice.style.button_width = "auto"
         self.note = block(css="kit-quiet")
         self._listed: tuple[str, ...] = ()
-        self._list = grid([], column=260)
+        self._view = ""  # that the listed rows are of
+        self._list = grid([])
         self.bar = widgets.HBox(
             [self.choice, self.search], layout=widgets.Layout(flex_flow="row wrap", width="100%")
         )
@@ -67,16 +77,20 @@ class Views:
             self._show(names, _changes(self._fields, names))
         else:
             self._show(None, "")
+        self._view = "" if text else self.choice.value
 
     def show_all(self) -> None:
         """Go back to the tabs."""
         self.search.value, self.choice.value = "", VIEWS[1]
 
     def _basic(self) -> list[str]:
-        """The few that matter, and whatever else differs from its default or is wrong."""
+        """The few that matter, and whatever else differs from its default or is wrong.
+
+        A row that stands there stays, or it would go while one types in it.
+        """
         wrong = [name for name, field in self._fields.items() if field.problem]
-        basic = [name for name in BASIC if name in self._fields]
-        return list(dict.fromkeys([*basic, *self._changed(), *wrong]))
+        names = dict.fromkeys([*BASIC, *(self._listed if self._view == VIEWS[0] else ()), *self._changed(), *wrong])
+        return [name for name in names if name in self._fields and name not in ABOVE]
 
     def _show(self, names: Iterable[str] | None, note: str) -> None:
         """These rows as a list; None is all of them in their tabs."""
@@ -90,17 +104,44 @@ class Views:
 
 
 def search(text: str, declared: Iterable[Declared]) -> list[str]:
-    """The settings whose name, label, place or help hold every word; names and labels first."""
-    words = text.lower().replace("_", " ").split()
+    """The settings whose name, label, place, help or other names hold every word; best first.
+
+    Names, labels and the names that the guide and the GUI use come before help. British and
+    American spelling find the same.
+    """
+    words = _words(text)
     first, second = [], []
     for setting in declared:
-        title = f"{setting.name} {setting.label} {setting.gui_key}".lower().replace("_", " ")
-        whole = f"{title} {setting.box} {setting.help}".lower()
-        if all(word in title for word in words):
+        names = (setting.name, setting.label, setting.gui_key or "", setting.search)
+        title = _both_spellings(" ".join(names))
+        whole = f"{title} {_both_spellings(f'{setting.box} {setting.help}')}"
+        if all(_holds(title, word) for word in words):
             first.append(setting.name)
-        elif all(word in whole for word in words):
+        elif all(_holds(whole, word) for word in words):
             second.append(setting.name)
     return [*first, *second]
+
+
+def _words(text: str) -> list[str]:
+    """What is looked for, without the marks around it: "(% of steps)" is %, of, steps."""
+    bare = (word.strip("()[],.;:!?\"'") for word in text.lower().replace("_", " ").split())
+    return [word for word in bare if word]
+
+
+def _holds(text: str, word: str) -> bool:
+    return word in text or american(word) in text
+
+
+def _both_spellings(text: str) -> str:
+    plain = text.lower().replace("_", " ")
+    return f"{plain} {american(plain)}"
+
+
+def american(text: str) -> str:
+    """Words of British spelling as Americans write them; others may change, on both sides alike."""
+    for british, their in SPELLINGS:
+        text = re.sub(british, their, text)
+    return text
 
 
 def _changes(fields: Mapping[str, Field], names: list[str]) -> str:

@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest
 from kit.settings.prompts import parse_prompt
 from kit.settings.rules.samples import skipped_because
-from kit.ui.look import block, escaped
+from kit.ui.look import block, escaped, named
 
 ALL_PARTS = "all parts"
 
@@ -51,7 +51,13 @@ class Controls:
         self.group = widgets.Dropdown(options=[ALL_PARTS], layout=widgets.Layout(width="130px"))
         self.rate = widgets.Text(placeholder="5e-5 or x0.5", layout=widgets.Layout(width="110px"))
         self.change = self._button("Change rate", "", "Another learning rate from the next step on")
-        self.line = block(css="kit-quiet")
+        for control, name in (
+            (self.prompt, "Prompt for Sample now"),
+            (self.group, "Part whose rate changes"),
+            (self.rate, "Another learning rate"),
+        ):
+            named(control, name, hidden=True)
+        self.line = block(css="kit-quiet kit-line")
         self.stop.on_click(lambda _: self._stop())
         self.pause.on_click(lambda _: self._pause())
         self.save.on_click(

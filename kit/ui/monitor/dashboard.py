@@ -22,20 +22,19 @@ from kit.errors import KitError, OutputError
 from kit.events import Event, Failed, Finished, Noticed, Paused, RateChanged, Resumed
 from kit.planning import Plan
 from kit.sinks import read_events
-from kit.ui.charts import lines_chart, loss_chart
+from kit.ui.charts import CHARTS
 from kit.ui.errors import failure
 from kit.ui.look import Shown, block, escaped, root
 from kit.ui.monitor.controls import Controls
 from kit.ui.monitor.downloads import buttons
-from kit.ui.monitor.gallery import Gallery, Results
+from kit.ui.monitor.gallery import Gallery
 from kit.ui.monitor.history import History, State
+from kit.ui.monitor.results import Results, files_html, newest_html
 from kit.ui.monitor.words import notes_of, numbers_of, share_done, title_of
 
 SECONDS_BETWEEN_DRAWINGS = 0.5
 SECONDS_BETWEEN_CHARTS = 1.0
 CHARTS_A_RUN = 500  # about: after so many seconds a chart waits for this part of the run's time
-BANDS = ("t 0-249 (nearly clean)", "t 250-499", "t 500-749", "t 750-999 (nearly noise)")
-LOSS, BY_NOISE, RATES = "Loss", "Loss by noise level", "Learning rate"
 
 
 class Dashboard(Shown):
@@ -58,15 +57,15 @@ class Dashboard(Shown):
         self.run_dir: Path | None = None
         self._clock, self._began = clock, clock()
         self._drawn_at = self._chart_drawn_at = float("-inf")
-        self._pictures_drawn = self._files_drawn = 0
+        self._pictures_drawn, self._files_drawn = 0, ("", 0)
         self._control, self._shows_itself = control, shows_itself
         self.title, self.numbers, self.failure = block(), block(), block()
         self.bar = widgets.FloatProgress(
-            min=0, max=1, layout=widgets.Layout(width="100%", height="14px")
+            min=0, max=1, layout=widgets.Layout(width="100%", height="8px")
         )
         self.controls = Controls(control, self.tell_request) if control else None
         self.view = widgets.ToggleButtons(
-            options=[LOSS, BY_NOISE, RATES],
+            options=list(CHARTS),
             layout=widgets.Layout(width="100%", display="none"),
             style={"button_width": "auto"},
         )
@@ -74,10 +73,12 @@ class Dashboard(Shown):
         self.chart = block(css="kit-chart")
         self.gallery = Gallery()
         self.notes = block(css="kit-notes")
+        self.newest, self.files = block(css="kit-newest-file"), block(css="kit-notes")
         self.downloads = widgets.HBox([], layout=widgets.Layout(flex_flow="row wrap"))
         shown = [self.title, self.bar, self.numbers, self.failure]
         shown += [self.controls.root] if self.controls else []
-        shown += [self.view, self.chart, self.gallery.root, self.notes, self.downloads]
+        shown += [self.newest, self.downloads, self.view, self.chart, self.gallery.root]
+        shown += [self.files, self.notes]
         self.root = root(*shown)
         if plan is not None:
             self._begin_with(plan)
@@ -110,7 +111,7 @@ class Dashboard(Shown):
     @property
     def results(self) -> Results:
         """The newest LoRA file and the samples, to be a cell's last line."""
-        return Results(self.history.newest_file, self.history.samples, self.run_dir)
+        return Results.of(self.history, self.run_dir)
 
     def break_off(self, why: str = "", state: State = "failed") -> None:
         """The run has ended with an error or was broken off; what it has come to stays."""
@@ -141,7 +142,7 @@ class Dashboard(Shown):
     def forget(self) -> None:
         """What was told is told anew from the beginning."""
         self.history = History()
-        self._pictures_drawn = self._files_drawn = 0
+        self._pictures_drawn, self._files_drawn = 0, ("", 0)
 
     def draw(self, *, whole: bool = False) -> None:
         """Bring every widget up to date; what has not changed is not sent."""
@@ -158,9 +159,12 @@ class Dashboard(Shown):
         if past.pictures != self._pictures_drawn:
             self._pictures_drawn = past.pictures
             self.gallery.update(past.samples, self.run_dir)
-        if len(past.saved) != self._files_drawn:
-            self._files_drawn = len(past.saved)
-            self.downloads.children = buttons([file.path for file in past.saved])
+        newest = past.newest_file
+        if whole or (newest, len(past.saved)) != self._files_drawn:
+            self._files_drawn = newest, len(past.saved)
+            _send(self.newest, newest_html(newest, self.run_dir))
+            _send(self.files, files_html(past.saved, self.run_dir))
+            self.downloads.children = buttons([newest] if newest else [])
 
     def _chart_pause(self) -> float:
         """A curve of many hours looks the same a second later: wait for 1/500 of its time."""
@@ -171,16 +175,7 @@ class Dashboard(Shown):
         past = self.history
         if past.steps:
             self.view.layout.display = None
-        if self.view.value == RATES:
-            self.chart.value = lines_chart(past.steps, past.rates, title=RATES, smooth=False)
-        elif self.view.value == BY_NOISE:
-            lines = {
-                name: [row[i] if i < len(row) else None for row in past.bands]
-                for i, name in enumerate(BANDS)
-            }
-            self.chart.value = lines_chart(past.steps, lines, title=BY_NOISE, smooth=True)
-        else:
-            self.chart.value = loss_chart(past.steps, past.losses)
+        self.chart.value = CHARTS[self.view.value](past)
 
     def _begin_with(self, plan: Plan) -> None:
         """Name and length are known already; a run that goes on shows its past, too."""
@@ -195,6 +190,12 @@ class Dashboard(Shown):
         self.history.state, self.history.failure = "starting", ""
         self.draw(whole=True)
         self._drawn_at = float("-inf")  # the first event is drawn at once
+
+
+def _send(piece: widgets.HTML, html: str) -> None:
+    """Only what is new: what was folded open would close."""
+    if piece.value != html:
+        piece.value = html
 
 
 def events_file(path: str | Path) -> Path:

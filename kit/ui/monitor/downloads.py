@@ -1,11 +1,13 @@
-"""Links to files that a run has saved: JupyterLab's own addresses; a button on Colab.
+"""Files that a run has saved, as a person takes them away: a link, a button on Colab, or a path.
 
 A relative address inside a widget counts from JupyterLab's page, not from the notebook. The whole
-one is known from what the server writes about itself for its kernels.
+one is known from what the server writes about itself for its kernels. A server gives out what lies
+below its root and no symbolic link: a file elsewhere gets a hard link there, which takes no room.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from kit.hosts import host
 from kit.ui.look import escaped
 
 TOLD = ("root_dir", "notebook_dir", "base_url")  # never its token
-SHOWN = 5  # the newest files get a button
+SHELF = "lora-kit-downloads"  # below the server's root: hard links to files that lie elsewhere
 
 
 def link(path: str) -> str:
@@ -28,42 +30,91 @@ def link(path: str) -> str:
     address = address_of(Path(path))
     if address is None:
         return text
-    name = escaped(Path(path).name)
-    return f"<a href='{escaped(address)}' download='{name}' target='_blank'>{text}</a>"
+    return f"<a {_attributes(address, Path(path).name)}>{text}</a>"
+
+
+def download(path: Path, words: str, *, is_first: bool = False, name: str = "") -> str:
+    """A button of HTML that downloads the file, or, where the page cannot, its path to copy.
+
+    On Colab the buttons of `buttons` stand beside it. name: the file's name at the other end.
+    """
+    address = address_of(path) or shelved(path)
+    if address is None:
+        return path_to_copy(path)
+    css = "kit-button is-first" if is_first else "kit-button"
+    return f"<a class='{css}' {_attributes(address, name or path.name)}>{escaped(words)}</a>"
+
+
+def path_to_copy(path: Path | str) -> str:
+    """A click selects all of it."""
+    return f"<code class='kit-copy' title='A click selects it'>{escaped(path)}</code>"
+
+
+def _attributes(address: str, name: str) -> str:
+    return f"href='{escaped(address)}?download=1' download='{escaped(name)}' target='_blank'"
 
 
 def address_of(path: Path, servers: Path | None = None) -> str | None:
     """The address of a file below the root of the Jupyter server that started this kernel.
 
-    None elsewhere: on Colab or in VS Code, or for a file outside of that root.
+    None elsewhere: on Colab or in VS Code, for a file outside of that root, and for one in a folder
+    whose name begins with a dot, which the server hides.
     """
     server = _server(servers)
-    root = server.get("root_dir") or server.get("notebook_dir")
-    if not root or not path.is_file():
+    root = _root_of(server)
+    if root is None or not path.is_file():
         return None
     try:
-        inside = path.resolve().relative_to(Path(root).resolve())
+        inside = path.resolve().relative_to(root)
     except ValueError:
         return None
+    if any(part.startswith(".") for part in inside.parts):
+        return None
     return f"{server.get('base_url', '/')}files/{quote(inside.as_posix())}"
+
+
+def shelved(path: Path, servers: Path | None = None) -> str | None:
+    """The address of a hard link to the file below the server's root.
+
+    None where there is no server, or none can be made: on another disk, or without the right to.
+    What an earlier link still holds of a file that is gone is let go.
+    """
+    root = _root_of(_server(servers))
+    if root is None or not path.is_file():
+        return None
+    source = path.resolve()
+    folder = root / SHELF / hashlib.sha256(str(source.parent).encode()).hexdigest()[:8]
+    placed = folder / source.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not placed.exists() or not placed.samefile(source):
+            placed.unlink(missing_ok=True)
+            placed.hardlink_to(source)
+        for other in folder.iterdir():
+            if other.stat().st_nlink == 1:
+                other.unlink()
+    except OSError:
+        return None
+    return address_of(placed, servers)
 
 
 def buttons(
     paths: list[str], download: Callable[[str], object] | None = None
 ) -> list[widgets.Button]:
-    """On Colab, a button for each of the newest files; elsewhere none.
+    """On Colab, a button for each of these files; elsewhere none.
 
     download: what a button does; None means Colab's own.
     """
     if host().name != "colab":
         return []
-    return [_button(path, download or _colab_download) for path in paths[-SHOWN:]]
+    return [_button(path, download or _colab_download) for path in paths]
 
 
 def _button(path: str, download: Callable[[str], object]) -> widgets.Button:
     button = widgets.Button(
         description=f"Download {Path(path).name}",
         icon="download",
+        button_style="primary",
         layout=widgets.Layout(width="auto"),
     )
     button.on_click(lambda _: download(path))
@@ -74,6 +125,11 @@ def _colab_download(path: str) -> None:
     from google.colab import files
 
     files.download(path)
+
+
+def _root_of(server: dict[str, Any]) -> Path | None:
+    root = server.get("root_dir") or server.get("notebook_dir")
+    return Path(root).expanduser().resolve() if root else None
 
 
 def _server(folder: Path | None) -> dict[str, Any]:
@@ -88,7 +144,5 @@ def _server(folder: Path | None) -> dict[str, Any]:
             told: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
         except (OSError, ValueError):
             continue
-        return {
-            key: told.get(key) for key in ("root_dir", "notebook_dir", "base_url") if told.get(key)
-        }
+        return {key: told.get(key) for key in TOLD if told.get(key)}
     return {}

@@ -1,95 +1,136 @@
-"""Sample pictures: a row for each prompt, a column for each step, the base model's at the left."""
+"""Sample pictures: a row for each prompt, a column for each step, the base model's at the left.
+
+All rounds can be looked at, a page of them at a time: what is not on the page is not sent.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
-from PIL import Image
 
+from kit.errors import KitError
 from kit.events import Sampled
 from kit.ui.look import block, escaped
+from kit.ui.monitor.downloads import buttons, download
+from kit.ui.monitor.pictures import CELL, Samples, is_asked, locate, picture_html, rows_of
+from kit.ui.monitor.sheet import save_sheet
 
-STEPS_SHOWN = 4  # the newest, besides step 0
+STEPS_SHOWN = 4  # a page's rounds, besides step 0
 PROMPTS_SHOWN = 8  # of the run's own, and as many of those that were typed while it trained
-SIDE = 320  # longest side of a thumbnail, in pixels
-TINY = 128  # a longest side up to which a picture is enlarged, pixel by pixel
-CELL = 170  # widest a picture is shown, in pixels
-
-Samples = Mapping[int, Mapping[int, Sampled]]  # by step, then by prompt
 
 
-def shown_rows(samples: Samples) -> dict[int, list[Sampled]]:
-    """By the prompt's place: the base model's picture if there is one, and the newest few.
+def shown_rows(
+    samples: Samples, *, page: int = 0, every_prompt: bool = False
+) -> dict[int, list[Sampled]]:
+    """By the prompt's place: the base model's picture if there is one, and a page of the others.
 
-    Each prompt has its own newest: what was asked for once stays while others are drawn anew.
-    The run's first prompts are shown, and those that were asked for last.
+    page: 0 the newest rounds, 1 those before. Each prompt has its own: what was asked for once
+    stays while others are drawn anew. Without `every_prompt` the run's first prompts are shown,
+    and those that were asked for last.
     """
-    rows: dict[int, list[Sampled]] = {}
-    for step in sorted(samples):
-        for index, sample in samples[step].items():
-            rows.setdefault(index, []).append(sample)
-    asked = [index for index, drawn in rows.items() if all(sample.wished for sample in drawn)]
+    rows = rows_of(samples)
+    asked = [index for index, drawn in rows.items() if is_asked(drawn)]
     asked.sort(key=lambda index: (rows[index][-1].step, index))
     own = sorted(set(rows) - set(asked))
-    shown = sorted([*own[:PROMPTS_SHOWN], *asked[-PROMPTS_SHOWN:]])
-    return {index: _newest(rows[index]) for index in shown}
+    if not every_prompt:
+        own, asked = own[:PROMPTS_SHOWN], asked[-PROMPTS_SHOWN:]
+    return {index: _on_page(rows[index], page) for index in sorted([*own, *asked])}
 
 
-def _newest(drawn: Sequence[Sampled]) -> list[Sampled]:
-    return [*(s for s in drawn if s.step == 0), *[s for s in drawn if s.step > 0][-STEPS_SHOWN:]]
+def pages_of(samples: Samples) -> int:
+    """How many pages the prompt that was drawn most often fills."""
+    rounds = (sum(s.step > 0 for s in drawn) for drawn in rows_of(samples).values())
+    return max(1, math.ceil(max(rounds, default=1) / STEPS_SHOWN))
 
 
-def thumbnail(path: Path) -> bytes | None:
-    """A small JPEG of the picture, or None where it cannot be read (any more)."""
-    try:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB")
-    except (OSError, ValueError):
-        return None
-    longest = max(small.size)
-    if longest <= TINY:  # the browser would blur it
-        factor = SIDE // longest
-        small = small.resize(
-            (small.width * factor, small.height * factor), Image.Resampling.NEAREST
-        )
-    small.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
-
-
-def locate(path: str, run_dir: Path | None) -> Path:
-    """Where a sample lies now: its run may have moved, e.g. with a Drive mounted elsewhere."""
-    told = Path(path)
-    if run_dir is None or told.exists():
-        return told
-    return run_dir.parent / "sample" / told.name
+def _on_page(drawn: Sequence[Sampled], page: int) -> list[Sampled]:
+    """A prompt with fewer pages stays on its last one."""
+    first = [sample for sample in drawn if sample.step == 0]
+    later = [sample for sample in drawn if sample.step > 0]
+    page = min(page, max(0, math.ceil(len(later) / STEPS_SHOWN) - 1))
+    end = len(later) - page * STEPS_SHOWN
+    return [*first, *later[max(0, end - STEPS_SHOWN) : end]]
 
 
 class Gallery:
-    """The pictures as widgets; a picture once shown is not sent again."""
+    """The pictures as widgets; a picture once shown is not sent again while it is on the page."""
 
     def __init__(self) -> None:
-        self.root = widgets.VBox([], layout=widgets.Layout(width="100%"))
-        self._cells: dict[str, widgets.VBox] = {}
-        self._rows: dict[int, tuple[widgets.HTML, widgets.GridBox]] = {}
+        self._samples: Samples = {}
+        self._run_dir: Path | None = None
+        self._page = 0
+        self._cells: dict[str, widgets.HTML] = {}
+        self._thumbnails: dict[str, bytes] = {}
+        self._rows: dict[int, tuple[widgets.HTML, widgets.HBox]] = {}
+        self._cell_layout = widgets.Layout(width=f"{CELL}px", max_width="100%")
+        self.older = _button("Older", "Rounds before these")
+        self.newer = _button("Newer", "Rounds after these")
+        self.every = widgets.ToggleButton(description="", layout=widgets.Layout(width="auto"))
+        self.sheet = _button("All in one picture", "Write prompts x steps as one labelled picture")
+        self.line, self.told = widgets.HTML(), widgets.HTML()
+        self.taking = widgets.HBox([])
+        self.older.on_click(lambda _: self._turn(1))
+        self.newer.on_click(lambda _: self._turn(-1))
+        self.every.observe(lambda _: self._draw(), names="value")
+        self.sheet.on_click(lambda _: self._save_sheet())
+        self.bar = widgets.HBox(
+            [self.older, self.newer, self.line, self.every, self.sheet, self.told, self.taking],
+            layout=widgets.Layout(flex_flow="row wrap", align_items="center", display="none"),
+        )
+        self.bar.add_class("kit-bar")
+        self.pictures_box = widgets.VBox([], layout=widgets.Layout(width="100%"))
+        self.root = widgets.VBox([self.bar, self.pictures_box], layout=widgets.Layout(width="100%"))
 
     def update(self, samples: Samples, run_dir: Path | None = None) -> None:
-        """Show the newest pictures; old ones make room."""
-        found = shown_rows(samples)
-        columns = max(map(len, found.values()), default=1)
+        """Show the newest pictures, or the page that was turned to; others make room."""
+        self._samples, self._run_dir = samples, run_dir
+        self._draw()
+
+    def _turn(self, pages: int) -> None:
+        self._page = max(0, min(self._page + pages, pages_of(self._samples) - 1))
+        self._draw()
+
+    def _draw(self) -> None:
+        pages = pages_of(self._samples)
+        self._page = min(self._page, pages - 1)
+        found = shown_rows(self._samples, page=self._page, every_prompt=self.every.value)
         for index, drawn in found.items():
-            title, grid = self._row(index)
+            title, row = self._row(index)
             title.value = f"<div class='kit-prompt'>{escaped(drawn[-1].prompt)}</div>"
-            grid.layout.grid_template_columns = f"repeat({columns}, minmax(0, {CELL}px))"
-            grid.children = [self._cell(sample, run_dir) for sample in drawn]
-        self.root.children = [part for index in found for part in self._rows[index]]
+            row.children = [self._cell(sample) for sample in drawn]
+        self.pictures_box.children = [part for index in found for part in self._rows[index]]
         self._close_all_but(found, {sample.path for drawn in found.values() for sample in drawn})
+        self._show_bar(pages)
+
+    def _show_bar(self, pages: int) -> None:
+        rows = rows_of(self._samples)
+        own = sum(not is_asked(drawn) for drawn in rows.values())
+        hides = own > PROMPTS_SHOWN or len(rows) - own > PROMPTS_SHOWN
+        self.bar.layout.display = None if rows else "none"
+        for button in (self.older, self.newer):
+            button.layout.display = None if pages > 1 else "none"
+        self.older.disabled, self.newer.disabled = self._page >= pages - 1, self._page == 0
+        count = sum(map(len, self._samples.values()))
+        pictures = f"{count} sample picture" + ("s" if count != 1 else "")
+        on = f", page {pages - self._page} of {pages}" if pages > 1 else ""
+        self.line.value = f"<span class='kit-quiet'>{pictures}{on}</span>"
+        self.every.description = f"All {len(rows)} prompts"
+        self.every.layout.display = None if hides else "none"
+
+    def _save_sheet(self) -> None:
+        if self._run_dir is None:
+            return
+        try:
+            file = save_sheet(self._samples, self._run_dir)
+        except KitError as error:
+            self.told.value = f"<span class='kit-problem'>{escaped(error)}</span>"
+            return
+        name = f"{self._run_dir.stem}-{file.name}"
+        self.told.value = download(file, f"Download {name}", name=name)
+        self.taking.children = buttons([str(file)])
 
     def _close_all_but(self, rows: Collection[int], paths: Collection[str]) -> None:
         """Close what is shown no more, boxes before what they hold.
@@ -98,91 +139,35 @@ class Gallery:
         where one box holds a child that is closed.
         """
         for index in set(self._rows) - set(rows):
-            for part in self._rows.pop(index):
-                part.close()
+            title, row = self._rows.pop(index)
+            row.close()
+            title.close()
         for path in set(self._cells) - set(paths):
-            _close(self._cells.pop(path))
+            self._cells.pop(path).close()
+            self._thumbnails.pop(path, None)
 
     @property
     def pictures(self) -> dict[str, bytes]:
         """What is shown: JPEG bytes by the sample's path."""
-        return {
-            path: bytes(cell.children[0].value)
-            for path, cell in self._cells.items()
-            if isinstance(cell.children[0], widgets.Image)
-        }
+        return dict(self._thumbnails)
 
-    def _row(self, index: int) -> tuple[widgets.HTML, widgets.GridBox]:
+    def _row(self, index: int) -> tuple[widgets.HTML, widgets.HBox]:
         if index not in self._rows:
-            layout = widgets.Layout(grid_gap="4px 8px", width="100%")
-            self._rows[index] = block(), widgets.GridBox([], layout=layout)
+            row = widgets.HBox([], layout=widgets.Layout(flex_flow="row wrap", width="100%"))
+            row.add_class("kit-shots")
+            self._rows[index] = block(), row
         return self._rows[index]
 
-    def _cell(self, sample: Sampled, run_dir: Path | None) -> widgets.VBox:
+    def _cell(self, sample: Sampled) -> widgets.HTML:
         if sample.path not in self._cells:
-            data = thumbnail(locate(sample.path, run_dir))
-            picture = (
-                widgets.Image(value=data, format="jpeg", layout=widgets.Layout(width="100%"))
-                if data
-                else block("<div class='kit-quiet'>not found</div>")
-            )
-            caption = block(f"<div class='kit-quiet'>{_step_words(sample.step)}</div>")
-            self._cells[sample.path] = widgets.VBox([picture, caption])
+            html, data = picture_html(sample, locate(sample.path, self._run_dir))
+            cell = widgets.HTML(html, layout=self._cell_layout)
+            cell.add_class("kit-shot")
+            self._cells[sample.path] = cell
+            if data is not None:
+                self._thumbnails[sample.path] = data
         return self._cells[sample.path]
 
 
-@dataclass(frozen=True)
-class Results:
-    """What a run leaves behind; as a cell's last line it is HTML and stays in the notebook."""
-
-    path: str
-    samples: Samples
-    run_dir: Path | None = None
-
-    def __repr__(self) -> str:
-        return self.path or "no LoRA file yet"
-
-    def _repr_html_(self) -> str:
-        found = shown_rows(self.samples).values()
-        columns = max(map(len, found), default=1)
-        rows = "".join(self._row(drawn, columns) for drawn in found)
-        size = _megabytes(Path(self.path)) if self.path else ""
-        return (
-            f"<div style='font-size:13px'><b>{escaped(repr(self))}</b> {size}</div>"
-            f"<table style='border-collapse:collapse;font-size:12px;text-align:left'>{rows}</table>"
-        )
-
-    def _row(self, drawn: Sequence[Sampled], columns: int) -> str:
-        cells = "".join(map(self._cell, drawn))
-        prompt = escaped(drawn[-1].prompt)
-        title = f"<td colspan='{columns}' style='text-align:left'>{prompt}</td>"
-        return f"<tr>{title}</tr><tr>{cells}</tr>"
-
-    def _cell(self, sample: Sampled) -> str:
-        data = thumbnail(locate(sample.path, self.run_dir))
-        if data is None:
-            return "<td></td>"
-        words = _step_words(sample.step)
-        source = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-        alt = escaped(f"{sample.prompt}, {words}")
-        return (
-            f"<td style='text-align:left;vertical-align:top'>"
-            f"<img src='{source}' alt='{alt}' style='max-width:{CELL}px'><br>{words}</td>"
-        )
-
-
-def _step_words(step: int) -> str:
-    return f"step {step}" if step else "before training"
-
-
-def _megabytes(path: Path) -> str:
-    try:
-        return f"({path.stat().st_size / 1e6:.1f} MB)"
-    except OSError:
-        return "(no longer there)"
-
-
-def _close(box: widgets.Box) -> None:
-    box.close()
-    for child in box.children:
-        child.close()
+def _button(text: str, hint: str) -> widgets.Button:
+    return widgets.Button(description=text, tooltip=hint, layout=widgets.Layout(width="auto"))

@@ -118,15 +118,22 @@ class History:
                 self.preparing, self.path = None, event.path
 
     def _go_on_from(self, step: int) -> None:
-        """Forget what came after the step that a resumed run goes on from: it is lived anew."""
+        """Forget what came after the step that a resumed run goes on from: it is lived anew.
+
+        What a person asked for is not: a picture of a typed prompt, a file of Save now.
+        """
         self.state, self.preparing = "training", None
         kept = sum(past <= step for past in self.steps)
         del self.steps[kept:], self.losses[kept:], self.bands[kept:]
         for values in self.rates.values():
             del values[kept:]
         self.changes = [change for change in self.changes if change[0] <= step]
-        self.samples = {at: row for at, row in self.samples.items() if at <= step}
-        self.saved = [file for file in self.saved if file.step <= step]
+        kept_rows = {
+            at: {i: drawn for i, drawn in row.items() if at <= step or drawn.wished}
+            for at, row in self.samples.items()
+        }
+        self.samples = {at: row for at, row in kept_rows.items() if row}
+        self.saved = [file for file in self.saved if file.step <= step or file.wished]
 
     def _step(self, event: Stepped) -> None:
         self.state, self.preparing, self.last = "training", None, event

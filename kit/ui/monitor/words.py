@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kit.control import RunControl
 from kit.ui.look import escaped
-from kit.ui.monitor.downloads import link
 from kit.ui.monitor.history import OVER, History, State
 
 PILLS: dict[State, str] = {
@@ -16,7 +15,6 @@ PILLS: dict[State, str] = {
     "stopped": "stopped",
     "failed": "failed",
 }
-FILES_SHOWN = 10
 
 
 def title_of(past: History, control: RunControl | None = None) -> str:
@@ -77,18 +75,12 @@ def _row(cells: list[tuple[str, str]]) -> str:
 
 
 def notes_of(past: History) -> str:
-    """Notices, what was changed on the way, and the newest files."""
+    """Why it broke off, notices, and what was changed on the way."""
     notices = [escaped(text) for text in past.notices]
     changes = [f"step {step}: {escaped(text)}" for step, text in past.changes]
-    files = [link(file.path) for file in past.saved[-FILES_SHOWN:]]
-    if len(past.saved) > FILES_SHOWN:
-        files.insert(0, f"{len(past.saved) - FILES_SHOWN} older ones beside them")
     why = [escaped(past.failure)] if past.failure else []
     return (
-        _list("Broken off", why)
-        + _list("Notices", notices)
-        + _list("Changed on the way", changes)
-        + _list("Files", files)
+        _list("Broken off", why) + _list("Notices", notices) + _list("Changed on the way", changes)
     )
 
 

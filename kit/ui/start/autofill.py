@@ -77,15 +77,12 @@ class Autofill:
             pass
         return family_for(name, found) or (self._start.answers.family if name else "")
 
-    def missing(self) -> list[str]:
-        """The questions that are still to be answered before a training can begin."""
-        asked = {"a base model (2)": MODEL, "pictures (3)": PICTURES}
-        is_other = bool(self._text("dataset_config"))
-        return [
-            text
-            for text, name in asked.items()
-            if not self._text(name) and not (name == PICTURES and is_other)
-        ]
+    def missing(self) -> str:
+        """What is still to be answered before a training can begin, in a sentence; "" for nothing."""
+        needs = ["a base model (2)"] * (not self._text(MODEL))
+        if not self._text(PICTURES) and not self._text("dataset_config"):
+            needs.append("pictures (3)")
+        return f"Still to choose: {' and '.join(needs)}." if needs else ""
 
     def _wanted(self) -> dict[str, Any]:
         found = gpu()

@@ -10,6 +10,7 @@ from typing import Any
 from kit import catalog
 
 OTHER = ""  # the menu's first row
+SMALLEST_FOR_BUCKETS = 192  # pixels
 EMBEDDED = "Small base that comes with LoRA Kit (to try it out)"
 
 
@@ -48,8 +49,9 @@ def facts_of(name: str, family: str) -> str:
 def values_of(name: str) -> dict[str, Any]:
     """Settings that belong to this base model: the resolution that it was made for."""
     side = own_side(name)
-    values: dict[str, Any] = {"pretrained_model_name_or_path": name}
-    return values | ({"resolution": f"{side},{side}"} if side else {})
+    values: dict[str, Any] = {"resolution": f"{side},{side}"} if side else {}
+    # Buckets have sides of 64, 128, 192: a picture of 3 : 4 finds none below three of them.
+    return values | ({"enable_bucket": False} if 0 < side < SMALLEST_FOR_BUCKETS else {})
 
 
 def own_side(name: str) -> int:

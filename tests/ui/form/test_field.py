@@ -65,18 +65,24 @@ def test_spaces_around_a_pasted_path_do_not_count():
 
 
 @pytest.mark.parametrize("name", declarations())
-def test_each_row_has_label_help_and_a_name_for_tests(name):
+def test_each_row_has_help_and_a_name_for_screen_readers_and_tests(name):
     declared = declarations()[name]
     row = field(name, declared.default)
-    html = row._head.value
     assert f"kit-f-{name}" in row.row._dom_classes
-    assert f"{name}: " in html
-    assert "title=" in html
+    assert row.control.description == declared.title  # the only name that core widgets have
+    assert f"<code>{name}</code>: " in row._help.value
     assert row.value == declared.default or row.control.value == as_text(declared.default)
 
 
-def test_help_cannot_break_out_of_its_attribute():
-    html = field("train_data_dir", "")._head.value
+def test_help_opens_without_a_script():
+    html = field("network_dim", 8)._help.value
+    assert html.startswith('<details class="kit-help"><summary aria-label="Help: Network Rank')
+    assert "How much the LoRA can hold." in html
+    assert "default 8" in html
+
+
+def test_help_cannot_become_markup():
+    html = field("train_data_dir", "")._help.value
     assert "&lt;repeats&gt;" in html
     assert "<repeats>" not in html
 
@@ -84,11 +90,40 @@ def test_help_cannot_break_out_of_its_attribute():
 def test_a_problem_is_shown_at_the_field_and_goes_away():
     row = field("epoch", 1)
     row.mark(problem="'x' is not a whole number")
-    assert "&#x27;x&#x27; is not a whole number" in row._head.value
+    assert "&#x27;x&#x27; is not a whole number" in row._told.value
+    assert row.row.children[-1] is row._told
     assert "kit-bad" in row.row._dom_classes
     row.mark()
-    assert "kit-problem" not in row._head.value
+    assert row._told.value == ""
     assert "kit-bad" not in row.row._dom_classes
+
+
+def test_an_opened_help_is_not_closed_by_a_problem():
+    row, sent = field("epoch", 1), []
+    row._help.observe(lambda change: sent.append(change["new"]), names="value")
+    row.mark(problem="'x' is not a whole number")
+    row.mark()
+    assert sent == []
+
+
+def test_help_says_why_a_field_is_grey():
+    row = field("conv_dim")
+    row.mark(idle="LoRA type is Standard")
+    assert "No effect now: LoRA type is Standard." in row._help.value
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("train_batch_size", "Train batch size (images)"),
+        ("max_train_steps", "Max train steps"),
+        ("lr_warmup", "LR warmup (% of steps)"),
+        ("stop_text_encoder_training", "Stop text encoder training (% of steps)"),
+        ("num_cpu_threads_per_process", "Number of CPU threads per core"),
+    ],
+)
+def test_a_unit_is_said_once(name, title):
+    assert field(name).control.description == title
 
 
 def test_a_wrong_value_stays_open_even_without_effect():

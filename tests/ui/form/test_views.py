@@ -1,3 +1,8 @@
+import json
+from pathlib import Path
+
+import pytest
+
 from kit.settings import declarations
 from kit.ui import Form
 from kit.ui.form.views import BASIC, search
@@ -54,7 +59,7 @@ def test_the_search_finds_names_labels_and_help_best_first():
 def test_what_is_typed_in_a_list_stands_in_the_tabs():
     form = Form()
     form.views.search.value = "network_dim"
-    form.views._list.children[0].children[-1].value = "24"
+    form.views._list.children[0].children[0].value = "24"
     assert form.settings.network.network_dim == 24
     form.views.search.value = ""
     assert form.pages.root.layout.display is None
@@ -69,3 +74,37 @@ def test_a_problem_is_brought_to_the_front():
     assert form.pages.root.selected_index == 2
     assert parameters.selected_index == 1
     assert form.views.choice.value == "All settings"
+
+
+GUI = json.loads((Path(__file__).parents[2] / "golden" / "gui_fields.json").read_text())["fields"]
+
+
+@pytest.mark.parametrize("field", GUI, ids=lambda field: field["key"])
+def test_the_search_finds_each_setting_by_the_label_that_the_gui_gives_it(field):
+    wanted = [name for name, d in declarations().items() if d.gui_key == field["key"]]
+    found = search(field["label"], declarations().values())
+    assert set(wanted) <= set(found[:8])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("LR number of cycles", "lr_scheduler_num_cycles"),
+        ("regularization", "reg_data_dir"),
+        ("regularisation", "reg_data_dir"),
+        ("Trained Model output name", "output_name"),
+        ("preview", "sample_prompts"),
+        ("colour augmentation", "color_aug"),
+        ("rank-stabilized", "rs_lora"),
+        ("center crop", "random_crop"),
+        ("centre crop", "random_crop"),
+        ("SDXL Model", "sdxl"),
+        ("LoRA network weights", "network_weights"),
+        ("Caption Extension", "caption_extension"),
+        ("Stop text encoder training", "stop_text_encoder_training"),
+        ("LR warmup (% of steps)", "lr_warmup"),
+        ("nois", "noise_offset"),
+    ],
+)
+def test_the_search_knows_the_guides_words_in_both_spellings(text, name):
+    assert name in search(text, declarations().values())[:4]

@@ -17,6 +17,7 @@ from kit.events import (
     to_line,
 )
 from kit.ui import Dashboard
+from kit.ui.charts import CHARTS
 from kit.ui.monitor.words import in_memory, in_speed, in_time
 from tests.ui.runs import stepped, whole_run
 
@@ -62,7 +63,7 @@ def test_the_last_event_is_always_drawn(shown):
     assert "40 of 40" in dashboard.numbers.value
     assert dashboard.bar.value == 1
     assert "kit-state done" in dashboard.title.value
-    assert "output/cat.safetensors" in dashboard.notes.value
+    assert "output/cat.safetensors" in dashboard.newest.value
 
 
 def test_what_was_requested_is_drawn_at_once(shown):
@@ -76,7 +77,7 @@ def test_what_was_requested_is_drawn_at_once(shown):
     assert ">paused<" in dashboard.title.value
     assert "10 of 40" in dashboard.numbers.value
     dashboard(Saved(10, 1, "output/cat-step00000010.safetensors", wished=True))
-    assert "cat-step00000010" in dashboard.notes.value
+    assert "cat-step00000010" in dashboard.newest.value
     dashboard(Resumed(10))
     assert ">training<" in dashboard.title.value
 
@@ -129,7 +130,7 @@ def test_what_a_run_says_cannot_become_markup(shown):
     for event in (Began("r", "<cat>", 1), Noticed("use <b>"), Saved(1, 1, "<i>.safetensors")):
         clock.now += 1
         dashboard(event)
-    text = dashboard.title.value + dashboard.notes.value
+    text = dashboard.title.value + dashboard.notes.value + dashboard.newest.value
     assert "&lt;cat&gt;" in text
     assert "use &lt;b&gt;" in text
     assert not any(tag in text for tag in ("<cat>", "<i>.", "use <b>"))
@@ -228,9 +229,35 @@ def test_every_chart_that_can_be_chosen_is_one_of_its_own():
     dashboard = Dashboard(shows_itself=False)
     for event in whole_run(40):
         dashboard(event)
+    assert list(dashboard.view.options) == list(CHARTS)
     charts = {}
     for name in dashboard.view.options:
         dashboard.view.value = name
         charts[name] = dashboard.chart.value
     assert all("<svg" in chart for chart in charts.values())
     assert len(set(charts.values())) == len(charts), "two names draw the same chart"
+
+
+def test_a_chart_is_a_function_and_a_row(monkeypatch):
+    """Dashboard and buttons follow the table."""
+    monkeypatch.setitem(CHARTS, "Gradient norm", lambda past: f"<svg>{past.last.norm}</svg>")
+    dashboard = Dashboard(shows_itself=False)
+    for event in whole_run(3):
+        dashboard(event)
+    dashboard.view.value = "Gradient norm"
+    assert dashboard.chart.value == "<svg>1.0</svg>"
+
+
+def test_the_newest_file_is_a_button_and_all_are_listed(tmp_path, shown):
+    dashboard = Dashboard(clock=Clock())
+    dashboard.run_dir = tmp_path / "cat.run"
+    dashboard.run_dir.mkdir()
+    assert "no LoRA file yet" in dashboard.newest.value or dashboard.newest.value == ""
+    for step in (1, 2):
+        file = tmp_path / f"cat-{step:06d}.safetensors"
+        file.write_bytes(bytes(2_000_000))
+        dashboard(Saved(step, step, str(file)))
+        dashboard.draw()
+    assert "cat-000002.safetensors" in dashboard.newest.value
+    assert "2.0 MB" in dashboard.newest.value
+    assert "All 2 files of the run" in dashboard.files.value

@@ -1,11 +1,14 @@
 import io
+import re
 from pathlib import Path
 
 import ipywidgets as widgets
 from PIL import Image
 
 from kit.events import Sampled
-from kit.ui.monitor.gallery import PROMPTS_SHOWN, SIDE, Gallery, Results, shown_rows, thumbnail
+from kit.ui.monitor.gallery import PROMPTS_SHOWN, Gallery, pages_of, shown_rows
+from kit.ui.monitor.pictures import SIDE, picture_html, thumbnail
+from kit.ui.monitor.results import Results
 
 
 def grid_of(*drawn):
@@ -17,6 +20,10 @@ def grid_of(*drawn):
 
 def sampled(step, index=0, *, wished=False):
     return Sampled(step, index, f"{step}-{index}.png", f"prompt {index}", 1, wished)
+
+
+def rows_in(gallery):
+    return [part for part in gallery.pictures_box.children if isinstance(part, widgets.HBox)]
 
 
 def steps_of(samples):
@@ -43,11 +50,68 @@ def test_of_many_that_were_asked_for_the_last_are_shown():
     assert list(rows) == [0, *range(4, PROMPTS_SHOWN + 4)]
 
 
+def test_all_rounds_can_be_turned_to_and_none_comes_twice(picture):
+    samples = grid_of(*(picture(step, i) for step in range(0, 100, 10) for i in (0, 1)))
+    gallery = Gallery()
+    gallery.update(samples)
+    seen = [set(gallery.pictures)]
+    assert pages_of(samples) == 3
+    for _ in range(2):
+        assert not gallery.older.disabled
+        gallery.older.click()
+        seen.append(set(gallery.pictures))
+    assert gallery.older.disabled
+    base = {drawn.path for drawn in samples[0].values()}
+    assert all(base <= page for page in seen), "the base model's stay at the left"
+    assert [len(page - base) for page in seen] == [8, 8, 2]
+    assert set().union(*seen) == {s.path for row in samples.values() for s in row.values()}
+    assert "page 1 of 3" in gallery.line.value
+
+
+def test_a_page_stays_while_newer_rounds_are_drawn(picture):
+    gallery = Gallery()
+    samples = grid_of(*(picture(step) for step in range(10, 100, 10)))
+    gallery.update(samples)
+    gallery.older.click()
+    gallery.older.click()
+    assert set(gallery.pictures) == {samples[10][0].path}
+    gallery.newer.click()
+    gallery.newer.click()
+    assert gallery.newer.disabled
+
+
+def test_every_prompt_can_be_seen(picture):
+    gallery = Gallery()
+    gallery.update({1: {i: picture(1, i) for i in range(12)}})
+    assert gallery.every.description == "All 12 prompts"
+    assert len(gallery.pictures) == PROMPTS_SHOWN
+    gallery.every.value = True
+    assert len(gallery.pictures) == 12
+
+
+def test_a_click_enlarges_by_html_alone(picture):
+    html, _ = picture_html(picture(7), Path(picture(7).path))
+    (mark,) = set(re.findall(r"popovertarget='([^']*)'", html))
+    assert f"<div id='{mark}' popover" in html
+    assert "<script" not in html
+    assert "onclick" not in html
+    assert "aria-label='Enlarge: a cat on &lt;a&gt; sofa 0, step 7'" in html
+
+
+def test_the_large_picture_waits_on_the_server_until_it_is_looked_at(picture, monkeypatch):
+    sample = picture(7)
+    alone, _ = picture_html(sample, Path(sample.path))
+    monkeypatch.setattr("kit.ui.monitor.pictures.address_of", lambda path: f"/files/{path.name}")
+    served, _ = picture_html(sample, Path(sample.path))
+    assert "src='/files/cat_000007_0.png' alt" in served
+    assert alone.count("data:image/jpeg") == 2
+    assert served.count("data:image/jpeg") == 1
+
+
 def test_there_is_a_row_for_each_prompt_and_a_column_for_each_step(picture):
     gallery = Gallery()
     gallery.update(grid_of(*(picture(step, i) for step in (0, 10) for i in (0, 1))))
-    grids = [child for child in gallery.root.children if isinstance(child, widgets.GridBox)]
-    assert [len(grid.children) for grid in grids] == [2, 2]
+    assert [len(row.children) for row in rows_in(gallery)] == [2, 2]
     assert len(gallery.pictures) == 4
 
 
@@ -84,35 +148,20 @@ def test_a_picture_that_is_gone_is_said_not_raised(tmp_path):
     gallery = Gallery()
     gallery.update({1: {0: Sampled(1, 0, str(tmp_path / "gone.png"), "a cat", 1)}})
     assert gallery.pictures == {}
-    cells = [child for child in gallery.root.children if isinstance(child, widgets.GridBox)]
-    assert "not found" in cells[0].children[0].children[0].value
+    assert "not found" in rows_in(gallery)[0].children[0].value
 
 
 def test_a_hundred_prompts_do_not_flood_the_cell(picture):
     gallery = Gallery()
     gallery.update({1: {i: picture(1, i % 3) for i in range(100)}})
-    assert len(gallery.root.children) == 2 * PROMPTS_SHOWN
+    assert len(gallery.pictures_box.children) == 2 * PROMPTS_SHOWN
 
 
 def test_prompts_cannot_become_markup(picture):
     gallery = Gallery()
     samples = grid_of(picture(1))
     gallery.update(samples)
-    for html in (gallery.root.children[0].value, Results("", samples)._repr_html_()):
+    cell = rows_in(gallery)[0].children[0].value
+    for html in (gallery.pictures_box.children[0].value, cell, Results("", samples)._repr_html_()):
         assert "&lt;a&gt; sofa" in html
-        assert "<a>" not in html
-
-
-def test_results_stay_in_the_notebook(picture, tmp_path):
-    file = tmp_path / "cat.safetensors"
-    file.write_bytes(bytes(1_500_000))
-    results = Results(str(file), grid_of(picture(0), picture(9)))
-    html = results._repr_html_()
-    assert html.count("data:image/jpeg;base64,") == 2
-    assert "(1.5 MB)" in html
-    assert "before training" in html
-    assert repr(results) == str(file)
-
-
-def test_results_of_nothing_say_so():
-    assert "no LoRA file yet" in Results("", {})._repr_html_()
+        assert "<a> sofa" not in html

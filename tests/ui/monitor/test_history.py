@@ -45,6 +45,17 @@ def test_a_resumed_run_forgets_what_it_lives_anew():
     assert past.saved == []
 
 
+def test_a_resumed_run_keeps_what_a_person_asked_for():
+    past = History()
+    past.add_all([Began("r", "cat", 9), loaded(0), *map(stepped, range(1, 7))])
+    typed = Sampled(6, 1, "typed.png", "a red square", 1, wished=True)
+    wished = Saved(6, 1, "cat-step00000006.safetensors", wished=True)
+    past.add_all([Sampled(6, 0, "six.png", "a cat", 1), typed, wished])
+    past.add_all([Began("r", "cat", 9), loaded(4), stepped(5)])
+    assert past.samples == {6: {1: typed}}
+    assert past.saved == [wished]
+
+
 def test_files_that_were_replaced_are_not_listed():
     past = History()
     past.add(Saved(1, 1, "out/cat-000001.safetensors"))
