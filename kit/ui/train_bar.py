@@ -89,7 +89,8 @@ class TrainBar:
         """Start what stands in the form and show it beneath this bar, or say there why not."""
         bar = bar or self.upper
         if self._form.problems:
-            self._say(bar, "\n".join(self._form.problems))
+            missing = self._form.autofill.missing()
+            self._say(bar, "\n".join([*([missing] if missing else []), *self._form.mistakes]))
             self._form.show_problem()
             return
         try:

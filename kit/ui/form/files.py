@@ -36,7 +36,7 @@ class SettingsFiles:
             "run.toml",
             description="Settings file",
             continuous_update=False,
-            layout=widgets.Layout(width="320px"),
+            layout=widgets.Layout(width="320px", max_width="100%"),
             style={"description_width": "initial"},
         )
         self.load_button = _button("Load", "Fill the form from this file on the kernel's machine")
@@ -54,6 +54,7 @@ class SettingsFiles:
             [self.path, self.load_button, self.save_button, self.upload, self.download],
             layout=widgets.Layout(flex_flow="row wrap", align_items="center"),
         )
+        row.add_class("kit-bar")
         parts = [row, self.line, self.report, self.offer_changes.root]
         self.root = widgets.VBox(parts, layout=widgets.Layout(width="100%"))
 

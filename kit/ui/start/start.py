@@ -7,7 +7,6 @@ It holds the rows of two fields of the form (base model, image folder), asks wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import ipywidgets as widgets
 
@@ -35,6 +34,7 @@ class Start:
         self._is_following = False
         self._make_answers()
         self.model_line, self.line = block(css="kit-quiet"), block(css="kit-quiet")
+        self.line.add_class("kit-filled")
         self._of_pictures = widgets.VBox(list(pictures), layout=_full())
         self.questions = widgets.VBox(
             [
@@ -67,14 +67,19 @@ class Start:
         self._follow()
 
     def _make_answers(self) -> None:
-        self.goal = widgets.RadioButtons(options=list(GOALS), layout=_auto())
-        self.goal.add_class("kit-across")
-        self.trigger_word = _text("trigger word", "a rare word, e.g. zxdog")
-        self.class_word = _text("class word", "what it is, e.g. dog")
-        self.pick = widgets.Dropdown(options=menu(), description="model", layout=_wide())
-        self.family = widgets.Dropdown(
-            options=list(FAMILIES.items()), value="", description="its family", layout=_wide()
+        self.goal = widgets.RadioButtons(
+            options=list(GOALS), description="it shall learn", layout=_auto()
         )
+        self.goal.add_class("kit-across")
+        self.goal.add_class("kit-hush")  # the question above it is its name for who can see
+        self.trigger_word = _text("Trigger word", "a rare word, e.g. zxdog")
+        self.class_word = _text("Class word", "what it is, e.g. dog")
+        self.pick = widgets.Dropdown(options=menu(), description="Model", layout=_wide())
+        self.family = widgets.Dropdown(
+            options=list(FAMILIES.items()), value="", description="Its family", layout=_wide()
+        )
+        for named in (self.trigger_word, self.class_word, self.pick, self.family):
+            named.add_class("kit-over")
 
     @property
     def answers(self) -> Answers:
@@ -155,13 +160,8 @@ def _text(name: str, hint: str) -> widgets.Text:
         description=name,
         placeholder=hint,
         continuous_update=False,
-        layout=widgets.Layout(width="270px"),
-        style=_style(),
+        layout=widgets.Layout(width="220px"),
     )
-
-
-def _style() -> dict[str, Any]:
-    return {"description_width": "initial"}
 
 
 def _full() -> widgets.Layout:
