@@ -203,21 +203,26 @@ def add_image(
     findings.images.append(TrainImage(path, *size, caption, folder, repeats, is_reg, subset))
 
 
+def caption_file(path: Path, extension: str) -> Path | None:
+    """The file in which an image's caption stands: the settings' extension before the others."""
+    endings = dict.fromkeys((extension, *CAPTION_EXTENSIONS))
+    return next((file for end in endings if (file := path.with_suffix(end)).is_file()), None)
+
+
 def find_caption(path: Path, extension: str) -> tuple[str | None, str]:
     """The caption file's lines, and the extension under which it was found."""
-    for ending in dict.fromkeys((extension, *CAPTION_EXTENSIONS)):
-        file = path.with_suffix(ending)
-        if file.is_file():
-            try:
-                lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
-            except UnicodeDecodeError as error:
-                raise DatasetError(
-                    f"The caption file {file} is not UTF-8 text ({error.reason} at byte "
-                    f"{error.start}).",
-                    do="Save it as UTF-8 in your editor.",
-                ) from error
-            return "\n".join(line.strip() for line in lines if line.strip()), ending
-    return None, ""
+    file = caption_file(path, extension)
+    if file is None:
+        return None, ""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"The caption file {file} is not UTF-8 text ({error.reason} at byte {error.start}).",
+            do="Save it as UTF-8 in your editor.",
+        ) from error
+    text = "\n".join(line.strip() for line in lines if line.strip())
+    return text, file.name.removeprefix(path.stem)
 
 
 def told(

@@ -40,11 +40,13 @@ def alone_if_large(pixels: int) -> AbstractContextManager[object]:
     return _large_one if pixels > LARGE else nullcontext()
 
 
-def open_upright(path: Path, *, on_white: bool = True) -> Image.Image:
+def open_upright(path: Path, *, on_white: bool = True, about: int = 0) -> Image.Image:
     """The picture as seen: EXIF orientation applied, transparency composed on white, RGB.
 
     on_white: False keeps the colours that lie beneath the transparency, for a picture whose alpha
     is a mask: what it leaves out is still seen, and not learned.
+    about: a side in pixels that is enough, for a thumbnail. A JPEG of 12 megapixels is then decoded
+    at an eighth of its size, in a fifth of the time; 0 is the whole picture.
 
     Raises: DatasetError where the file cannot be decoded.
     """
@@ -54,6 +56,8 @@ def open_upright(path: Path, *, on_white: bool = True) -> Image.Image:
             # Not ImageOps.exif_transpose: it also rewrites the EXIF data, and stumbles over
             # damaged ones.
             turn = UPRIGHT.get(orientation_of(file))
+            if about:
+                file.draft(None, (about, about))  # never smaller than that; JPEG alone heeds it
             image = _in_bytes(file)
             image = image if turn is None else image.transpose(turn)
             return _on_white(image) if on_white else image.convert("RGBA").convert("RGB")

@@ -5,12 +5,12 @@ Captions beyond the token length, second lines, and a trigger word that no capti
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kit.dataset import tokens
+from kit.dataset.caption_tags import holds_word
 from kit.dataset.captions import fullest_captions
 from kit.dataset.images import CONCEPT, TrainImage
 from kit.dataset.subsets import Subset
@@ -130,7 +130,7 @@ def _missing_words(
             for image in own
             for text in fullest_captions(image.caption, ways[image.subset].captions)
         )
-        if any(_holds(text, word) for text in texts):
+        if any(holds_word(text, word) for text in texts):
             continue
         source = "class_tokens" if subsets else "the folder's name"
         yield (
@@ -148,11 +148,3 @@ def _trigger(image: TrainImage, subsets: Sequence[Subset]) -> str:
         match = CONCEPT.match(image.folder)
         text = match[2] if match else ""
     return next(iter(text.split()), "")
-
-
-def _holds(text: str, word: str) -> bool:
-    """As a word of its own, where the script has such; an underscore reads as a blank."""
-    text, word = (part.casefold().replace("_", " ").strip() for part in (text, word))
-    if word not in text:
-        return False
-    return not word.isascii() or bool(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text))

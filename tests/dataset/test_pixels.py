@@ -187,3 +187,15 @@ def test_a_file_that_cannot_be_decoded_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=r"broken\.png cannot be read"):
         open_upright(path)
+
+
+def test_a_thumbnail_needs_not_all_of_a_jpeg_and_is_upright(tmp_path):
+    path, exif = tmp_path / "a.jpg", Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (1600, 800), (200, 10, 10)).save(path, exif=exif)
+    assert open_upright(path).size == (800, 1600)
+    small = open_upright(path, about=200)
+    assert small.size == (200, 400)
+    assert abs(small.getpixel((50, 50))[0] - 200) < 4
+    Image.new("RGB", (1600, 800)).save(tmp_path / "b.png")
+    assert open_upright(tmp_path / "b.png", about=200).size == (1600, 800)

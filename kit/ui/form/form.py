@@ -19,7 +19,6 @@ from kit.errors import KitError, SettingsError
 from kit.settings import Settings, declarations
 from kit.settings.rules import problems
 from kit.ui.form import problem_texts as texts
-from kit.ui.form.contact_sheet import ContactSheet
 from kit.ui.form.debounce import Soon
 from kit.ui.form.field import Field
 from kit.ui.form.files import SettingsFiles
@@ -32,6 +31,7 @@ from kit.ui.form.plan_words import forecast, length_of, sentence
 from kit.ui.form.starters import Starters
 from kit.ui.form.views import Views
 from kit.ui.look import Shown, block, root
+from kit.ui.sheet.contact_sheet import ContactSheet
 from kit.ui.start.autofill import Autofill
 from kit.ui.start.head import Head
 from kit.ui.start.memory import Memory
@@ -73,7 +73,9 @@ class Form(Shown):
         self.sentence = block(css="kit-sum")
         self.plan_line = block(css="kit-plan")
         self.pictures = block()
-        self.images = ContactSheet()
+        self.images = ContactSheet(
+            self.refresh, lambda folders: self._take(folders, "the prepared folders")
+        )
         self.precision = Precision(self._take)
         self.start = Start(self.fields, [self.images.root], self._changed)
         self.starters = Starters(self.readable, self.fill)
