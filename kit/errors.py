@@ -20,7 +20,13 @@ import difflib
 import os
 from collections.abc import Iterable
 
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "WANDB_API_KEY")
+SECRETS = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HUGGINGFACE_TOKEN",
+    "WANDB_API_KEY",
+    "CIVITAI_TOKEN",
+)
 
 
 class KitError(Exception):

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
+import subprocess
 import sys
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -90,6 +93,47 @@ def _runpod(is_mounted: Callable[[Path], bool]) -> Host:
     return Host("runpod", workspace, workspace / "output", persistent=is_mounted(workspace))
 
 
+def cache_folder(here: Host | None = None) -> Path:
+    """Where downloaded models and this machine's measured speeds lie; not made here.
+
+    LORA_KIT_CACHE names another place. A rented machine's volume outlives its home.
+    """
+    here = here or host()
+    if named := os.environ.get("LORA_KIT_CACHE", "").strip():
+        return Path(named).expanduser()
+    if here.name == "runpod" and here.persistent:
+        return Path("/workspace/.cache/lora-kit")
+    home = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
+    return Path(home).expanduser() / "lora-kit"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first NVIDIA GPU."""
+
+    name: str
+    megabytes: int
+
+
+@lru_cache(maxsize=1)  # the plan asks at every change, and the answer takes a while
+def gpu() -> Gpu | None:
+    """What nvidia-smi tells, without torch; None where there is no GPU of that make."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        name, _, mebibytes = told.stdout.strip().splitlines()[0].rpartition(",")
+        return Gpu(name.strip(), int(int(mebibytes) * 2**20 / 1e6))
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None
+
+
+def processor() -> str:
+    """What trains where there is no NVIDIA GPU, to know the same machine again."""
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return "Apple GPU"
+    return f"CPU, {os.cpu_count()} cores"
+
+
 def free_memory(root: Path = Path("/")) -> int:
     """Bytes that the process may still take: the machine's, or its container's where that is less.
 
@@ -131,16 +175,29 @@ def _free_of_machine(root: Path) -> int:
 def secret(name: str) -> str:
     """A secret by its name, from the environment or from the notebook's own store; "" without one.
 
-    The store asks the browser and may wait seconds for its answer: call it from the cell's own
-    thread, before the work. What is returned belongs into no file, no message and no event.
+    The store asks the browser and may wait seconds for its answer: `ask_for_secrets` does so from
+    the cell's own thread, before the work. What is returned belongs into no file, no message and
+    no event.
     """
     if value := os.environ.get(name, "").strip():
         return value
+    if name in _asked:
+        return _asked[name]
     store = _STORES.get(host().name)
     try:
         return (store(name) or "").strip() if store else ""
     except Exception:  # not granted, not there, no answer: each has an exception of its own
         return ""
+
+
+def ask_for_secrets(*names: str) -> None:
+    """Fetch these from the notebook's store now, and remember in memory what it gave."""
+    for name in names:
+        _asked.pop(name, None)
+        _asked[name] = secret(name)
+
+
+_asked: dict[str, str] = {}
 
 
 def _colab_secret(name: str) -> str | None:

@@ -26,9 +26,16 @@ def pytest_configure(config):
     folder = tempfile.TemporaryDirectory(prefix="lora-kit-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ["HF_HOME"] = f"{folder.name}/huggingface"
+    os.environ["LORA_KIT_CACHE"] = f"{folder.name}/lora-kit"
     os.environ["MPLCONFIGDIR"] = f"{folder.name}/matplotlib"
     os.environ["IPYTHONDIR"] = f"{folder.name}/ipython"
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "WANDB_API_KEY"):
+    for name in (
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "HF_TOKEN",
+        "WANDB_API_KEY",
+        "CIVITAI_TOKEN",
+    ):
         os.environ.pop(name, None)
 
 

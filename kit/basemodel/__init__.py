@@ -1,6 +1,7 @@
 """Base-model files: where they lie, what they are, and whether that agrees with what was claimed.
 
-    locate("owner/name")  ->  Path          a file or folder here, fetched from the Hub when need be
+    locate("owner/name")  ->  Path          a file or folder here, fetched from the Hub or a link
+    fetching("owner/name")                  the same, telling how far a download has come
     detect(path)          ->  ModelFile     family and prediction, from names alone
     check_claims(...)     ->  notices       v2, v_parameterization and sdxl against the file
     check_inpainting(...)                   train_inpainting against the file
@@ -10,7 +11,7 @@ torch is not imported, but for the values of a torch file's tensors.
 
 from kit.basemodel.claims import check_claims, check_inpainting, decide_prediction
 from kit.basemodel.detecting import ModelFile, detect
-from kit.basemodel.locating import locate, locate_vae
+from kit.basemodel.locating import fetching, locate, locate_vae
 
 __all__ = [
     "ModelFile",
@@ -18,6 +19,7 @@ __all__ = [
     "check_inpainting",
     "decide_prediction",
     "detect",
+    "fetching",
     "locate",
     "locate_vae",
 ]

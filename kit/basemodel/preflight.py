@@ -12,11 +12,13 @@ from pathlib import Path
 
 from kit.basemodel.claims import check_claims, check_inpainting
 from kit.basemodel.detecting import ModelFile, detect
+from kit.basemodel.downloading import downloaded
 from kit.basemodel.headers import SUFFIXES, read_header
 from kit.errors import ModelError
 from kit.settings import Settings
+from kit.settings.links import is_link, tidied
 
-ON_THE_HUB = re.compile(r"https?://\S+|[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
+ON_THE_HUB = re.compile(r"https://\S+|[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
 
 
 def foreseen_refusals(settings: Settings) -> Iterator[str]:
@@ -37,10 +39,11 @@ def foreseen_refusals(settings: Settings) -> Iterator[str]:
 
 
 def found_model(name_or_path: str) -> ModelFile | ModelError | None:
-    """The model at a path here, what is wrong with it, or None where it is no path here."""
-    path = Path(name_or_path.strip()).expanduser()
+    """The model at a path here or fetched from a link before, what is wrong with it, or None."""
+    name = tidied(name_or_path)
+    path = (downloaded(name) if is_link(name) else None) or Path(name).expanduser()
     try:
-        if not name_or_path.strip() or not path.exists():
+        if not name or not path.exists():
             return None
         return _detected(path, path.stat().st_mtime_ns)
     except OSError:  # longer than a path may be, or not to be read

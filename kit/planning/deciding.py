@@ -9,12 +9,13 @@ import json
 import math
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from kit import catalog
 from kit.basemodel.magnitudes import follow_file
+from kit.basemodel.mismatches import known_of, size_mismatches
 from kit.basemodel.preflight import foreseen_refusals
 from kit.catalog.lr_schedules import ScheduleParams
 from kit.dataset.batches import Layout
@@ -309,6 +310,7 @@ def plan(settings: Settings) -> Plan:
             *overridden,
             *of_file,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
+            *_unfit_sizes(ways),
             *_noticed(settings, dataset.images, fits, run, total),
         ),
         subsets=subsets,
@@ -344,6 +346,12 @@ def _counted(number: int, noun: str, plural: str = "") -> str:
 
 def _every(count: int, interval: int | None) -> bool:
     return bool(interval) and count % int(interval or 1) == 0
+
+
+def _unfit_sizes(ways: Sequence[Settings]) -> Iterator[str]:
+    if known := known_of(ways[0].model):
+        for size in dict.fromkeys(way.images.size for way in ways):
+            yield from (each.text for each in size_mismatches(known, size))
 
 
 def _noticed(

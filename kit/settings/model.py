@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import field_validator
+
+from kit.settings.links import tidied
 from kit.settings.setting import Section, setting
 
 
@@ -55,3 +58,9 @@ class Model(Section, box="Source Model"):
         box="Parameters / Basic",
         source="https://github.com/kohya-ss/sd-scripts/pull/2318",
     )
+
+    @field_validator("pretrained_model_name_or_path", "vae", mode="after")
+    @classmethod
+    def _tidied(cls, value: str) -> str:
+        """Quotes and blanks are forgiven; a token in a link is a secret and goes no further."""
+        return tidied(value)

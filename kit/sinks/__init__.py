@@ -18,6 +18,7 @@ from typing import Any
 from kit import catalog
 from kit.errors import without_secrets
 from kit.events import Event, Failed, Noticed
+from kit.runs.measured import work_of
 from kit.runs.run import Run, bring_back
 from kit.settings import Settings
 from kit.settings.rules import hub as rules_hub
@@ -26,6 +27,7 @@ from kit.sinks.background import Background, Sink, muted
 from kit.sinks.console import Console
 from kit.sinks.jsonl import JsonLines, read_events
 from kit.sinks.loss_picture import LossChart
+from kit.sinks.measuring import Measuring
 
 __all__ = [
     "Console", "JsonLines", "LossChart", "Sink", "fan_out", "hear_elsewhere", "listening",
@@ -71,12 +73,14 @@ def listening(
 
 
 def _chosen(run: Run, settings: Settings | None) -> Iterator[Any]:
-    """The loggers that the settings name, each from its row, and the Hub."""
+    """Who measures for the next forecast, the loggers that the settings name, and the Hub."""
     if settings is None:
         return
     codes = [catalog.LOGGERS[name].code for name in rules_logs.loggers(settings)]
     if rules_hub.uploads(settings):
         codes.append(catalog.HUB)
+    if not settings.folders.dataset_config.strip():  # else no step is like another
+        yield Measuring(work_of(settings))
     for code in codes:
         sink = catalog.load(code)(run, settings)
         yield Background(sink) if getattr(sink, "waits", False) else sink

@@ -43,7 +43,7 @@ from kit.diffusion.losses import Bands
 from kit.errors import Diverged
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
-from kit.families.base_model import find_model, load_model, require_model
+from kit.families.base_model import fetched_model, find_model, load_model, require_model
 from kit.optim.making import Optimization, at_requested_rates, effective_rates_of
 from kit.planning import Plan
 from kit.randomness import seed_for
@@ -232,15 +232,17 @@ def prepare(plan: Plan) -> Generator[Event, None, Workshop]:
     each says what to change.
     """
     settings, began = plan.settings, time.time()
-    require_model(settings)
+    require_model(settings.model.pretrained_model_name_or_path)
     device = choose_device(settings.machine)
     if settings.machine.gpu_ids and device.type != "cuda":
         yield Noticed(f"gpu_ids has no effect: {describe(device)} trains, no NVIDIA GPU is there")
     check_precision(device, settings.memory.mixed_precision)
     check_optimizer(plan)
-    file, notices = find_model(settings)
+    path = yield from fetched_model(settings.model.pretrained_model_name_or_path)
+    file, notices = find_model(settings, path)
     for text in notices:
-        yield Noticed(text)
+        if text not in plan.notices:
+            yield Noticed(text)
     file = yield from staged_model(file)
     plan = yield from staged_images(plan)
     accelerator = make_accelerator(

@@ -403,7 +403,6 @@ def test_a_missing_hub_id_says_what_it_is_not_and_that_the_hub_is_off(hub, name)
         r"C:\models\sd.safetensors",
         "two words/and more",
         "name",
-        "https://example.com/model.safetensors",
     ],
 )
 def test_what_is_neither_path_nor_id_says_both(hub, name):
@@ -441,9 +440,10 @@ class FakeHub:
     def __init__(self, root: Path, files: list[str]) -> None:
         self.root, self.files, self.fetched = root, files, []
 
-    def snapshot_download(self, repo, *, dry_run=False, allow_patterns=None):
+    def snapshot_download(self, repo, *, token, dry_run=False, allow_patterns=None):
         if dry_run:
-            return [SimpleNamespace(filename=file) for file in self.files]
+            facts = {"file_size": 1, "will_download": True}
+            return [SimpleNamespace(filename=file, **facts) for file in self.files]
         self.fetched += allow_patterns
         return str(self.root)
 

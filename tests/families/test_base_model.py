@@ -7,7 +7,7 @@ from kit.errors import SettingsError
 from kit.families.base_model import find_model
 from kit.settings import Settings
 
-BASE = Settings().replace(pretrained_model_name_or_path=str(demo.BASE))
+BASE = Settings().replace(pretrained_model_name_or_path=str(demo.BASE), resolution="64,64")
 
 
 def test_a_fitting_model_needs_no_words():

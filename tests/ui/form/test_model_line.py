@@ -92,7 +92,7 @@ def test_the_example_is_one_click_away():
 def test_a_resolution_too_small_for_the_family_is_told():
     form = Form()
     form.fields["sdxl"].value = True
-    assert "1024,1024" in form.fields["resolution"].note
+    assert "1024 x 1024" in form.fields["resolution"].note
     form.fields["resolution"].value = "1024,1024"
     assert form.fields["resolution"].note == ""
     form.fields["sdxl"].value = None
@@ -106,4 +106,4 @@ def test_a_model_that_says_its_own_size_is_believed():
     form.fields["resolution"].value = "64,64"
     form.fields["pretrained_model_name_or_path"].value = ""
     form.fields["v2"].value = True
-    assert "512,512" in form.fields["resolution"].note
+    assert "512 x 512" in form.fields["resolution"].note

@@ -1,0 +1,133 @@
+"""How fast this machine trained, kept in a small file: what the next forecast is made of.
+
+    measured.json    [{"device": ..., "work": {...}, "seconds": ..., "megabytes": ...}, ...]
+
+Work is what a step's time and memory depend on, a flat mapping. A row holds what a command
+measured, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from kit.hosts import cache_folder, host
+from kit.settings import Settings
+from kit.settings.rules import caches_latents, caches_text_embeds
+from kit.settings.rules import memory as rules_memory
+from kit.settings.rules import rates as rules_rates
+
+Work: TypeAlias = Mapping[str, Any]
+FILE = "measured.json"
+MOST = 200  # rows; the oldest go first
+# What may differ for a figure to be worth telling, with what differs; all else must be equal.
+NEARLY = ("LoRA_type", "network_dim", "conv_dim", "optimizer_type", "caches_captions")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run's figures.
+
+    seconds: median of a step; megabytes: most memory in use; picture_seconds: of a sample picture,
+    0 where none was drawn; source: where a shipped figure is from.
+    """
+
+    device: str
+    work: Work
+    seconds: float
+    megabytes: int
+    picture_seconds: float = 0.0
+    source: str = ""
+
+
+def work_of(settings: Settings, family: str = "") -> dict[str, Any]:
+    """What a step of this run is, as far as time and memory depend on it."""
+    basic, network, memory = settings.basic, settings.network, settings.memory
+    unet, *_ = rules_rates.rates(settings)
+    learns = {"unet": bool(unet), "text encoder": rules_rates.encoder_learns(settings)}
+    width, height = settings.images.size
+    return {
+        "family": family,
+        "resolution": f"{width}x{height}",
+        "train_batch_size": basic.train_batch_size,
+        "gradient_accumulation_steps": basic.gradient_accumulation_steps,
+        "mixed_precision": memory.mixed_precision,
+        "full_precision": rules_memory.full_precision(settings),
+        "base_precision": rules_memory.base_precision(settings),
+        "gradient_checkpointing": memory.gradient_checkpointing,
+        "keeps_attention": rules_memory.keeps_attention_matrices(settings),
+        "caches_latents": caches_latents(settings),
+        "dynamo_backend": settings.machine.dynamo_backend,
+        "learns": " and ".join(name for name, does in learns.items() if does),
+        "caches_captions": caches_text_embeds(settings),
+        "LoRA_type": network.LoRA_type,
+        "network_dim": network.network_dim,
+        "conv_dim": network.conv_dim,
+        "optimizer_type": basic.optimizer_type,
+    }
+
+
+def read_measured(text: str) -> list[Measured]:
+    """The rows of a file, oldest first; what cannot be read is left out."""
+    try:
+        rows = json.loads(text)
+    except ValueError:
+        return []
+    return [row for row in map(_row, rows if isinstance(rows, list) else []) if row]
+
+
+def measured_here() -> list[Measured]:
+    """What this machine's runs measured, oldest first."""
+    try:
+        return read_measured(_file().read_text("utf-8"))
+    except OSError:
+        return []
+
+
+def remember(new: Measured) -> None:
+    """Keep a run's figures, in the place of older ones of the same work.
+
+    Raises: OSError where the file cannot be written.
+    """
+    others = (row for row in measured_here() if (row.device, row.work) != (new.device, new.work))
+    rows = [asdict(row) for row in (*others, new)][-MOST:]
+    file = _file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f"{FILE}.{os.getpid()}")
+    fresh.write_text(json.dumps(rows, indent=1), "utf-8")
+    fresh.replace(file)
+
+
+def best_of(
+    rows: Iterable[Measured], device: str, work: Work
+) -> tuple[Measured, tuple[str, ...]] | None:
+    """The newest row that was measured at this work, with the names of what differed.
+
+    A row is asked only for what it holds: shipped figures do not say all.
+    """
+    fits: list[tuple[Measured, tuple[str, ...]]] = []
+    for row in rows:
+        differs = tuple(name for name, value in row.work.items() if work.get(name) != value)
+        if row.device == device and all(name in NEARLY for name in differs):
+            fits.append((row, differs))
+    return min(reversed(fits), key=lambda fit: len(fit[1]), default=None)
+
+
+def _file() -> Path:
+    here = host()
+    # A session's own disk is gone with it; Drive is not.
+    folder = here.output_folder / ".lora-kit" if here.slow else cache_folder(here)
+    return folder / FILE
+
+
+def _row(values: Any) -> Measured | None:
+    try:
+        row = Measured(**values)
+        is_whole = row.seconds > 0 and row.megabytes >= 0 and isinstance(row.work, dict)
+        return row if is_whole and isinstance(row.device, str) else None
+    except TypeError:
+        return None

@@ -1,0 +1,70 @@
+"""Links to files on the web: tidied up, and without the token that some carry.
+
+A token is a secret: it is taken out of a link at the first door, and kept in memory alone.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+_SECRET = re.compile(
+    r"(?:^|[_-])(?:token|api[_-]?key|key|apikey|access[_-]?token|auth|signature|sig|password|secret"
+    r"|credential)$",
+    re.IGNORECASE,
+)
+# What is copied together with a path; the last are typographic quotes.
+_QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
+# Of this process: the token by host, and the whole link by what is left of it.
+_tokens: dict[str, str] = {}
+_whole: dict[str, str] = {}
+
+
+def is_link(text: str) -> bool:
+    """The text names a place on the web."""
+    return re.match(r"https?://", text.strip(), re.IGNORECASE) is not None
+
+
+def tidied(text: str) -> str:
+    """A path, Hub id or link without quotes and blanks around it, and without a token in it.
+
+    The token of a link is remembered for its host, see `token_for`.
+    """
+    tidy = text.strip()
+    while len(tidy) > 1 and tidy[0] in _QUOTES and tidy[-1] in _QUOTES:
+        tidy = tidy[1:-1].strip()
+    return _without_token(tidy) if is_link(tidy) else tidy
+
+
+def token_for(host: str) -> str:
+    """The token that a link to this host carried in this process; "" where there was none.
+
+    It belongs into no file, no message and no event.
+    """
+    return _tokens.get(host.lower(), "")
+
+
+def whole(link: str) -> str:
+    """The link as it was given, its token in it; as `token_for` says."""
+    return _whole.get(link, link)
+
+
+def _without_token(link: str) -> str:
+    try:
+        parts = urlsplit(link)
+        host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+    except ValueError:  # no address after all
+        return link.split("?")[0]
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    open_pairs = [(name, value) for name, value in pairs if not _SECRET.search(name)]
+    secrets = [value for name, value in pairs if _SECRET.search(name)]
+    if parts.password:
+        secrets.append(parts.password)
+    if secrets:
+        _tokens[host.lower()] = secrets[0]
+    if not secrets and "@" not in parts.netloc:
+        return link
+    tidy = urlunsplit((parts.scheme, host, parts.path, urlencode(open_pairs), parts.fragment))
+    if not parts.password:  # a name and a word before an @ are sent otherwise
+        _whole[tidy] = link
+    return tidy
