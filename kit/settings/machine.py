@@ -32,7 +32,6 @@ class Machine(Section, box="Accelerate launch"):
         "Threads that read and cut pictures ahead, while latents are cached and, where they are "
         "not, while the GPU trains. 0: read when they are needed. The batches are the same.",
         between=(0, 64),
-        unit="threads",
         box="Parameters / Advanced",
         shapes_run=False,
     )

@@ -25,7 +25,7 @@ class Rates(Section, box="Parameters / Basic"):
         "After this share of the steps the text encoder's part stays as it is, while the U-Net "
         "goes on; it often learns too much. 0: it learns to the end.",
         between=(0, 100),
-        unit="% of steps",
+        unit="%",
         search="stop te (% of total steps)",
     )
     lr_warmup_only_constant: bool = setting(

@@ -55,10 +55,12 @@ STYLE = """<style>
   flex: none !important; box-sizing: border-box;
 }
 .kit .kit-over > .widget-inline-hbox > label, .kit .kit-over.widget-inline-hbox > label {
-  width: auto !important; max-width: none; height: 18px; margin: 0 0 2px; padding: 0 22px 0 0;
-  font-size: 12px; line-height: 18px; text-align: left; color: inherit;
-  overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  width: auto !important; max-width: none; height: auto; min-height: 18px; margin: 0 0 2px;
+  padding: 0 20px 0 0; font-size: 12px; line-height: 18px; text-align: left; color: inherit;
+  white-space: normal;
 }
+.kit .kit-over select, .kit .kit-over input { height: 28px; width: 100%; }
+.kit input, .kit select, .kit textarea, .kit button, .kit svg g { font-family: inherit; }
 .kit .kit-hush > label {
   position: absolute !important; width: 1px !important; height: 1px !important;
   min-width: 0 !important; overflow: hidden; clip-path: inset(50%);
@@ -69,7 +71,7 @@ STYLE = """<style>
   border: 1px solid var(--kit-line); border-radius: 50%; color: var(--kit-dim);
   cursor: pointer; font-size: 10px; line-height: 14px; list-style: none; text-align: center;
 }
-.kit .kit-check .kit-help > summary { top: 5px; }
+.kit .kit-check .kit-help > summary { top: 4px; }
 .kit .kit-help > summary::-webkit-details-marker { display: none; }
 .kit .kit-help > summary:hover, .kit .kit-help[open] > summary {
   border-color: var(--kit-accent); color: var(--kit-accent);
@@ -90,8 +92,11 @@ STYLE = """<style>
 .kit .kit-idle > .widget-inline-hbox { opacity: 0.5; }
 .kit .kit-check { min-height: 26px; }
 .kit .kit-check > .widget-checkbox {
-  width: auto !important; max-width: 100%; height: 26px; margin: 0 !important;
-  padding-right: 22px; box-sizing: border-box; font-size: 12px;
+  width: auto !important; max-width: 100%; height: auto; min-height: 26px; margin: 0 !important;
+  padding: 3px 20px 0 0; box-sizing: border-box;
+}
+.kit .kit-check > .widget-checkbox, .kit .kit-check > .widget-checkbox * {
+  font-size: 12px; line-height: 18px; white-space: normal;
 }
 .kit .widget-checkbox input { margin: 0 6px 0 0 !important; accent-color: var(--kit-fill); }
 .kit input[type=text], .kit textarea, .kit select { border-radius: var(--kit-radius) !important; }
@@ -106,6 +111,9 @@ STYLE = """<style>
   min-height: 28px; box-sizing: border-box; border: 1px solid var(--kit-line);
   border-radius: var(--kit-radius) !important; box-shadow: none !important;
   background: var(--kit-faint); color: inherit; font-size: 13px; line-height: 26px;
+}
+.kit .widget-hbox > .jupyter-button, .kit .widget-hbox > .widget-text {
+  margin-left: 0; margin-right: var(--kit-unit);
 }
 .kit .jupyter-button:hover, .kit .kit-button:hover { border-color: var(--kit-accent); }
 .kit .jupyter-button:disabled { opacity: 0.5; }
@@ -127,6 +135,7 @@ STYLE = """<style>
   line-height: 20px;
 }
 /* Tabs go on in the next line where they do not fit. */
+.kit .widget-tab { margin: 0; }
 .kit .widget-tab > .p-TabBar, .kit .widget-tab > .lm-TabBar,
 .kit .jupyter-widget-tab > .lm-TabBar {
   height: auto !important; min-height: 28px; max-height: none !important; overflow: visible;
@@ -143,7 +152,7 @@ STYLE = """<style>
 @media (max-width: 700px) {
   .kit .widget-tab-contents, .kit .jupyter-widget-tab-contents { padding: 4px 6px 8px !important; }
 }
-.kit .kit-plan { padding: 6px 0; }
+.kit .kit-plan { padding: var(--kit-unit) 0 6px; }
 .kit .kit-plan b { font-weight: 600; }
 .kit .kit-plan ul { margin: 2px 0 0; padding-left: 18px; }
 .kit .kit-plan .is-bad { color: var(--kit-bad); }
@@ -151,7 +160,7 @@ STYLE = """<style>
 /* A run. What changes has its place from the start, so that nothing beneath it moves. */
 .kit .kit-numbers {
   display: grid; gap: 2px 16px; padding: 4px 0; min-height: 40px;
-  grid-template-columns: repeat(auto-fill, minmax(150px, 1fr));
+  grid-template-columns: repeat(auto-fill, minmax(120px, 1fr));
 }
 .kit .kit-numbers > div { min-width: 0; }
 .kit .kit-numbers span { display: block; color: var(--kit-dim); font-size: 12px; }
@@ -171,6 +180,8 @@ STYLE = """<style>
 .kit .kit-chart { width: 100%; max-width: 860px; }
 .kit .kit-chart:not(:has(svg)) { display: none; }
 .kit .kit-chart svg { display: block; width: 100%; height: auto; }
+@media (max-width: 500px) { .kit .kit-chart svg g { font-size: 17px; } }
+.kit .kit-newest-file { margin-bottom: var(--kit-unit) !important; }
 .kit .kit-key {
   display: flex; flex-wrap: wrap; gap: 2px 16px; min-height: 18px; padding: 4px 0;
   font-size: 12px;
@@ -190,8 +201,13 @@ STYLE = """<style>
 }
 .kit .progress-bar { background-color: var(--kit-fill) !important; transition: none; }
 .kit .kit-prompt { margin: var(--kit-unit) 0 4px; font-size: 12px; overflow-wrap: anywhere; }
-.kit .kit-shots { display: flex; flex-wrap: wrap; gap: var(--kit-unit); align-items: flex-start; }
-.kit .kit-shot { max-width: 100%; overflow: hidden !important; }
+.kit .kit-shots {
+  display: grid; gap: var(--kit-unit); align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(var(--cell, 150px), 46%), 1fr));
+}
+.kit .kit-shots > * {
+  width: auto !important; min-width: 0; max-width: 220px; margin: 0; overflow: hidden !important;
+}
 .kit .kit-open {
   display: block; width: 100%; padding: 0; border: 0; background: none; cursor: zoom-in;
 }
@@ -210,6 +226,7 @@ STYLE = """<style>
 .kit .kit-large .kit-button { border-color: #888; background: #333; color: #fff; }
 .kit .kit-notes ul { margin: 2px 0 6px; padding-left: 18px; overflow-wrap: anywhere; }
 .kit details > summary { cursor: pointer; }
+.kit .kit-files > summary { margin: var(--kit-unit) 0 4px; }
 .kit code { padding: 0; background: transparent; color: inherit; font-size: 12px; }
 .kit .kit-copy {
   padding: 1px 5px; border: 1px solid var(--kit-line); border-radius: var(--kit-radius);
@@ -257,7 +274,7 @@ STYLE = """<style>
 @media (min-width: 760px) { .kit .kit-wide { grid-column: span 2; } }
 .kit .kit-full { grid-column: 1 / -1; }
 </style>"""
-COLUMN = 260  # pixels; all fields stand in columns of this width and more
+COLUMN = 240  # pixels; all fields stand in columns of this width and more
 # ipywidgets' own arrow is black, also on black.
 ARROW = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 12 12'%3E"

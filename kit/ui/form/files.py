@@ -14,7 +14,7 @@ from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_an
 from kit.runs.run import write_text
 from kit.settings import Settings
 from kit.ui.form.problem_texts import as_lines, as_list
-from kit.ui.look import block, escaped
+from kit.ui.look import block, escaped, named
 from kit.ui.start.offer import Fill, Offer
 
 ACCEPTED = ".toml,.json,.safetensors,.txt"
@@ -34,11 +34,10 @@ class SettingsFiles:
         self.offer_changes = Offer(fill)
         self.path = widgets.Text(
             "run.toml",
-            description="Settings file",
             continuous_update=False,
             layout=widgets.Layout(width="320px", max_width="100%"),
-            style={"description_width": "initial"},
         )
+        named(self.path, "Settings file", hidden=True)
         self.load_button = _button("Load", "Fill the form from this file on the kernel's machine")
         self.save_button = _button("Save", "Write the form's settings to this file")
         self.upload = widgets.FileUpload(

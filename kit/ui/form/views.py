@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from kit.settings import Declared
 from kit.ui.form.field import Field
 from kit.ui.form.pages import Pages
-from kit.ui.look import block, escaped, grid
+from kit.ui.look import block, escaped, grid, named
 
 # The questions that have no good answer for everybody; the rest has defaults that work. Base model
 # and image folder stand above, in the start.
@@ -44,6 +44,7 @@ class Views:
         self.search = widgets.Text(
             placeholder="Search all settings", layout=widgets.Layout(width="220px")
         )
+        named(self.search, "Search all settings", hidden=True)
         self.choice = widgets.ToggleButtons(options=VIEWS, value=VIEWS[0])
         self.choice.style.button_width = "auto"
         self.note = block(css="kit-quiet")

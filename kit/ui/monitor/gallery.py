@@ -15,7 +15,7 @@ from kit.errors import KitError
 from kit.events import Sampled
 from kit.ui.look import block, escaped
 from kit.ui.monitor.downloads import buttons, download
-from kit.ui.monitor.pictures import CELL, Samples, is_asked, locate, picture_html, rows_of
+from kit.ui.monitor.pictures import Samples, is_asked, locate, picture_html, rows_of
 from kit.ui.monitor.sheet import save_sheet
 
 STEPS_SHOWN = 4  # a page's rounds, besides step 0
@@ -65,7 +65,7 @@ class Gallery:
         self._cells: dict[str, widgets.HTML] = {}
         self._thumbnails: dict[str, bytes] = {}
         self._rows: dict[int, tuple[widgets.HTML, widgets.HBox]] = {}
-        self._cell_layout = widgets.Layout(width=f"{CELL}px", max_width="100%")
+        self._cell_layout = widgets.Layout(width="auto")
         self.older = _button("Older", "Rounds before these")
         self.newer = _button("Newer", "Rounds after these")
         self.every = widgets.ToggleButton(description="", layout=widgets.Layout(width="auto"))

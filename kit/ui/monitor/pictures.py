@@ -22,7 +22,6 @@ from kit.ui.monitor.downloads import address_of, path_to_copy
 SIDE = 320  # longest side of a thumbnail, in pixels
 LARGE = 640  # longest side of an enlarged picture that comes along
 TINY = 128  # a longest side up to which a picture is enlarged, pixel by pixel
-CELL = 170  # widest a thumbnail is shown, in pixels
 
 Samples = Mapping[int, Mapping[int, Sampled]]  # by step, then by prompt
 
@@ -77,11 +76,11 @@ def thumbnail(path: Path, side: int = SIDE) -> bytes | None:
 
 
 def picture_html(
-    sample: Sampled, path: Path, *, side: int = SIDE, large: int = LARGE, width: int = CELL
+    sample: Sampled, path: Path, *, side: int = SIDE, large: int = LARGE
 ) -> tuple[str, bytes | None]:
     """The sample as HTML, and its thumbnail's JPEG; what is gone is said.
 
-    side, large: longest sides of what is sent; width: of what is shown.
+    side, large: longest sides of what is sent, in pixels.
     """
     words, picture = step_words(sample.step), opened(path)
     if picture is None:
@@ -100,8 +99,7 @@ def picture_html(
     )
     shape = f"width='{small.width}' height='{small.height}'"
     html = (
-        f"<div style='width:{width}px;max-width:100%'>"
-        f"<button type='button' class='kit-open' popovertarget='{mark}' "
+        f"<div><button type='button' class='kit-open' popovertarget='{mark}' "
         f"aria-label='Enlarge: {alt}'><img src='{_source(data)}' {shape} alt='{alt}'></button>"
         f"<div class='kit-quiet'>{words}</div>"
         f"<div id='{mark}' popover class='kit-large{tiny}' role='dialog' aria-label='{alt}'>"

@@ -96,17 +96,15 @@ class Results:
         if not count:
             return ""
         side, large = sides_for(count)
-        width = min(170, side)
+        cell = min(150, side)
         parts = []
         for drawn in rows.values():
             shots = "".join(
-                picture_html(s, locate(s.path, self.run_dir), side=side, large=large, width=width)[
-                    0
-                ]
+                picture_html(s, locate(s.path, self.run_dir), side=side, large=large)[0]
                 for s in drawn
             )
             title = f"<div class='kit-prompt'>{escaped(drawn[-1].prompt)}</div>"
-            parts.append(f"{title}<div class='kit-shots'>{shots}</div>")
+            parts.append(f"{title}<div class='kit-shots' style='--cell:{cell}px'>{shots}</div>")
         return f"<div class='kit-head'>Sample pictures</div>{self._sheet()}{''.join(parts)}"
 
     def _sheet(self) -> str:

@@ -118,7 +118,7 @@ def test_help_says_why_a_field_is_grey():
         ("train_batch_size", "Train batch size (images)"),
         ("max_train_steps", "Max train steps"),
         ("lr_warmup", "LR warmup (% of steps)"),
-        ("stop_text_encoder_training", "Stop text encoder training (% of steps)"),
+        ("stop_text_encoder_training", "Stop text encoder training (%)"),
         ("num_cpu_threads_per_process", "Number of CPU threads per core"),
     ],
 )
