@@ -10,12 +10,14 @@ It opens without torch: all that it asks is the settings and the plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
 
 from kit import catalog, planning
 from kit.errors import KitError, SettingsError
+from kit.planning.forecast import forecast
 from kit.settings import Settings, declarations
 from kit.settings.rules import problems
 from kit.ui.form import problem_texts as texts
@@ -24,20 +26,24 @@ from kit.ui.form.field import Field
 from kit.ui.form.files import SettingsFiles
 from kit.ui.form.inactive import idle_settings
 from kit.ui.form.layouts import Shared
-from kit.ui.form.model_line import family_of, model_line, size_note
+from kit.ui.form.model_line import family_of, mismatches, model_line, tidied
 from kit.ui.form.pages import Pages
 from kit.ui.form.plan_pictures import plan_pictures
-from kit.ui.form.plan_words import forecast, length_of, sentence
+from kit.ui.form.plan_words import length_of, sentence
 from kit.ui.form.starters import Starters
 from kit.ui.form.views import Views
 from kit.ui.look import Shown, block, root
 from kit.ui.sheet.contact_sheet import ContactSheet
 from kit.ui.start.autofill import Autofill
+from kit.ui.start.device import lacking, precisions
 from kit.ui.start.head import Head
 from kit.ui.start.memory import Memory
-from kit.ui.start.precision import Precision
+from kit.ui.start.remedies import Remedies, Remedy
 from kit.ui.start.sheet import sticky_sheet
 from kit.ui.start.start import MODEL, Start
+
+PRECISION = "mixed_precision"
+PATHS = (MODEL, "vae")  # typed or pasted, with quotes and tokens
 
 
 class Form(Shown):
@@ -76,7 +82,7 @@ class Form(Shown):
         self.images = ContactSheet(
             self.refresh, lambda folders: self._take(folders, "the prepared folders")
         )
-        self.precision = Precision(self._take)
+        self.remedies = Remedies(self._take)
         self.start = Start(self.fields, [self.images.root], self._changed)
         self.starters = Starters(self.readable, self.fill)
         self.files = SettingsFiles(lambda: self.settings, self.readable, self.fill)
@@ -102,7 +108,7 @@ class Form(Shown):
             self.start.root,
             self.top,
             self.plan_line,
-            self.precision.root,
+            self.remedies.root,
             self.starters.root,
             self.views.root,
             self.pictures,
@@ -192,6 +198,7 @@ class Form(Shown):
         """Check; while many fields are filled, once at the end."""
         if self._is_filling:
             return
+        self._tidy()
         try:
             settings = self.settings
             found = tuple(problems(settings))
@@ -199,6 +206,13 @@ class Form(Shown):
             settings, found = None, error.problems
         self._mark(found, settings)
         self._plan_soon()
+
+    def _tidy(self) -> None:
+        """Take quotes, and a link's token, out of what was typed, before it is kept anywhere."""
+        for name in PATHS:
+            field = self.fields[name]
+            if (tidy := tidied(field.value)) != field.value:
+                self._filling(partial(setattr, field, "value", tidy))
 
     def _replan(self) -> None:
         """Plan anew, and show it in words and pictures."""
@@ -229,11 +243,22 @@ class Form(Shown):
             told()
 
     def _lacking(self, settings: Settings | None) -> list[str]:
-        """What this machine lacks of what is asked for."""
+        """What this machine lacks of what is asked for; what can be mended has a button."""
         if settings is None or not settings.model.pretrained_model_name_or_path:
-            self.precision.forget()
+            self.remedies.update([])
             return []
-        return self.precision.update(settings.memory.mixed_precision, settings.machine.gpu_ids)
+        found = [
+            Remedy(texts.with_labels(each.text, self.fields), each.button, each.values)
+            for each in mismatches(settings.model, settings.noise, settings.images.size)
+        ]
+        told = lacking(settings.memory.mixed_precision)
+        if told:
+            best = precisions()[-1]
+            label = "32 bits" if best == "no" else best
+            text = f"{self.fields[PRECISION].declared.label}: {told}."
+            found.append(Remedy(text, f"Use {label}", {PRECISION: best}))
+        self.remedies.update(found)
+        return [f"[memory] {PRECISION}: {told}"] if told else []
 
     def _show_plan(self, notices: Iterable[str], family: str) -> None:
         told = [texts.with_place(problem, self.fields) for problem in self._problems]
@@ -260,10 +285,6 @@ class Form(Shown):
             MODEL: model_line(str(values[MODEL])),
             "LoRA_type": f"{catalog.read_by(values).sentence}.",
         }
-        if settings and family:
-            notes["resolution"] = size_note(
-                settings.images.size, family, settings.model.pretrained_model_name_or_path
-            )
         for name, field in self.fields.items():
             field.mark(
                 problem=wrong.get(name, ""),

@@ -96,8 +96,3 @@ def views(length: Length) -> str:
 
 def _counted(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-def forecast(plan: Plan) -> str:
-    """What it will take here."""
-    return "time and memory are not known on this machine yet"

@@ -35,9 +35,7 @@ class Starters:
         self.offer = Offer(fill)
         self.preset.observe(lambda _: self.show_changes(), names="value")
         self.reset_button.on_click(lambda _: self._reset())
-        self.root = widgets.VBox(
-            [self.line, self.offer.root], layout=widgets.Layout(width="100%")
-        )
+        self.root = widgets.VBox([self.line, self.offer.root], layout=widgets.Layout(width="100%"))
 
     def show_changes(self) -> None:
         """What the chosen preset would change in the form as it stands."""

@@ -90,7 +90,9 @@ class Views:
         A row that stands there stays, or it would go while one types in it.
         """
         wrong = [name for name, field in self._fields.items() if field.problem]
-        names = dict.fromkeys([*BASIC, *(self._listed if self._view == VIEWS[0] else ()), *self._changed(), *wrong])
+        names = dict.fromkeys(
+            [*BASIC, *(self._listed if self._view == VIEWS[0] else ()), *self._changed(), *wrong]
+        )
         return [name for name in names if name in self._fields and name not in ABOVE]
 
     def _show(self, names: Iterable[str] | None, note: str) -> None:

@@ -42,9 +42,9 @@ class Answers:
 
 def card_for(megabytes: int | None) -> str:
     """The presets' name for a GPU of this memory; None: no GPU, as the smallest."""
-    if megabytes is None or megabytes < 14_000:
+    if megabytes is None or megabytes < 14_500:
         return "8gb"
-    return "16gb" if megabytes < 22_000 else "24gb"
+    return "16gb" if megabytes < 23_000 else "24gb"
 
 
 def preset_for(answers: Answers, family: str, megabytes: int | None) -> str:
@@ -90,7 +90,9 @@ def wanted(
 class Filled:
     """What the start has filled in: only that, and what is still a default, may it change again."""
 
-    def __init__(self, is_default: Callable[[str], bool], holds: Callable[[str, Any], bool]) -> None:
+    def __init__(
+        self, is_default: Callable[[str], bool], holds: Callable[[str, Any], bool]
+    ) -> None:
         """is_default(setting) and holds(setting, value): what stands in the form."""
         self._is_default, self._holds = is_default, holds
         self.values: dict[str, Any] = {}

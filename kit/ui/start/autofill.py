@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kit.basemodel.mismatches import known_of
 from kit.dataset.files import image_files
-from kit.errors import SettingsError
-from kit.hosts import host
-from kit.settings import Settings, declarations
+from kit.hosts import gpu, host
+from kit.settings import Model, declarations
 from kit.ui.form.field import Field, as_text
-from kit.ui.form.model_line import family_of
 from kit.ui.form.remembered import example_values
 from kit.ui.start.answers import Answers, Filled, example_left, preset_for, wanted
-from kit.ui.start.device import gpu, precisions
-from kit.ui.start.models import family_for, values_of
+from kit.ui.start.device import precisions
+from kit.ui.start.models import values_of
 from kit.ui.start.start import MODEL, PICTURES, Start
 
 EXAMPLE_ANSWERS = Answers("subject", "zib", "ball")
@@ -70,12 +69,8 @@ class Autofill:
 
     def family(self) -> str:
         """The base model's family, "" where it is not known."""
-        name, found = self._text(MODEL), ""
-        try:
-            found = family_of(Settings().replace(**{MODEL: name}))
-        except SettingsError:
-            pass
-        return family_for(name, found) or (self._start.answers.family if name else "")
+        known = known_of(self._model())
+        return known.family if known else self._claimed()
 
     def missing(self) -> str:
         """What is still to be answered before a training can begin, in a sentence; "" for nothing."""
@@ -85,11 +80,10 @@ class Autofill:
         return f"Still to choose: {' and '.join(needs)}." if needs else ""
 
     def _wanted(self) -> dict[str, Any]:
-        found = gpu()
-        of_model = values_of(self._text(MODEL))
-        if "fp16" not in precisions(found):
-            of_model["mixed_precision"] = precisions(found)[-1]
-        family = self.family()
+        found, family = gpu(), self.family()
+        of_model = values_of(self._model())
+        if precisions()[-1] == "no":
+            of_model["mixed_precision"] = "no"
         values = wanted(
             self._start.answers,
             family=family,
@@ -98,9 +92,15 @@ class Autofill:
             of_model=of_model,
         )
         place = str(host().output_folder)
-        return values if place == declarations()["output_dir"].default else {
-            **values, "output_dir": place,
-        }  # fmt: skip
+        is_usual = place == declarations()["output_dir"].default
+        return values if is_usual else {**values, "output_dir": place}
+
+    def _model(self) -> Model:
+        return Model(pretrained_model_name_or_path=self._text(MODEL))
+
+    def _claimed(self) -> str:
+        """The family of a model that is not here, as the person says it."""
+        return self._start.answers.family if self._text(MODEL) else ""
 
     def _flat_pictures(self) -> int:
         """Pictures that lie directly in the image folder."""

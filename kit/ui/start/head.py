@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
-from kit.hosts import host
+from kit.hosts import gpu, host
 from kit.settings import Settings, declarations
 from kit.settings.diffs import diff
 from kit.ui.form.remembered import example
 from kit.ui.look import block, escaped
 from kit.ui.start.autofill import EXAMPLE_ANSWERS, Autofill
-from kit.ui.start.device import gpu
 from kit.ui.start.memory import Memory
 from kit.ui.start.offer import Offer
 from kit.ui.start.start import Start
@@ -123,7 +122,7 @@ def _machine() -> str:
     found, place = gpu(), host().output_folder.absolute()
     there = next(path for path in (place, *place.parents) if path.exists())
     facts = (
-        found.words if found else "no NVIDIA GPU",
+        f"{found.name}, {found.megabytes / 1000:.0f} GB" if found else "no NVIDIA GPU",
         f"{shutil.disk_usage(there).free / 1e9:.0f} GB free",
     )
     told = escaped(", ".join(facts))

@@ -14,9 +14,9 @@ from kit import catalog
 from kit.ui.form.field import Field
 from kit.ui.look import block, escaped
 from kit.ui.start.answers import GOALS, Answers
-from kit.ui.start.models import OTHER, facts_of, menu, title_of
+from kit.ui.start.models import MODEL, OTHER, in_menu, menu, title_of
 
-MODEL, PICTURES = "pretrained_model_name_or_path", "train_data_dir"
+PICTURES = "train_data_dir"
 FAMILIES = {"not known yet": "", **{row.label: key for key, row in catalog.FAMILIES.items()}}
 
 
@@ -108,8 +108,8 @@ class Start:
         name = str(self._fields[MODEL].value).strip()
         is_asked = bool(name) and not family
         self.family.layout.display = None if is_asked or self.family.value else "none"
-        told = "Which family is it of? It shows only when it is downloaded." if is_asked else ""
-        self.model_line.value = escaped(told or facts_of(name, family))
+        told = "Of which family is it? Else it shows when it is downloaded." if is_asked else ""
+        self.model_line.value = escaped(told)
 
     def say(self, text: str) -> None:
         """A sentence beneath the questions."""
@@ -134,9 +134,8 @@ class Start:
 
     def _follow(self) -> None:
         """Show the row of the menu that the model's field names, if it is one."""
-        name = str(self._fields[MODEL].value).strip()
         self._is_following = True
-        self.pick.value = name if name in dict(menu()).values() else OTHER
+        self.pick.value = in_menu(str(self._fields[MODEL].value))
         self._is_following = False
 
     def _tell(self) -> None:

@@ -32,9 +32,7 @@ class Undo:
         now = dict(now)
         if now == self.now:
             return
-        changed = sorted(
-            name for name in {*now, *self.now} if now.get(name) != self.now.get(name)
-        )
+        changed = sorted(name for name in {*now, *self.now} if now.get(name) != self.now.get(name))
         field = changed[0] if len(changed) == 1 and not what else ""
         if not (field and field == self._typed_in and self.steps):
             self.steps.append(Step(what or ", ".join(changed[:3]), self.now))
