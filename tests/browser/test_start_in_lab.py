@@ -1,4 +1,4 @@
-"""The first ten minutes: own pictures in five actions, the example in three, and what a reload keeps."""
+"""The first ten minutes: own pictures in five actions, the example in three, what reloads keep."""
 
 import numpy
 import pytest

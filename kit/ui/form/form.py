@@ -26,7 +26,7 @@ from kit.ui.form.field import Field
 from kit.ui.form.files import SettingsFiles
 from kit.ui.form.inactive import idle_settings
 from kit.ui.form.layouts import Shared
-from kit.ui.form.model_line import family_of, mismatches, model_line, tidied
+from kit.ui.form.model_line import family_of, mismatches, model_line, size_note, tidied
 from kit.ui.form.pages import Pages
 from kit.ui.form.plan_pictures import plan_pictures
 from kit.ui.form.plan_words import length_of, sentence
@@ -220,7 +220,7 @@ class Form(Shown):
         followed: list[str] = []
         self._filling(lambda: followed.append(self.autofill.follow()))
         what = what or followed[0]
-        self.plan, settings, notices = None, None, []
+        self.plan, settings, notices = None, None, list[str]()
         try:
             settings = self.settings
             self.plan = planning.plan(settings)
@@ -285,6 +285,9 @@ class Form(Shown):
             MODEL: model_line(str(values[MODEL])),
             "LoRA_type": f"{catalog.read_by(values).sentence}.",
         }
+        if settings and family:
+            name = settings.model.pretrained_model_name_or_path
+            notes["resolution"] = size_note(settings.images.size, family, name)
         for name, field in self.fields.items():
             field.mark(
                 problem=wrong.get(name, ""),

@@ -90,9 +90,8 @@ class Views:
         A row that stands there stays, or it would go while one types in it.
         """
         wrong = [name for name, field in self._fields.items() if field.problem]
-        names = dict.fromkeys(
-            [*BASIC, *(self._listed if self._view == VIEWS[0] else ()), *self._changed(), *wrong]
-        )
+        shown = self._listed if self._view == VIEWS[0] else ()
+        names = dict.fromkeys([*BASIC, *shown, *self._changed(), *wrong])
         return [name for name in names if name in self._fields and name not in ABOVE]
 
     def _show(self, names: Iterable[str] | None, note: str) -> None:

@@ -88,7 +88,7 @@ def wanted(
 
 
 class Filled:
-    """What the start has filled in: only that, and what is still a default, may it change again."""
+    """What the start has filled in: it may change only that, and what is still a default."""
 
     def __init__(
         self, is_default: Callable[[str], bool], holds: Callable[[str, Any], bool]

@@ -73,7 +73,7 @@ class Autofill:
         return known.family if known else self._claimed()
 
     def missing(self) -> str:
-        """What is still to be answered before a training can begin, in a sentence; "" for nothing."""
+        """What is to be answered before a training can begin, in a sentence; "" for nothing."""
         needs = ["a base model (2)"] * (not self._text(MODEL))
         if not self._text(PICTURES) and not self._text("dataset_config"):
             needs.append("pictures (3)")
