@@ -68,7 +68,6 @@ class TrainBar:
         self._form = form
         self._shown: Session | None = None
         self._past = ""  # the run whose past is shown
-        self._is_busy = False
         self.bars = (
             Bar(form.sentence, css="kit-sticky"),
             Bar(form.sentence, css="kit-end-bar"),
@@ -111,7 +110,7 @@ class TrainBar:
         self._place([session.dashboard.root], bar)
         self._form.start.fold(is_folded=True, pictures=_pictures(session))
         if session.is_running():
-            self._is_busy = True
+            self._form.is_training = True
             controls = session.dashboard.controls
             if controls is not None:
                 for each in self.bars:
@@ -128,8 +127,8 @@ class TrainBar:
         resumes = plan is not None and plan.run.resumes
         name = f"Resume from step {plan.run.from_step}" if plan and resumes else "Train"
         for bar in self.bars:
-            bar.tell(mistakes, name, is_blocked=is_blocked or self._is_busy)
-        if plan is None or not resumes or self._is_busy:
+            bar.tell(mistakes, name, is_blocked=is_blocked or self._form.is_training)
+        if plan is None or not resumes or self._form.is_training:
             return
         is_new = self._shown is None or self._shown.plan.run.dir != plan.run.dir
         if is_new and self._past != str(plan.run.dir):
@@ -167,7 +166,7 @@ class TrainBar:
 
     def _over(self) -> None:
         """In the run's own thread: the button is free again, and may have become another one."""
-        self._is_busy = False
+        self._form.is_training = False
         for bar in self.bars:
             bar.show_controls()
         self._form.refresh()

@@ -10,16 +10,21 @@ It opens without torch: all that it asks is the settings and the plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 
 from kit import catalog, planning
+from kit.dataset.data_sets import Words, words_of
 from kit.errors import KitError, SettingsError
+from kit.hosts import host
 from kit.planning.forecast import forecast
 from kit.settings import Settings, declarations
 from kit.settings.rules import problems
+from kit.ui import look
 from kit.ui.form import problem_texts as texts
 from kit.ui.form.debounce import Soon
 from kit.ui.form.field import Field
@@ -33,6 +38,8 @@ from kit.ui.form.plan_words import length_of, sentence
 from kit.ui.form.starters import Starters
 from kit.ui.form.views import Views
 from kit.ui.look import Shown, block, root
+from kit.ui.pictures.pictures_in import PicturesIn
+from kit.ui.pictures.places import datasets_folder
 from kit.ui.sheet.contact_sheet import ContactSheet
 from kit.ui.start.autofill import Autofill
 from kit.ui.start.device import lacking, precisions
@@ -40,7 +47,7 @@ from kit.ui.start.head import Head
 from kit.ui.start.memory import Memory
 from kit.ui.start.remedies import Remedies, Remedy
 from kit.ui.start.sheet import sticky_sheet
-from kit.ui.start.start import MODEL, Start
+from kit.ui.start.start import MODEL, PICTURES, Start
 
 PRECISION = "mixed_precision"
 PATHS = (MODEL, "vae")  # typed or pasted, with quotes and tokens
@@ -61,6 +68,8 @@ class Form(Shown):
         self.on_planned: list[Callable[[], None]] = []
         self.plan: planning.Plan | None = None
         self._is_filling, self._what = True, ""
+        self._has_seen_pictures = False
+        self.is_training = False  # set from outside: then no folder is renamed
         self._problems: tuple[str, ...] = ()
         self._missing: tuple[str, ...] = ()  # no mistakes: questions that are not answered yet
         self._plan_soon = Soon(self._replan)
@@ -70,8 +79,12 @@ class Form(Shown):
         if not (reopens and self.memory.reopen()):
             self.memory.begin()
         self._is_filling = False
-        self._changed()
-        self._plan_soon.finish()
+        self._refilled("")
+
+    def show(self) -> None:
+        """Show it here, with the script that takes uploads."""
+        super().show()
+        look.display(self.pictures_in.script)
 
     def _make_parts(self) -> None:
         self.pages = Pages(self.fields)
@@ -83,7 +96,11 @@ class Form(Shown):
             self.refresh, lambda folders: self._take(folders, "the prepared folders")
         )
         self.remedies = Remedies(self._take)
-        self.start = Start(self.fields, [self.images.root], self._changed)
+        self.pictures_in = PicturesIn(
+            lambda: datasets_folder(host()), self._take_pictures, self._words
+        )
+        of_pictures = [self.pictures_in.root, self.images.root]
+        self.start = Start(self.fields, of_pictures, self._changed)
         self.starters = Starters(self.readable, self.fill)
         self.files = SettingsFiles(lambda: self.settings, self.readable, self.fill)
         self.autofill = Autofill(self.fields, self.start)
@@ -165,6 +182,18 @@ class Form(Shown):
         self._filling(put)
         self._refilled(what)
 
+    def _take_pictures(self, folder: Path) -> None:
+        """Train on a folder that was chosen or uploaded; a blank trigger word is the folder's."""
+        answers, words = self.start.answers, words_of(folder)
+        if words is not None and not answers.words:
+            self.start.answers = replace(
+                answers, trigger_word=words.trigger, class_word=words.class_word
+            )
+        self._take({PICTURES: str(folder)}, "the pictures")
+
+    def _words(self) -> Words:
+        return Words(self.start.answers.trigger_word, self.start.answers.class_word)
+
     def _filling(self, job: Callable[[], None]) -> None:
         """Do a job that changes many fields; they are checked once, by `_refilled`."""
         self._is_filling = True
@@ -178,6 +207,7 @@ class Form(Shown):
         self._what = what
         self._changed()
         self._plan_soon.finish()
+        self.pictures_in.offer(str(self.fields[PICTURES].value))
         self.starters.forget()
         self.views.update()
 
@@ -274,6 +304,11 @@ class Form(Shown):
         )
         self.pictures.value = plan_pictures(self.plan, family) if self.plan else ""
         self.images.update(self.plan)
+        if self.plan and not self._has_seen_pictures:  # afterwards the person decides
+            self._has_seen_pictures = True
+            self.images.open()
+        if not self.is_training:
+            self.pictures_in.use_words(self._words())
         self.start.show_family(self.autofill.family())
 
     def _mark(self, found: tuple[str, ...], settings: Settings | None) -> None:

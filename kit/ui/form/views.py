@@ -15,11 +15,9 @@ from kit.ui.form.field import Field
 from kit.ui.form.pages import Pages
 from kit.ui.look import block, escaped, grid, named
 
-# The questions that have no good answer for everybody; the rest has defaults that work. Base model
-# and image folder stand above, in the start.
-ABOVE = ("pretrained_model_name_or_path", "train_data_dir")
+# The questions that have no good answer for everybody; the rest has defaults that work.
 BASIC = (
-    "output_dir", "output_name", "resolution",
+    "train_data_dir", "output_dir", "output_name", "resolution",
     "train_batch_size", "epoch", "network_dim", "network_alpha", "unet_lr", "text_encoder_lr",
     "mixed_precision", "sample_prompts", "sample_every_n_epochs",
 )  # fmt: skip
@@ -30,6 +28,7 @@ SPELLINGS = (
     (r"\bcentre", "center"),
     (r"\bgrey", "gray"),
 )
+ABOVE = "pretrained_model_name_or_path"  # its row stands in the start
 VIEWS = ("Basic", "All settings", "Changed")
 
 
@@ -92,7 +91,7 @@ class Views:
         wrong = [name for name, field in self._fields.items() if field.problem]
         shown = self._listed if self._view == VIEWS[0] else ()
         names = dict.fromkeys([*BASIC, *shown, *self._changed(), *wrong])
-        return [name for name in names if name in self._fields and name not in ABOVE]
+        return [name for name in names if name in self._fields and name != ABOVE]
 
     def _show(self, names: Iterable[str] | None, note: str) -> None:
         """These rows as a list; None is all of them in their tabs."""

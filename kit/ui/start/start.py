@@ -43,7 +43,7 @@ class Start:
                     2, "On which model?",
                     self.pick, fields[MODEL].row, self.family, self.model_line,
                 ),
-                question(3, "From which pictures?", fields[PICTURES].row, self._of_pictures),
+                question(3, "From which pictures?", self._of_pictures),
                 self.line,
             ],
             layout=_full(),
