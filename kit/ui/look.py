@@ -248,6 +248,7 @@ STYLE = """<style>
 .kit .widget-toggle-buttons, .kit .widget-toggle-buttons > div {
   width: auto; max-width: 100%; flex-wrap: wrap; gap: 4px;
 }
+.kit .widget-toggle-buttons { margin-left: 0; margin-right: 0; box-sizing: border-box; }
 .kit .widget-toggle-buttons .jupyter-button { margin: 0; }
 .kit .kit-changes { border-collapse: collapse; font-size: 12px; }
 .kit .kit-changes td, .kit .kit-changes th {

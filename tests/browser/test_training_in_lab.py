@@ -37,7 +37,7 @@ def test_a_run_is_started_steered_reloaded_stopped_and_gone_on_with(notebook):
     notebook.output.get_by_placeholder("5e-5 or x0.5").fill("x0.5")
     button(notebook, "Change rate").click()
     expect(notebook.output.get_by_text("learning rate: ")).to_be_visible(timeout=60_000)
-    expect(notebook.output.locator(".kit-notes a[href*='/files/']").first).to_be_visible()
+    expect(notebook.output.locator(".kit-newest a[href*='/files/']").first).to_be_visible()
     button(notebook, "Pause").click()
     expect(state).to_have_text("paused", timeout=60_000)
     see(notebook, "dashboard-light-1280")

@@ -31,3 +31,10 @@ def test_a_hue_is_turned_by_its_degrees():
     red = np.array([[[255, 0, 0]]], np.uint8)
     green = recoloured(red, 120.0, 1.0).ravel().tolist()
     assert green == pytest.approx([0, 255, 0], abs=6)
+
+
+def test_the_hue_alone_is_turned_and_goes_round():
+    blue_and_pale = np.array([[[0, 0, 255], [150, 150, 200]]], np.uint8)
+    turned = recoloured(blue_and_pale, 120.0, 1.0).reshape(2, 3).tolist()
+    assert turned[0] == pytest.approx([255, 0, 0], abs=6)
+    assert turned[1] == pytest.approx([200, 150, 150], abs=6)

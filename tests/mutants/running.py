@@ -19,13 +19,14 @@ COPIED = ("kit", "tests", "pyproject.toml", "README.md", "shared")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "bench", "browser", "results", ".*cache*")
 LONGEST = 600  # seconds for the tests of one fault; then it counts as not noticed
 BY_HAND = ("tests/effects/test_losses_by_hand.py", "tests/effects/test_noise_by_hand.py")
+STOPS = "tests/adapters/test_param_groups.py"
 COMMANDS = "tests/exchange/test_recorded_commands.py"
 EFFECT = "tests/effects/test_every_setting.py::test_the_setting_has_its_effect[{}]"
 PLANS = ("tests/planning/test_planning.py", "tests/optim/test_making.py")
 # Module -> the test files that matter, the fast ones first.
 MATTERS: dict[str, tuple[str, ...]] = {
     "kit/catalog/lr_schedules.py": ("tests/optim/test_making.py", COMMANDS),
-    "kit/planning/deciding.py": (*PLANS, COMMANDS, "tests/training/test_loop.py"),
+    "kit/planning/deciding.py": (*PLANS, STOPS, COMMANDS, "tests/training/test_loop.py"),
     "kit/diffusion/losses.py": ("tests/diffusion/test_losses.py", BY_HAND[0]),
     "kit/diffusion/noise.py": ("tests/diffusion/test_noise.py", *BY_HAND),
     "kit/training/batches.py": (
@@ -35,6 +36,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
     ),
     "kit/training/step.py": (
         BY_HAND[0],
+        STOPS,
         "tests/training/test_gathering.py",
         "tests/effects/test_shares.py",
         COMMANDS,

@@ -445,3 +445,13 @@ def test_bucket_bounds_are_refused_before_any_image_is_blamed(planned):
 def test_a_missing_folder_is_refused(planned):
     with pytest.raises(DatasetError, match="does not exist"):
         planned(train_data_dir="/nowhere/at/all")
+
+
+@pytest.mark.parametrize(("drawn", "seed"), [(0, 1), (2**32 - 2, 2**32 - 1)])
+def test_a_blank_seed_becomes_any_that_every_library_takes(drawn, seed, planned, monkeypatch):
+    monkeypatch.setattr("secrets.randbelow", lambda end: drawn if drawn < end else None)
+    assert planned(seed=0).seed == seed
+
+
+def test_without_decay_steps_nothing_decays(planned):
+    assert planned(lr_scheduler="constant", lr_decay_steps=None).schedule_params.decay == 0

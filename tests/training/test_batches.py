@@ -196,3 +196,12 @@ def test_kept_words_replace_tokens(images):
     assert batch.text_embeds.hidden_BND.flatten().tolist() == [
         float(ord(letter)) for letter in letters
     ]
+
+
+def test_an_epoch_ends_where_the_next_one_begins(images, monkeypatch):
+    plan = plan_for(images, **LIVE)
+    batch_builder, ended = live(plan, Eye()), []
+    monkeypatch.setattr(OnTheFlyLatents, "end_epoch", lambda self: ended.append(micro_step))
+    for micro_step in numbers(plan, epochs=3):
+        batch_builder.batch(micro_step)
+    assert ended == [0, plan.batches_per_epoch, 2 * plan.batches_per_epoch]
