@@ -152,15 +152,16 @@ def _merge(part: Path, dataset: Path) -> list[str]:
                 else:
                     other_text += 1
     _move(moves)
-    return [
-        text
-        for count, text in (
-            (same, f"{_counted(same)} were there already"),
-            (other_name, f"{_counted(other_name)} got a number behind the name: it was taken"),
-            (other_text, f"{other_text} captions differ from those that are there, which stay"),
-        )
-        if count
-    ]
+    notes = []
+    if same:
+        notes.append(f"{_counted(same)} {_was(same)} there already")
+    if other_name:
+        notes.append(f"{_counted(other_name)} got a number behind the name, which was taken")
+    if other_text == 1:
+        notes.append("1 caption differs from the one that is there, which stays")
+    elif other_text:
+        notes.append(f"{other_text} captions differ from those that are there, which stay")
+    return notes
 
 
 def _stem_in(target: Path, stem: str, group: list[Path], taken: set[str]) -> str:
@@ -221,6 +222,10 @@ def _untaught(endings: list[str]) -> list[str]:
         "the kernel"
         for e in sorted(missing)
     ]
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _counted(count: int) -> str:

@@ -203,7 +203,9 @@ class PicturesIn:
             if as_it_is is not None and data_sets.is_same(as_it_is, local):
                 as_it_is = local  # copied in this session already
             else:
-                self._receive(data_sets.sources_in(path), name=path.name, into=None)
+                name = path.name if path.is_dir() else path.stem
+                on_drive = self._here.is_slow(path)
+                self._receive(data_sets.sources_in(path), name=name, is_kept=on_drive)
                 return
         self._arranged = None
         count = data_sets.picture_count(as_it_is)
@@ -216,27 +218,34 @@ class PicturesIn:
         is_ours = chosen is not None and chosen.parent == self._folder()
         self._receive(sources, name=self.name.value.strip(), into=chosen if is_ours else None)
 
-    def _receive(self, sources: Sequence[Source], *, name: str, into: Path | None) -> None:
-        words = self._words()
+    def _receive(
+        self,
+        sources: Sequence[Source],
+        *,
+        name: str,
+        into: Path | None = None,
+        is_kept: bool = False,
+    ) -> None:
+        """is_kept: it lies on Drive already."""
+        words, kept = self._words(), None if is_kept else self._kept()
         received = receive(
             sources,
             self._folder(),
             words,
             name=name,
             into=into,
-            kept=self._kept() if into is None else None,
+            kept=kept if into is None else None,
             tell=self._tell_progress,
         )
         if into is None:
             self._arranged = received.arranged
         told = "\n".join([_in_words(received, words), *(f"{n}." for n in received.notes)])
         self._in_kernel(lambda: self._arrive(received.dataset, told))
-        self._keep(received.dataset, told)
+        if kept is not None:
+            self._keep(received.dataset, kept, told)
 
-    def _keep(self, dataset: Path, told: str) -> None:
+    def _keep(self, dataset: Path, kept: Path, told: str) -> None:
         """A copy on Drive; that it failed is told, and ends nothing."""
-        if (kept := self._kept()) is None:
-            return
         try:
             data_sets.copy_new(dataset, kept / dataset.name)
             text = f"Copied to {kept / dataset.name}, to be used again."

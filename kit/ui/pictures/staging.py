@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit.dataset.incoming import Source
-from kit.errors import DatasetError, KitError
+from kit.errors import DatasetError, KitError, without_secrets
 
 SHELF = "lora-kit-uploads"  # no leading dot: Jupyter's servers refuse such folders
 SECONDS = 0.4  # between two looks
@@ -129,10 +129,10 @@ class Staging:
                 job()
             except KitError as error:
                 self._fail(error)
-            except OSError as error:
+            except Exception as error:  # told where the person looks: the thread must not end
                 if self._is_open:
-                    self._fail(KitError(f"An upload cannot be read: {error}."))
-                    time.sleep(5 * SECONDS)
+                    self._fail(_mistake(error))
+                    time.sleep(SECONDS)
 
     def _hand_on(self, batch: str, path: Path) -> None:
         try:
@@ -182,6 +182,14 @@ class Staging:
             self._touched = time.monotonic()
             text = "Uploads pass through here. The folder goes when the kernel ends.\n"
             (self.folder / ALIVE).write_text(text, "utf-8")
+
+
+def _mistake(error: Exception) -> KitError:
+    return KitError(
+        f"{type(error).__name__}: {without_secrets(error)}",
+        "That is a mistake of LoRA Kit, or of a library it uses. Nothing was taken over.",
+        "Write the path of a folder instead.",
+    )
 
 
 def new_mark() -> str:
