@@ -38,7 +38,8 @@ def picture_findings(
     return tuple(
         tuple(
             (
-                *_of_caption(caption, ways[image.subset]),
+                *_of_caption(caption),
+                *_losses(unread(caption.text, ways[image.subset])),
                 *_of_shape(image, place, ways[image.subset].images.size),
                 *(f"shares its caption file with {name}" for name in shared.get(image.path, ())),
                 *(f"the same picture as {name}" for name in doubles.get(image.path, ())),
@@ -48,12 +49,11 @@ def picture_findings(
     )
 
 
-def _of_caption(caption: Caption, settings: Settings) -> Iterator[str]:
+def _of_caption(caption: Caption) -> Iterator[str]:
     if not caption.text:
         yield "trains without any words"
     elif not caption.is_written:
         yield f"no caption: trains on “{caption.text}”"
-    yield from _losses(unread(caption.text, settings))
 
 
 def _losses(found: Unread) -> Iterator[str]:

@@ -273,7 +273,7 @@ class ContactSheet:
         self.on_change()
 
 
-def _offer(menu: widgets.Dropdown, options: list[tuple[str, object]], value: object) -> None:
+def _offer(menu: widgets.Dropdown, options: Sequence[tuple[str, object]], value: object) -> None:
     """Options and, where it is among them, this value; both stay where nothing has changed."""
     if list(menu.options) != options:
         menu.options = options
