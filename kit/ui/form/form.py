@@ -41,7 +41,7 @@ from kit.ui.look import Shown, block, root
 from kit.ui.pictures.pictures_in import PicturesIn
 from kit.ui.pictures.places import datasets_folder
 from kit.ui.sheet.contact_sheet import ContactSheet
-from kit.ui.start.autofill import Autofill
+from kit.ui.start.autofill import EXAMPLE_ANSWERS, Autofill
 from kit.ui.start.device import lacking, precisions
 from kit.ui.start.head import Head
 from kit.ui.start.memory import Memory
@@ -192,6 +192,9 @@ class Form(Shown):
         self._take({PICTURES: str(folder)}, "the pictures")
 
     def _words(self) -> Words:
+        """Trigger and class word for pictures that arrive; the example's are not theirs."""
+        if self.start.answers == EXAMPLE_ANSWERS:
+            return Words()
         return Words(self.start.answers.trigger_word, self.start.answers.class_word)
 
     def _filling(self, job: Callable[[], None]) -> None:
@@ -304,8 +307,8 @@ class Form(Shown):
         )
         self.pictures.value = plan_pictures(self.plan, family) if self.plan else ""
         self.images.update(self.plan)
-        if self.plan and not self._has_seen_pictures:  # afterwards the person decides
-            self._has_seen_pictures = True
+        if self.plan and self.autofill.is_following and not self._has_seen_pictures:
+            self._has_seen_pictures = True  # afterwards the person decides
             self.images.open()
         if not self.is_training:
             self.pictures_in.use_words(self._words())
