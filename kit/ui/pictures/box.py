@@ -40,10 +40,27 @@ STYLE = """<style>
 }
 .kit-upload [role=status] { flex: 1 1 220px; font-variant-numeric: tabular-nums; }
 .kit-upload [role=status]:empty { display: none; }
-.kit-upload progress { display: none; flex: 1 1 160px; height: 8px; accent-color: #2f7ae5; }
+.kit-upload progress {
+  display: none; flex: 1 1 160px; height: 8px; border: 0; border-radius: 4px; overflow: hidden;
+  background: color-mix(in srgb, currentColor 15%, transparent); appearance: none;
+}
+.kit-upload progress::-webkit-progress-bar { background: transparent; }
+.kit-upload progress::-webkit-progress-value { background: var(--kit-accent, #2f7ae5); }
+.kit-upload progress::-moz-progress-bar { background: var(--kit-accent, #2f7ae5); }
 .kit-upload .kit-up-cancel {
   display: none; padding: 3px 10px; border: 1px solid currentColor; border-radius: 4px;
   background: transparent; color: inherit; cursor: pointer; font-size: 12px;
+}
+.kit-pictures-in, .kit-pictures-in > * { overflow: visible !important; }
+.kit-pictures-in .kit-arrived { overflow-wrap: anywhere; }
+.kit-pictures-in .widget-inline-hbox {  /* the name above its field, as everywhere in the form */
+  flex-direction: column; align-items: stretch; height: auto; margin: 0;
+}
+.kit-pictures-in .widget-inline-hbox > .widget-label {
+  width: auto; height: 18px; margin: 0; font-size: 12px; line-height: 18px; text-align: left;
+}
+.kit-pictures-in .widget-inline-hbox > input, .kit-pictures-in .widget-inline-hbox > select {
+  flex: none; width: 100%; height: 28px;
 }
 .kit-upload.is-busy progress, .kit-upload.is-busy .kit-up-cancel { display: block; }
 </style>"""

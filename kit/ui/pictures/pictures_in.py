@@ -26,7 +26,7 @@ from kit.dataset.receiving import Received, receive
 from kit.errors import KitError
 from kit.hosts import Host, host
 from kit.ui.jupyter_server import server_root
-from kit.ui.look import block, escaped
+from kit.ui.look import block, escaped, grid
 from kit.ui.pictures.box import Script, drop_box, upload_script
 from kit.ui.pictures.places import given_folders, kept_folder
 from kit.ui.pictures.staging import Staging, new_mark, own_shelf, shelf_below
@@ -75,7 +75,7 @@ class PicturesIn:
             style=_labelled(),
         )
         self.path = widgets.Text(
-            description="or a folder or zip of this machine",
+            description="Or a folder or zip of this machine",
             placeholder="/path/to/pictures",
             continuous_update=False,
             layout=_wide(),
@@ -95,13 +95,11 @@ class PicturesIn:
         self.data_set.observe(lambda _: self._choose(), names="value")
         self.path.observe(lambda _: self._take_path(), names="value")
         self.drive_button.on_click(lambda _: self._take_drive())
-        row = widgets.HBox(
-            [self.data_set, self.name, self.path, self.drive_button],
-            layout=widgets.Layout(flex_flow="row wrap", align_items="flex-end", width="100%"),
+        self.path.add_class("kit-wide")
+        fields = grid([self.data_set, self.name, self.path], column=220)
+        self.root = widgets.VBox(
+            [self.box, fields, self.drive_button, self.line], layout=widgets.Layout(width="100%")
         )
-        row.add_class("kit-bar")
-        row.add_class("kit-up-row")
-        self.root = widgets.VBox([self.box, row, self.line], layout=widgets.Layout(width="100%"))
         self.root.add_class("kit-pictures-in")
 
     @property
@@ -209,7 +207,7 @@ class PicturesIn:
                 return
         self._arranged = None
         count = data_sets.picture_count(as_it_is)
-        told = f"{_pictures(count)} in {as_it_is}, used as it is."
+        told = f"{_pictures(count)} in {_short(as_it_is)}, used as it is."
         self._in_kernel(lambda: self._arrive(as_it_is, told))
 
     def _take_batch(self, sources: Sequence[Source]) -> None:
@@ -336,7 +334,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _in_words(received: Received, words: Words) -> str:
     captions = "1 caption" if received.captions == 1 else f"{received.captions} captions"
-    text = f"{_pictures(received.pictures)}, {captions} in {received.dataset}."
+    text = f"{_pictures(received.pictures)}, {captions} in {_short(received.dataset)}."
     if received.captions >= received.pictures or received.arranged is None:
         return text
     shown = received.arranged.name.partition("_")[2]
@@ -345,12 +343,18 @@ def _in_words(received: Received, words: Words) -> str:
     return f"{text} Pictures without a caption learn the trigger word and the class word."
 
 
+def _short(path: Path) -> Path:
+    """Below the notebook's folder as one would type it there."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def _pictures(count: int) -> str:
     return "1 picture" if count == 1 else f"{count:,} pictures"
 
 
 def _wide() -> widgets.Layout:
-    return widgets.Layout(width="auto", min_width="0", flex="1 1 220px")
+    return widgets.Layout(width="auto", min_width="0")
 
 
 def _labelled() -> dict[str, str]:
