@@ -129,11 +129,15 @@ pip_install() {
     fi
 }
 
+# pip's own words, where no sentence of ours says it better.
+end_of() {
+    printf '\n' >&2
+    grep -v '^WARNING' "$1" | tail -n 12 | cut -c -300 >&2
+}
+
 # Ends with what pip's log tells. The order matters: without a network pip also finds "no matching" file.
 explain_pip() {
     local log=$1
-    printf '\n' >&2
-    grep -v '^WARNING' "$log" | tail -n 12 | cut -c -300 >&2
     if grep -qiE 'no space left|errno 28|disk quota' "$log"; then
         fail "the disk is full." \
             "Free some space where $root lies, and in ${TMPDIR:-/tmp}; \`python3 -m pip cache purge\` helps." \
@@ -146,15 +150,18 @@ explain_pip() {
             "Check the network (on Kaggle: Settings, Internet on), then run this again; it goes on where it was." \
             "A mirror is used when PIP_INDEX_URL is set."
     elif grep -qiE 'ResolutionImpossible|conflict' "$log"; then
+        end_of "$log"
         fail "what is installed here does not fit LoRA Kit's needs (see above)." \
             "Choose a newer runtime or environment, or let LoRA Kit make its own:" \
             "start it from a Python without torch, with KIT_PYTHON=/path/to/python."
     elif grep -qiE 'permission denied|errno 13|read-only' "$log"; then
+        end_of "$log"
         fail "a folder cannot be written to (see above)." "Copy LoRA Kit to a folder of yours."
     elif grep -qi 'no matching distribution' "$log"; then
         fail "a package has no build for this Python ($("$python" --version 2>&1), $(uname -sm))." \
             "Python 3.12 on 64-bit Linux or macOS is a safe choice: KIT_PYTHON=/path/to/python3.12"
     fi
+    end_of "$log"
     fail "pip failed (see above)." "The whole log: $log"
 }
 

@@ -10,7 +10,7 @@ from kit import planning
 from kit.dataset.batches import ImageUse, batch_at
 from kit.events import Sampled
 from kit.lorafile.dataset_metadata import dataset_metadata
-from kit.training.step import prepare
+from kit.training.preparation import prepare
 from tests.support.parts import outcome, paint
 from tests.support.tiny import write_tiny
 from tests.support.toys import run, toy_settings
@@ -44,14 +44,16 @@ def asked(model, folders, **changes):
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_black_mask_on_one_of_them_makes_its_loss_exactly_nothing(model, folders, cached):
     plan = planning.plan(asked(model, folders, cache_latents=cached))
-    shop, _ = outcome(prepare(plan))
+    ready, _ = outcome(prepare(plan))
     try:
         told = {0: [], 1: []}
         for number in range(plan.batches_per_epoch):
             _, [use] = batch_at(plan.layout, number)
-            told[use.image].append(shop.loss(shop.batch_builder.batch(number)).item())
+            told[use.image].append(
+                ready.training_step.loss(ready.batch_builder.batch(number)).mean().item()
+            )
     finally:
-        shop.close()
+        ready.close()
     assert told[0] == [0.0] * 2
     assert len(told[1]) == 3
     assert min(told[1]) > 0.01
@@ -60,9 +62,9 @@ def test_a_black_mask_on_one_of_them_makes_its_loss_exactly_nothing(model, folde
 def test_captions_latents_and_words_are_their_own_even_from_the_disk(model, folders):
     def seen(**changes):
         plan = planning.plan(asked(model, folders, text_encoder_lr=0, **changes))
-        shop, _ = outcome(prepare(plan))
+        ready, _ = outcome(prepare(plan))
         try:
-            batch_builder = shop.batch_builder
+            batch_builder = ready.batch_builder
             latents = [
                 batch_builder.latents.of(ImageUse(image, 0), epoch=0).mean_Chw for image in (0, 1)
             ]
@@ -74,7 +76,7 @@ def test_captions_latents_and_words_are_their_own_even_from_the_disk(model, fold
             )
             return latents, captions, words
         finally:
-            shop.close()
+            ready.close()
 
     live, captions, _ = seen(cache_latents=False)
     assert captions == list(CAPTIONS.values())
@@ -129,13 +131,13 @@ def test_metadata_of_two_subsets_of_one_name_are_their_own(model, folders):
         "cats": {"an apple": 1},
         "cats (2)": {"a boat": 1, "red": 1},
     }
-    shop, _ = outcome(prepare(plan))
+    ready, _ = outcome(prepare(plan))
     try:
         masks = [
-            shop.batch_builder.latents.of(ImageUse(image, 0), epoch=0).mask_hw for image in (0, 1)
+            ready.batch_builder.latents.of(ImageUse(image, 0), epoch=0).mask_hw for image in (0, 1)
         ]
     finally:
-        shop.close()
+        ready.close()
     assert [mask.unique().tolist() for mask in masks] == [[0.0], [1.0]]
 
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.hosts import Host, host
+from kit import hosts
+from kit.hosts import Gpu, Host, cache_folder, gpu, host
 
 
 def host_with(environment=None, modules=(), mounted=()):
@@ -77,3 +78,48 @@ def test_the_real_environment_is_read_when_nothing_is_given(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(os.environ, "RUNPOD_POD_ID", "abc")
     assert host().name == "runpod"
+
+
+def test_downloads_and_figures_lie_where_they_outlive_the_session(monkeypatch, tmp_path):
+    monkeypatch.delenv("LORA_KIT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder(host_with()) == tmp_path / "lora-kit"
+    pod = host_with({"RUNPOD_POD_ID": "1"}, mounted={"/workspace"})
+    assert cache_folder(pod) == Path("/workspace/.cache/lora-kit")
+    monkeypatch.setenv("LORA_KIT_CACHE", str(tmp_path / "mine"))
+    assert cache_folder(pod) == tmp_path / "mine"
+
+
+SMI = "#!/bin/sh\necho 'Tesla T4, 15360'\necho 'Tesla T4, 15360'\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        (SMI, Gpu("Tesla T4", 16106)),
+        ("#!/bin/sh\nexit 9\n", None),
+        ("#!/bin/sh\necho No devices were found\n", None),
+        ("", None),
+    ],
+)
+def test_the_gpu_is_known_without_torch(monkeypatch, tmp_path, script, found):
+    if script:
+        (tmp_path / "nvidia-smi").write_text(script)
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if script else str(tmp_path))
+    gpu.cache_clear()
+    assert gpu() == found
+    gpu.cache_clear()
+
+
+def test_a_secret_is_asked_for_once_and_then_known_to_every_thread(monkeypatch):
+    asked = []
+    monkeypatch.setattr(hosts, "_asked", {})
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "1")
+    monkeypatch.delenv("CIVITAI_TOKEN", raising=False)
+    monkeypatch.setitem(hosts._STORES, "colab", lambda name: asked.append(name) or " s3cr3t ")
+    hosts.ask_for_secrets("CIVITAI_TOKEN")
+    assert hosts.secret("CIVITAI_TOKEN") == "s3cr3t"
+    assert asked == ["CIVITAI_TOKEN"]
+    hosts.ask_for_secrets("CIVITAI_TOKEN")  # the cell was run again
+    assert asked == ["CIVITAI_TOKEN"] * 2

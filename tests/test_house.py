@@ -17,7 +17,7 @@ LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 # What a function takes is what it depends on, so few should take everything. Lower a ceiling when
 # the count has fallen below it; raise none.
-CEILINGS = {"Plan": 70, "Settings": 206}
+CEILINGS = {"Plan": 45, "Settings": 202}
 LOOSE_MODULES = 10  # at the top of kit/, __init__ and __main__ included
 # Modules that import each other, by way of imports inside functions. Take out what no longer does.
 KNOWN_CIRCLE = {

@@ -169,7 +169,7 @@ def _connection(file: _File) -> Generator[tuple[int, int], None, None]:
             raise ConnectionError("the connection broke off")
 
 
-def _told(file: _File, headers: Mapping[str, str], total: int) -> dict[str, Any]:
+def _told(file: _File, headers: http.client.HTTPMessage, total: int) -> dict[str, Any]:
     etag = headers.get("ETag") or ""
     linked = (headers.get("X-Linked-ETag") or "").strip('"').lower()  # the Hub's and its mirrors'
     return {

@@ -9,7 +9,6 @@ import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from email.message import Message
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -106,7 +105,7 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
         fp: IO[bytes],
         code: int,
         msg: str,
-        headers: Message,
+        headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
         target = urljoin(req.full_url, newurl)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from kit.errors import DatasetError
 from kit.events import Event, Noticed
-from kit.planning import Plan
 from kit.runs.run import write_atomically
+from kit.settings import Folders
 
 FOLDER, HASHES = ".kit_cache", "hashes.json"
 
@@ -24,8 +24,9 @@ FOLDER, HASHES = ".kit_cache", "hashes.json"
 class DiskCache:
     """Tensors on disk by the hash of what they depend on; an unwritable place is left alone."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, root: Path, kind: str, *, trusted: bool = False) -> None:
+        """kind: of what is kept, a folder below the root; trusted: as in `Hashes`."""
+        self.folder, self.hashes = root / kind, Hashes(root, trusted=trusted)
         self.refused = ""
 
     @staticmethod
@@ -97,17 +98,11 @@ class Hashes:
         return {str(name): str(value) for name, value in kept.items()}
 
 
-def folder_of(plan: Plan) -> Path:
-    """Where a plan's caches lie: beside its images."""
-    folders = plan.settings.folders
+def cache_folder(folders: Folders) -> Path:
+    """Where a run's caches lie: beside its images."""
     config = folders.dataset_config.strip()
     root = Path(config).expanduser().parent if config else Path(folders.train_data_dir).expanduser()
     return root / FOLDER
-
-
-def hashes_of(plan: Plan) -> Hashes:
-    """The hashes that are kept there, believed if skip_cache_check says so."""
-    return Hashes(folder_of(plan), trusted=plan.settings.memory.skip_cache_check)
 
 
 def file_hash(path: Path) -> str:

@@ -22,7 +22,7 @@ class InpaintLatents(OnTheFlyLatents):
     def of(self, use: ImageUse, *, epoch: int) -> Latent:
         """Open and cut the image now; encode it as it is, and with its hole."""
         encoder = self.encoder
-        cut, seed = encoder.cut(use, epoch=epoch), encoder.plan.seed
+        cut, seed = encoder.cut(use, epoch=epoch), encoder.seed
         pixels_3HW = encoder.pixels(cut)
         height, width = pixels_3HW.shape[1:]
         inpaint_mask_HW = inpaint_mask_at(
@@ -30,7 +30,7 @@ class InpaintLatents(OnTheFlyLatents):
         )
         both_23HW = torch.stack([pixels_3HW, grayed(pixels_3HW, torch.from_numpy(inpaint_mask_HW))])
         whole, masked = encoder.encoded(both_23HW, [cut])
-        latent = Latent(*whole, encoder.conditions(cut), encoder.mask(cut))
+        latent = Latent(*whole, encoder.crop(cut), encoder.mask(cut))
         return replace(
             latent, masked_image=MaskedImage(torch.from_numpy(in_latents(inpaint_mask_HW)), *masked)
         )

@@ -1,33 +1,42 @@
-"""Loss masks at the latents' size: which mask belongs to which image of a plan.
+"""Loss masks at the latents' size: which mask belongs to which image.
 
 Shapes: h w latent height and width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
-from kit.dataset.buckets import Size
+from kit.dataset.buckets import BucketFit, Size
+from kit.dataset.images import TrainImage
 from kit.dataset.masks import NO_MASKS, MaskFolder, mask_files, mask_of
-from kit.planning import Plan
+from kit.settings import Settings
 
 
 class Masks:
-    """The masks of a plan's images; folders are read when the first of their images is."""
+    """The masks of a run's images; folders are read when the first of their images is."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(
+        self,
+        images: Sequence[TrainImage],
+        fits: Sequence[BucketFit],
+        settings_of: Callable[[int], Settings],
+    ) -> None:
+        """fits: one per image; settings_of: the settings that count for an image, by index."""
+        self.images, self.fits, self.settings_of = images, fits, settings_of
         self._folders: dict[str, MaskFolder] = {}
 
     def of(self, image: int, offset: Size, *, flipped: bool) -> Tensor | None:
         """The weights of one cut's places, shape (h, w); None where all of it is learned."""
-        noise = self.plan.settings_of(image).noise
-        if self.plan.images[image].is_reg or not (noise.masked_loss or noise.alpha_mask):
+        noise = self.settings_of(image).noise
+        if self.images[image].is_reg or not (noise.masked_loss or noise.alpha_mask):
             return None
         weights_hw = mask_of(
-            self.plan.images[image].path,
-            self.plan.fits[image],
+            self.images[image].path,
+            self.fits[image],
             offset,
             flipped=flipped,
             masks=self._folder(image),
@@ -37,13 +46,13 @@ class Masks:
 
     def is_alpha(self, image: int) -> bool:
         """The image's own transparency is its mask: not that of the folder, which counts before."""
-        seen = self.plan.images[image]
-        if seen.is_reg or not self.plan.settings_of(image).noise.alpha_mask:
+        seen = self.images[image]
+        if seen.is_reg or not self.settings_of(image).noise.alpha_mask:
             return False
         return self._folder(image).of(seen.path) is None
 
     def _folder(self, image: int) -> MaskFolder:
-        settings = self.plan.settings_of(image)
+        settings = self.settings_of(image)
         folder = settings.folders.conditioning_data_dir
         if not (folder and settings.noise.masked_loss):
             return NO_MASKS

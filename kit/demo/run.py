@@ -19,6 +19,7 @@ from kit.demo.scenes import SIZE
 from kit.events import Event, Finished, Sampled
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
+from kit.families.text import TextConditioner
 from kit.lorafile import tensors
 from kit.planning import Plan, plan
 from kit.runs.run import write_atomically
@@ -99,7 +100,7 @@ def _measure(lora: Path, seed: int) -> None:
         dtype=torch.float32,
         vae_dtype=torch.float32,
     )
-    pipeline = SamplePipeline(family, "ddim", 75, 1, nullcontext)
+    pipeline = SamplePipeline(TextConditioner(family), "ddim", nullcontext)
     without = _graded(pipeline, "without the LoRA")
     with _wearing(family, lora):
         with_lora = _graded(pipeline, "with the LoRA")

@@ -8,12 +8,15 @@ Shapes: B batch, C latent channels, h w latent height and width, T the 1000 time
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kit.diffusion.noise import TIMESTEPS
+from kit.diffusion.noise import TIMESTEPS, alphas_cumprod, snr
 from kit.families import Prediction
+from kit.settings import Noise
 
 BANDS = 4  # of 250 timesteps each
 LEAST_SNR, MOST_SNR = 1e-8, 1000.0  # pure noise has none; nearly clean latents have any
@@ -101,24 +104,77 @@ def noise_like_v_weight(snr_B: Tensor, strength: float) -> Tensor:
     return 1 + strength * (capped_B + 1) / capped_B
 
 
-class Bands:
-    """The losses of a step's images by noise level; reading them waits for the device, once."""
+def timestep_weights(noise: Noise, snr_T: Tensor, *, predicts: Prediction) -> Tensor:
+    """How much each timestep's loss counts, shape T: the settings' weights, multiplied."""
+    weight_T = torch.ones_like(snr_T)
+    if noise.min_snr_gamma:
+        weight_T = weight_T * min_snr_weight(snr_T, noise.min_snr_gamma, predicts=predicts)
+    if noise.scale_v_pred_loss_like_noise_pred:
+        weight_T = weight_T * v_like_noise_weight(snr_T)
+    if noise.v_pred_like_loss:
+        weight_T = weight_T * noise_like_v_weight(snr_T, noise.v_pred_like_loss)
+    if noise.debiased_estimation_loss:
+        weight_T = weight_T * debiased_weight(snr_T, predicts=predicts)
+    return weight_T
 
-    def __init__(self) -> None:
-        self._told: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, t_B: Tensor, loss_B: Tensor) -> None:
-        """Take in a batch."""
-        self._told.append((t_B, loss_B))
+@dataclass(frozen=True)
+class Objective:
+    """What the U-Net is asked for, and how its error counts: fixed over a run.
 
-    def take(self) -> tuple[float | None, ...]:
-        """The mean loss of each band since the last time, None where no image fell into it."""
-        told, self._told = self._told, []
-        if not told:
-            return (None,) * BANDS
-        bands = torch.cat([t_B for t_B, _ in told]) * BANDS // TIMESTEPS
-        losses = torch.cat([loss_B.float() for _, loss_B in told]).cpu()
-        return tuple(
-            round(float(losses[bands == band].mean()), 6) if bool((bands == band).any()) else None
-            for band in range(BANDS)
+    The tables by timestep lie on the device.
+    """
+
+    predicts: Prediction
+    zero_terminal_snr: bool
+    weight_T: Tensor  # how much a timestep's loss counts
+    loss_type: str = "l2"
+    threshold_T: Tensor | None = None  # where huber turns from quadratic to linear
+
+    def losses(
+        self, prediction: Tensor, target: Tensor, t_B: Tensor, *, mask_B1hw: Tensor | None
+    ) -> Tensor:
+        """The mean error of each image, shape B; prediction and target: B C h w."""
+        loss_BChw = element_loss(
+            prediction.float(),
+            target.float(),
+            loss_type=self.loss_type,
+            threshold_B=None if self.threshold_T is None else self.threshold_T[t_B],
         )
+        return masked(loss_BChw, mask_B1hw).mean((1, 2, 3))
+
+
+def make_objective(
+    noise: Noise, *, predicts: Prediction, zero_terminal_snr: bool, device: torch.device
+) -> Objective:
+    """The settings' losses and weights, for what a base model predicts."""
+    kept_T = alphas_cumprod(zero_terminal_snr=zero_terminal_snr)
+    threshold_T = None
+    if noise.loss_type in HUBER_LIKE:
+        threshold_T = huber_threshold(
+            torch.arange(TIMESTEPS),
+            kept_T,
+            schedule=noise.huber_schedule,
+            c=noise.huber_c,
+            scale=noise.huber_scale,
+        ).to(device)
+    return Objective(
+        predicts=predicts,
+        zero_terminal_snr=zero_terminal_snr,
+        weight_T=timestep_weights(noise, snr(kept_T), predicts=predicts).to(device),
+        loss_type=noise.loss_type,
+        threshold_T=threshold_T,
+    )
+
+
+def losses_by_band(ts: Sequence[Tensor], losses: Sequence[Tensor]) -> tuple[float | None, ...]:
+    """The mean loss of each noise level, None where no image fell into it.
+
+    ts, losses: timesteps (on the CPU) and losses of batches, each of shape B. Waits for the device.
+    """
+    bands = torch.cat(list(ts)) * BANDS // TIMESTEPS
+    loss = torch.cat([loss_B.float() for loss_B in losses]).cpu()
+    return tuple(
+        round(float(loss[bands == band].mean()), 6) if bool((bands == band).any()) else None
+        for band in range(BANDS)
+    )

@@ -129,6 +129,11 @@ def draw_normal(shape: tuple[int, ...], *address: int | str) -> Tensor:
 
 def _alpha_sigma(t_B: Tensor, like: Tensor, zero_terminal_snr: bool) -> tuple[Tensor, Tensor]:
     """Square roots of alpha-bar and of 1 - alpha-bar per sample, shape B 1 1 1."""
-    kept_T = alphas_cumprod(zero_terminal_snr=zero_terminal_snr)
-    kept_B = kept_T.to(like.device)[t_B].to(like.dtype)
+    kept_B = _alphas_cumprod_on(like.device, zero_terminal_snr)[t_B].to(like.dtype)
     return kept_B.sqrt()[:, None, None, None], (1.0 - kept_B).sqrt()[:, None, None, None]
+
+
+@cache
+def _alphas_cumprod_on(device: torch.device, zero_terminal_snr: bool) -> Tensor:
+    """The table where it is read: copied once, not at each step."""
+    return alphas_cumprod(zero_terminal_snr=zero_terminal_snr).to(device)

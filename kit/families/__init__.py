@@ -4,7 +4,7 @@ Everything that differs between Stable Diffusion 1.x, 2.x and XL lies in that fa
 other file of the house asks which family it has.
 
 Shapes: B batch, 3 colours, H W picture, C latent channels, h w latent height and width, N tokens
-of a caption, K windows of 77 tokens, D features, P pooled features, 6 numbers of a size condition.
+of a caption, K windows of 77 tokens, D features, P pooled features, 6 numbers of a crop.
 """
 
 from __future__ import annotations
@@ -48,6 +48,19 @@ class TextEmbeds:
         """The same embeddings on another device."""
         pooled_BP = None if self.pooled_BP is None else self.pooled_BP.to(device)
         return TextEmbeds(self.hidden_BND.to(device), pooled_BP)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All that a U-Net reads beside noisy latents and timestep; its family makes it."""
+
+    text_embeds: TextEmbeds
+    time_ids_B6: Tensor | None = None  # SDXL's size conditions: original, crop, target
+
+    def to(self, device: torch.device) -> Conditioning:
+        """The same on another device."""
+        time_ids_B6 = None if self.time_ids_B6 is None else self.time_ids_B6.to(device)
+        return Conditioning(self.text_embeds.to(device), time_ids_B6)
 
 
 Tokens = tuple[Tensor, ...]  # one tensor of token ids per text encoder, each of shape B K 77
@@ -97,11 +110,18 @@ class Family(Protocol):
     text_encoders: Sequence[nn.Module]
 
     def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled, float32, each B C h w."""
+        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled, float32, each B C h w.
+
+        Both ways through the VAE turn it to float32 where half precision overflows, for good.
+        """
         ...
 
     def decode_latents(self, latents_BChw: Tensor) -> Tensor:
         """Scaled latents to pixels in [-1, 1], shape B 3 H W, float32 on the CPU."""
+        ...
+
+    def take_notices(self) -> tuple[str, ...]:
+        """What has happened in it that the person should know, each told once."""
         ...
 
     def tokenize(
@@ -131,10 +151,15 @@ class Family(Protocol):
         """
         ...
 
-    def predict(
-        self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
-    ) -> Tensor:
-        """The U-Net's prediction, shape B C h w. time_ids_B6: SDXL's original, crop, target.
+    def condition(self, text_embeds: TextEmbeds, crops_B6: Tensor | None) -> Conditioning:
+        """The embeddings, and of the crops what this family was trained to read.
+
+        crops_B6: original height, width; crop top, left; target height, width, in pixels.
+        """
+        ...
+
+    def predict(self, noisy_BChw: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
+        """The U-Net's prediction, shape B C h w.
 
         For inpainting, noisy_BChw has the channels of `kit.diffusion.inpainting.unet_input`.
         """

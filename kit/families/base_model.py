@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -36,12 +36,12 @@ DOWNLOAD = "the base model (MB)"
 PERIOD = 1.0  # seconds between two events of a download
 
 
-def require_model(name_or_path: str) -> None:
+def require_model(name: str) -> None:
     """A plan may be drawn without a base model; a training needs one.
 
     Raises: ModelError where it is blank.
     """
-    if not name_or_path.strip():
+    if not name.strip():
         raise ModelError(
             "pretrained_model_name_or_path is blank.",
             "It is a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id.",
@@ -93,13 +93,13 @@ def find_model(settings: Settings, path: Path | None = None) -> tuple[ModelFile,
         file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
     )
     unfit = [each.text for each in size_mismatches(known_of_file(file), settings.images.size)]
-    idle = _of_other_families(settings, file)
+    idle = _of_other_families(settings.changed(), file)
     return file, (*notices, *unfit, *_check_model(settings, file), *idle)
 
 
-def _of_other_families(settings: Settings, file: ModelFile) -> Iterator[str]:
+def _of_other_families(changed: Iterable[str], file: ModelFile) -> Iterator[str]:
     """What belongs to other base models; a claim about the model itself was checked already."""
-    for name in settings.changed():
+    for name in changed:
         declared = declarations()[name]
         if file.family not in declared.families and declared.section != "model":
             yield f"{name} has no effect: {file.path.name} is a {file.label}"

@@ -14,17 +14,17 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from kit.families import Layer, Norm, Prediction, TextEmbeds, Tokens
+from kit.families import Conditioning, Layer, Norm, Prediction, TextEmbeds, Tokens
 from kit.families import target_layers as layers
-from kit.families import vae as pixels
 from kit.families.clip import Tokenizer, clip_hidden_states, weigh
 from kit.families.kohya_names import unet_name
+from kit.families.vae import VaeCoding
 
 LABELS = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x"}
 
 
 @dataclass(eq=False)
-class StableDiffusion:
+class StableDiffusion(VaeCoding):
     """A frozen Stable Diffusion 1.x or 2.x."""
 
     key: str
@@ -43,14 +43,6 @@ class StableDiffusion:
         self.label = LABELS[self.key]
         self.latent_scale = self.vae.config.scaling_factor
         self.text_encoders = (self.text_encoder,)
-
-    def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled."""
-        return pixels.encode_pixels(self.vae, pixels_B3HW)
-
-    def decode_latents(self, latents_BChw: Tensor) -> Tensor:
-        """Scaled latents to pixels in [-1, 1] on the CPU."""
-        return pixels.decode_latents(self.vae, latents_BChw, scale=self.latent_scale)
 
     def tokenize(
         self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False
@@ -82,15 +74,17 @@ class StableDiffusion:
         weights_BKN = weights[0] if weights else None
         return TextEmbeds(weigh(states_BND, weights_BKN, keeps_mean=draws))
 
-    def predict(
-        self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
-    ) -> Tensor:
-        """The U-Net's prediction; sizes are not read."""
+    def condition(self, text_embeds: TextEmbeds, crops_B6: Tensor | None) -> Conditioning:
+        """The embeddings alone; crops are not read."""
+        return Conditioning(text_embeds)
+
+    def predict(self, noisy_BChw: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
+        """The U-Net's prediction."""
         weight = self.unet.conv_in.weight  # never adapted, so its type is the frozen U-Net's own
         return self.unet(
             noisy_BChw.to(weight.device, weight.dtype),
             t_B.to(weight.device),
-            text_embeds.hidden_BND.to(weight.device, weight.dtype),
+            conditioning.text_embeds.hidden_BND.to(weight.device, weight.dtype),
         ).sample
 
     def layers(self) -> Iterator[Layer]:

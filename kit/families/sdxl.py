@@ -14,9 +14,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from kit.families import Layer, Norm, Prediction, TextEmbeds, Tokens
+from kit.families import Conditioning, Layer, Norm, Prediction, TextEmbeds, Tokens
 from kit.families import target_layers as layers
-from kit.families import vae as pixels
 from kit.families.clip import (
     Tokenizer,
     clip_penultimate,
@@ -24,10 +23,11 @@ from kit.families.clip import (
     weigh,
 )
 from kit.families.kohya_names import sgm_path, sgm_position, unet_name
+from kit.families.vae import VaeCoding
 
 
 @dataclass(eq=False)
-class StableDiffusionXL:
+class StableDiffusionXL(VaeCoding):
     """A frozen Stable Diffusion XL."""
 
     predicts: Prediction
@@ -47,14 +47,6 @@ class StableDiffusionXL:
         """Derive what the protocol asks for."""
         self.latent_scale = self.vae.config.scaling_factor
         self.text_encoders = (self.text_encoder, self.text_encoder_2)
-
-    def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels in [-1, 1] to the latents' mean and logvar, unscaled."""
-        return pixels.encode_pixels(self.vae, pixels_B3HW)
-
-    def decode_latents(self, latents_BChw: Tensor) -> Tensor:
-        """Scaled latents to pixels in [-1, 1] on the CPU."""
-        return pixels.decode_latents(self.vae, latents_BChw, scale=self.latent_scale)
 
     def tokenize(
         self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False
@@ -94,15 +86,18 @@ class StableDiffusionXL:
         both_BND = torch.cat([weigh(first_BND, one), weigh(second_BND, two)], dim=-1)
         return TextEmbeds(both_BND, pooled_BP)
 
-    def predict(
-        self, noisy_BChw: Tensor, t_B: Tensor, text_embeds: TextEmbeds, time_ids_B6: Tensor | None
-    ) -> Tensor:
-        """The U-Net's prediction, given the sizes; diffusers turns them into waves as sgm does."""
+    def condition(self, text_embeds: TextEmbeds, crops_B6: Tensor | None) -> Conditioning:
+        """The embeddings, and the crops as they are."""
+        return Conditioning(text_embeds, crops_B6)
+
+    def predict(self, noisy_BChw: Tensor, t_B: Tensor, conditioning: Conditioning) -> Tensor:
+        """The U-Net's prediction, given the crops; diffusers turns them into waves as sgm does."""
+        text_embeds, time_ids_B6 = conditioning.text_embeds, conditioning.time_ids_B6
         assert text_embeds.pooled_BP is not None and time_ids_B6 is not None, (
             "SDXL needs pooled text embeddings and time ids"
         )
         weight = self.unet.conv_in.weight  # never adapted, so its type is the frozen U-Net's own
-        conditions = {
+        added = {
             "text_embeds": text_embeds.pooled_BP.to(weight.device, weight.dtype),
             "time_ids": time_ids_B6.to(weight.device, torch.float32),  # bf16 cannot hold 1023
         }
@@ -110,7 +105,7 @@ class StableDiffusionXL:
             noisy_BChw.to(weight.device, weight.dtype),
             t_B.to(weight.device),
             text_embeds.hidden_BND.to(weight.device, weight.dtype),
-            added_cond_kwargs=conditions,
+            added_cond_kwargs=added,
         ).sample
 
     def layers(self) -> Iterator[Layer]:

@@ -7,12 +7,14 @@ import statistics
 import time
 from contextlib import suppress
 
+from kit import catalog
 from kit.events import Event, Loaded, Sampled, Stepped
 from kit.hosts import processor
 from kit.runs.measured import Measured, Work, remember
 
 WARM_UP = 3  # steps that are left out: kernels are chosen, files are read for the first time
 FEWEST = 5  # steps after them that make a figure
+_KEYS = {row.label: name for name, row in catalog.FAMILIES.items()}  # events tell the label
 _CUDA = re.compile(r"(.+) \(cuda:\d+\)")
 
 
@@ -31,7 +33,8 @@ class Measuring:
         match event:
             case Loaded():
                 gpu = _CUDA.fullmatch(event.device)
-                self._family, self._device = event.family, gpu[1] if gpu else processor()
+                self._device = gpu[1] if gpu else processor()
+                self._family = _KEYS.get(event.family, event.family)
             case Stepped():
                 self._steps += 1
                 self._megabytes = max(self._megabytes, event.megabytes)

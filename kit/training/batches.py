@@ -1,29 +1,33 @@
 """Batches: everything that one backward pass reads, as a function of the micro-step.
 
-Shapes: B batch, C latent channels, h w latent height and width, 6 SDXL's size numbers.
+Shapes: B batch, C latent channels, h w latent height and width, 6 numbers of a
+crop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kit.caching.latents import Latent, Latents, TextEmbedCache
+from kit.caching.latents import Latent, Latents
+from kit.caching.text import TextEmbedCache
 from kit.dataset.batches import ImageUse, batch_at
 from kit.dataset.captions import CaptionContext, cached_caption_at, caption_at
 from kit.diffusion import noise as diffusion
 from kit.diffusion.inpainting import MaskedImage, inpaint_cond
-from kit.families import Family, TextEmbeds, Tokens
+from kit.families import TextEmbeds, Tokens
+from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.settings.rules import noise as rules_noise
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of one backward pass, on the CPU. Either tokens or text_embeds are given."""
+    """Inputs of one backward pass, made on the CPU. Either tokens or text_embeds are given."""
 
     latents_BChw: Tensor  # scaled
     noise_BChw: Tensor
@@ -31,12 +35,16 @@ class Batch:
     weight_B: Tensor  # 1, or prior_loss_weight for a regularisation image
     tokens: Tokens | None
     text_embeds: TextEmbeds | None
-    time_ids_B6: Tensor | None
+    crops_B6: Tensor | None  # of each image's cut, as Family.condition reads them
     token_weights: Tokens | None = None  # in the shapes of tokens, with weighted_captions
     perturbation_BChw: Tensor | None = None  # added to the noise that is seen, not to the target
     mask_B1hw: Tensor | None = None  # weight of each place, 0 to 1
     inpaint_cond_B5hw: Tensor | None = None  # an inpainting U-Net's further channels
     micro_step: int = 0  # from 0 over the whole run
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(**{name: _moved(value, device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class BatchBuilder:
     """Makes the batch of any micro-step."""
 
     plan: Plan
-    family: Family
+    text: TextConditioner
     latents: Latents
     text_embeds: TextEmbedCache | None
 
@@ -65,6 +73,7 @@ class BatchBuilder:
             clean.append(self._drawn(latent, "latent", micro_step, row))
         latents_BChw = torch.stack(clean)
         captions = [self._caption(use, micro_step) for use in uses]
+        tokens, weights = (None, None) if self.text_embeds else self.text.tokens(captions)
         return Batch(
             latents_BChw=latents_BChw,
             noise_BChw=self._noise(micro_step, latents_BChw),
@@ -73,10 +82,10 @@ class BatchBuilder:
             inpaint_cond_B5hw=self._inpaint_cond(latents, micro_step),
             t_B=torch.tensor([self._timestep(micro_step, row) for row in range(len(uses))]),
             weight_B=torch.tensor([self._weight(use.image) for use in uses]),
-            tokens=None if self.text_embeds else self._tokens(captions),
-            token_weights=self._token_weights(captions),
+            tokens=tokens,
+            token_weights=weights,
             text_embeds=self.text_embeds.of(captions) if self.text_embeds else None,
-            time_ids_B6=torch.tensor([latent.conditions for latent in latents]),
+            crops_B6=torch.tensor([latent.crop for latent in latents]),
             micro_step=micro_step,
         )
 
@@ -98,7 +107,7 @@ class BatchBuilder:
         draw_Chw = diffusion.draw_normal(
             tuple(std_Chw.shape), self.plan.seed, name, micro_step, row
         )
-        return (encoded.mean_Chw + std_Chw * draw_Chw) * self.family.latent_scale
+        return (encoded.mean_Chw + std_Chw * draw_Chw) * self.text.family.latent_scale
 
     def _inpaint_cond(self, latents: Sequence[Latent], micro_step: int) -> Tensor | None:
         """Mask and masked image of every image that has them: all of a batch, or none."""
@@ -125,20 +134,6 @@ class BatchBuilder:
         )
         read = cached_caption_at if self.text_embeds else caption_at
         return read(plan.images[use.image].caption, settings.captions, context)
-
-    def _tokens(self, captions: Sequence[str]) -> Tokens:
-        settings = self.plan.settings
-        return self.family.tokenize(
-            captions,
-            max_token_length=settings.memory.max_token_length,
-            weighted=settings.captions.weighted_captions,
-        )
-
-    def _token_weights(self, captions: Sequence[str]) -> Tokens | None:
-        settings = self.plan.settings
-        if self.text_embeds or not settings.captions.weighted_captions:
-            return None
-        return self.family.weights(captions, max_token_length=settings.memory.max_token_length)
 
     def _noise(self, micro_step: int, latents_BChw: Tensor) -> Tensor:
         """What the U-Net is asked for: plain noise, with the offset and the coarser levels."""
@@ -202,6 +197,12 @@ class BatchBuilder:
     def _weight(self, image: int) -> float:
         is_reg = self.plan.images[image].is_reg
         return self.plan.settings.noise.prior_loss_weight if is_reg else 1.0
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_moved(each, device) for each in value)
+    return value.to(device) if isinstance(value, Tensor | TextEmbeds) else value
 
 
 def _stacked_masks(latents: Sequence[Latent], sides: Sequence[int]) -> Tensor | None:

@@ -15,14 +15,18 @@ from contextlib import closing
 
 from kit.control import RunControl, stop_on_interrupt
 from kit.devices import at_work, peak_megabytes
+from kit.errors import Diverged
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.optim.making import rates_of
 from kit.planning import Plan
-from kit.runs import run
+from kit.runs import run as runs
 from kit.runs.mirroring import Mirror, mirrored
-from kit.training.checkpoint import Checkpoint, step_suffix
+from kit.runs.run import Run
+from kit.settings.rules.rates import rates as effective_rates
+from kit.training.checkpoint import step_suffix
+from kit.training.preparation import Resources, prepare
 from kit.training.requests import answer_requests, due_samples
-from kit.training.step import Workshop, prepare
+from kit.training.step import NotFinite, run_step
 
 
 def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, None, None]:
@@ -35,7 +39,7 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
     what to change.
     """
     control = control or RunControl()
-    run.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
+    runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
     yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
     for text in plan.notices:
         yield Noticed(text)
@@ -45,67 +49,78 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
         at_work(plan.settings.machine),
         mirrored(plan.run) as mirror,
     ):
-        shop = yield from _prepared(plan, control)  # model, caches, network, optimizer, state
-        if shop is None:
+        # Model, caches, network, optimizer, state
+        resources = yield from _prepared(prepare(plan), plan.run, control)
+        if resources is None:
             yield Finished(plan.run.from_step, "asked to stop")
             return
-        step = done = shop.checkpoint.state_step
+        step = done = resources.checkpoint.state_step
         try:
             if step == 0:
-                yield from due_samples(control, plan, shop, 0)
+                yield from due_samples(control, resources, 0)
+                yield from resources.notices()
 
             for step in range(done + 1, plan.total_steps + 1):
                 if control.stop_requested:
                     break
-                stepped = _step(plan, shop, step)
+                stepped = _step(resources, step)
                 done = step
                 yield stepped
-                yield from due_samples(control, plan, shop, step)
-                if saved := shop.checkpoint.save_due(step):
-                    shop.checkpoint.save_state(step)
-                    yield saved
-                    yield from shop.checkpoint.state_beside(saved)
-                yield from mirror.notices()
-                yield from answer_requests(control, plan, shop, step)
+                yield from _between_steps(control, resources, mirror, step)
                 if not control.stop_requested:
-                    shop.checkpoint.save_state_if_cheap(step)
+                    resources.checkpoint.save_state_if_cheap(step)
 
-            yield from _ended(plan, shop.checkpoint, mirror, done)
+            yield from _ended(resources, mirror, done)
         except GeneratorExit:  # whoever iterated has left: a whole step lies behind us
-            shop.checkpoint.save_state(done)
+            resources.checkpoint.save_state(done)
             raise
         finally:
-            shop.close()
+            resources.close()
 
 
-def _step(plan: Plan, shop: Workshop, step: int) -> Stepped:
+def _between_steps(
+    control: RunControl, resources: Resources, mirror: Mirror, step: int
+) -> Generator[Event, None, None]:
+    """Samples and files that are due after a step, notices, and what was requested meanwhile."""
+    yield from due_samples(control, resources, step)
+    if saved := resources.checkpoint.save_due(step):
+        resources.checkpoint.save_state(step)
+        yield saved
+        yield from resources.checkpoint.state_beside(saved)
+    yield from mirror.notices()
+    yield from answer_requests(control, resources, step)
+    yield from resources.notices()
+
+
+def _step(resources: Resources, step: int) -> Stepped:
     """One step of the optimizer, and what it came to."""
-    began, rates = time.monotonic(), shop.begin(step)
-    given = rates_of(shop.optimization)
-    losses, norm = shop.learn(
-        shop.batch_builder.micro_batches(step), count=len(plan.micro_steps(step))
-    )
-    shop.losses.add(losses)
+    plan, began, rates = resources.plan, time.monotonic(), resources.begin(step)
+    given = rates_of(resources.optimization)
+    batches, count = resources.batch_builder.micro_batches(step), len(plan.micro_steps(step))
+    try:
+        result = run_step(resources.training_step, batches, count=count)
+    except NotFinite as error:
+        raise _diverged(*effective_rates(plan.settings)) from error
+    resources.losses.add(result.losses)
     return Stepped(
         step=step,
         epoch=plan.micro_steps(step).stop / plan.batches_per_epoch,
-        loss=sum(losses) / len(losses),
-        loss_average=shop.losses.average,
+        loss=sum(result.losses) / len(result.losses),
+        loss_average=resources.losses.average,
         rates=rates,
         given_rates={} if given == rates else given,
-        norm=norm,
+        norm=result.norm,
         seconds=time.monotonic() - began,
-        bands=shop.bands.take(),
-        megabytes=peak_megabytes(shop.accelerator.device),
+        bands=result.bands,
+        megabytes=peak_megabytes(resources.training_step.accelerator.device),
     )
 
 
-def _ended(
-    plan: Plan, checkpoint: Checkpoint, mirror: Mirror, done: int
-) -> Generator[Event, None, None]:
+def _ended(resources: Resources, mirror: Mirror, done: int) -> Generator[Event, None, None]:
     """The last file: the LoRA itself, or what it has come to, with what is needed to go on."""
+    plan, checkpoint = resources.plan, resources.checkpoint
     if not done:
-        run.abandon(plan.run)
+        runs.abandon(plan.run)
         yield Finished(0, "asked to stop")
         return
     if done < plan.total_steps:
@@ -123,22 +138,34 @@ def _ended(
     yield Finished(done, reason, saved.path)
 
 
-def _prepared(plan: Plan, control: RunControl) -> Generator[Event, None, Workshop | None]:
-    """The workshop, or None where a stop was requested before it was ready.
+def _prepared(
+    job: Generator[Event, None, Resources], run: Run, control: RunControl
+) -> Generator[Event, None, Resources | None]:
+    """The resources, or None where a stop was requested before it was ready.
 
     A new run that does not even begin gives its name back.
     """
-    with closing(prepare(plan)) as job:
+    with closing(job):
         try:
             while not control.stop_requested:
                 try:
                     event = next(job)
                 except StopIteration as end:
-                    shop: Workshop = end.value
-                    return shop
+                    resources: Resources = end.value
+                    return resources
                 yield event
         except BaseException:
-            run.abandon(plan.run)
+            runs.abandon(run)
             raise
-    run.abandon(plan.run)
+    runs.abandon(run)
     return None
+
+
+def _diverged(unet: float, text_encoder: float) -> Diverged:
+    """In the words of a person who knows the learning rates."""
+    return Diverged(
+        "The loss is no longer a finite number: this run is over.",
+        "The state of the last whole step is kept, and every file written so far is sound.",
+        f"Lower learning_rate (U-Net {unet:g}, text encoder {text_encoder:g}), "
+        "or use mixed_precision = bf16 or no.",
+    )

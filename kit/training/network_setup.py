@@ -1,71 +1,64 @@
-"""The network, its optimizer and its scheduler, made from a plan."""
+"""The network, its optimizer and its LR schedule, as the settings ask for them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from kit import catalog
 from kit.adapters.network import Network, attach, parts_of
 from kit.adapters.param_groups import Group, PartRates
 from kit.adapters.restoring import as_trained
+from kit.catalog.lr_schedules import ScheduleParams
 from kit.devices import DTYPES
 from kit.errors import SettingsError
 from kit.families import Family
 from kit.families.placing import placed
 from kit.lorafile import tensors
 from kit.optim.making import Optimization, build_optimization
-from kit.planning import Plan
-from kit.settings import Settings
-from kit.settings.rules import memory as rules_memory
-from kit.settings.rules.blocks import BlockPlan, block_plan
-from kit.settings.rules.parts import plus_ratios
-from kit.settings.rules.rates import encoder_learns, part_rates
+from kit.settings import Basic, NetworkSettings
+from kit.settings.rules.blocks import BlockPlan
 
 
-def attached_network(plan: Plan, family: Family) -> Network:
-    """The network beside the family's layers, as the plan's settings ask for it.
+def attached_network(
+    network: NetworkSettings,
+    family: Family,
+    rates: Mapping[str, float],
+    blocks: BlockPlan,
+    *,
+    seed: int,
+    full_precision: str = "",
+) -> Network:
+    """The network beside the family's layers, as the settings ask for it.
+
+    rates: of each part, those of 0 stay frozen; full_precision: what its own weights are kept in,
+    "fp16", "bf16", or "" for float32.
 
     Raises: LoraFileError where network_weights does not fit.
     """
-    settings = plan.settings.network
-    asked = part_rates(plan.settings)
-    learns = frozenset(part for part in parts_of(family) if asked[part] > 0)
     start = None
-    if settings.network_weights:
-        path = Path(settings.network_weights.strip()).expanduser()
+    if network.network_weights:
+        path = Path(network.network_weights.strip()).expanduser()
         file = tensors.read_lora(path)
-        wants_parts = settings.dim_from_weights or settings.use_tucker
+        wants_parts = network.dim_from_weights or network.use_tucker
         start = placed(as_trained(file.tensors, file.metadata, tucker=wants_parts), family)
-    network = attach(
-        settings,
-        family,
-        learns=learns,
-        seed=plan.seed,
-        start=start,
-        blocks=_blocks(plan.settings, family),
-    )
-    if half := rules_memory.full_precision(plan.settings):
-        for weight in network.parameters():  # not the alphas, which are told exactly
-            weight.data = weight.data.to(DTYPES[half])
-    return network
+    learns = frozenset(part for part in parts_of(family) if rates[part] > 0)
+    attached = attach(network, family, learns=learns, seed=seed, start=start, blocks=blocks)
+    if full_precision:
+        for weight in attached.parameters():  # not the alphas, which are told exactly
+            weight.data = weight.data.to(DTYPES[full_precision])
+    return attached
 
 
-def _blocks(settings: Settings, family: Family) -> BlockPlan:
-    return block_plan(settings.blocks, catalog.FAMILIES[family.key].blocks)
-
-
-def recompute_gradients(settings: Settings, family: Family) -> None:
-    """Recompute instead of remembering, where it is asked for."""
-    if not settings.memory.gradient_checkpointing:
-        return
+def recompute_gradients(family: Family, *, text_encoders: bool) -> None:
+    """Recompute activations instead of remembering them; in text encoders where they learn."""
     unet: Any = family.unet
     unet.enable_gradient_checkpointing()
     unet.train()  # recomputes in training mode only; the model holds no dropouts
-    if encoder_learns(settings):
+    if text_encoders:
         for encoder in family.text_encoders:
             _recompute(encoder)
 
@@ -80,22 +73,26 @@ def _recompute(encoder: nn.Module) -> None:
 
 
 def make_optimization(
-    plan: Plan, family: Family, network: Network, device: torch.device
+    network: Network,
+    rates: PartRates,
+    options: Mapping[str, Any],
+    device: torch.device,
+    *,
+    text_encoder_stop: int = 0,
 ) -> Optimization:
-    """Optimizer and schedule over the network's groups.
+    """Optimizer and schedule over the network's groups; options: those of `optimizer_options`.
+
+    text_encoder_stop: the last step in which text encoders learn, 0 where they learn to the end.
 
     Raises: SettingsError for arguments that the optimizer does not know, and where nothing would
     learn; MissingPackage.
     """
-    rates = PartRates(
-        part_rates(plan.settings), _blocks(plan.settings, family), plus_ratios(plan.settings)
-    )
     groups = network.groups(rates)
-    _check_learns(plan, groups)
-    return build_optimization(groups, device=device, **_asked_for(plan))
+    _check_learns(groups, text_encoder_stop)
+    return build_optimization(groups, device=device, **options)
 
 
-def _check_learns(plan: Plan, groups: tuple[Group, ...]) -> None:
+def _check_learns(groups: tuple[Group, ...], stop: int) -> None:
     """Some weights learn, and to the end: which blocks hold adapters, only the model shows."""
     if not groups:
         raise SettingsError(
@@ -104,8 +101,7 @@ def _check_learns(plan: Plan, groups: tuple[Group, ...]) -> None:
                 "nothing else learns; give one of them a rank and a weight"
             ]
         )
-    stop = plan.text_encoder_stop
-    if 0 < stop < plan.total_steps and not any(g.name.startswith("unet") for g in groups):
+    if stop and not any(group.name.startswith("unet") for group in groups):
         raise SettingsError(
             [
                 f"[rates] stop_text_encoder_training: no block of the U-Net learns, so after step "
@@ -114,27 +110,26 @@ def _check_learns(plan: Plan, groups: tuple[Group, ...]) -> None:
         )
 
 
-def check_optimizer(plan: Plan) -> None:
+def check_optimizer(rates: Mapping[str, float], options: Mapping[str, Any]) -> None:
     """Build optimizer and schedule for weights of one number: refuses before a model is loaded.
 
     Raises: as make_optimization.
     """
     groups = [
         Group(name, rate, (nn.Parameter(torch.zeros(1)),))
-        for name, rate in part_rates(plan.settings).items()
+        for name, rate in rates.items()
         if rate > 0
     ]
-    build_optimization(groups, device=torch.device("cpu"), **_asked_for(plan))
+    build_optimization(groups, device=torch.device("cpu"), **options)
 
 
-def _asked_for(plan: Plan) -> dict[str, Any]:
-    """Optimizer and schedule as make_optimization is told."""
-    basic = plan.settings.basic
+def optimizer_options(basic: Basic, schedule_params: ScheduleParams) -> dict[str, Any]:
+    """Optimizer and schedule as build_optimization is told."""
     return {
         "optimizer_type": basic.optimizer_type,
         "optimizer_args": basic.optimizer_args,
         "lr_scheduler": basic.lr_scheduler,
-        "schedule_params": plan.schedule_params,
+        "schedule_params": schedule_params,
         "lr_scheduler_type": basic.lr_scheduler_type,
         "lr_scheduler_args": basic.lr_scheduler_args,
     }

@@ -15,24 +15,22 @@ from kit.devices import free_memory
 from kit.errors import KitError
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.making import averaged
-from kit.planning import Plan
 from kit.training.checkpoint import step_suffix
-from kit.training.sampling import generate_samples
-from kit.training.step import Workshop
+from kit.training.preparation import Resources
 
 
 def due_samples(
-    control: RunControl, plan: Plan, shop: Workshop, step: int
+    control: RunControl, resources: Resources, step: int
 ) -> Generator[Event, None, None]:
     """Draw what is due after this step; a request to stop is heard after each picture."""
-    if plan.sample_due(step):
-        yield from _unless_stopped(_drawn(plan, shop, step), control)
+    if resources.plan.sample_due(step):
+        yield from _unless_stopped(_drawn(resources, step), control)
 
 
-def _drawn(plan: Plan, shop: Workshop, step: int, **which: Any) -> Generator[Event, None, None]:
+def _drawn(resources: Resources, step: int, **which: Any) -> Generator[Event, None, None]:
     """Sample pictures with the weights that a file would get."""
-    with averaged(shop.optimization):
-        yield from generate_samples(plan, shop.pipeline, shop.network, step, **which)
+    with averaged(resources.optimization):
+        yield from resources.samples.write(step, epoch=resources.plan.epoch_of(step), **which)
 
 
 def _unless_stopped(
@@ -47,55 +45,57 @@ def _unless_stopped(
 
 
 def answer_requests(
-    control: RunControl, plan: Plan, shop: Workshop, step: int
+    control: RunControl, resources: Resources, step: int
 ) -> Generator[Event, None, None]:
     """Answer the requests after this step, and rest as long as a pause is requested."""
     rests = False
     while True:
         for request in control.take():
-            yield from _unless_stopped(_one(request, plan, shop, step), control)
+            yield from _unless_stopped(_one(request, resources, step), control)
         if not control.pause_requested:
             break
         if not rests:
             rests = True
-            shop.checkpoint.save_state(step)
+            resources.checkpoint.save_state(step)
             yield Paused(step)
         control.wait_while_paused()
     if rests:
         yield Resumed(step)
 
 
-def _one(request: Request, plan: Plan, shop: Workshop, step: int) -> Generator[Event, None, None]:
+def _one(request: Request, resources: Resources, step: int) -> Generator[Event, None, None]:
     """A request that cannot be met is told; the training goes on."""
     try:
         match request:
             case SampleRequest():
-                yield from _sampled(request, plan, shop, step)
+                yield from _sampled(request, resources, step)
             case SaveRequest():
-                shop.checkpoint.save_state(step)
-                saved = shop.checkpoint.save(step, step_suffix(step))
+                resources.checkpoint.save_state(step)
+                saved = resources.checkpoint.save(step, step_suffix(step))
                 yield Saved(saved.step, saved.epoch, saved.path, wished=True)
             case LrRequest():
-                yield from _rates_changed(request, shop, step)
+                yield from _rates_changed(request, resources, step)
     except (KitError, OSError, RuntimeError, ValueError) as error:
         free_memory()  # a picture may have been too large
         yield Noticed(f"step {step}: the request could not be met: {error}")
 
 
 def _sampled(
-    request: SampleRequest, plan: Plan, shop: Workshop, step: int
+    request: SampleRequest, resources: Resources, step: int
 ) -> Generator[Event, None, None]:
-    prompts = dict(enumerate(plan.prompts))
+    prompts = dict(enumerate(resources.samples.prompts))
     if request.prompt is not None:
-        prompts = {shop.number_of(request.prompt): request.prompt}
+        prompts = {resources.samples.number_of(request.prompt): request.prompt}
     if not prompts:
         yield Noticed("Sample now: sample_prompts is blank, so there is nothing to draw")
-    yield from _drawn(plan, shop, step, prompts=prompts, wished=True)
+    yield from _drawn(resources, step, prompts=prompts, wished=True)
 
 
-def _rates_changed(request: LrRequest, shop: Workshop, step: int) -> Generator[Event, None, None]:
-    groups = shop.optimization.optimizer.param_groups
-    if shop.optimization.one_rate and request.group and len(groups) > 1:
+def _rates_changed(
+    request: LrRequest, resources: Resources, step: int
+) -> Generator[Event, None, None]:
+    groups = resources.optimization.optimizer.param_groups
+    if resources.optimization.one_rate and request.group and len(groups) > 1:
         yield Noticed(
             f"The learning rate of {request.group} stays as it is: the optimizer learns all parts "
             "at one rate; change it for all"
@@ -110,15 +110,15 @@ def _rates_changed(request: LrRequest, shop: Workshop, step: int) -> Generator[E
             elif request.factor is not None:
                 group["factor"] = group.get("factor", 1.0) * request.factor
             changed[group["name"]] = group.get("factor", 1.0)
-    if shop.optimization.own_rate or not changed:
+    if resources.optimization.own_rate or not changed:
         yield Noticed(
             f"The learning rate of {request.group or 'all parts'} stays as it is: "
             + (
                 "the optimizer chooses it by itself"
-                if shop.optimization.own_rate
+                if resources.optimization.own_rate
                 else f"there are {', '.join(group['name'] for group in groups)}"
             )
         )
         return
-    shop.checkpoint.save_state(step, again=True)
+    resources.checkpoint.save_state(step, again=True)
     yield RateChanged(step, changed)

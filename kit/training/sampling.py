@@ -11,9 +11,9 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,14 @@ from torch import Tensor, nn
 
 from kit import catalog
 from kit.adapters.network import Network, device_of
-from kit.dataset.prompt_weighting import has_emphasis
+from kit.dataset.buckets import Size
 from kit.devices import free_memory
 from kit.diffusion.inpainting import blank_inpaint_cond, unet_input
 from kit.diffusion.noise import BETA_END, BETA_START, TIMESTEPS
 from kit.errors import MissingPackage
 from kit.events import Event, Sampled
-from kit.families import Family, TextEmbeds, Tokens
-from kit.planning import Plan
+from kit.families import Conditioning, Family
+from kit.families.text import TextConditioner
 from kit.randomness import seed_for
 from kit.runs.run import write_atomically
 from kit.settings.prompts import Prompt
@@ -43,11 +43,14 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 class SamplePipeline:
     """Draws pictures with a family and whatever is attached to it."""
 
-    family: Family
-    sampler: str
-    max_token_length: int
-    clip_skip: int
+    text: TextConditioner
+    sampler: str  # for prompts that name none
     autocast: Autocast
+
+    @property
+    def family(self) -> Family:
+        """The base model that draws."""
+        return self.text.family
 
     @torch.no_grad()
     def generate(self, prompt: Prompt, *, size: tuple[int, int], seed: int) -> Image.Image:
@@ -67,68 +70,36 @@ class SamplePipeline:
         channels = self.family.vae.config.latent_channels
         shape = (channels, size[1] // factor, size[0] // factor)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-        text_embeds, time_ids_B6 = self._read(prompts, size)
+        conditioning = self._read(prompts, size)
         scheduler.set_timesteps(first.steps, device=device)
         latents_BChw = noise.to(device) * scheduler.init_noise_sigma
         canvas_5hw = blank_inpaint_cond(self.family, size)
         for t in scheduler.timesteps:
             prediction = self._predict(
-                scheduler, latents_BChw, t, text_embeds, time_ids_B6, first.scale, canvas_5hw
+                scheduler, latents_BChw, t, conditioning, first.scale, canvas_5hw
             )
             latents_BChw = scheduler.step(
                 prediction, t, latents_BChw, **_randomness(scheduler, generators)
             ).prev_sample
-        return [_picture(pixels) for pixels in self._decode(latents_BChw)]
+        return [_picture(pixels) for pixels in self.family.decode_latents(latents_BChw)]
 
-    def _decode(self, latents_BChw: Tensor) -> Tensor:
-        """Pixels; the VAE turns to float32 where half precision overflows."""
-        pixels_B3HW = self.family.decode_latents(latents_BChw)
-        if not bool(pixels_B3HW.isfinite().all()) and self.family.vae.dtype != torch.float32:
-            self.family.vae.float()
-            pixels_B3HW = self.family.decode_latents(latents_BChw)
-        return pixels_B3HW
-
-    def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> tuple[TextEmbeds, Tensor]:
-        """The embeddings of all negative prompts, then of all prompts; unguided only the latter."""
+    def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> Conditioning:
+        """That of all negative prompts, then of all prompts; unguided only the latter."""
         texts = [prompt.text for prompt in prompts]
         if prompts[0].scale > 1:
             texts = [prompt.negative for prompt in prompts] + texts
-        tokens, weights = self._tokens(texts)
         with self.autocast():
-            text_embeds = self.family.encode_tokens(
-                tokens, clip_skip=self.clip_skip, weights=weights, draws=True
-            )
+            text_embeds = self.text.prompt_embeds(texts)
         width, height = size
-        sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(texts))
-        return text_embeds.to(device_of(self.family.unet)), sizes
-
-    def _tokens(self, texts: list[str]) -> tuple[Tokens, Tokens | None]:
-        """Ids, and where a text has brackets how much each counts.
-
-        A text without brackets is read as a caption is, backslashes included.
-        """
-        length = self.max_token_length
-        marked = [has_emphasis(text) for text in texts]
-        rows = [
-            self.family.tokenize([text], max_token_length=length, weighted=is_marked)
-            for text, is_marked in zip(texts, marked, strict=True)
-        ]
-        tokens = tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
-        if not any(marked):
-            return tokens, None
-        weights = self.family.weights(texts, max_token_length=length)
-        plain_B = torch.tensor([not is_marked for is_marked in marked])
-        return tokens, tuple(
-            torch.where(plain_B[:, None, None], torch.ones_like(part), part) for part in weights
-        )
+        crops_B6 = torch.tensor([[height, width, 0, 0, height, width]] * len(texts))
+        return self.family.condition(text_embeds, crops_B6).to(device_of(self.family.unet))
 
     def _predict(
         self,
         scheduler: Any,
         latents_BChw: Tensor,
         t: Tensor,
-        text_embeds: TextEmbeds,
-        time_ids_B6: Tensor,
+        conditioning: Conditioning,
         scale: float,
         canvas_5hw: Tensor | None,
     ) -> Tensor:
@@ -141,7 +112,7 @@ class SamplePipeline:
         model_input = unet_input(scaled, inpaint_cond_B5hw)
         with self.autocast():
             prediction = self.family.predict(
-                model_input, t.expand(len(model_input)), text_embeds, time_ids_B6
+                model_input, t.expand(len(model_input)), conditioning
             ).float()
         if scale <= 1:
             return prediction
@@ -186,31 +157,69 @@ def rescales(sampler: str) -> bool:
     return "rescale_betas_zero_snr" in inspect.signature(kind.__init__).parameters
 
 
-def samplers_of(plan: Plan) -> list[str]:
-    """The samplers that the plan's prompts ask for; without prompts, the run's own."""
-    usual = plan.settings.samples.sample_sampler
-    return list(dict.fromkeys(prompt.sampler or usual for prompt in plan.prompts)) or [usual]
+def samplers_of(prompts: Iterable[Prompt], usual: str) -> list[str]:
+    """The samplers that prompts ask for; `usual` for those that name none, and without prompts."""
+    return list(dict.fromkeys(prompt.sampler or usual for prompt in prompts)) or [usual]
 
 
-def generate_samples(
-    plan: Plan,
-    pipeline: SamplePipeline,
-    network: Network,
-    step: int,
-    *,
-    prompts: Mapping[int, Prompt] | None = None,
-    wished: bool = False,
-) -> Generator[Event, None, None]:
-    """Draw every prompt of the plan, or these by their number, and write the pictures."""
-    numbered = dict(enumerate(plan.prompts)) if prompts is None else prompts
-    with network.eval_mode(), on_device(pipeline.family.vae, to=device_of(pipeline.family.unet)):
-        for index, prompt in numbered.items():
-            seed = seed_of(plan, prompt, index)
-            picture = pipeline.generate(prompt, size=size_of(plan, prompt), seed=seed)
-            path = _path(plan, step, index, prompt, wished=wished)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda part, picture=picture: picture.save(part, "PNG"))  # type: ignore[misc]
-            yield Sampled(step, index, str(path), prompt.text, seed, wished)
+@dataclass
+class SampleWriter:
+    """Draws prompts with the live network, and writes the pictures where kohya puts them."""
+
+    pipeline: SamplePipeline
+    network: Network
+    prompts: tuple[Prompt, ...]  # the run's
+    folder: Path
+    name: str  # that files begin with
+    seed: int  # of the run: seeds the prompts that have none
+    size: Size  # trained at, for prompts that name none
+    by_epoch: bool = False  # files are named by epoch rather than by step
+    typed: list[Prompt] = field(default_factory=list)  # prompts requested along the way
+
+    def write(
+        self,
+        step: int,
+        *,
+        epoch: int,
+        prompts: Mapping[int, Prompt] | None = None,
+        wished: bool = False,
+    ) -> Generator[Event, None, None]:
+        """Draw every prompt of the run, or these by their number, and write the pictures."""
+        numbered = dict(enumerate(self.prompts)) if prompts is None else prompts
+        by_epoch = step == 0 or (self.by_epoch and not wished)
+        when = f"e{epoch:06d}" if by_epoch else f"{step:06d}"
+        unet, vae = self.pipeline.family.unet, self.pipeline.family.vae
+        with self.network.eval_mode(), on_device(vae, to=device_of(unet)):
+            for index, prompt in numbered.items():
+                seed = self.seed_of(prompt, index)
+                picture = self.pipeline.generate(prompt, size=self.size_of(prompt), seed=seed)
+                path = self._path(when, index, prompt)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, lambda part, picture=picture: picture.save(part, "PNG"))  # type: ignore[misc]
+                yield Sampled(step, index, str(path), prompt.text, seed, wished)
+
+    def number_of(self, prompt: Prompt) -> int:
+        """The place of a prompt that was typed while it trains: behind those of the run."""
+        if prompt not in self.typed:
+            self.typed.append(prompt)
+        return len(self.prompts) + self.typed.index(prompt)
+
+    def seed_of(self, prompt: Prompt, index: int) -> int:
+        """The prompt's own seed, or one of the run's that stays the same over all steps."""
+        if prompt.seed is not None:
+            return prompt.seed
+        return seed_for(self.seed, "sample", index) % 2**32
+
+    def size_of(self, prompt: Prompt) -> Size:
+        """The prompt's size as (width, height); where it says none, the size trained at."""
+        width, height = self.size
+        return prompt.width or width // 8 * 8, prompt.height or height // 8 * 8
+
+    def _path(self, when: str, index: int, prompt: Prompt) -> Path:
+        """As kohya: name, epoch or step, prompt, time, and the seed where the prompt has one."""
+        seed = "" if prompt.seed is None else f"_{prompt.seed}"
+        stamp = time.strftime("%Y%m%d%H%M%S")
+        return self.folder / f"{self.name}_{when}_{index:02d}_{stamp}{seed}.png"
 
 
 @contextmanager
@@ -224,26 +233,6 @@ def on_device(module: nn.Module, *, to: torch.device) -> Iterator[None]:
         module.to(home)
         if home != to:
             free_memory()
-
-
-def seed_of(plan: Plan, prompt: Prompt, index: int) -> int:
-    """The prompt's own seed, or one of the run's that stays the same over all steps."""
-    return prompt.seed if prompt.seed is not None else seed_for(plan.seed, "sample", index) % 2**32
-
-
-def size_of(plan: Plan, prompt: Prompt) -> tuple[int, int]:
-    """The prompt's size; where it says none, the size trained at."""
-    width, height = plan.size
-    return prompt.width or width // 8 * 8, prompt.height or height // 8 * 8
-
-
-def _path(plan: Plan, step: int, index: int, prompt: Prompt, *, wished: bool) -> Path:
-    """As kohya: name, epoch or step, prompt, time, and the seed where the prompt has one."""
-    by_epoch = step == 0 or (bool(plan.settings.samples.sample_every_n_epochs) and not wished)
-    when = f"e{plan.epoch_of(step):06d}" if by_epoch else f"{step:06d}"
-    seed = "" if prompt.seed is None else f"_{prompt.seed}"
-    stamp = time.strftime("%Y%m%d%H%M%S")
-    return plan.run.sample_dir / f"{plan.run.name}_{when}_{index:02d}_{stamp}{seed}.png"
 
 
 def _randomness(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:

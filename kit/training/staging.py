@@ -15,21 +15,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from kit.basemodel import ModelFile
+from kit.dataset.images import TrainImage
 from kit.events import Cached, Event, Noticed
 from kit.hosts import host
-from kit.planning import Plan
 
 AT_ONCE = 8  # each waits for the network most of the time
 SPARE = 2_000_000_000  # bytes that must stay free on the machine's disk
 
 
-def staged_images(plan: Plan) -> Generator[Event, None, Plan]:
-    """The same plan with its images read from the machine's own disk."""
+def staged_images(
+    images: tuple[TrainImage, ...],
+) -> Generator[Event, None, tuple[TrainImage, ...]]:
+    """The same images, read from the machine's own disk."""
     here = host()
-    slow = [image.path for image in plan.images if here.is_slow(image.path)]
+    slow = [image.path for image in images if here.is_slow(image.path)]
     folder = here.scratch / "images" if here.scratch else None
     if folder is None or not slow or not _fits(slow, folder):
-        return plan
+        return images
     targets: dict[Path, Path] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for source, target in zip(slow, pool.map(lambda p: _copied(p, folder), slow), strict=True):
@@ -37,8 +39,7 @@ def staged_images(plan: Plan) -> Generator[Event, None, Plan]:
             yield Cached("copies of images", len(targets), len(slow))
     if failed := sum(source == target for source, target in targets.items()):
         yield Noticed(f"{failed} images could not be copied to {folder}; reading them takes longer")
-    images = tuple(replace(i, path=targets.get(i.path, i.path)) for i in plan.images)
-    return replace(plan, images=images)
+    return tuple(replace(image, path=targets.get(image.path, image.path)) for image in images)
 
 
 def staged_model(file: ModelFile) -> Generator[Event, None, ModelFile]:

@@ -75,7 +75,10 @@ def watch(run_dir: str | Path) -> Dashboard:
 
 
 async def wait() -> None:
-    """Stay busy until the run of this kernel is over; return at once where there is none.
+    """Stay busy until the run of this kernel is over; where there is none yet, wait for Train.
+
+    That is for at most 30 minutes, and only where somebody sits in front of the notebook: a program
+    that runs it (nbclient, papermill) goes on at once.
 
     The notebook's stop sign asks the run to end after its step; pressed again, at once. Where the
     variable LORA_KIT_AUTOTRAIN is 1, as for a notebook that runs without a person, what stands in

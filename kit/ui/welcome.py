@@ -1,17 +1,17 @@
 """The notebook's first cell: where it runs, with what, and where the results go.
 
-On Colab it asks for Google Drive; without it, results are lost with the session, and it says so.
+Google Drive is asked for only where it was chosen; without it, results on Colab are lost with the
+session, and it says so.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kit.hosts import Host, host
+from kit import hosts
+from kit.hosts import Gpu, Host, host
 
 NAMES = {
     "colab": "Google Colab",
@@ -21,38 +21,46 @@ NAMES = {
     "plain": "this machine",
 }
 DRIVE = Path("/content/drive")
+SECRETS = ("HF_TOKEN", "CIVITAI_TOKEN")
 
 
-def welcome() -> None:
-    """Mount Drive where there is one, and print four lines."""
+def welcome(*, drive: bool = False) -> None:
+    """Print four lines, and fetch the notebook's secrets, which only a cell can ask for.
+
+    drive: keep results on Google Drive, which asks for permission; without effect elsewhere.
+    """
     here = host()
-    if here.name == "colab" and here.slow is None:
-        problem = mounted_drive()
-        here = host()
-        if problem:
+    if drive and here.name == "colab":
+        if problem := connect_drive():
             print(problem)
+        here = host()
+    hosts.ask_for_secrets(*SECRETS)
     print("\n".join(lines(here)))
 
 
-def mounted_drive(mount: Callable[[str], object] | None = None) -> str:
-    """Ask for Google Drive; returns why there is none, or ""."""
+def connect_drive(mount: Callable[[str], object] | None = None) -> str:
+    """Ask for Google Drive; returns why there is none, or "". Results lie there afterwards."""
+    if host().slow is not None:
+        return ""
     try:
         if mount is None:
             from google.colab import drive
 
             mount = drive.mount
         mount(str(DRIVE))
+    except ImportError:
+        return "Google Drive can be connected on Google Colab only."
     except Exception as error:  # whatever Colab's dialog raises, one can train without Drive
-        return f"Google Drive is not connected ({error}). Run this cell again to connect it."
+        return f"Google Drive is not connected ({error}). Try again to connect it."
     return ""
 
 
-def lines(here: Host, *, gpu: Callable[[], str] | None = None) -> Iterator[str]:
+def lines(here: Host, *, gpu: Callable[[], Gpu | None] = hosts.gpu) -> Iterator[str]:
     """Host, GPU, free space, and where results go."""
     yield f"Runs on {NAMES[here.name]}."
-    found = (gpu or _gpu)()
+    found = gpu()
     yield (
-        f"GPU: {found}."
+        f"GPU: {found.name}, {found.megabytes / 1000:.0f} GB."
         if found
         else "No NVIDIA GPU: the example trains in minutes, real models need a GPU."
     )
@@ -60,20 +68,10 @@ def lines(here: Host, *, gpu: Callable[[], str] | None = None) -> Iterator[str]:
     free = shutil.disk_usage(_existing(place)).free / 1e9
     yield f"Results go to {place} ({free:.0f} GB free there)."
     if not here.persistent:
-        yield "They are lost when the session ends: download what you want to keep."
+        kept = "download what you want to keep"
+        kept += ", or tick KEEP_RESULTS_ON_DRIVE and run this cell again" * (here.name == "colab")
+        yield f"They are lost when the session ends: {kept}."
 
 
 def _existing(path: Path) -> Path:
     return next(p for p in (path, *path.parents) if p.exists())
-
-
-def _gpu() -> str:
-    """Name and memory of the first GPU, without torch; "" where there is none."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        told = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, check=True, env=os.environ
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return told.stdout.strip().splitlines()[0] if told.stdout.strip() else ""

@@ -82,7 +82,7 @@ def prediction(family: Family) -> torch.Tensor:
     noisy_BChw = torch.randn(2, 4, 8, 8, generator=draws)
     tokens = family.tokenize(["a zib ball", "a dog"], max_token_length=75)
     text_embeds = family.encode_tokens(tokens, clip_skip=1)
-    return family.predict(noisy_BChw, torch.tensor([100, 800]), text_embeds, None)
+    return family.predict(noisy_BChw, torch.tensor([100, 800]), family.condition(text_embeds, None))
 
 
 @pytest.mark.parametrize("conv", ["rank4_linear", "rank4_conv2"])

@@ -13,7 +13,7 @@ from kit.errors import SettingsError
 from kit.events import Stepped
 from kit.families.kohya_names import block_number
 from kit.settings.rules.blocks import BlockPlan
-from kit.training.step import prepare
+from kit.training.preparation import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
@@ -64,14 +64,14 @@ def asked(models, tmp_path):
 
 
 def groups_of(settings):
-    shop, _ = outcome(prepare(planning.plan(settings)))
+    ready, _ = outcome(prepare(planning.plan(settings)))
     try:
         return {
             g["name"]: (g["initial_lr"], g["params"])
-            for g in shop.optimization.optimizer.param_groups
+            for g in ready.optimization.optimizer.param_groups
         }
     finally:
-        shop.close()
+        ready.close()
 
 
 def test_each_weighted_block_is_a_group_with_its_own_rate(asked):
@@ -129,7 +129,7 @@ def test_a_layer_outside_of_all_blocks_learns_at_the_full_rate():
 
 
 def test_lists_of_another_family_are_refused_before_it_is_loaded(asked, monkeypatch):
-    monkeypatch.setattr("kit.training.step.load_model", lambda *_: pytest.fail("was loaded"))
+    monkeypatch.setattr("kit.training.preparation.load_model", lambda *_: pytest.fail("was loaded"))
     plan = planning.plan(asked(block_dims=",".join(["4"] * 23)))
     with pytest.raises(SettingsError, match="this model has 25 blocks"):
         outcome(prepare(plan))

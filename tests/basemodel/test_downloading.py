@@ -8,11 +8,14 @@ from collections import namedtuple
 
 import pytest
 
+import kit
 from kit import demo, hosts
 from kit.basemodel import civitai, detect, downloading, locate, locate_vae
 from kit.basemodel.downloading import download, downloaded
 from kit.basemodel.preflight import found_model
 from kit.errors import ModelError
+from kit.events import Noticed
+from kit.families.base_model import DOWNLOAD
 from kit.settings import Settings, links
 from tests.support.file_host import file_host
 from tests.support.ldm import write_single_file
@@ -234,6 +237,29 @@ def test_a_token_stands_in_no_message(host):
     assert "s3cr3t" not in refused(link)
     host.status["/gone.safetensors"] = 401
     assert "s3cr3t" not in refused(link)
+
+
+def begun(settings):
+    """What a run tells before the toy's layers, fewer than any real model's, end it."""
+    run, events = kit.train(kit.plan(settings)), []
+    with pytest.raises(ModelError, match="does not fit its family"):
+        while True:
+            events.append(next(run))
+    return events
+
+
+def test_a_training_fetches_its_model_and_says_what_it_turned_out_to_be(host, link, tmp_path):
+    settings = demo.settings().replace(
+        pretrained_model_name_or_path=f'"{link}"', output_dir=str(tmp_path / "out")
+    )
+    events = begun(settings)
+    fetched = [event for event in events if getattr(event, "what", "") == DOWNLOAD]
+    assert (fetched[-1].done, fetched[-1].total) == (1, 1)
+    told = [event.text for event in events if isinstance(event, Noticed)]
+    assert any("has come: m.safetensors, Stable Diffusion 1.x" in text for text in told)
+    assert any("made for pictures of about 512 x 512" in text for text in told)
+    again = begun(settings.replace(output_name="again"))
+    assert not [event for event in again if getattr(event, "what", "") == DOWNLOAD]
 
 
 # ------------------------------------------------------------------------------------------ Civitai

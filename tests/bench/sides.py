@@ -18,8 +18,11 @@ from torch.nn import functional
 
 from kit.devices import DTYPES, check_precision, choose_device, make_accelerator
 from kit.diffusion.noise import BETA_END, BETA_START
+from kit.settings import NetworkSettings
+from kit.training.network_setup import recompute_gradients
+from kit.training.step import run_step
 from tests.bench.step import PRECISIONS
-from tests.support.full import full_batch, full_family, full_settings, full_workshop
+from tests.support.full import RATE, full_batch, full_family, full_step
 
 KEYS = {"sd15": "sd1", "sd21": "sd2", "sdxl": "sdxl"}
 
@@ -33,24 +36,21 @@ class Ours:
     def __init__(self, chosen: argparse.Namespace) -> None:
         device, precision = choose_device(), PRECISIONS[chosen.precision]
         check_precision(device, precision)
-        settings = full_settings(
-            gradient_checkpointing=chosen.checkpointing,
-            mixed_precision=precision,
-            network_dim=chosen.rank,
-            text_encoder_lr=None if chosen.text_encoder else 0,
-            train_batch_size=chosen.batch,
-        )
         accelerator = make_accelerator(device, precision)
-        family = full_family(KEYS[chosen.family], device=device, dtype=DTYPES[precision])
-        self.shop = full_workshop(settings, family, accelerator)
-        self.batch = full_batch(family, px=chosen.px, count=chosen.batch)
-        self.device = device
+        self.family = full_family(KEYS[chosen.family], device=device, dtype=DTYPES[precision])
+        self.training_step, self.network = full_step(
+            self.family, accelerator, rank=chosen.rank, text_encoder=chosen.text_encoder
+        )
+        if chosen.checkpointing:
+            recompute_gradients(self.family, text_encoders=chosen.text_encoder)
+        self.batch = full_batch(self.family, px=chosen.px, count=chosen.batch)
+        self.chosen, self.device, self.precision = chosen, device, precision
 
     def step(self) -> float:
         """One optimizer step; its loss."""
-        losses, _ = self.shop.learn([self.batch], count=1)
+        result = run_step(self.training_step, [self.batch], count=1)
         finish(self.device)
-        return losses[0]
+        return result.losses[0]
 
 
 class Theirs:
@@ -61,21 +61,20 @@ class Theirs:
     """
 
     def __init__(self, ours: Ours) -> None:
-        shop, settings = ours.shop, ours.shop.plan.settings
-        self.batch, self.device, self.key = ours.batch, ours.device, shop.family.key
-        self.longest = settings.basic.max_grad_norm
+        self.batch, self.device, self.key = ours.batch, ours.device, ours.family.key
+        self.longest = ours.training_step.max_grad_norm
         self.accelerator = Accelerator(
-            mixed_precision=settings.memory.mixed_precision, cpu=self.device.type == "cpu"
+            mixed_precision=ours.precision, cpu=self.device.type == "cpu"
         )
         self.noise = DDPMScheduler(
             beta_start=BETA_START, beta_end=BETA_END, beta_schedule="scaled_linear"
         )
-        names = dict(shop.network.named())
+        names = dict(ours.network.named())
         adapted: set[nn.Module] = {
-            layer.module for layer in shop.family.layers() if layer.name in names
+            layer.module for layer in ours.family.layers() if layer.name in names
         }
-        parts = [shop.family.unet, *shop.family.text_encoders]
-        self.unet, *self.text_encoders = [_twin(part, adapted, settings) for part in parts]
+        parts = [ours.family.unet, *ours.family.text_encoders]
+        self.unet, *self.text_encoders = [_twin(part, adapted, ours.chosen) for part in parts]
         self.weights = [
             weight
             for part in (self.unet, *self.text_encoders)
@@ -84,7 +83,7 @@ class Theirs:
         ]
         self.text_learns = any(w.requires_grad for e in self.text_encoders for w in e.parameters())
         self.optimizer = self.accelerator.prepare_optimizer(
-            torch.optim.AdamW(self.weights, lr=settings.basic.learning_rate)
+            torch.optim.AdamW(self.weights, lr=RATE)
         )
 
     def step(self) -> float:
@@ -109,7 +108,7 @@ class Theirs:
 
     def _read(self) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Captions as the U-Net reads them, and SDXL's conditions."""
-        assert self.batch.tokens is not None and self.batch.time_ids_B6 is not None
+        assert self.batch.tokens is not None and self.batch.crops_B6 is not None
         ids = [ids_BKN[:, 0].to(self.device) for ids_BKN in self.batch.tokens]
         if self.key != "sdxl":
             return self.text_encoders[0](ids[0])[0].to(self.unet.dtype), None
@@ -120,12 +119,12 @@ class Theirs:
         hidden_BND = torch.cat([output.hidden_states[-2] for output in read], dim=-1)
         conditions = {
             "text_embeds": read[1].text_embeds.to(self.unet.dtype),
-            "time_ids": self.batch.time_ids_B6.to(self.device),
+            "time_ids": self.batch.crops_B6.to(self.device),
         }
         return hidden_BND.to(self.unet.dtype), conditions
 
 
-def _twin(part: nn.Module, adapted: set[nn.Module], settings: Any) -> Any:
+def _twin(part: nn.Module, adapted: set[nn.Module], chosen: argparse.Namespace) -> Any:
     """A second module over the same frozen weights, with PEFT's adapters on the same layers."""
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
@@ -137,17 +136,16 @@ def _twin(part: nn.Module, adapted: set[nn.Module], settings: Any) -> Any:
     twin.to(next(part.parameters()).device).requires_grad_(False)
     paths = [path for path, module in part.named_modules() if module in adapted]
     if paths:
-        network = settings.network
         twin.add_adapter(
             LoraConfig(
-                r=network.network_dim,
-                lora_alpha=network.network_alpha,
+                r=chosen.rank,
+                lora_alpha=NetworkSettings().network_alpha,
                 init_lora_weights="gaussian",
                 target_modules=paths,
             )
         )
         cast_training_params(twin, dtype=torch.float32)
-    if settings.memory.gradient_checkpointing and paths:
+    if chosen.checkpointing and paths:
         enable = getattr(twin, "enable_gradient_checkpointing", None)
         (enable or twin.gradient_checkpointing_enable)()
         twin.train()

@@ -4,7 +4,7 @@
     python tests/bench/step.py --family sdxl --px 1024 --batch 1 --precision bf16 --checkpointing
     python tests/bench/step.py --family sd15 --px 128 --against diffusers --save
 
-The weights are random and nothing is downloaded; the step is the product's own, `Workshop.learn`.
+The weights are random and nothing is downloaded; the step is the product's own, `run_step`.
 Latents are given; captions are encoded in every step, as the product does unless they are cached.
 What is measured is printed as one JSON object on stdout. `--save` also keeps it in
 tests/bench/results/<family>-<px>-<batch>-<precision>-<hardware>.json, with `-te`, `-ckpt` and
@@ -128,7 +128,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "arguments": {k: v for k, v in vars(chosen).items() if k != "save"},
         "hardware": _hardware(device_name()),
         "load_before": round(load, 2),  # of other programs: seconds count only where this is near 0
-        "lora": {"layers": len(ours.shop.network.adapters), "weights": ours.shop.network.count},
+        "lora": {"layers": len(ours.network.adapters), "weights": ours.network.count},
         "seconds_until_first_step_is_done": round(first, 2),
         **memory,
     }

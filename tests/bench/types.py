@@ -23,6 +23,7 @@ from kit.demo import BASE, settings
 from kit.demo.grading import grade_subject
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
+from kit.families.text import TextConditioner
 from kit.lorafile import tensors as lora_file
 from kit.planning import plan
 from kit.settings import NetworkSettings
@@ -85,7 +86,9 @@ def _graded(kind: str, path: Path, count: int) -> str:
         vae_dtype=torch.float32,
     )
     with _wearing(kind, family, path):
-        return str(grade_subject(SamplePipeline(family, "ddim", 75, 1, nullcontext), count=count))
+        return str(
+            grade_subject(SamplePipeline(TextConditioner(family), "ddim", nullcontext), count=count)
+        )
 
 
 @contextmanager

@@ -11,19 +11,17 @@ from safetensors.torch import load_file, save_file
 from kit.caching.disk import FOLDER
 from kit.caching.latents import (
     CachedLatents,
-    CaptionReader,
-    LatentEncoder,
     OnTheFlyLatents,
-    TextEmbedCache,
-    cache_latents,
-    cache_text_embeds,
 )
+from kit.caching.text import TextEmbedCache
 from kit.dataset.batches import ImageUse, batch_at
 from kit.errors import DatasetError
 from kit.events import Cached, Noticed
 from kit.families import Family
+from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.training.batches import BatchBuilder
+from kit.training.caches import latent_encoder, run_latents, run_text_embeds, text_conditioner
 from tests.support.parts import load_tiny, outcome, paint, paint_all, plan_for
 from tests.support.tiny import write_tiny
 
@@ -75,14 +73,18 @@ def asked_of(monkeypatch):
 
 
 def latents_of(plan: Plan, family: Family) -> CachedLatents:
-    latents, _ = outcome(cache_latents(plan, LatentEncoder(plan, family)))
+    latents, _ = outcome(run_latents(plan, family))
     assert isinstance(latents, CachedLatents)
     return latents
 
 
+def conditioner(plan: Plan, family: Family) -> TextConditioner:
+    return text_conditioner(family, plan.settings.memory, plan.settings.captions)
+
+
 def text_embeds_of(plan: Plan, family: Family) -> TextEmbedCache:
     text_embeds, _ = outcome(
-        cache_text_embeds(plan, CaptionReader(plan, family), contextlib.nullcontext)
+        run_text_embeds(plan, conditioner(plan, family), contextlib.nullcontext)
     )
     return text_embeds
 
@@ -91,7 +93,7 @@ def same(one: CachedLatents, other: CachedLatents) -> bool:
     return one.kept.keys() == other.kept.keys() and all(
         torch.allclose(one.kept[key].mean_Chw, other.kept[key].mean_Chw, atol=1e-5)
         and torch.allclose(one.kept[key].logvar_Chw, other.kept[key].logvar_Chw, atol=1e-4)
-        and one.kept[key].conditions == other.kept[key].conditions
+        and one.kept[key].crop == other.kept[key].crop
         for key in one.kept
     )
 
@@ -167,12 +169,12 @@ def test_a_mirrored_picture_has_the_latent_of_its_mirror_image(images, family):
 
 def test_cached_latents_are_those_of_live_encoding(images, family):
     plan = plan_for(images, flip_aug=True)
-    kept, live = latents_of(plan, family), OnTheFlyLatents(LatentEncoder(plan, family))
+    kept, live = latents_of(plan, family), OnTheFlyLatents(latent_encoder(plan, family))
     for epoch in range(4):
         for image in range(3):
             ours, theirs = (latents.of(ImageUse(image, 0), epoch=epoch) for latents in (kept, live))
             assert torch.allclose(ours.mean_Chw, theirs.mean_Chw, atol=1e-5)
-            assert ours.conditions == theirs.conditions
+            assert ours.crop == theirs.crop
 
 
 def test_pictures_of_one_bucket_are_encoded_together(tmp_path, family, asked_of):
@@ -181,7 +183,7 @@ def test_pictures_of_one_bucket_are_encoded_together(tmp_path, family, asked_of)
         paint(images / "1_thing" / f"{name}.png", size=(128, 64), seed=seed)
     plan = plan_for(images, vae_batch_size=3)
     asked = asked_of(family, "encode_pixels")
-    latents, events = outcome(cache_latents(plan, LatentEncoder(plan, family)))
+    latents, events = outcome(run_latents(plan, family))
     assert sorted(asked) == [2, 3, 3]
     assert [event.done for event in events if isinstance(event, Cached)][-1] == 8
     one_by_one = latents_of(plan_for(images), family)
@@ -214,7 +216,7 @@ def test_a_file_of_something_else_is_ignored_too(images, family):
 def test_where_the_disk_refuses_the_run_says_so_and_goes_on(images, family):
     plan = plan_for(images, **DISK)
     (images / FOLDER).write_text("a file where the folder should be")
-    latents, events = outcome(cache_latents(plan, LatentEncoder(plan, family)))
+    latents, events = outcome(run_latents(plan, family))
     [notice] = [event.text for event in events if isinstance(event, Noticed)]
     assert str(images / FOLDER) in notice
     assert "stays in memory" in notice
@@ -224,7 +226,7 @@ def test_where_the_disk_refuses_the_run_says_so_and_goes_on(images, family):
 def test_the_latent_is_drawn_again_at_each_use(images, family):
     plan = plan_for(images, max_train_epochs=2)
     latents = latents_of(plan, family)
-    batch_builder = BatchBuilder(plan, family, latents, None)
+    batch_builder = BatchBuilder(plan, conditioner(plan, family), latents, None)
     per_epoch = plan.batches_per_epoch
     drawn = {}
     for number in range(2 * per_epoch):
@@ -242,23 +244,26 @@ def test_the_latent_is_drawn_again_at_each_use(images, family):
 
 def overflowing(family: Family, *, always: bool) -> None:
     """A VAE that gives infinities in half precision, as SDXL's own does."""
-    real = family.encode_pixels
+    real = family.vae.encode
 
     def encode(pixels_B3HW):
+        given = real(pixels_B3HW)
         if always or family.vae.dtype is torch.float16:
-            shape = (len(pixels_B3HW), 4, 8, 8)
-            return torch.full(shape, torch.inf), torch.zeros(shape)
-        return real(pixels_B3HW)
+            given.latent_dist.mean.fill_(torch.inf)
+        return given
 
-    family.encode_pixels = encode
+    family.vae.encode = encode
 
 
 def test_a_vae_that_overflows_in_16_bits_goes_on_in_32(images, family):
     expected = latents_of(plan_for(images), family)
     overflowing(family, always=False)
     family.vae.half()
-    latents = latents_of(plan_for(images), family)
+    latents, events = outcome(run_latents(plan_for(images), family))
     assert family.vae.dtype is torch.float32
+    [told] = [event.text for event in events if isinstance(event, Noticed)]
+    assert "float16: it works in float32 from now on" in told and "no_half_vae" in told
+    assert family.take_notices() == ()
     for key, latent in latents.kept.items():  # its weights were rounded to 16 bits
         assert torch.allclose(latent.mean_Chw, expected.kept[key].mean_Chw, atol=0.05)
 
@@ -280,7 +285,7 @@ def test_a_broken_picture_is_named(images, family, live, damage):
     victim.write_bytes(whole[:middle] + rest)
     with pytest.raises(DatasetError, match=r"two\.png"):
         if live:
-            latents = OnTheFlyLatents(LatentEncoder(plan, family))
+            latents = OnTheFlyLatents(latent_encoder(plan, family))
             for image in range(3):
                 latents.of(ImageUse(image, 0), epoch=0)
         else:
@@ -300,9 +305,9 @@ def test_a_picture_that_went_away_is_named(images, family):
 @pytest.mark.parametrize("changes", [{}, {"clip_skip": 2, "max_token_length": 150}], ids=str)
 def test_cached_words_are_those_of_live_encoding(images, family, changes):
     plan = plan_for(images, **WORDS_DISK, **changes)
-    reader = CaptionReader(plan, family)
+    text = conditioner(plan, family)
     with torch.no_grad():
-        live = reader.encode_text(list(CAPTIONS.values()))
+        live = text.embeds(list(CAPTIONS.values()))
     for _ in range(2):  # made, then read from the disk
         text_embeds = text_embeds_of(plan, family).of(list(CAPTIONS.values()))
         assert torch.allclose(text_embeds.hidden_BND, live.hidden_BND, atol=1e-5)
@@ -314,7 +319,7 @@ def test_sdxls_pooled_words_are_kept_too(images, folder_xl):
     plan = plan_for(images, **WORDS_DISK, max_token_length=225)
     captions = ["a dog, running", "a zib ball"]
     with torch.no_grad():
-        live = CaptionReader(plan, family).encode_text(captions)
+        live = conditioner(plan, family).embeds(captions)
     for _ in range(2):
         text_embeds = text_embeds_of(plan, family).of(captions)
         assert torch.allclose(text_embeds.hidden_BND, live.hidden_BND, atol=1e-5)
@@ -363,7 +368,7 @@ def test_what_changed_in_words_is_encoded_anew(images, family, asked_of, change,
     cached = text_embeds_of(plan, family).of(captions)
     assert sum(asked) == anew
     with torch.no_grad():
-        live = CaptionReader(plan, family).encode_text(captions)
+        live = conditioner(plan, family).embeds(captions)
     assert torch.allclose(cached.hidden_BND, live.hidden_BND, atol=1e-5)
 
 
@@ -390,11 +395,11 @@ def test_damaged_words_are_ignored_and_written_anew(images, family):
 def test_a_cache_that_is_trusted_is_not_compared(tmp_path, family):
     images = paint_all(tmp_path / "images", CAPTIONS)
     trusting = {**DISK, "skip_cache_check": True}
-    first, _ = outcome(cache_latents(p := plan_for(images, **trusting), LatentEncoder(p, family)))
+    first, _ = outcome(run_latents(plan_for(images, **trusting), family))
     paint(images / "1_thing" / "one.png", seed=9)
-    again, _ = outcome(cache_latents(p := plan_for(images, **trusting), LatentEncoder(p, family)))
-    looked, _ = outcome(cache_latents(p := plan_for(images, **DISK), LatentEncoder(p, family)))
-    number = next(i for i, image in enumerate(p.images) if image.path.stem == "one")
+    again, _ = outcome(run_latents(plan_for(images, **trusting), family))
+    looked, _ = outcome(run_latents(plan := plan_for(images, **DISK), family))
+    number = next(i for i, image in enumerate(plan.images) if image.path.stem == "one")
     kept = [latents.kept[number, False].mean_Chw for latents in (first, again, looked)]
     assert torch.equal(kept[0], kept[1])
     assert not torch.equal(kept[0], kept[2])

@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.caching.latents import LatentEncoder, OnTheFlyLatents, cache_latents
+from kit.caching.disk import DiskCache
+from kit.caching.latents import OnTheFlyLatents, cache_latents
 from kit.dataset.batches import ImageUse
+from kit.training.caches import latent_encoder
 from tests.support.parts import outcome, plan_for
 from tests.training.test_batches import Eye
 
@@ -30,7 +32,7 @@ def painted(path: Path, *, side: int) -> Path:
 
 def sides(plan, image=0):
     """What the VAE sees at the left and at the right edge, and the mask there."""
-    encoder = LatentEncoder(plan, Eye())
+    encoder = latent_encoder(plan, Eye())
     cut = encoder.cut(ImageUse(image, 0), epoch=0)
     pixels_3HW, mask_hw = encoder.pixels(cut), encoder.mask(cut)
     seen = [pytest.approx(pixels_3HW[:, :, x].mean().item(), abs=0.01) for x in (0, -1)]
@@ -78,9 +80,13 @@ def test_latents_on_disk_are_kept_apart(tmp_path):
     for changes, beneath in (({}, WHITE), ({"alpha_mask": True}, BENEATH), ({}, WHITE)):
         plan = plan_for(tmp_path / "images", cache_latents_to_disk=True, **changes)
         torch.manual_seed(0)
-        latents, _ = outcome(cache_latents(plan, LatentEncoder(plan, Weighted())))
+        latents, _ = outcome(
+            cache_latents(
+                latent_encoder(plan, Weighted()), batch_size=1, disk=DiskCache(tmp_path, "latents")
+            )
+        )
         live = OnTheFlyLatents(
-            LatentEncoder(plan_for(tmp_path / "images", **LIVE, **changes), Eye())
+            latent_encoder(plan_for(tmp_path / "images", **LIVE, **changes), Eye())
         )
         for kept in (latents.of(ImageUse(0, 0), epoch=0), live.of(ImageUse(0, 0), epoch=0)):
             assert kept.mean_Chw[:, :, 0].mean().item() == pytest.approx(beneath, abs=0.01)

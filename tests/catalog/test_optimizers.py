@@ -26,7 +26,8 @@ from kit.optim.making import (
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.sinks.scalars import scalars
 from kit.training.loop import train
-from kit.training.step import Workshop, equip
+from kit.training.preparation import Resources, equip
+from kit.training.step import run_step
 from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
@@ -76,31 +77,33 @@ def copied(state):
 
 @dataclass
 class Bench:
-    """One workshop on the demo's data, whose network starts anew for every optimizer."""
+    """The demo's run, whose network starts anew for every optimizer."""
 
-    shop: Workshop
+    ready: Resources
     start: dict
     batches: list
     measured: list
 
     def begin(self, name: str) -> None:
-        self.shop.network.load_state_dict(self.start)
+        self.ready.network.load_state_dict(self.start)
         rate = catalog.OPTIMIZERS[name].advised_lr or 1.0
         rates = dict.fromkeys(("unet", "te"), rate)
-        groups = self.shop.network.groups(PartRates(rates))
-        self.shop.optimization = made(groups, name, IN_SHORT_RUNS.get(name, ""))
+        groups = self.ready.network.groups(PartRates(rates))
+        self.ready.training_step.optimization = made(groups, name, IN_SHORT_RUNS.get(name, ""))
 
     def learn(self, first: int, last: int) -> None:
         for step in range(first, last):
-            self.shop.learn([self.batches[step]], count=1)
+            run_step(self.ready.training_step, [self.batches[step]], count=1)
 
     def weights(self) -> dict:
-        return {key: value.clone() for key, value in self.shop.network.state_dict().items()}
+        return {key: value.clone() for key, value in self.ready.network.state_dict().items()}
 
     def loss(self) -> float:
         """Mean over noise, timesteps and images that stay the same."""
-        with torch.no_grad(), averaged(self.shop.optimization):
-            return sum(float(self.shop.loss(batch)) for batch in self.measured) / len(self.measured)
+        with torch.no_grad(), averaged(self.ready.optimization):
+            return sum(
+                float(self.ready.training_step.loss(batch).mean()) for batch in self.measured
+            ) / len(self.measured)
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +116,12 @@ def bench(tmp_path_factory):
     family = load_tiny(demo.BASE)
     accelerator = make_accelerator(CPU, "no")
     job = equip(plan, family, accelerator, writer=lambda *_: lambda *_: None)
-    shop, _ = outcome(job)
-    start = {key: value.clone() for key, value in shop.network.state_dict().items()}
-    batches = [next(iter(shop.batch_builder.micro_batches(step))) for step in range(1, STEPS + 1)]
-    measured = [next(iter(shop.batch_builder.micro_batches(step))) for step in range(400, 404)]
-    yield Bench(shop, start, batches, measured)
-    shop.network.detach_hooks()
+    ready, _ = outcome(job)
+    start = {key: value.clone() for key, value in ready.network.state_dict().items()}
+    batches = [next(iter(ready.batch_builder.micro_batches(step))) for step in range(1, STEPS + 1)]
+    measured = [next(iter(ready.batch_builder.micro_batches(step))) for step in range(400, 404)]
+    yield Bench(ready, start, batches, measured)
+    ready.network.detach_hooks()
 
 
 @pytest.mark.parametrize("name", catalog.OPTIMIZERS)
@@ -126,14 +129,14 @@ def test_it_learns_at_its_advised_rate_and_goes_on_bit_equal(bench, name):
     bench.begin(name)
     before = bench.loss()
     bench.learn(0, KEPT)
-    kept = copied(bench.shop.optimization.optimizer.state_dict()), bench.weights()
+    kept = copied(bench.ready.optimization.optimizer.state_dict()), bench.weights()
     bench.learn(KEPT, COMPARED)
     straight = bench.weights()
     bench.learn(COMPARED, STEPS)
     after = bench.loss()
     bench.begin(name)
-    bench.shop.network.load_state_dict(kept[1])
-    restore_optimizer(bench.shop.optimization.optimizer, kept[0])
+    bench.ready.network.load_state_dict(kept[1])
+    restore_optimizer(bench.ready.optimization.optimizer, kept[0])
     bench.learn(KEPT, COMPARED)
     assert same(bench.weights(), straight)
     assert after < before - 1e-5
@@ -346,7 +349,7 @@ def test_what_it_was_told_stands_in_the_plan_and_the_file(model, tmp_path):
 def test_a_mistake_is_told_before_the_base_model_is_loaded(model, tmp_path, monkeypatch):
     images = draw_images(tmp_path / "images", count=2)
     plan = planning.plan(toy_settings(model, images, tmp_path / "a", optimizer_args="betas=7,0.9"))
-    monkeypatch.setattr("kit.training.step.load_model", None)
+    monkeypatch.setattr("kit.training.preparation.load_model", None)
     with pytest.raises(SettingsError, match="betas"):
         list(train(plan))
 

@@ -1,6 +1,7 @@
 """Inpainting models, from their file to the LoRA: 9 channels in the pipelines' order."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from kit.errors import ModelError
 from kit.families import Prediction
 from kit.families.base_model import find_model
 from kit.families.loading import load_family
+from kit.families.text import TextConditioner
 from kit.lorafile.tensors import read_header
 from kit.settings import Settings
 from kit.settings.prompts import Prompt
+from kit.training.preparation import prepare
 from kit.training.sampling import SamplePipeline
-from kit.training.step import prepare
+from kit.training.step import run_step
 from tests.support.ldm import write_single_file
 from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny
@@ -41,18 +44,18 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def shop_of(folders, images, tmp_path):
-    shops = []
+def ready_for(folders, images, tmp_path):
+    all_ready = []
 
     def made(family, **changes):
         asked = toy_settings(folders[family], images, tmp_path / "out", **PAINTS, **changes)
-        shop, _ = outcome(prepare(planning.plan(asked)))
-        shops.append(shop)
-        return shop
+        ready, _ = outcome(prepare(planning.plan(asked)))
+        all_ready.append(ready)
+        return ready
 
     yield made
-    for shop in shops:
-        shop.close()
+    for ready in all_ready:
+        ready.close()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -153,11 +156,11 @@ def test_the_hole_is_gray_and_the_rest_is_the_picture():
     assert torch.equal(gray[:, ~inpaint_mask_HW], picture[:, ~inpaint_mask_HW])
 
 
-def test_a_batch_holds_holes_and_the_latents_around_them(shop_of):
-    shop = shop_of("sd1", train_batch_size=2)
+def test_a_batch_holds_holes_and_the_latents_around_them(ready_for):
+    ready = ready_for("sd1", train_batch_size=2)
     seen_masks = set()
     for number in range(4):
-        batch = shop.batch_builder.batch(number)
+        batch = ready.batch_builder.batch(number)
         count, _, h, w = batch.latents_BChw.shape
         assert batch.inpaint_cond_B5hw.shape == (count, 5, h, w)
         assert set(batch.inpaint_cond_B5hw[:, 0].unique().tolist()) <= {0.0, 1.0}
@@ -165,37 +168,40 @@ def test_a_batch_holds_holes_and_the_latents_around_them(shop_of):
         assert not torch.allclose(around, batch.latents_BChw)
         seen_masks |= {row.numpy().tobytes() for row in batch.inpaint_cond_B5hw[:, 0]}
         assert torch.equal(
-            shop.batch_builder.batch(number).inpaint_cond_B5hw, batch.inpaint_cond_B5hw
+            ready.batch_builder.batch(number).inpaint_cond_B5hw, batch.inpaint_cond_B5hw
         )
     assert len(seen_masks) > 2
 
 
-def test_where_all_is_a_hole_only_gray_is_left_around(shop_of, monkeypatch):
+def test_where_all_is_a_hole_only_gray_is_left_around(ready_for, monkeypatch):
     monkeypatch.setattr("kit.dataset.inpaint_masks.WHOLE", 1.0)
-    shop = shop_of("sd1")
-    batch = shop.batch_builder.batch(0)
+    ready = ready_for("sd1")
+    batch = ready.batch_builder.batch(0)
     h, w = batch.latents_BChw.shape[2:]
-    gray_mean, gray_logvar = shop.family.encode_pixels(torch.zeros(1, 3, 8 * h, 8 * w))
-    spread = shop.family.latent_scale * torch.exp(0.5 * gray_logvar)
-    draws = (batch.inpaint_cond_B5hw[:, 1:] - gray_mean * shop.family.latent_scale) / spread
+    gray_mean, gray_logvar = ready.family.encode_pixels(torch.zeros(1, 3, 8 * h, 8 * w))
+    spread = ready.family.latent_scale * torch.exp(0.5 * gray_logvar)
+    draws = (batch.inpaint_cond_B5hw[:, 1:] - gray_mean * ready.family.latent_scale) / spread
     assert bool((batch.inpaint_cond_B5hw[:, 0] == 1).all())
     assert abs(float(draws.mean())) < 0.5 and 0.7 < float(draws.std()) < 1.3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_trains_and_paints(shop_of, family):
-    shop = shop_of(family)
-    told, norm = shop.learn(shop.batch_builder.micro_batches(1), count=1)
-    assert np.isfinite(told).all() and norm > 0
-    picture = shop.pipeline.generate(Prompt("a zib ball", steps=2), size=(128, 64), seed=1)
+def test_every_family_trains_and_paints(ready_for, family):
+    ready = ready_for(family)
+    result = run_step(ready.training_step, ready.batch_builder.micro_batches(1), count=1)
+    assert np.isfinite(result.losses).all() and result.norm > 0
+    picture = ready.samples.pipeline.generate(Prompt("a zib ball", steps=2), size=(128, 64), seed=1)
     assert picture.size == (128, 64) and np.asarray(picture).std() > 0
 
 
-def test_what_is_read_beside_changes_the_loss(shop_of):
-    shop = shop_of("sd1")
-    batch = shop.batch_builder.batch(0)
+def test_what_is_read_beside_changes_the_loss(ready_for):
+    ready = ready_for("sd1")
+    batch = ready.batch_builder.batch(0)
     moved = type(batch)(**vars(batch) | {"inpaint_cond_B5hw": batch.inpaint_cond_B5hw.flip(1)})
-    assert shop.loss(batch).item() != shop.loss(moved).item()
+    assert (
+        ready.training_step.loss(batch).mean().item()
+        != ready.training_step.loss(moved).mean().item()
+    )
 
 
 def test_samples_are_painted_into_a_hole_as_large_as_the_picture(folders, monkeypatch):
@@ -206,7 +212,7 @@ def test_samples_are_painted_into_a_hole_as_large_as_the_picture(folders, monkey
     assert torch.allclose(canvas[1:], gray[0] * family.latent_scale)
     read, predict = [], family.predict
     monkeypatch.setattr(family, "predict", lambda *given: read.append(given[0]) or predict(*given))
-    pipeline = SamplePipeline(family, "ddim", 75, 1, lambda: torch.autocast("cpu", enabled=False))
+    pipeline = SamplePipeline(TextConditioner(family), "ddim", nullcontext)
     pipeline.generate(Prompt("a ball", steps=2, scale=5.0), size=(128, 64), seed=1)
     assert len(read) == 2 and all(x.shape == (2, 9, 8, 16) for x in read)
     assert all(torch.equal(x[row, 4:], canvas) for x in read for row in (0, 1))

@@ -13,15 +13,17 @@ from PIL import Image
 
 from kit import planning
 from kit.errors import KitError
+from kit.families import TextEmbeds
 from kit.lorafile.tensors import read_header, read_lora
 from kit.settings import Settings
-from kit.training.sampling import generate_samples
-from kit.training.step import Workshop
+from kit.training.preparation import Resources
+from kit.training.step import run_step
 from tests.effects.stage import Stage
 from tests.support.parts import outcome
 from tests.support.toys import run
 
 BATCHES, STEPS = 4, 3
+NO_TEXT = TextEmbeds(torch.empty(0))  # where tokens are encoded at each step
 STAMP = re.compile(r"_\d{14}")  # the time of day in a sample's name
 TIMES = re.compile(r"ss_session_id|ss_training_\w+_at|modelspec\.date|lorakit_settings")
 
@@ -39,58 +41,62 @@ def plan(stage: Stage, settings: Settings) -> Any:
 
 def batch(stage: Stage, settings: Settings) -> Any:
     """The first batches: everything that a backward pass reads."""
-    with stage.shop(settings) as shop:
-        return [_all_of(shop, shop.batch_builder.batch(n)) for n in range(BATCHES)]
+    with stage.prepared(settings) as ready:
+        return [_all_of(ready, ready.batch_builder.batch(n)) for n in range(BATCHES)]
 
 
-def _all_of(shop: Workshop, made: Any) -> Any:
-    sizes = made.time_ids_B6 if shop.family.key == "sdxl" else None  # the others do not read them
+def _all_of(ready: Resources, made: Any) -> Any:
+    read = ready.family.condition(made.text_embeds or NO_TEXT, made.crops_B6)
     words = made.text_embeds and (made.text_embeds.hidden_BND, made.text_embeds.pooled_BP)
-    return {**vars(made), "time_ids_B6": sizes, "text_embeds": words}
+    return {**vars(made), "crops_B6": read.time_ids_B6, "text_embeds": words}
 
 
 def loss(stage: Stage, settings: Settings) -> Any:
     """The losses of the first batches, before anything is learned."""
-    with stage.shop(settings) as shop, torch.random.fork_rng(devices=[]):
+    with stage.prepared(settings) as ready, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return [shop.loss(shop.batch_builder.batch(n)) for n in range(BATCHES)]
+        return [
+            ready.training_step.loss(ready.batch_builder.batch(n)).mean() for n in range(BATCHES)
+        ]
 
 
 def weights(stage: Stage, settings: Settings) -> Any:
     """The LoRA after the first steps."""
-    with stage.shop(settings) as shop:
+    with stage.prepared(settings) as ready:
         for step in range(1, STEPS + 1):
-            shop.learn(
-                shop.batch_builder.micro_batches(step), count=len(shop.plan.micro_steps(step))
+            run_step(
+                ready.training_step,
+                ready.batch_builder.micro_batches(step),
+                count=len(ready.plan.micro_steps(step)),
             )
-        return shop.network.tensors()
+        return ready.network.tensors()
 
 
 def network(stage: Stage, settings: Settings) -> Any:
     """Adapters with their weights, and which of them learn; or why they cannot be made."""
     try:
-        with stage.shop(settings) as shop:
-            learns = {name: p.requires_grad for name, p in shop.network.named_parameters()}
-            return shop.network.tensors(), learns
+        with stage.prepared(settings) as ready:
+            learns = {name: p.requires_grad for name, p in ready.network.named_parameters()}
+            return ready.network.tensors(), learns
     except KitError as error:
         return str(error)
 
 
 def rates(stage: Stage, settings: Settings) -> Any:
     """The rate of every group at every step."""
-    with stage.shop(settings) as shop:
+    with stage.prepared(settings) as ready:
         told = []
-        for step in range(1, shop.plan.total_steps + 1):
-            told.append(shop.begin(step))
-            shop.optimization.optimizer.step()
-            shop.optimization.scheduler.step()
+        for step in range(1, ready.plan.total_steps + 1):
+            told.append(ready.begin(step))
+            ready.optimization.optimizer.step()
+            ready.optimization.scheduler.step()
         return told
 
 
 def optimizer(stage: Stage, settings: Settings) -> Any:
     """The optimizer's class, and its groups' options."""
-    with stage.shop(settings) as shop:
-        inner = getattr(shop.optimization.optimizer, "optimizer", shop.optimization.optimizer)
+    with stage.prepared(settings) as ready:
+        inner = getattr(ready.optimization.optimizer, "optimizer", ready.optimization.optimizer)
         return [type(inner).__name__] + [
             {name: value for name, value in group.items() if name != "params"}
             for group in inner.param_groups
@@ -99,9 +105,9 @@ def optimizer(stage: Stage, settings: Settings) -> Any:
 
 def file(stage: Stage, settings: Settings) -> Any:
     """One LoRA file: where it lies, its tensors, and what it says about itself."""
-    with stage.shop(settings) as shop:
-        path = shop.plan.run.file("")
-        shop.checkpoint.write_file(path, 1, 1)
+    with stage.prepared(settings) as ready:
+        path = ready.plan.run.file("")
+        ready.checkpoint.write_file(path, 1, 1)
     held = read_lora(path)
     told = {} if path.suffix != ".safetensors" else read_header(path).metadata
     told = {name: value for name, value in told.items() if not TIMES.fullmatch(name)}
@@ -128,16 +134,16 @@ def _listed(folder: Path) -> list[str]:
 
 def samples(stage: Stage, settings: Settings) -> Any:
     """The pictures that are drawn before the first step."""
-    with stage.shop(settings) as shop:
-        _, events = outcome(generate_samples(shop.plan, shop.pipeline, shop.network, 0))
+    with stage.prepared(settings) as ready:
+        _, events = outcome(ready.samples.write(0, epoch=0))
     drawn = [(event.prompt, event.seed, np.asarray(Image.open(event.path))) for event in events]
     return [(prompt, seed, torch.from_numpy(pixels.copy())) for prompt, seed, pixels in drawn]
 
 
 def error(stage: Stage, settings: Settings) -> Any:
-    """What is refused, in the words that are told; None where the workshop stands."""
+    """What is refused, in the words that are told; None where all is prepared."""
     try:
-        with stage.shop(settings):
+        with stage.prepared(settings):
             return None
     except KitError as refused:
         return str(refused)

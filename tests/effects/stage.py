@@ -1,4 +1,4 @@
-"""The stage on which effects are seen: tiny models, pictures, masks, workshops on demand."""
+"""The stage on which effects are seen: tiny models, pictures, masks, runs prepared on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kit.families import base_model
 from kit.lorafile.tensors import write_lora
 from kit.runs.run import RunRecord, write_record
 from kit.settings import Settings
-from kit.training.step import Workshop, prepare
+from kit.training.preparation import Resources, prepare
 from tests.support.parts import outcome
 from tests.support.tiny import build_vae, write_tiny
 
@@ -120,13 +120,13 @@ class Stage:
         return [math.hypot(*before), math.hypot(*after), math.hypot(*apart)]
 
     @contextmanager
-    def shop(self, settings: Settings) -> Iterator[Workshop]:
-        """A workshop, ready; base models are read once and copied."""
-        shop, _ = outcome(prepare(planning.plan(settings)))
+    def prepared(self, settings: Settings) -> Iterator[Resources]:
+        """A run's resources; base models are read once and copied."""
+        ready, _ = outcome(prepare(planning.plan(settings)))
         try:
-            yield shop
+            yield ready
         finally:
-            shop.close()
+            ready.close()
 
     def load_family(self, *args: Any, **kwargs: Any) -> Any:
         """In place of the product's own: a copy of what it read for the same arguments."""

@@ -56,11 +56,11 @@ def config(stage, *lines):
 def batches(stage, lines, settings):
     """What each batch of two epochs holds, with the subset of its image."""
     changes = {**config(stage, *lines), **settings}
-    with stage.shop(stage.settings(changes)) as shop:
-        plan, seen = shop.plan, []
+    with stage.prepared(stage.settings(changes)) as ready:
+        plan, seen = ready.plan, []
         for number in range(2 * plan.batches_per_epoch):
             _, [use] = batch_at(plan.layout, number)
-            made = digest(_all_of(shop, shop.batch_builder.batch(number)))
+            made = digest(_all_of(ready, ready.batch_builder.batch(number)))
             seen.append((plan.images[use.image].subset, made))
         return seen
 
@@ -110,17 +110,17 @@ def test_cached_and_live_images_and_captions_are_the_same(stage):
 
 
 def batches_of(stage, changes):
-    with stage.shop(stage.settings(changes)) as shop:
-        made = [shop.batch_builder.batch(number) for number in range(shop.plan.batches_per_epoch)]
+    with stage.prepared(stage.settings(changes)) as ready:
+        made = [ready.batch_builder.batch(number) for number in range(ready.plan.batches_per_epoch)]
         assert {len(batch.t_B) for batch in made} == {1, 2}
         return [(batch.latents_BChw.sum().item(), batch.tokens[0].tolist()) for batch in made]
 
 
 def test_the_file_tells_its_data_sets(stage):
     changes = stage.settings(several(stage))
-    with stage.shop(changes) as shop:
-        shop.checkpoint.write_file(shop.plan.run.file(""), 1, 1)
-    told = read_header(shop.plan.run.file("")).metadata
+    with stage.prepared(changes) as ready:
+        ready.checkpoint.write_file(ready.plan.run.file(""), 1, 1)
+    told = read_header(ready.plan.run.file("")).metadata
     first, second = json.loads(told["ss_datasets"])
     assert (first["batch_size_per_device"], second["batch_size_per_device"]) == (1, 2)
     assert (first["resolution"], second["resolution"]) == ([128, 64], [64, 64])

@@ -88,19 +88,19 @@ def error_of(asked, difference, t, kept):
     return 2 * delta * rest if kind == "huber" else 2 * rest
 
 
-def watched(shop, batch):
+def watched(ready, batch):
     """The product's loss of a batch, what its U-Net was given, and what it answered."""
     seen = []
-    hook = shop.family.unet.register_forward_hook(
+    hook = ready.family.unet.register_forward_hook(
         lambda _, args, answer: seen.append((args[0], answer.sample.detach()))
     )
-    loss = shop.loss(batch).item()
+    loss = ready.training_step.loss(batch).mean().item()
     hook.remove()
     [(given, answer)] = seen
     return loss, given.double().numpy(), answer.double().numpy()
 
 
-def by_hand(asked, shop, batch, answer):
+def by_hand(asked, ready, batch, answer):
     """The loss, and what the U-Net should have been given."""
     kept, is_v, told, given = kept_T(asked), "v_parameterization" in asked, [], []
     for row, t in enumerate(batch.t_B.tolist()):
@@ -115,28 +115,28 @@ def by_hand(asked, shop, batch, answer):
             error = error * batch.mask_B1hw[row].double().numpy()
         snr = kept[t] / (1 - kept[t])
         told.append(
-            error.mean() * weight_of(asked, snr, is_v=is_v) * prior(asked, shop, batch, row)
+            error.mean() * weight_of(asked, snr, is_v=is_v) * prior(asked, ready, batch, row)
         )
     return np.mean(told), np.stack(given)
 
 
-def prior(asked, shop, batch, row):
+def prior(asked, ready, batch, row):
     """The share of a regularisation image."""
 
-    _, uses = batch_at(shop.plan.layout, batch.micro_step)
-    return asked["prior_loss_weight"] if shop.plan.images[uses[row].image].is_reg else 1.0
+    _, uses = batch_at(ready.plan.layout, batch.micro_step)
+    return asked["prior_loss_weight"] if ready.plan.images[uses[row].image].is_reg else 1.0
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_loss_is_that_of_the_formulas(stage, case):
     asked = CASES[case]
     settings = stage.settings({**BASE, "train_batch_size": 2, "epoch": 3, **asked})
-    with stage.shop(settings) as shop:
+    with stage.prepared(settings) as ready:
         sizes = set()
-        for number in range(shop.plan.batches_per_epoch):
-            batch = shop.batch_builder.batch(number)
-            loss, given, answer = watched(shop, batch)
-            wanted, should_be_given = by_hand(asked, shop, batch, answer)
+        for number in range(ready.plan.batches_per_epoch):
+            batch = ready.batch_builder.batch(number)
+            loss, given, answer = watched(ready, batch)
+            wanted, should_be_given = by_hand(asked, ready, batch, answer)
             assert np.abs(given - should_be_given).max() < 1e-5
             assert loss == pytest.approx(wanted, rel=2e-4)
             sizes.add(len(batch.t_B))
@@ -144,7 +144,7 @@ def test_the_loss_is_that_of_the_formulas(stage, case):
                 assert batch.mask_B1hw is not None
         assert 2 in sizes  # a mean over images, too
         if "prior" in case:
-            assert any(image.is_reg for image in shop.plan.images)
+            assert any(image.is_reg for image in ready.plan.images)
 
 
 def test_every_setting_of_noise_and_loss_is_computed_here():

@@ -19,13 +19,13 @@ def settings_of(stage, **changes):
 
 
 def test_what_is_masked_out_does_not_teach(stage):
-    with stage.shop(settings_of(stage, **MASKED)) as shop:
-        batch = shop.batch_builder.batch(0)
+    with stage.prepared(settings_of(stage, **MASKED)) as ready:
+        batch = ready.batch_builder.batch(0)
         assert batch.mask_B1hw is not None
         assert 0 < batch.mask_B1hw.mean() < 1
-        masked = shop.loss(batch)
-    with stage.shop(settings_of(stage)) as shop:
-        assert masked < shop.loss(shop.batch_builder.batch(0))
+        masked = ready.training_step.loss(batch).mean()
+    with stage.prepared(settings_of(stage)) as ready:
+        assert masked < ready.training_step.loss(ready.batch_builder.batch(0)).mean()
 
 
 def test_cached_captions_are_those_that_the_uses_ask_for(stage):
@@ -38,9 +38,9 @@ def test_cached_captions_are_those_that_the_uses_ask_for(stage):
 
     def drawn(variants):
         asked = settings_of(stage, **changes, cached_caption_variants=variants)
-        with stage.shop(asked) as shop:
+        with stage.prepared(asked) as ready:
             return {
-                shop.batch_builder.batch(n).text_embeds.hidden_BND.sum().item() for n in range(30)
+                ready.batch_builder.batch(n).text_embeds.hidden_BND.sum().item() for n in range(30)
             }
 
     many = drawn(3)
@@ -90,7 +90,7 @@ def test_contradictions_are_refused_before_anything_is_loaded(stage, changes, na
     ],
 )
 def test_a_weight_for_the_other_sort_of_model_is_refused(stage, changes, named):
-    with pytest.raises(SettingsError, match=named), stage.shop(settings_of(stage, **changes)):
+    with pytest.raises(SettingsError, match=named), stage.prepared(settings_of(stage, **changes)):
         pass
 
 

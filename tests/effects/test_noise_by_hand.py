@@ -35,8 +35,8 @@ def batches(stage):
 
     def made(case):
         asked = stage.settings({**BASE, "train_batch_size": 2, **NOISES.get(case, {})})
-        with stage.shop(asked) as shop:
-            return [shop.batch_builder.batch(number) for number in range(MANY)], shop.plan.seed
+        with stage.prepared(asked) as ready:
+            return [ready.batch_builder.batch(number) for number in range(MANY)], ready.plan.seed
 
     plain, _ = made("plain")
     return lambda case: (plain, *made(case))

@@ -5,6 +5,7 @@ import torch
 
 from kit import catalog
 from kit.settings.prompts import Prompt
+from kit.training.step import run_step
 from tests.effects.stage import BASE
 
 LORA_TYPES = [name for name, row in catalog.LORA_TYPES.items() if "network_dropout" in row.uses]
@@ -18,10 +19,10 @@ LINEAR = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 CALLS, IMAGES = 80, 50
 
 
-def woken(shop):
+def woken(ready):
     """One adapter of a linear layer, its layer, and inputs; every number of its change shows."""
-    adapter = dict(shop.network.named())[LINEAR]
-    layer = shop.network._layers[LINEAR].module
+    adapter = dict(ready.network.named())[LINEAR]
+    layer = ready.network._layers[LINEAR].module
     draws = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in adapter.parameters():
@@ -43,9 +44,9 @@ def test_dropouts_drop_their_share(stage, lora_type, rate):
         if name not in catalog.LORA_TYPES[lora_type].uses:
             continue
         size = {"LoRA_type": lora_type, **SIZES.get(lora_type, {"network_dim": 4}), name: rate}
-        with stage.shop(stage.settings({**BASE, **size})) as shop, torch.random.fork_rng([]):
+        with stage.prepared(stage.settings({**BASE, **size})) as ready, torch.random.fork_rng([]):
             torch.manual_seed(0)
-            adapter, layer, inputs = woken(shop)
+            adapter, layer, inputs = woken(ready)
             assert dropped(name, adapter, layer, inputs) == pytest.approx(rate, abs=0.05)
 
 
@@ -65,36 +66,38 @@ def dropped(name, adapter, layer, inputs):
 
 def test_scale_weight_norms_leaves_no_change_longer_than_it_says(stage):
     limit = 0.002
-    with stage.shop(stage.settings({**BASE, "scale_weight_norms": limit})) as shop:
+    with stage.prepared(stage.settings({**BASE, "scale_weight_norms": limit})) as ready:
         for step in range(1, 4):
-            shop.learn(shop.batch_builder.micro_batches(step), count=1)
-        norms = [adapter.delta().norm().item() for _, adapter in shop.network.named()]
+            run_step(ready.training_step, ready.batch_builder.micro_batches(step), count=1)
+        norms = [adapter.delta().norm().item() for _, adapter in ready.network.named()]
     assert max(norms) == pytest.approx(limit, rel=1e-3)
     assert sum(norm > 0.99 * limit for norm in norms) > 3
 
 
 def test_max_grad_norm_is_the_length_that_is_left(stage):
-    with stage.shop(stage.settings({**BASE, "max_grad_norm": 1e-4})) as shop:
-        shop.loss(shop.batch_builder.batch(0)).backward()
-        assert shop._clip() > 1e-3
-        weights = [w for group in shop.optimization.optimizer.param_groups for w in group["params"]]
+    with stage.prepared(stage.settings({**BASE, "max_grad_norm": 1e-4})) as ready:
+        ready.training_step.loss(ready.batch_builder.batch(0)).mean().backward()
+        assert ready.training_step.clip() > 1e-3
+        weights = [
+            w for group in ready.optimization.optimizer.param_groups for w in group["params"]
+        ]
         slopes = [w.grad for w in weights if w.grad is not None]
         assert sum(float(s.square().sum()) for s in slopes) ** 0.5 == pytest.approx(1e-4, rel=0.02)
 
 
 def test_sdxl_is_told_the_height_and_the_width_of_a_sample(stage, monkeypatch):
     asked = stage.settings({**BASE, "pretrained_model_name_or_path": "@shared/models/sdxl"})
-    with stage.shop(asked) as shop:
+    with stage.prepared(asked) as ready:
         told = []
-        predict = type(shop.family).predict
+        predict = type(ready.family).predict
 
-        def noted(family, latents, t, text_embeds, time_ids_B6):
-            told.append((tuple(latents.shape[2:]), time_ids_B6.tolist()))
-            return predict(family, latents, t, text_embeds, time_ids_B6)
+        def noted(family, latents, t, conditioning):
+            told.append((tuple(latents.shape[2:]), conditioning.time_ids_B6.tolist()))
+            return predict(family, latents, t, conditioning)
 
-        monkeypatch.setattr(type(shop.family), "predict", noted)
-        shop.pipeline.generate(Prompt("a cat", steps=2, scale=1.0), size=(128, 64), seed=1)
-    factor = 2 ** (len(shop.family.vae.config.block_out_channels) - 1)
+        monkeypatch.setattr(type(ready.family), "predict", noted)
+        ready.samples.pipeline.generate(Prompt("a cat", steps=2, scale=1.0), size=(128, 64), seed=1)
+    factor = 2 ** (len(ready.family.vae.config.block_out_channels) - 1)
     assert told
     for sides, sizes in told:
         assert sides == (64 // factor, 128 // factor)

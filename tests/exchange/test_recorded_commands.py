@@ -5,14 +5,16 @@ wrongly shows as another loss, rate, gradient or weight.
 """
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from kit.diffusion import noise as diffusion
+from kit.diffusion.losses import timestep_weights
 from kit.exchange import load_any
 from tests.support.parity import PARITY, arrays, unpack
-from tests.support.replay import recorded, replay, shop_for
+from tests.support.replay import prepared, recorded, replay_run
 
 CASES = {
     **json.loads((PARITY / "parity_tiny3.json").read_text())["cases"],
@@ -43,12 +45,15 @@ def imported(case, folder, out):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_recorded_command_line_trains_as_it_did(tmp_path, folder, case):
-    told, shop = CASES[case], shop_for(imported(case, folder, tmp_path))
-    if shop.family.zero_terminal_snr:
+    told, ready = CASES[case], prepared(imported(case, folder, tmp_path))
+    if ready.family.zero_terminal_snr:
         # The reference takes the SNR of its weights before the rescale, the product after it, on
         # purpose (see kit/DECISIONS.md); here the weights are the reference's.
-        shop.snr_T = diffusion.snr(diffusion.alphas_cumprod())
-    ours = replay(shop, case, len(told["losses"]))
+        step, snr_T = ready.training_step, diffusion.snr(diffusion.alphas_cumprod())
+        noise, predicts = ready.plan.settings.noise, ready.family.predicts
+        weight_T = timestep_weights(noise, snr_T, predicts=predicts)
+        step.objective = replace(step.objective, weight_T=weight_T)
+    ours = replay_run(ready, case, len(told["losses"]))
     assert ours.losses == pytest.approx(told["losses"], rel=EXACT)
     assert ours.error < EXACT
     if "rates" in told:  # tiny3 is older and tells neither
@@ -60,30 +65,30 @@ def test_a_recorded_command_line_trains_as_it_did(tmp_path, folder, case):
 @pytest.mark.parametrize("case", CASES)
 def test_recorded_captions_become_the_recorded_tokens(tmp_path, folder, case):
     """At the length that the command line asks for."""
-    shop, inputs = shop_for(imported(case, folder, tmp_path)), arrays(f"{case}_batches")
-    length = shop.plan.settings.memory.max_token_length
+    ready, inputs = prepared(imported(case, folder, tmp_path)), arrays(f"{case}_batches")
+    length = ready.plan.settings.memory.max_token_length
     for number, captions in enumerate(CASES[case]["captions"]):
-        [ids] = shop.family.tokenize(captions, max_token_length=length)
+        [ids] = ready.family.tokenize(captions, max_token_length=length)
         assert torch.equal(ids, inputs[f"input_ids_{number}"])
 
 
 def test_timesteps_stay_where_the_command_line_keeps_them(tmp_path, folder):
     noise = imported("tinyC", folder, tmp_path).noise
     assert (noise.min_timestep, noise.max_timestep) == (100, 900)
-    shop = shop_for(imported("tinyC", folder, tmp_path / "out"))
-    drawn = torch.cat([shop.batch_builder.batch(number).t_B for number in range(300)])
+    ready = prepared(imported("tinyC", folder, tmp_path / "out"))
+    drawn = torch.cat([ready.batch_builder.batch(number).t_B for number in range(300)])
     assert 100 <= drawn.min() < 110
     assert 890 < drawn.max() < 900
 
 
 def test_masks_of_alpha_are_the_references(tmp_path, folder):
     """Averaged down to the latent; what lies beneath: tests/caching/test_mask_latents.py."""
-    shop, inputs = shop_for(imported("tinyE", folder, tmp_path)), arrays("tinyE_batches")
+    ready, inputs = prepared(imported("tinyE", folder, tmp_path)), arrays("tinyE_batches")
     batches = [recorded(inputs, number) for number in range(len(CASES["tinyE"]["losses"]))]
     theirs = [mask_hw for batch in batches if batch.mask_B1hw is not None for [mask_hw] in
               batch.mask_B1hw]  # fmt: skip
     masks = [
-        own.mask_hw for own in shop.batch_builder.latents.kept.values() if own.mask_hw is not None
+        own.mask_hw for own in ready.batch_builder.latents.kept.values() if own.mask_hw is not None
     ]
     assert len(masks) == 3  # one picture has no transparency
     for mask_hw in masks:

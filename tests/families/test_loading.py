@@ -18,7 +18,7 @@ from tests.support.ldm import single_file_weights, write_single_file
 from tests.support.tiny import build_vae, write_tiny
 
 KEYS = ["sd1", "sd2", "sdxl"]
-TIME_IDS_26 = torch.tensor([[64, 64, 0, 0, 64, 64], [128, 96, 3, 0, 64, 64]])
+CROPS_26 = torch.tensor([[64, 64, 0, 0, 64, 64], [128, 96, 3, 0, 64, 64]])
 
 
 @pytest.fixture(scope="session")
@@ -51,13 +51,14 @@ def outputs(family: Family) -> dict[str, torch.Tensor]:
     noisy_BChw = torch.randn(2, 4, 8, 8, generator=random)
     tokens = family.tokenize(["a photo of sks dog", ""], max_token_length=150)
     text_embeds = family.encode_tokens(tokens, clip_skip=2)
+    conditioning = family.condition(text_embeds, CROPS_26)
     mean_BChw, logvar_BChw = family.encode_pixels(pixels_B3HW)
     said = {
         "mean": mean_BChw,
         "logvar": logvar_BChw,
         "pixels": family.decode_latents(noisy_BChw),
         "hidden": text_embeds.hidden_BND,
-        "guess": family.predict(noisy_BChw, torch.tensor([10, 800]), text_embeds, TIME_IDS_26),
+        "guess": family.predict(noisy_BChw, torch.tensor([10, 800]), conditioning),
     }
     return said if text_embeds.pooled_BP is None else said | {"pooled": text_embeds.pooled_BP}
 
@@ -284,9 +285,8 @@ def test_words_travel_and_gradients_reach_the_text_encoders(folders):
         encoder.requires_grad_(True)
     tokens = family.tokenize(["a cat"], max_token_length=75)
     text_embeds = family.encode_tokens(tokens, clip_skip=1).to(torch.device("cpu"))
-    prediction = family.predict(
-        torch.randn(1, 4, 8, 8), torch.tensor([3]), text_embeds, TIME_IDS_26[:1]
-    )
+    conditioning = family.condition(text_embeds, CROPS_26[:1])
+    prediction = family.predict(torch.randn(1, 4, 8, 8), torch.tensor([3]), conditioning)
     prediction.square().mean().backward()
     for encoder in family.text_encoders:
         inner = getattr(encoder, "text_model", encoder)

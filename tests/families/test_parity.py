@@ -48,9 +48,8 @@ def test_sd_reads_and_predicts_as_the_reference(sd1, case):
     if case == "tiny2":  # frozen text encoder; in tiny1 the untrained LoRA adds nothing either
         assert text_embeds.pooled_BP is None
     assert close(text_embeds.hidden_BND, batch["hidden_0"])
-    assert close(
-        sd1.predict(noisy(batch), batch["timesteps_0"], text_embeds, None), batch["pred_0"]
-    )
+    conditioning = sd1.condition(text_embeds, None)
+    assert close(sd1.predict(noisy(batch), batch["timesteps_0"], conditioning), batch["pred_0"])
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +83,8 @@ def test_sdxl_reads_and_predicts_as_the_reference(sdxl):
     assert text_embeds[0].hidden_BND.shape == (2, 152, 80)
     # Only before the first step: from the second on, the reference's text encoders have learned.
     assert close(text_embeds[0].pooled_BP, batch["pooled2_0"])
-    prediction = sdxl.predict(
-        noisy(batch), batch["timesteps_0"], text_embeds[0], batch["time_ids_0"]
-    )
+    conditioning = sdxl.condition(text_embeds[0], batch["time_ids_0"])
+    prediction = sdxl.predict(noisy(batch), batch["timesteps_0"], conditioning)
     assert close(prediction, batch["pred_0"])
 
 

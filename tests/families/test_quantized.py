@@ -10,7 +10,8 @@ from kit import catalog, devices, planning
 from kit.errors import DeviceError
 from kit.families import loading
 from kit.families.quantized import CompressedConv2d, CompressedLinear, Int8, compress
-from kit.training.step import prepare
+from kit.training.preparation import prepare
+from kit.training.step import run_step
 from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
@@ -140,12 +141,12 @@ def test_every_lora_type_learns_over_it_with_weights_in_bf16(model, images, tmp_
     changes = {"base_precision": "nf4", "mixed_precision": "bf16", "full_bf16": True}
     changes |= {"lr_warmup": 0, "network_dim": 16}  # BOFT's blocks are no smaller
     settings = toy_settings(model, images, tmp_path, LoRA_type=kind, **changes)
-    shop, _ = outcome(prepare(planning.plan(settings)))
-    before = {name: weight.clone() for name, weight in shop.network.named_parameters()}
-    told, _ = shop.learn(shop.batch_builder.micro_batches(1), count=1)
-    shop.close()
+    ready, _ = outcome(prepare(planning.plan(settings)))
+    before = {name: weight.clone() for name, weight in ready.network.named_parameters()}
+    told = run_step(ready.training_step, ready.batch_builder.micro_batches(1), count=1).losses
+    ready.close()
     assert all(torch.isfinite(torch.tensor(told)))
-    assert any(not torch.equal(w, before[n]) for n, w in shop.network.named_parameters())
+    assert any(not torch.equal(w, before[n]) for n, w in ready.network.named_parameters())
 
 
 def test_a_device_that_cannot_is_told_with_the_setting(model, monkeypatch):

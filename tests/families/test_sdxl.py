@@ -11,7 +11,7 @@ from kit import planning
 from kit.errors import SettingsError
 from kit.families.base_model import find_model, load_model
 from kit.lorafile.tensors import write_lora
-from kit.training.step import prepare
+from kit.training.preparation import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import build_vae, write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
@@ -32,31 +32,31 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def shop_of(model, images, tmp_path):
-    shops = []
+def ready_for(model, images, tmp_path):
+    all_ready = []
 
     def made(folder=images, **changes):
         plan = planning.plan(toy_settings(model, folder, tmp_path / "out", **changes))
-        shop, _ = outcome(prepare(plan))
-        shops.append(shop)
-        return shop
+        ready, _ = outcome(prepare(plan))
+        all_ready.append(ready)
+        return ready
 
     yield made
-    for shop in shops:
-        shop.network.detach_hooks()
+    for ready in all_ready:
+        ready.network.detach_hooks()
 
 
 # -------------------------------------------------------------------------- sizes and cuts
 
 
-def sizes_given(shop, number):
+def sizes_given(ready, number):
     """The six numbers that the U-Net itself is given for a batch of one."""
     seen = []
-    hook = shop.family.unet.register_forward_pre_hook(
+    hook = ready.family.unet.register_forward_pre_hook(
         lambda _, args, options: seen.append(options["added_cond_kwargs"]["time_ids"]),
         with_kwargs=True,
     )
-    shop.loss(shop.batch_builder.batch(number))
+    ready.training_step.loss(ready.batch_builder.batch(number)).mean()
     hook.remove()
     assert seen[0].dtype == torch.float32
     return tuple(seen[0][0].tolist())
@@ -65,7 +65,7 @@ def sizes_given(shop, number):
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("random_crop", [True, False])
 def test_the_unet_is_told_size_cut_and_target_of_each_use(
-    shop_of, tmp_path, random_crop, precision
+    ready_for, tmp_path, random_crop, precision
 ):
     """A picture of 1023 x 321 whose colours tell the column, in a bucket of 128 x 64."""
     wide = np.zeros((321, 1023, 3), np.uint8)
@@ -74,10 +74,10 @@ def test_the_unet_is_told_size_cut_and_target_of_each_use(
     folder.mkdir(parents=True)
     Image.fromarray(wide).save(folder / "one.png")
     asked = {"random_crop": random_crop, "flip_aug": True, "cache_latents": False}
-    shop = shop_of(tmp_path / "wide", **asked, mixed_precision=precision, enable_bucket=False)
-    [place] = shop.plan.fits
+    ready = ready_for(tmp_path / "wide", **asked, mixed_precision=precision, enable_bucket=False)
+    [place] = ready.plan.fits
     assert (place.resized, place.bucket) == ((204, 64), (128, 64))
-    given = [sizes_given(shop, number) for number in range(30)]
+    given = [sizes_given(ready, number) for number in range(30)]
     assert {numbers[:2] for numbers in given} == {(321, 1023)}  # height first, whole in bf16 too
     assert {numbers[4:] for numbers in given} == {(64, 128)}
     assert {numbers[2] for numbers in given} == {0}  # nothing is cut above
@@ -88,10 +88,10 @@ def test_the_unet_is_told_size_cut_and_target_of_each_use(
 # ------------------------------------------------------------------ cached text outputs
 
 
-def words_of(shop):
-    batches = [shop.batch_builder.batch(number) for number in range(4)]
+def words_of(ready):
+    batches = [ready.batch_builder.batch(number) for number in range(4)]
     with torch.no_grad():
-        return [batch.text_embeds or shop._encode(batch) for batch in batches]
+        return [batch.text_embeds or ready._encode(batch) for batch in batches]
 
 
 def close(one, other):
@@ -107,10 +107,10 @@ def own_images(images, tmp_path):
     return shutil.copytree(images, tmp_path / "images")
 
 
-def test_cached_words_are_the_live_ones(shop_of, own_images):
-    live = words_of(shop_of(own_images, **FROZEN, max_token_length=150))
+def test_cached_words_are_the_live_ones(ready_for, own_images):
+    live = words_of(ready_for(own_images, **FROZEN, max_token_length=150))
     for changes in (MEMORY, DISK, DISK):  # the third reads what the second wrote
-        assert close(words_of(shop_of(own_images, **changes, max_token_length=150)), live)
+        assert close(words_of(ready_for(own_images, **changes, max_token_length=150)), live)
     assert len(list((own_images / ".kit_cache" / "captions").iterdir())) == 3
 
 
@@ -151,16 +151,16 @@ def start(tmp_path):
 
 
 def test_what_network_weights_adds_to_a_frozen_encoder_is_cached_with_it(
-    shop_of, own_images, start
+    ready_for, own_images, start
 ):
-    plain = words_of(shop_of(own_images, **DISK))
-    shop = shop_of(own_images, **FROZEN, **start)
-    with shop.network.eval_mode():  # a cache holds no dropouts
-        live = words_of(shop)
+    plain = words_of(ready_for(own_images, **DISK))
+    ready = ready_for(own_images, **FROZEN, **start)
+    with ready.network.eval_mode():  # a cache holds no dropouts
+        live = words_of(ready)
     assert not close(plain, live)
     for changes in (MEMORY, DISK):  # the disk holds words without it, too
-        assert close(words_of(shop_of(own_images, **changes, **start)), live)
-    assert close(words_of(shop_of(own_images, **DISK)), plain)
+        assert close(words_of(ready_for(own_images, **changes, **start)), live)
+    assert close(words_of(ready_for(own_images, **DISK)), plain)
 
 
 # ------------------------------------------------------------------------------- its VAE

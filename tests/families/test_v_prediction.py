@@ -10,8 +10,8 @@ from kit import planning
 from kit.families import Prediction
 from kit.lorafile.tensors import read_header
 from kit.settings.prompts import Prompt
+from kit.training.preparation import prepare
 from kit.training.sampling import SamplePipeline
-from kit.training.step import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
@@ -38,18 +38,18 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def shop_of(folders, images, tmp_path):
-    shops = []
+def ready_for(folders, images, tmp_path):
+    all_ready = []
 
     def made(family, *, zero=True, **changes):
         asked = toy_settings(folders[family, zero], images, tmp_path / "out", **changes)
-        shop, _ = outcome(prepare(planning.plan(asked)))
-        shops.append(shop)
-        return shop
+        ready, _ = outcome(prepare(planning.plan(asked)))
+        all_ready.append(ready)
+        return ready
 
     yield made
-    for shop in shops:
-        shop.network.detach_hooks()
+    for ready in all_ready:
+        ready.network.detach_hooks()
 
 
 def kept(*, zero):
@@ -62,15 +62,15 @@ def kept(*, zero):
     return alphas_bar_sqrt**2
 
 
-def watched(shop, batch):
+def watched(ready, batch):
     """The loss of a batch, and what the U-Net was given and answered."""
     seen = SimpleNamespace()
 
     def note(_, args, answer):
         seen.given, seen.t, seen.answer = args[0], args[1], answer.sample.detach()
 
-    hook = shop.family.unet.register_forward_hook(note)
-    seen.loss = shop.loss(batch).item()
+    hook = ready.family.unet.register_forward_hook(note)
+    seen.loss = ready.training_step.loss(batch).mean().item()
     hook.remove()
     return seen
 
@@ -81,20 +81,20 @@ def column(values):
 
 @pytest.mark.parametrize("zero", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_model_says_what_it_predicts_and_how_its_noise_ends(shop_of, family, zero):
-    shop = shop_of(family, zero=zero)
-    assert shop.family.predicts is Prediction.V
-    assert shop.family.zero_terminal_snr is zero
+def test_the_model_says_what_it_predicts_and_how_its_noise_ends(ready_for, family, zero):
+    ready = ready_for(family, zero=zero)
+    assert ready.family.predicts is Prediction.V
+    assert ready.family.zero_terminal_snr is zero
 
 
 @pytest.mark.parametrize("zero", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_seen_and_asked_follows_the_formulas(shop_of, family, zero):
-    shop = shop_of(family, zero=zero, min_snr_gamma=5, train_batch_size=2)
+def test_what_is_seen_and_asked_follows_the_formulas(ready_for, family, zero):
+    ready = ready_for(family, zero=zero, min_snr_gamma=5, train_batch_size=2)
     alphas = kept(zero=zero)
     for number in range(3):
-        batch = shop.batch_builder.batch(number)
-        seen, clean, noise = watched(shop, batch), batch.latents_BChw, batch.noise_BChw
+        batch = ready.batch_builder.batch(number)
+        seen, clean, noise = watched(ready, batch), batch.latents_BChw, batch.noise_BChw
         a = alphas[batch.t_B.numpy()]
         assert torch.allclose(
             seen.given, column(a**0.5) * clean + column((1 - a) ** 0.5) * noise, atol=1e-4
@@ -107,27 +107,27 @@ def test_what_is_seen_and_asked_follows_the_formulas(shop_of, family, zero):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_last_timestep_is_pure_noise_and_asks_for_the_picture(shop_of, family):
-    shop = shop_of(family, **TERMINAL)
-    batch = shop.batch_builder.batch(0)
-    seen = watched(shop, batch)
+def test_the_last_timestep_is_pure_noise_and_asks_for_the_picture(ready_for, family):
+    ready = ready_for(family, **TERMINAL)
+    batch = ready.batch_builder.batch(0)
+    seen = watched(ready, batch)
     assert (batch.t_B == 999).all()
     assert torch.equal(seen.given, batch.noise_BChw)
     wanted = (seen.answer + batch.latents_BChw).square().mean().item()
     assert seen.loss == pytest.approx(wanted, rel=1e-5)
-    ordinary = shop_of(family, zero=False, **TERMINAL)
+    ordinary = ready_for(family, zero=False, **TERMINAL)
     assert not torch.allclose(watched(ordinary, batch).given, batch.noise_BChw, atol=1e-2)
 
 
 @pytest.mark.parametrize("zero", [True, False])
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "euler_a", "dpmsolver++"])
-def test_a_perfect_guess_of_v_draws_its_picture(shop_of, monkeypatch, sampler, zero):
+def test_a_perfect_guess_of_v_draws_its_picture(ready_for, monkeypatch, sampler, zero):
     """The U-Net is replaced by the truth about one picture: the sampler must arrive there."""
-    shop, alphas = shop_of("sd2", zero=zero), torch.from_numpy(kept(zero=zero))
+    ready, alphas = ready_for("sd2", zero=zero), torch.from_numpy(kept(zero=zero))
     goal = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     drawn = []
 
-    def predict(noisy, t, words, sizes):
+    def predict(noisy, t, conditioning):
         # Samplers ask between whole timesteps, too.
         low, high = int(t[0].floor()), int(t[0].ceil())
         a = torch.lerp(alphas[low], alphas[high], float(t[0]) - low).float()
@@ -138,9 +138,11 @@ def test_a_perfect_guess_of_v_draws_its_picture(shop_of, monkeypatch, sampler, z
         drawn.append(latents)
         return torch.zeros(1, 3, 64, 64)
 
-    monkeypatch.setattr(shop.family, "predict", predict)
-    monkeypatch.setattr(shop.family, "decode_latents", decode)
-    pipeline = SamplePipeline(shop.family, sampler, 75, 1, shop.accelerator.autocast)
+    monkeypatch.setattr(ready.family, "predict", predict)
+    monkeypatch.setattr(ready.family, "decode_latents", decode)
+    pipeline = SamplePipeline(
+        ready.samples.pipeline.text, sampler, ready.training_step.accelerator.autocast
+    )
     pipeline.generate(Prompt("a zib ball", scale=1, steps=20), size=(64, 64), seed=1)
     # ddim ends at the first timestep, where 3 % of noise are left, as it was made to.
     assert torch.allclose(drawn[0], goal, atol=0.12 if sampler == "ddim" else 0.01)
@@ -168,11 +170,11 @@ def test_a_run_goes_on_exactly_and_its_file_says_what_it_is(folders, images, tmp
     assert told["ss_v2"] == str(family == "sd2")
 
 
-def test_a_claim_of_the_settings_counts_where_the_file_is_silent(shop_of, folders, tmp_path):
+def test_a_claim_of_the_settings_counts_where_the_file_is_silent(ready_for, folders, tmp_path):
     silent = write_tiny(tmp_path / "silent", "sd2", thin=True)
     (silent / "scheduler" / "scheduler_config.json").unlink()
     changes = {"pretrained_model_name_or_path": str(silent)}
-    assert shop_of("sd2", **changes).family.predicts is Prediction.EPSILON
-    claimed = shop_of("sd2", **changes, v_parameterization=True, zero_terminal_snr=True)
+    assert ready_for("sd2", **changes).family.predicts is Prediction.EPSILON
+    claimed = ready_for("sd2", **changes, v_parameterization=True, zero_terminal_snr=True)
     assert claimed.family.predicts is Prediction.V
     assert claimed.family.zero_terminal_snr

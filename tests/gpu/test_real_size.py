@@ -9,7 +9,8 @@ import torch
 
 from kit.devices import DTYPES, check_precision, make_accelerator
 from kit.errors import DeviceError
-from tests.support.full import full_batch, full_family, full_settings, full_workshop
+from kit.training.step import run_step
+from tests.support.full import full_batch, full_family, full_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -29,15 +30,16 @@ def one_step(key, device, precision):
     began = time.perf_counter()
     accelerator = make_accelerator(device, precision)
     family = full_family(key, device=device, dtype=DTYPES[precision])
-    shop = full_workshop(full_settings(mixed_precision=precision), family, accelerator)
+    step, network = full_step(family, accelerator)
     batch = full_batch(family, px=PX, count=1)
     steps = 0
-    while steps == 0 or shop.optimization.optimizer.step_was_skipped:  # it has changed nothing then
+    while steps == 0 or step.optimization.optimizer.step_was_skipped:  # it has changed nothing then
         if steps == SCALES:
             pytest.fail(f"every one of {SCALES} steps overflowed")
-        [loss], norm = shop.learn([batch], count=1)
+        result = run_step(step, [batch], count=1)
         steps += 1
-    weights = {name: tensor.cpu() for name, tensor in shop.network.tensors().items()}
+    weights = {name: tensor.cpu() for name, tensor in network.tensors().items()}
+    [loss], norm = result.losses, result.norm
     took = time.perf_counter() - began
     print(f"{key} {device} {precision}: loss {loss:.6f} norm {norm:.6f} steps {steps} {took:.1f} s")
     return loss, norm, weights

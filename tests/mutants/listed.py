@@ -35,7 +35,7 @@ LISTED = (
     ),
     Mutation(
         "3 min-SNR gamma ignored for v",
-        "kit/training/step.py",
+        "kit/diffusion/losses.py",
         "if noise.min_snr_gamma:",
         'if noise.min_snr_gamma and predicts.value == "epsilon":',
     ),
@@ -66,8 +66,8 @@ LISTED = (
     Mutation(
         "8 accumulate without dividing",
         "kit/training/step.py",
-        "self.accelerator.backward(loss / count)",
-        "self.accelerator.backward(loss)",
+        "backward(loss_B.mean() / count)",
+        "backward(loss_B.mean())",
     ),
     Mutation(
         "9 seed ignored in shuffle",
@@ -125,9 +125,9 @@ LISTED = (
     ),
     Mutation(
         "18 resume: dropout address differs after resume",
-        "kit/training/step.py",
-        'seed_for(self.plan.seed, "dropout", micro_step)',
-        'seed_for(self.plan.seed, "dropout", micro_step - self.checkpoint.state_step)',
+        "kit/training/preparation.py",
+        "dropout_seed=plan.seed if",
+        "dropout_seed=plan.seed + plan.from_step if",
     ),
     Mutation(
         "19 kept epochs off by one",
@@ -161,7 +161,7 @@ LISTED = (
     ),
     Mutation(
         "24 stop TE off by one",
-        "kit/training/step.py",
+        "kit/training/preparation.py",
         "if stop and step > stop:",
         "if stop and step > stop + 1:",
     ),
@@ -215,7 +215,7 @@ LISTED = (
     ),
     Mutation(
         "33 huber c fixed wrong in wiring (c*2)",
-        "kit/training/step.py",
+        "kit/diffusion/losses.py",
         "c=noise.huber_c",
         "c=2 * noise.huber_c",
     ),
@@ -240,14 +240,14 @@ LISTED = (
     Mutation(
         "37 scale_weight_norms wiring doubled",
         "kit/training/step.py",
-        "self.network.limit_norms(network.scale_weight_norms)",
-        "self.network.limit_norms(2 * network.scale_weight_norms)",
+        "self.limit_norms(self.max_weight_norm)",
+        "self.limit_norms(2 * self.max_weight_norm)",
     ),
     Mutation(
         "38 max_grad_norm doubled in wiring",
-        "kit/training/step.py",
-        'longest = self.plan.settings.basic.max_grad_norm or float("inf")',
-        'longest = 2 * self.plan.settings.basic.max_grad_norm or float("inf")',
+        "kit/training/preparation.py",
+        "max_grad_norm=settings.basic.max_grad_norm or",
+        "max_grad_norm=2 * settings.basic.max_grad_norm or",
     ),
     Mutation(
         "39 ip_noise_gamma doubled",
@@ -263,9 +263,9 @@ LISTED = (
     ),
     Mutation(
         "41 clip_skip off by one in training",
-        "kit/training/step.py",
-        "clip_skip=self.plan.settings.memory.clip_skip,",
-        "clip_skip=max(1, self.plan.settings.memory.clip_skip - 1),",
+        "kit/training/caches.py",
+        "clip_skip=memory.clip_skip,",
+        "clip_skip=max(1, memory.clip_skip - 1),",
     ),
     Mutation(
         "42 noise same for every batch",
@@ -281,7 +281,7 @@ LISTED = (
     ),
     Mutation(
         "44 debiased ignored for v in wiring",
-        "kit/training/step.py",
+        "kit/diffusion/losses.py",
         "if noise.debiased_estimation_loss:",
         'if noise.debiased_estimation_loss and predicts.value == "epsilon":',
     ),
@@ -293,33 +293,33 @@ LISTED = (
     ),
     Mutation(
         "46 huber c doubled in wiring",
-        "kit/training/step.py",
+        "kit/diffusion/losses.py",
         "c=noise.huber_c",
         "c=2 * noise.huber_c",
     ),
     Mutation(
         "47 zero-terminal SNR of weights as the reference",
-        "kit/training/step.py",
-        "snr_T=diffusion.snr(diffusion.alphas_cumprod(zero_terminal_snr=family.zero_terminal_snr))",
-        "snr_T=diffusion.snr(diffusion.alphas_cumprod(zero_terminal_snr=False))",
+        "kit/diffusion/losses.py",
+        "timestep_weights(noise, snr(kept_T)",
+        "timestep_weights(noise, snr(alphas_cumprod())",
     ),
     Mutation(
         "48 min_snr_gamma doubled in wiring",
-        "kit/training/step.py",
-        "losses.min_snr_weight(snr_B, noise.min_snr_gamma,",
-        "losses.min_snr_weight(snr_B, 2 * noise.min_snr_gamma,",
+        "kit/diffusion/losses.py",
+        "min_snr_weight(snr_T, noise.min_snr_gamma,",
+        "min_snr_weight(snr_T, 2 * noise.min_snr_gamma,",
     ),
     Mutation(
         "49 v_pred_like_loss doubled in wiring",
-        "kit/training/step.py",
-        "losses.noise_like_v_weight(snr_B, noise.v_pred_like_loss)",
-        "losses.noise_like_v_weight(snr_B, 2 * noise.v_pred_like_loss)",
+        "kit/diffusion/losses.py",
+        "noise_like_v_weight(snr_T, noise.v_pred_like_loss)",
+        "noise_like_v_weight(snr_T, 2 * noise.v_pred_like_loss)",
     ),
     Mutation(
         "50 scale_v_pred weight squared in wiring",
-        "kit/training/step.py",
-        "weight = weight * losses.v_like_noise_weight(snr_B)",
-        "weight = weight * losses.v_like_noise_weight(snr_B) ** 2",
+        "kit/diffusion/losses.py",
+        "weight_T = weight_T * v_like_noise_weight(snr_T)",
+        "weight_T = weight_T * v_like_noise_weight(snr_T) ** 2",
     ),
     Mutation(
         "51 multires discount squared in wiring",
@@ -377,15 +377,15 @@ LISTED = (
     ),
     Mutation(
         "60 huber_scale squared in wiring",
-        "kit/training/step.py",
+        "kit/diffusion/losses.py",
         "scale=noise.huber_scale",
         "scale=noise.huber_scale**2",
     ),
     Mutation(
         "61 loss_type huber acts as smooth_l1",
-        "kit/training/step.py",
-        "loss_type=self._noise.loss_type,",
-        'loss_type=self._noise.loss_type.replace("huber", "smooth_l1"),',
+        "kit/diffusion/losses.py",
+        "loss_type=noise.loss_type,",
+        'loss_type=noise.loss_type.replace("huber", "smooth_l1"),',
     ),
     Mutation(
         "62 warm-up rounds up",

@@ -27,7 +27,12 @@ PLANS = ("tests/planning/test_planning.py", "tests/optim/test_making.py")
 MATTERS: dict[str, tuple[str, ...]] = {
     "kit/catalog/lr_schedules.py": ("tests/optim/test_making.py", COMMANDS),
     "kit/planning/deciding.py": (*PLANS, STOPS, COMMANDS, "tests/training/test_loop.py"),
-    "kit/diffusion/losses.py": ("tests/diffusion/test_losses.py", BY_HAND[0]),
+    "kit/diffusion/losses.py": (
+        "tests/diffusion/test_losses.py",
+        BY_HAND[0],
+        COMMANDS,
+        "tests/families/test_v_prediction.py",
+    ),
     "kit/diffusion/noise.py": ("tests/diffusion/test_noise.py", *BY_HAND),
     "kit/training/batches.py": (
         "tests/training/test_batches.py",
@@ -44,6 +49,13 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/training/test_requests.py",
         "tests/training/test_loop.py",
     ),
+    "kit/training/preparation.py": (
+        "tests/effects/test_shares.py",
+        COMMANDS,
+        "tests/adapters/test_param_groups.py",
+        "tests/training/test_loop.py",
+    ),
+    "kit/training/caches.py": (COMMANDS, "tests/training/test_requests.py"),
     "kit/training/sampling.py": ("tests/training/test_sampling.py", "tests/effects/test_shares.py"),
     "kit/optim/making.py": ("tests/optim/test_making.py", "tests/catalog/test_optimizers.py"),
     "kit/training/checkpoint.py": ("tests/training/test_loop.py",),

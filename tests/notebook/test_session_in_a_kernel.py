@@ -120,3 +120,31 @@ def test_a_form_fits_into_the_queue_of_a_socket(kernel):
     """
     kernel.run("import kit")
     assert 500 < kernel.messages("kit.show(kit.example())") < 1000
+
+
+BEFORE = """
+import ipywidgets
+train = ipywidgets.Button()
+train.on_click(lambda _: Session.start(
+    kit.plan(settings.replace(output_name="waited_for")), train=Script(steps=3, pace=0.02).train))
+print(train.model_id)
+"""
+
+
+def test_a_click_on_train_gets_through_while_the_cell_waits_for_it(kernel):
+    stop = kernel.begin("before")
+    kernel.click(stop)
+    kernel.run(STATE)
+    train = kernel.run(BEFORE).strip()
+    waiting = kernel.client.execute("await kit.wait()\nprint('over')")
+    time.sleep(0.5)
+    kernel.click(train)
+    told = kernel.outcome(waiting)
+    assert told.startswith("The run is over. This cell waits for Train")
+    assert told.endswith("over\n")
+    assert kernel.run("print(Session.current.plan.run.name)") == "waited_for\n"
+
+
+def test_a_program_that_could_not_answer_is_not_kept_waiting(kernel):
+    request = kernel.client.execute("await kit.wait()\nprint('on')", allow_stdin=False)
+    assert kernel.outcome(request) == "The run is over.\non\n"

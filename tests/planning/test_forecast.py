@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_told(machine, tmp_path):
 def test_a_run_leaves_its_median_and_its_most_memory(machine, tmp_path):
     plan = plan_of(tmp_path)
     sink = Measuring(work_of(plan.settings))
-    sink(Loaded("sd1", "Tesla T4 (cuda:0)", "fp16", 1, 1, 0))
+    sink(Loaded("Stable Diffusion 1.x", "Tesla T4 (cuda:0)", "fp16", 1, 1, 0))
     for step, seconds in enumerate([9, 9, 9, 1, 2, 3, 2, 50], 1):
         sink(Stepped(step, 1.0, 0.1, 0.1, seconds=seconds, megabytes=1000 + step))
     sink(Sampled(8, 0, "x.png", "a ball", 1))
@@ -199,3 +199,17 @@ def test_on_colab_figures_are_kept_on_drive(monkeypatch, tmp_path):
     monkeypatch.setattr("kit.runs.measured.host", lambda: here)
     remember(Measured("T4", {}, 1.0, 1))
     assert (here.output_folder / ".lora-kit" / "measured.json").is_file()
+
+
+def test_a_real_run_is_remembered_and_tells_the_next(machine, tmp_path):
+    import kit
+
+    machine(None)
+    plan = plan_of(tmp_path, max_train_steps=10, sample_prompts="", output_name="first")
+    for _ in kit.train(plan):
+        pass
+    (row,) = measured_here()
+    assert row.device == hosts.processor()
+    assert row.seconds > 0
+    assert row.megabytes > 100
+    assert forecast(plan_of(tmp_path, max_train_steps=20, sample_prompts="")) != UNKNOWN

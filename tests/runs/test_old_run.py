@@ -19,7 +19,7 @@ from kit.settings import Settings
 from kit.sinks.jsonl import read_events
 from kit.tools.inspecting import inspect
 from kit.training.checkpoint import _class_name
-from kit.training.step import prepare
+from kit.training.preparation import prepare
 from kit.ui import Dashboard
 from tests.support.parts import outcome
 from tests.support.toys import losses, run

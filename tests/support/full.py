@@ -1,16 +1,16 @@
-"""Base models of their real size with random weights, and workshops around them: no files are read.
+"""Base models of their real size with random weights, and training steps around them: no files are
+read.
 
 Weights are scaled so that signals neither fade nor grow, the same on every device up to rounding.
 
-Shapes: B batch, C latent channels, h w latent height and width, 6 numbers of a size condition.
+Shapes: B batch, C latent channels, h w latent height and width, 6 numbers of a crop.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator, init_empty_weights
@@ -18,20 +18,18 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from kit.dataset.batches import Layout
+from kit.adapters.network import Network, parts_of
 from kit.families import Family, Prediction
 from kit.families.clip import packaged_tokenizer
 from kit.families.loading import config_folder
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
-from kit.planning import Plan
-from kit.runs.run import Run
-from kit.settings import Settings
+from kit.settings import NetworkSettings
 from kit.training.batches import Batch
-from kit.training.step import Workshop, equip
+from kit.training.step import TrainingStep
+from tests.support.steps import make_step
 
-Result = TypeVar("Result")
-SEED = 1
+SEED, RATE = 1, 1e-4
 BLOCK = 1_000_003  # random numbers that all weights are cut from; prime, so that rows differ
 # What a text encoder's layers add to its stream. At full strength SDXL's penultimate states, which
 # no norm follows, have a spread of 16 to 20: attention saturates, 0.1 % of noise in the latents
@@ -97,48 +95,13 @@ def full_family(key: str, *, device: torch.device, dtype: torch.dtype) -> Family
     return StableDiffusion(key, guesses, zero_snr, unet, vae, first, tokenizer)
 
 
-def full_settings(**changes: Any) -> Settings:
-    """A plain LoRA with AdamW at a constant rate; latents are given, so none are cached."""
-    plain = {
-        "cache_latents": False,
-        "learning_rate": 1e-4,
-        "lr_scheduler": "constant",
-        "lr_warmup": 0,
-        "mixed_precision": "no",
-        "network_dim": 8,
-        "optimizer_type": "AdamW",
-        "seed": SEED,
-        "text_encoder_lr": None,
-        "unet_lr": None,
-    }
-    return Settings().replace(**plain | changes)
-
-
-def full_workshop(settings: Settings, family: Family, accelerator: Accelerator) -> Workshop:
-    """The product's own workshop around a family; it has no images and writes no files."""
-    plan = Plan(
-        settings=settings,
-        images=(),
-        fits=(),
-        layout=Layout((), settings.basic.train_batch_size, SEED),
-        steps_per_epoch=1,
-        total_steps=1000,
-        warmup_steps=0,
-        prompts=(),
-        run=Run(Path("nowhere"), "full", "safetensors", fingerprint=""),
-        notices=(),
-    )
-    return finished(equip(plan, family, accelerator, writer=lambda *_: _write_nothing))
-
-
-def finished(job: Generator[Any, None, Result]) -> Result:
-    """What a job returns, once its events have gone by."""
-    while True:
-        try:
-            next(job)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+def full_step(
+    family: Family, accelerator: Accelerator, *, rank: int = 8, text_encoder: bool = True
+) -> tuple[TrainingStep, Network]:
+    """The product's own step around a family, and its network: a plain LoRA, AdamW, 1e-4."""
+    rates = {part: RATE * (part == "unet" or text_encoder) for part in parts_of(family)}
+    network = NetworkSettings(network_dim=rank)
+    return make_step(family, network, rates, accelerator=accelerator, seed=SEED)
 
 
 def full_batch(family: Family, *, px: int, count: int) -> Batch:
@@ -152,9 +115,5 @@ def full_batch(family: Family, *, px: int, count: int) -> Batch:
         weight_B=torch.ones(count),
         tokens=family.tokenize([CAPTION] * count, max_token_length=75),
         text_embeds=None,
-        time_ids_B6=torch.tensor([[px, px, 0, 0, px, px]] * count),
+        crops_B6=torch.tensor([[px, px, 0, 0, px, px]] * count),
     )
-
-
-def _write_nothing(_path: Path, _step: int, _epoch: int) -> None:
-    """No LoRA file is asked for."""

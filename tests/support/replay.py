@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from kit import planning
+from kit.adapters.network import Network
+from kit.optim.making import effective_rates_of
 from kit.settings import Settings
 from kit.training.batches import Batch
-from kit.training.step import Workshop, prepare
+from kit.training.preparation import Resources, prepare
+from kit.training.step import TrainingStep, run_step
 from tests.support.parity import arrays
 from tests.support.parts import outcome
 
@@ -27,10 +30,10 @@ class Replayed:
     error: float  # relative L2 of the whole update
 
 
-def shop_for(settings: Settings) -> Workshop:
-    """A workshop, ready to learn."""
-    shop, _ = outcome(prepare(planning.plan(settings)))
-    return shop
+def prepared(settings: Settings) -> Resources:
+    """A run's resources, ready to learn."""
+    ready, _ = outcome(prepare(planning.plan(settings)))
+    return ready
 
 
 def recorded(inputs: Mapping[str, Tensor], number: int) -> Batch:
@@ -53,7 +56,7 @@ def recorded(inputs: Mapping[str, Tensor], number: int) -> Batch:
         tokens=(found("input_ids"),) if second is None else (found("input_ids"), second),
         token_weights=None if token_weights is None else (token_weights,),
         text_embeds=None,
-        time_ids_B6=found("time_ids"),
+        crops_B6=found("time_ids"),
         micro_step=number,
     )
 
@@ -63,11 +66,29 @@ def _averaged(masks_BHW: Tensor, sides: torch.Size) -> Tensor:
     return torch.nn.functional.interpolate(masks_BHW[:, None], size=tuple(sides), mode="area")
 
 
-def replay(shop: Workshop, case: str, count: int) -> Replayed:
-    """Feed the first `count` recorded batches, in the windows that the plan makes."""
+def replay_run(ready: Resources, case: str, count: int) -> Replayed:
+    """Feed the first `count` recorded batches to a prepared run, as its settings gather them."""
+    gathered = ready.plan.settings.basic.gradient_accumulation_steps
+    step, network = ready.training_step, ready.network
+    return replay(step, network, case, count, gathered=gathered, begin=ready.begin)
+
+
+def replay(
+    step: TrainingStep,
+    network: Network,
+    case: str,
+    count: int,
+    *,
+    gathered: int = 1,
+    begin: Callable[[int], dict[str, float]] | None = None,
+) -> Replayed:
+    """Feed the first `count` recorded batches, `gathered` in each optimizer step.
+
+    begin: makes ready for a step (from 1), and tells the rates of its groups.
+    """
     lora, inputs = arrays(f"{case}_lora"), arrays(f"{case}_batches")
     start = {key.removeprefix("init/"): value for key, value in lora.items() if "init/" in key}
-    own = shop.network.tensors()
+    own = network.tensors()
     assert {key: tuple(value.shape) for key, value in own.items()} == {
         key: tuple(value.shape) for key, value in start.items()
     }
@@ -75,19 +96,20 @@ def replay(shop: Workshop, case: str, count: int) -> Replayed:
         for key, value in own.items():
             value.copy_(start[key])  # the same memory as the network's own weights
     losses, rates, norms = [], [], []
-    gathered = shop.plan.settings.basic.gradient_accumulation_steps
-    for step, first in enumerate(range(0, count, gathered), 1):
+    for number, first in enumerate(range(0, count, gathered), 1):
         window = range(first, min(first + gathered, count))
-        rates.append(shop.begin(step))
-        told, norm = shop.learn((recorded(inputs, i) for i in window), count=len(window))
-        losses += told
-        norms.append(norm)
-    return Replayed(losses, rates, norms, _update_error(shop, lora, start))
+        rates.append(begin(number) if begin else effective_rates_of(step.optimization))
+        result = run_step(step, (recorded(inputs, i) for i in window), count=len(window))
+        losses += result.losses
+        norms.append(result.norm)
+    return Replayed(losses, rates, norms, _update_error(network, lora, start))
 
 
-def _update_error(shop: Workshop, lora: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
+def _update_error(
+    network: Network, lora: Mapping[str, Tensor], start: Mapping[str, Tensor]
+) -> float:
     error = size = 0.0
-    for key, value in shop.network.tensors().items():
+    for key, value in network.tensors().items():
         if key.endswith(".alpha"):
             continue
         stored = lora.get(f"final/{key}")

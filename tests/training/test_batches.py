@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.caching.latents import LatentEncoder, OnTheFlyLatents, cache_latents
+from kit.caching.latents import OnTheFlyLatents, cache_latents
 from kit.dataset.batches import batch_at
 from kit.diffusion import noise
 from kit.families import Family, TextEmbeds
+from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.training.batches import Batch, BatchBuilder
+from kit.training.caches import latent_encoder
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
 from tests.support.tiny import write_tiny
 
@@ -33,7 +35,9 @@ class Eye:
 
 
 def live(plan: Plan, family: Family) -> BatchBuilder:
-    return BatchBuilder(plan, family, OnTheFlyLatents(LatentEncoder(plan, family)), None)
+    return BatchBuilder(
+        plan, TextConditioner(family), OnTheFlyLatents(latent_encoder(plan, family)), None
+    )
 
 
 def numbers(plan: Plan, epochs: int = 1) -> range:
@@ -42,7 +46,7 @@ def numbers(plan: Plan, epochs: int = 1) -> range:
 
 def equal(one: Batch, other: Batch) -> bool:
     def tensors(batch: Batch) -> list[torch.Tensor]:
-        given = [batch.latents_BChw, batch.noise_BChw, batch.t_B, batch.weight_B, batch.time_ids_B6]
+        given = [batch.latents_BChw, batch.noise_BChw, batch.t_B, batch.weight_B, batch.crops_B6]
         return [*given, *(batch.tokens or ())]
 
     pairs = zip(tensors(one), tensors(other), strict=True)
@@ -77,7 +81,7 @@ def test_a_batch_holds_what_the_layout_says(images):
         assert batch.latents_BChw.shape == (len(uses), 3, height // 8, width // 8)
         assert batch.noise_BChw.shape == batch.latents_BChw.shape
         assert batch.t_B.shape == batch.weight_B.shape == (len(uses),)
-        assert batch.time_ids_B6.shape == (len(uses), 6)
+        assert batch.crops_B6.shape == (len(uses), 6)
         assert batch.text_embeds is None
 
 
@@ -150,7 +154,7 @@ def test_sdxl_is_told_the_true_offset_of_every_cut(tmp_path, random_crop):
     for number in numbers(plan):
         batch = batch_builder.batch(number)
         [levels_3hw] = (batch.latents_BChw + 1) * 127.5
-        [sizes] = batch.time_ids_B6.tolist()
+        [sizes] = batch.crops_B6.tolist()
         first, second = levels_3hw[0, 0, :2].round().tolist()
         flipped = second < first
         left, top = first - (63 if flipped else 0), levels_3hw[1, 0, 0].round().item()
@@ -167,8 +171,8 @@ def test_about_half_of_all_uses_are_mirrored_and_not_always_the_same(tmp_path):
     for number in range(5):
         paint_positions(tmp_path / "images" / f"40_thing {number}" / "one.png", (64, 64))
     plan = plan_for(tmp_path / "images", flip_aug=True)
-    latents, _ = outcome(cache_latents(plan, LatentEncoder(plan, Eye())))
-    batch_builder, by_epoch = BatchBuilder(plan, Eye(), latents, None), []
+    latents, _ = outcome(cache_latents(latent_encoder(plan, Eye()), batch_size=1))
+    batch_builder, by_epoch = BatchBuilder(plan, TextConditioner(Eye()), latents, None), []
     for epoch in range(2):
         mirrored = {}
         for place in numbers(plan):
@@ -188,7 +192,9 @@ def test_kept_words_replace_tokens(images):
             return TextEmbeds(torch.tensor([[[float(ord(caption[-1]))]] for caption in captions]))
 
     plan = plan_for(images, **LIVE, train_batch_size=2)
-    batch_builder = BatchBuilder(plan, Eye(), OnTheFlyLatents(LatentEncoder(plan, Eye())), Kept())
+    batch_builder = BatchBuilder(
+        plan, TextConditioner(Eye()), OnTheFlyLatents(latent_encoder(plan, Eye())), Kept()
+    )
     batch = batch_builder.batch(0)
     _, uses = batch_at(plan.layout, 0)
     assert batch.tokens is None

@@ -8,7 +8,8 @@ from kit import planning
 from kit.errors import DeviceError
 from kit.settings import Machine
 from kit.training.compiling import compile_unet
-from kit.training.step import prepare
+from kit.training.preparation import prepare
+from kit.training.step import run_step
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, toy_settings
@@ -70,10 +71,10 @@ def test_a_compiled_run_learns_the_same(tmp_path, changes):
 
     def learned(**more):
         settings = toy_settings(model, images, tmp_path / "out", **changes, **more)
-        shop, _ = outcome(prepare(planning.plan(settings)))
-        losses, norm = shop.learn(shop.batch_builder.micro_batches(1), count=1)
-        shop.close()
-        return [*losses, norm]
+        ready, _ = outcome(prepare(planning.plan(settings)))
+        result = run_step(ready.training_step, ready.batch_builder.micro_batches(1), count=1)
+        ready.close()
+        return [*result.losses, result.norm]
 
     compiled = learned(dynamo_backend="aot_eager")
     assert torch.allclose(torch.tensor(compiled), torch.tensor(learned()), rtol=1e-4)

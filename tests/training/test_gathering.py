@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kit import planning
-from kit.training.step import prepare
+from kit.training.preparation import prepare
+from kit.training.step import run_step
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
@@ -32,50 +33,50 @@ def asked(tmp_path_factory):
     return lambda out, **changes: toy_settings(model, images, out, **changes)
 
 
-def shop_of(settings):
-    shop, _ = outcome(prepare(planning.plan(settings)))
+def ready_for(settings):
+    ready, _ = outcome(prepare(planning.plan(settings)))
     with torch.no_grad():  # an adapter's first factor gets no gradient while the second is 0
-        for number, weight in enumerate(shop.network.parameters()):
+        for number, weight in enumerate(ready.network.parameters()):
             weight.add_(0.01 * torch.randn(weight.shape, generator=seeded(number)))
-    return shop
+    return ready
 
 
 def seeded(number):
     return torch.Generator().manual_seed(number)
 
 
-def learned(shop):
+def learned(ready):
     return [
-        weight for group in shop.optimization.optimizer.param_groups for weight in group["params"]
+        weight for group in ready.optimization.optimizer.param_groups for weight in group["params"]
     ]
 
 
-def alike(shop):
+def alike(ready):
     """The first two batches whose latents have one shape."""
-    batches = [shop.batch_builder.batch(number) for number in range(6)]
+    batches = [ready.batch_builder.batch(number) for number in range(6)]
     one = batches[0]
     return one, next(b for b in batches[1:] if b.latents_BChw.shape == one.latents_BChw.shape)
 
 
 def joined(one, other):
     """Both batches as one of two images."""
-    names = ("latents_BChw", "noise_BChw", "t_B", "weight_B", "time_ids_B6")
+    names = ("latents_BChw", "noise_BChw", "t_B", "weight_B", "crops_B6")
     both = {name: torch.cat([getattr(one, name), getattr(other, name)]) for name in names}
     tokens = tuple(torch.cat(pair) for pair in zip(one.tokens, other.tokens, strict=True))
     return replace(one, tokens=tokens, **both)
 
 
 def test_two_gathered_batches_of_one_are_a_batch_of_two(tmp_path, asked):
-    gathering, single = (shop_of(asked(tmp_path / name, **PLAIN_SGD)) for name in "ab")
+    gathering, single = (ready_for(asked(tmp_path / name, **PLAIN_SGD)) for name in "ab")
     before = [weight.detach().clone() for weight in learned(single)]
     one, other = alike(single)
-    told, norm = gathering.learn([one, other], count=2)
-    [at_once], norm_at_once = single.learn([joined(one, other)], count=1)
-    assert sum(told) / 2 == pytest.approx(at_once, rel=1e-5)
-    assert norm == pytest.approx(norm_at_once, rel=1e-4)
+    gathered = run_step(gathering.training_step, [one, other], count=2)
+    at_once = run_step(single.training_step, [joined(one, other)], count=1)
+    assert sum(gathered.losses) / 2 == pytest.approx(at_once.losses[0], rel=1e-5)
+    assert gathered.norm == pytest.approx(at_once.norm, rel=1e-4)
     moved = [new.detach() - old for new, old in zip(learned(single), before, strict=True)]
     assert sum(float(step.square().sum()) for step in moved) ** 0.5 == pytest.approx(
-        RATE * norm_at_once, rel=1e-3
+        RATE * at_once.norm, rel=1e-3
     )  # plain SGD: the rate times the gradient, so that a wrong divisor shows
     for new, at_once_too in zip(learned(gathering), learned(single), strict=True):
         assert torch.allclose(new, at_once_too, rtol=1e-4, atol=1e-7)
@@ -95,10 +96,12 @@ def test_a_short_windows_gradient_is_the_mean_of_its_batches(tmp_path, asked):
     changes = {**PLAIN_SGD, "unet_lr": 1e-12, "text_encoder_lr": 1e-12}
     events = run(asked(tmp_path / "a", **changes, gradient_accumulation_steps=4))
     told = [event.norm for event in events if hasattr(event, "norm")]
-    shop, _ = outcome(prepare(planning.plan(asked(tmp_path / "b", **changes))))
+    ready, _ = outcome(prepare(planning.plan(asked(tmp_path / "b", **changes))))
     for norm, window in zip(told, (range(4), range(4, 6)), strict=True):
-        loss = sum(shop.loss(shop.batch_builder.batch(number)) for number in window) / len(window)
-        weights = learned(shop)
+        loss = sum(
+            ready.training_step.loss(ready.batch_builder.batch(number)).mean() for number in window
+        ) / len(window)
+        weights = learned(ready)
         slopes = torch.autograd.grad(loss, weights, allow_unused=True)
         length = sum(float(slope.square().sum()) for slope in slopes if slope is not None) ** 0.5
         assert norm == pytest.approx(length, rel=1e-3)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.autoencoders import vae as vae_parts
 
 from kit import planning
 from kit.control import RunControl
@@ -16,7 +17,7 @@ from kit.errors import DeviceError, Diverged, ModelError, OutputError
 from kit.events import Finished, Loaded, Noticed, Sampled, Saved, Stepped
 from kit.runs.run import read_record
 from kit.training.loop import train
-from kit.training.step import Workshop
+from kit.training.step import TrainingStep
 from tests.support.tiny import write_tiny
 from tests.support.toys import (
     draw_images,
@@ -81,8 +82,8 @@ def test_breaking_inside_a_step_costs_that_step_alone(tmp_path, asked, monkeypat
         pass
 
     calls = 0
-    method = "loss" if "batches" in moment else "_clip"
-    whole = getattr(Workshop, method)
+    method = "loss" if "batches" in moment else "clip"
+    whole = getattr(TrainingStep, method)
     last = 14 if "batches" in moment else 5  # the second batch of step 5; the clipping of step 5
 
     def failing(self, *arguments):
@@ -92,12 +93,12 @@ def test_breaking_inside_a_step_costs_that_step_alone(tmp_path, asked, monkeypat
             raise PowerCut
         return whole(self, *arguments)
 
-    monkeypatch.setattr(Workshop, method, failing)
+    monkeypatch.setattr(TrainingStep, method, failing)
     # State is kept when it costs little; here after every step, so the cut costs one step.
     monkeypatch.setattr("kit.training.checkpoint.SHARE", float("inf"))
     with pytest.raises(PowerCut):
         run(asked(tmp_path / "b", **changes))
-    monkeypatch.setattr(Workshop, method, whole)
+    monkeypatch.setattr(TrainingStep, method, whole)
     record = read_record(tmp_path / "b" / "toy.run")
     assert record is not None
     assert record.step == 4
@@ -206,17 +207,40 @@ def test_ctrl_c_is_a_request(tmp_path, asked):
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_whole_step(
     tmp_path, asked, monkeypatch
 ):
-    whole = Workshop.loss
+    whole = TrainingStep.loss
     monkeypatch.setattr("kit.training.checkpoint.SHARE", float("inf"))
 
     def poisoned(self, batch):
         return whole(self, batch) * (float("nan") if batch.micro_step == 4 else 1)
 
-    monkeypatch.setattr(Workshop, "loss", poisoned)
+    monkeypatch.setattr(TrainingStep, "loss", poisoned)
     with pytest.raises(Diverged, match="learning_rate"):
         run(asked(tmp_path))
     assert planning.plan(asked(tmp_path)).run.from_step == 4
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("encoder", {}),
+        ("encoder", {"cache_latents": False}),
+        ("decoder", {"sample_prompts": "a ball --w 64 --h 64 --s 1", "sample_every_n_steps": 1}),
+    ],
+)
+def test_a_vae_that_turns_to_32_bits_is_told_once(tmp_path, asked, monkeypatch, part, changes):
+    kind = getattr(vae_parts, part.capitalize())
+    whole = kind.forward
+
+    def overflowing(self, sample, *arguments):
+        made = whole(self, sample, *arguments)
+        return made * torch.inf if made.dtype is torch.bfloat16 else made
+
+    monkeypatch.setattr(kind, "forward", overflowing)
+    told = run(asked(tmp_path, mixed_precision="bf16", **changes))
+    texts = [event.text for event in told if isinstance(event, Noticed)]
+    assert len([text for text in texts if "in bfloat16: it works in float32" in text]) == 1
+    assert told[-1].reason == "done"
 
 
 def test_rates_of_zero_freeze_and_blank_ones_inherit(tmp_path, asked):

@@ -18,10 +18,11 @@ from kit.adapters.network import Network, attach, parts_of
 from kit.errors import MissingPackage
 from kit.events import Sampled
 from kit.families import Family, Prediction
+from kit.families.text import TextConditioner
 from kit.lorafile import tensors
 from kit.settings import NetworkSettings
 from kit.settings.prompts import Prompt
-from kit.training.sampling import SamplePipeline, generate_samples, make_scheduler, seed_of, size_of
+from kit.training.sampling import SamplePipeline, SampleWriter, make_scheduler
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
 from tests.support.tiny import write_tiny
 
@@ -76,9 +77,8 @@ def hang():
         network.detach_hooks()
 
 
-def pipeline(family: Family, sampler: str = "ddim", **changes) -> SamplePipeline:
-    asked = {"max_token_length": 75, "clip_skip": 1, "autocast": contextlib.nullcontext}
-    return SamplePipeline(family, sampler, **asked | changes)
+def pipeline(family: Family, sampler: str = "ddim") -> SamplePipeline:
+    return SamplePipeline(TextConditioner(family), sampler, contextlib.nullcontext)
 
 
 def draw(family: Family, prompt: Prompt = PROMPT, *, sampler: str = "ddim", seed: int = 1):
@@ -142,7 +142,7 @@ def test_without_brackets_a_prompt_is_read_as_a_caption(sd1, monkeypatch):
     monkeypatch.setattr(
         sd1, "tokenize", lambda texts, **how: asked.append(how) or tokenize(texts, **how)
     )
-    tokens, weights = pipeline(sd1)._tokens([r"a cat\\dog", "a (cat)"])
+    tokens, weights = TextConditioner(sd1).prompt_tokens([r"a cat\\dog", "a (cat)"])
     assert torch.equal(tokens[0][:1], tokenize([r"a cat\\dog"], max_token_length=75)[0])
     assert [how["weighted"] for how in asked] == [False, True]
     assert weights[0][0].eq(1).all()
@@ -152,7 +152,7 @@ def test_without_brackets_a_prompt_is_read_as_a_caption(sd1, monkeypatch):
 @pytest.mark.parametrize(("key", "keeps_mean"), [("sd1", True), ("sdxl", False)])
 def test_weights_of_a_prompt_count_as_in_the_reference(families, key, keeps_mean):
     family = families[key]
-    tokens, weights = pipeline(family)._tokens(["a (zib:1.6) ball"])
+    tokens, weights = TextConditioner(family).prompt_tokens(["a (zib:1.6) ball"])
     plain = family.encode_tokens(tokens, clip_skip=1)
     drawn = family.encode_tokens(tokens, clip_skip=1, weights=weights, draws=True)
     factors = torch.ones(77)
@@ -247,19 +247,22 @@ def test_the_live_network_draws(sd1, hang):
     assert np.array_equal(draw(sd1), before)
 
 
-def test_a_decoder_that_overflows_in_16_bits_goes_on_in_32(folders, sd1):
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_decoder_that_overflows_in_16_bits_goes_on_in_32(folders, sd1, wrong):
     family = load_tiny(folders["sd1"])
     family.vae.half()
-    real = family.decode_latents
+    real = family.vae.decode
 
     def decode(latents_BChw):
+        given = real(latents_BChw)
         if family.vae.dtype is torch.float16:
-            return torch.full((1, 3, 64, 64), torch.nan)
-        return real(latents_BChw)
+            given.sample[..., 0] = wrong
+        return given
 
-    family.decode_latents = decode
+    family.vae.decode = decode
     assert difference(draw(family), draw(sd1)) < 0.01  # its weights were rounded to 16 bits
     assert family.vae.dtype is torch.float32
+    assert len(family.take_notices()) == 1
 
 
 # --------------------------------------------------------------------------- while training
@@ -277,12 +280,26 @@ def sampled(tmp_path, sd1, hang):
     def draw_at(step: int, prompts: str, **changes):
         asked = {"sample_prompts": prompts, "sample_every_n_steps": 1, "max_train_steps": 9}
         plan = plan_for(images, output_name="cat", resolution="64,64", **asked | changes)
-        _, events = outcome(generate_samples(plan, pipeline(sd1, "euler_a"), network, step))
+        writer = writer_for(plan, pipeline(sd1, "euler_a"), network)
+        _, events = outcome(writer.write(step, epoch=plan.epoch_of(step)))
         assert network.training
         assert all(isinstance(event, Sampled) for event in events)
         return plan, events
 
     return draw_at
+
+
+def writer_for(plan, drawing=None, network=None) -> SampleWriter:
+    return SampleWriter(
+        drawing,
+        network,
+        plan.prompts,
+        folder=plan.run.sample_dir,
+        name=plan.run.name,
+        seed=plan.seed,
+        size=plan.size,
+        by_epoch=bool(plan.settings.samples.sample_every_n_epochs),
+    )
 
 
 LINES = "a zib ball --n blurry --d 7 --l 3 --s 2\na dog --w 96 --h 72 --l 1 --s 2"
@@ -311,7 +328,7 @@ def test_samples_lie_where_kohya_puts_them_and_say_what_they_show(sampled, tmp_p
     assert opened(first).shape == (64, 64, 3)
     assert opened(second).shape == (72, 96, 3)
     assert not list((tmp_path / "out").rglob("*.part"))
-    assert second.seed == seed_of(plan, plan.prompts[1], 1)
+    assert second.seed == writer_for(plan).seed_of(plan.prompts[1], 1)
 
 
 def test_samples_of_epochs_are_named_by_epoch(sampled):
@@ -322,12 +339,13 @@ def test_samples_of_epochs_are_named_by_epoch(sampled):
 
 def test_a_prompt_without_seed_and_size_takes_the_runs(tmp_path):
     images = paint_all(tmp_path / "images", {"one": "x"})
-    plan, other = (plan_for(images, resolution="100,84", seed=seed) for seed in (3, 4))
-    assert size_of(plan, Prompt("x")) == (96, 80)
-    assert size_of(plan, Prompt("x", width=128)) == (128, 80)
-    assert seed_of(plan, Prompt("x", seed=0), 0) == 0
-    assert seed_of(plan, Prompt("x"), 0) == seed_of(plan, Prompt("y"), 0)
-    drawn = {seed_of(p, Prompt("x"), index) for p in (plan, other) for index in (0, 1)}
+    plans = (plan_for(images, resolution="100,84", seed=seed) for seed in (3, 4))
+    one, other = map(writer_for, plans)
+    assert one.size_of(Prompt("x")) == (96, 80)
+    assert one.size_of(Prompt("x", width=128)) == (128, 80)
+    assert one.seed_of(Prompt("x", seed=0), 0) == 0
+    assert one.seed_of(Prompt("x"), 0) == one.seed_of(Prompt("y"), 0)
+    drawn = {w.seed_of(Prompt("x"), index) for w in (one, other) for index in (0, 1)}
     assert len(drawn) == 4
     assert all(0 <= seed < 2**32 for seed in drawn)
 

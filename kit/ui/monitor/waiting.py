@@ -1,8 +1,9 @@
 """`await kit.wait()`: the cell stays busy until the run ends, and buttons work meanwhile.
 
-Colab ends sessions whose kernel is idle, and a notebook that runs without a person would end before
-the training does. ipykernel 6 handles nothing while a cell awaits, so messages of widgets are taken
-out of its queue here; ipykernel 7 handles them by itself.
+Where somebody sits in front of the notebook it first waits for Train. Colab ends sessions whose
+kernel is idle, and a notebook that runs without a person would end before the training does.
+ipykernel 6 handles nothing while a cell awaits, so messages of widgets are taken out of its queue
+here; ipykernel 7 handles them by itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import inspect
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,19 +24,23 @@ from kit.hosts import host
 from kit.ui.monitor.session import Session
 
 PERIOD = 0.05  # seconds between two looks
+PATIENCE = 30 * 60  # seconds that Train is waited for, so that no rented GPU idles for hours
 COMM = {"comm_open", "comm_msg", "comm_close", "comm_info_request"}
+# How Colab's page calls a Python function, as an upload does, by a request to run this.
+CALL = "_invoke_function"
 
 
 async def until_over() -> None:
     """Wait for the run in this kernel; what `kit.wait` says of itself is what this does."""
     session = Session.current
+    kernel = _Kernel(getattr(get_ipython(), "kernel", None))
     if session is None or not session.is_running():
-        print(_nothing_runs(session))
-        return
-    if host().name == "vscode":
+        session = await _begun_after(session, kernel)
+        if session is None:
+            return
+    elif host().name == "vscode":
         print("VS Code delivers no clicks while a cell is busy: the run goes on without this cell.")
         return
-    kernel = _Kernel(getattr(get_ipython(), "kernel", None))
     with _hearing_interrupts(session.interrupt):
         while session.is_running():
             try:
@@ -46,13 +52,31 @@ async def until_over() -> None:
         raise session.error
 
 
-def _nothing_runs(session: Session | None) -> str:
-    if session is not None:
-        return "The run is over."
-    text = "Nothing is running yet."
-    if host().name == "colab":
-        text += " After pressing Train, run this cell: Colab ends sessions that look idle."
-    return text
+async def _begun_after(last: Session | None, kernel: _Kernel) -> Session | None:
+    """The run that Train begins; None, with a word about it, where none comes.
+
+    last: the run that is over, if there was one.
+    """
+    idle = "The run is over." if last else "Nothing is running yet."
+    if not kernel.is_attended or host().name == "vscode":
+        print(idle)
+        return None
+    minutes = PATIENCE // 60
+    print(f"{idle} This cell waits for Train, {minutes} minutes at most, and for the run's end.")
+    given_up = threading.Event()
+    deadline = time.monotonic() + PATIENCE
+    with _hearing_interrupts(given_up.set):
+        while Session.current is last and time.monotonic() < deadline and not given_up.is_set():
+            try:
+                await asyncio.sleep(PERIOD)
+                await kernel.handle_widgets()
+            except asyncio.CancelledError:
+                given_up.set()
+    if Session.current is not last:
+        return Session.current
+    if not given_up.is_set():
+        print(f"No run was begun within {minutes} minutes. Run this cell again beside a run.")
+    return None
 
 
 @contextmanager
@@ -83,6 +107,14 @@ class _Kernel:
             idents = kernel._parent_ident
             self._ident = idents["shell"] if isinstance(idents, dict) else idents
 
+    @property
+    def is_attended(self) -> bool:
+        """Somebody could answer a question of this cell, as no program that runs a notebook can."""
+        if not hasattr(self._kernel, "get_parent"):
+            return False
+        content = (self._kernel.get_parent("shell") or {}).get("content") or {}
+        return bool(content.get("allow_stdin"))
+
     async def handle_widgets(self) -> None:
         """Handle what widgets have sent; what else waits, such as other cells, goes on waiting."""
         if self._queue is None:
@@ -91,7 +123,7 @@ class _Kernel:
         while not self._queue.empty():
             item = self._queue.get_nowait()
             _, dispatch, arguments = item
-            if self._kind(arguments[0]) not in COMM:
+            if not self._is_of_the_page(arguments[0]):
                 others.append(item)
                 continue
             try:
@@ -103,13 +135,18 @@ class _Kernel:
         for item in others:
             self._queue.put_nowait(item)
 
-    def _kind(self, message: Any) -> str:
-        """The message's type; "" where it cannot be read, so that it is left to the kernel."""
+    def _is_of_the_page(self, message: Any) -> bool:
+        """A widget's message, or a call of Colab's page; what cannot be read is the kernel's."""
         session = self._kernel.session
         try:
             _, frames = session.feed_identities(message, copy=False)
-            header = frames[1]
-            kind: str = session.unpack(getattr(header, "bytes", header))["msg_type"]
+            kind = self._unpacked(frames[1])["msg_type"]
+            if kind == "execute_request":
+                content = self._unpacked(frames[4])
+                return CALL in content["code"] + str(content.get("user_expressions") or "")
+            return kind in COMM
         except (ValueError, IndexError, KeyError, TypeError):
-            return ""
-        return kind
+            return False
+
+    def _unpacked(self, frame: Any) -> Any:
+        return self._kernel.session.unpack(getattr(frame, "bytes", frame))

@@ -44,9 +44,9 @@ def readers(stage, settings):
         pools.append(args)
         return make(*args, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch, stage.shop(settings) as shop:
+    with pytest.MonkeyPatch.context() as patch, stage.prepared(settings) as ready:
         patch.setattr(prefetch, "ThreadPoolExecutor", counted)
-        pictures = shop.batch_builder.latents.encoder.pictures
+        pictures = ready.batch_builder.latents.encoder.pictures
         prepared = pictures._make
 
         def noted(cut):
@@ -54,8 +54,8 @@ def readers(stage, settings):
             return prepared(cut)
 
         pictures._make = noted
-        for number in range(2 * shop.plan.batches_per_epoch):
-            shop.batch_builder.batch(number)
+        for number in range(2 * ready.plan.batches_per_epoch):
+            ready.batch_builder.batch(number)
     return sorted(names), len(pools)
 
 
@@ -66,7 +66,7 @@ def compiled(stage, settings):
     asked = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda call, **options: asked.append(options) or call)
-        with stage.shop(settings):
+        with stage.prepared(settings):
             return asked
 
 

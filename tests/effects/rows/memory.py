@@ -9,7 +9,8 @@ import torch
 
 from kit.caching import latents
 from kit.caching.disk import FOLDER
-from kit.training import step
+from kit.training import preparation
+from kit.training.step import run_step
 from tests.effects.observers import batch, loss
 from tests.effects.stage import Row
 
@@ -19,26 +20,26 @@ LONG = {"caption_suffix": " ".join(f"tag {number}," for number in range(60))}
 
 def dtypes(stage, settings):
     """What the parts are kept in, and what the U-Net computes in."""
-    with stage.shop(settings) as shop:
-        family = shop.family
-        parts = [family.unet, family.vae, *family.text_encoders, shop.network]
+    with stage.prepared(settings) as ready:
+        family = ready.family
+        parts = [family.unet, family.vae, *family.text_encoders, ready.network]
         kept = [next(part.parameters()).dtype for part in parts]
         computed = []
         family.unet.conv_out.register_forward_hook(lambda *seen: computed.append(seen[2].dtype))
-        shop.loss(shop.batch_builder.batch(0))
+        ready.training_step.loss(ready.batch_builder.batch(0)).mean()
         return kept, computed
 
 
 def recomputed(stage, settings):
     """How often parts of U-Net and text encoder are run in one step, backward pass included."""
-    with stage.shop(settings) as shop:
+    with stage.prepared(settings) as ready:
         calls = []
-        family = shop.family
+        family = ready.family
         inner = [family.unet.down_blocks[0].resnets[0].conv1]
         inner.append(next(m for n, m in family.text_encoders[0].named_modules() if n[-3:] == "fc1"))
         for module in inner:
             module.register_forward_hook(lambda module, *_: calls.append(inner.index(module)))
-        shop.learn(shop.batch_builder.micro_batches(1), count=1)
+        run_step(ready.training_step, ready.batch_builder.micro_batches(1), count=1)
         return calls
 
 
@@ -53,19 +54,19 @@ def encodings(stage, settings):
 
     stage.load_family = load_family
     try:
-        with stage.shop(settings) as shop:
+        with stage.prepared(settings) as ready:
             before = list(sizes)
-            for number in range(2 * shop.plan.batches_per_epoch):
-                shop.batch_builder.batch(number)
+            for number in range(2 * ready.plan.batches_per_epoch):
+                ready.batch_builder.batch(number)
             return before, sizes[len(before) :]
     finally:
         del stage.load_family
 
 
 def on_disk(stage, settings):
-    """What lies in the cache beside the images once the workshop stands."""
+    """What lies in the cache beside the images once all is prepared."""
     cache = Path(settings.folders.train_data_dir) / FOLDER
-    with stage.shop(settings):
+    with stage.prepared(settings):
         kept = [path.parent.name for path in sorted(cache.rglob("*")) if path.is_file()]
     shutil.rmtree(cache, ignore_errors=True)
     return kept
@@ -73,46 +74,48 @@ def on_disk(stage, settings):
 
 def token_sources(stage, settings):
     """Whether batches hold tokens, to be encoded at each step, or words that were encoded."""
-    with stage.shop(settings) as shop:
-        return [made.text_embeds is not None for made in map(shop.batch_builder.batch, range(3))]
+    with stage.prepared(settings) as ready:
+        return [made.text_embeds is not None for made in map(ready.batch_builder.batch, range(3))]
 
 
 def learning(stage, settings):
     """What the LoRA learns in, and what its gradients are."""
-    with stage.shop(settings) as shop:
-        shop.accelerator.backward(shop.loss(shop.batch_builder.batch(0)))
-        seen = {str(p.dtype) + str(p.grad.dtype) for p in shop.network.parameters()}
+    with stage.prepared(settings) as ready:
+        ready.training_step.accelerator.backward(
+            ready.training_step.loss(ready.batch_builder.batch(0)).mean()
+        )
+        seen = {str(p.dtype) + str(p.grad.dtype) for p in ready.network.parameters()}
         return sorted(seen)
 
 
 def in_fp16(stage, settings):
     """What the LoRA is made of; no step, because the CPU trains in no fp16."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "check_precision", lambda *_: None)
-        with stage.shop(settings) as shop:
-            return sorted({str(p.dtype) for p in shop.network.parameters()})
+        patch.setattr(preparation, "check_precision", lambda *_: None)
+        with stage.prepared(settings) as ready:
+            return sorted({str(p.dtype) for p in ready.network.parameters()})
 
 
 def kept(stage, settings):
     """Bytes that U-Net and text encoders take."""
-    with stage.shop(settings) as shop:
-        parts = (shop.family.unet, *shop.family.text_encoders)
+    with stage.prepared(settings) as ready:
+        parts = (ready.family.unet, *ready.family.text_encoders)
         return [sum(t.nbytes for t in part.state_dict().values()) for part in parts]
 
 
 def encoders_after_caching(stage, settings):
     """What text encoders are kept in once their outputs are cached: off the GPU in 32 bits."""
-    with stage.shop(settings) as shop:
-        return [next(encoder.parameters()).dtype for encoder in shop.family.text_encoders]
+    with stage.prepared(settings) as ready:
+        return [next(encoder.parameters()).dtype for encoder in ready.family.text_encoders]
 
 
 def looked_at(stage, settings):
     """How often a second run looks at images to see that its cache is of them."""
     cache = Path(settings.folders.train_data_dir) / FOLDER
     looks, look = [], latents.file_hash
-    with stage.shop(settings), pytest.MonkeyPatch.context() as patch:
+    with stage.prepared(settings), pytest.MonkeyPatch.context() as patch:
         patch.setattr(latents, "file_hash", lambda path: looks.append(path.name) or look(path))
-        with stage.shop(settings):
+        with stage.prepared(settings):
             pass
     shutil.rmtree(cache, ignore_errors=True)
     return looks
@@ -126,7 +129,7 @@ def read_whole(stage, settings):
         patch.setattr(stage, "_families", {})
         patch.setattr(Path, "read_bytes", lambda path: names.append(path.name) or read(path))
         patch.setattr(safetensors.torch, "load", lambda data: names.append("loaded") or load(data))
-        with stage.shop(settings):
+        with stage.prepared(settings):
             return names
 
 
@@ -138,11 +141,12 @@ def attention(stage, settings):
         fused.append(1)
         return kernel(*args, **kwargs)
 
-    with stage.shop(settings) as shop, pytest.MonkeyPatch.context() as patch:
-        batch = shop.batch_builder.batch(0)
-        text_embeds = shop._encode(batch)
+    with stage.prepared(settings) as ready, pytest.MonkeyPatch.context() as patch:
+        batch = ready.batch_builder.batch(0)
+        text_embeds = ready.batch_builder.text.encode(batch.tokens)
+        conditioning = ready.family.condition(text_embeds, batch.crops_B6)
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
-        shop.family.predict(batch.latents_BChw, batch.t_B, text_embeds, batch.time_ids_B6)
+        ready.family.predict(batch.latents_BChw, batch.t_B, conditioning)
     return len(fused)
 
 

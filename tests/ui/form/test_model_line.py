@@ -69,3 +69,15 @@ def test_a_model_that_says_its_own_size_is_believed():
     form.fields["pretrained_model_name_or_path"].value = ""
     form.fields["v2"].value = True
     assert "512 x 512" in form.fields["resolution"].note
+
+
+def test_a_known_model_is_told_before_it_is_here():
+    told = model_line(' "Laxhar/noobai-XL-1.1/NoobAI-XL-v1.1.safetensors" ')
+    assert "NoobAI-XL 1.1: SDXL, predicts noise, 1024." in told
+    assert "looked for on the Hugging Face Hub" in told
+    assert "Pony Diffusion V6 XL" in model_line("https://civitai.com/api/download/models/290640")
+
+
+def test_a_link_says_when_it_is_fetched_and_what_it_has_become():
+    assert "when you press Train, once" in model_line("https://x.org/a.safetensors")
+    assert "begins with https://" in model_line("http://x.org/a.safetensors")

@@ -3,7 +3,9 @@
 import asyncio
 import signal
 import threading
+import time
 from queue import Empty
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,10 +23,67 @@ def test_it_returns_at_once_where_nothing_runs(capsys):
     assert capsys.readouterr().out == "Nothing is running yet.\n"
 
 
-def test_colab_is_told_what_the_cell_is_for(capsys, monkeypatch):
-    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+class Attended:
+    """A kernel whose cell was run by somebody who could answer a question."""
+
+    def get_parent(self, channel):
+        return {"content": {"allow_stdin": True}}
+
+
+@pytest.fixture
+def attended(monkeypatch):
+    shell = SimpleNamespace(kernel=Attended())
+    monkeypatch.setattr(waiting, "get_ipython", lambda: shell)
+
+
+def test_before_train_it_waits_for_it_and_then_for_the_runs_end(small_plan, attended, capsys):
+    begun = []
+
+    def press_train():
+        time.sleep(0.3)
+        begun.append(Session.start(small_plan, train=Script(steps=3, pace=0.01).train))
+
+    threading.Thread(target=press_train, daemon=True).start()
     asyncio.run(kit.ui.wait())
-    assert "After pressing Train, run this cell" in capsys.readouterr().out
+    assert begun[0].dashboard.history.state == "done"
+    assert "waits for Train, 30 minutes at most" in capsys.readouterr().out
+
+
+def test_after_a_run_it_waits_for_the_next(small_plan, attended):
+    first = Session.start(small_plan, train=Script(steps=1, pace=0.01).train)
+    first.join(20)
+    later = threading.Timer(
+        0.3, lambda: Session.start(small_plan, train=Script(steps=1, pace=0.01).train)
+    )
+    later.start()
+    asyncio.run(kit.ui.wait())
+    assert Session.current is not first
+    assert not Session.current.is_running()
+
+
+def test_a_train_that_never_comes_is_not_waited_for_forever(attended, capsys, monkeypatch):
+    monkeypatch.setattr(waiting, "PATIENCE", 0.2)
+    asyncio.run(kit.ui.wait())
+    assert "No run was begun" in capsys.readouterr().out
+
+
+def test_the_stop_sign_ends_the_waiting_for_train(attended, capsys):
+    def press():
+        until(
+            lambda: getattr(signal.getsignal(signal.SIGINT), "__module__", "") == waiting.__name__
+        )
+        press_stop()
+
+    threading.Thread(target=press, daemon=True).start()
+    asyncio.run(kit.ui.wait())
+    assert "No run was begun" not in capsys.readouterr().out
+
+
+def test_a_program_that_runs_the_notebook_is_not_kept(capsys, monkeypatch):
+    kernel = SimpleNamespace(get_parent=lambda _: {"content": {"allow_stdin": False}})
+    monkeypatch.setattr(waiting, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    asyncio.run(kit.ui.wait())
+    assert capsys.readouterr().out == "Nothing is running yet.\n"
 
 
 def test_vs_code_is_not_kept_busy(small_plan, capsys, monkeypatch):
@@ -111,12 +170,13 @@ class OldKernel:
         self.parents.append((ident, parent))
 
     def feed_identities(self, message, copy):
-        return [], [b"signature", message]
+        kind, _, code = message.partition(" ")
+        return [], [b"signature", {"msg_type": kind}, {}, {}, {"code": code}]
 
-    def unpack(self, header):
-        if header == "broken":
-            raise ValueError(header)
-        return {"msg_type": header}
+    def unpack(self, frame):
+        if frame.get("msg_type") == "broken":
+            raise ValueError(frame)
+        return frame
 
 
 def test_ipykernel_6_hands_over_widgets_messages_and_keeps_the_rest_waiting():
@@ -128,14 +188,16 @@ def test_ipykernel_6_hands_over_widgets_messages_and_keeps_the_rest_waiting():
     def item(message, dispatch):
         return (10, dispatch, (message,))
 
-    others = [item("execute_request", handled.append), item("broken", handled.append)]
+    others = [item("execute_request 1 + 1", handled.append), item("broken", handled.append)]
+    call = "execute_request google.colab.output._js._invoke_function('upload', '[]', '{}')"
     kernel = OldKernel(
         [others[0], item("comm_msg", late), others[1], item("comm_open", handled.append)]
     )
+    kernel.items.append(item(call, late))
     asyncio.run(waiting._Kernel(kernel).handle_widgets())
-    assert handled == ["comm_msg", "comm_open"]
+    assert handled == ["comm_msg", "comm_open", call]
     assert kernel.items == others
-    assert kernel.parents == [(b"cell", {"cell": 3})] * 2
+    assert kernel.parents == [(b"cell", {"cell": 3})] * 3
 
 
 def test_newer_kernels_need_no_help():

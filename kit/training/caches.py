@@ -1,0 +1,109 @@
+"""The caches of a run: what `kit.caching` is told by a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import nn
+
+from kit.caching.disk import DiskCache, cache_folder, weights_hash
+from kit.caching.inpaint_latents import InpaintLatents
+from kit.caching.latents import LatentEncoder, Latents, OnTheFlyLatents, cache_latents
+from kit.caching.text import TextEmbedCache, all_captions, cache_text_embeds
+from kit.devices import free_memory
+from kit.events import Event, Noticed
+from kit.families import Family
+from kit.families.text import TextConditioner
+from kit.planning import Plan
+from kit.settings import Captions, Folders, Memory
+from kit.settings.rules import caches_latents, caches_text_embeds
+from kit.settings.rules import memory as rules_memory
+
+
+def latent_encoder(plan: Plan, family: Family) -> LatentEncoder:
+    """The plan's images on their way through the family's VAE."""
+    machine = plan.settings.machine
+    return LatentEncoder(
+        family=family,
+        images=plan.images,
+        fits=plan.fits,
+        settings_of=plan.settings_of,
+        seed=plan.seed,
+        workers=machine.max_data_loader_n_workers,
+        workers_stay=machine.persistent_data_loader_workers,
+    )
+
+
+def text_conditioner(family: Family, memory: Memory, captions: Captions) -> TextConditioner:
+    """The family's text encoders, reading as the settings say."""
+    return TextConditioner(
+        family,
+        max_token_length=memory.max_token_length,
+        clip_skip=memory.clip_skip,
+        weighted=captions.weighted_captions,
+    )
+
+
+def run_latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
+    """Cached latents, after which the VAE leaves the device; or those encoded at each use."""
+    encoder, settings = latent_encoder(plan, family), plan.settings
+    memory, model = settings.memory, settings.model
+    if not caches_latents(settings):
+        return (InpaintLatents if model.train_inpainting else OnTheFlyLatents)(encoder)
+    try:
+        latents = yield from cache_latents(
+            encoder,
+            batch_size=memory.vae_batch_size,
+            disk=_disk("latents", settings.folders, memory, memory.cache_latents_to_disk),
+            source=model.vae or model.pretrained_model_name_or_path,
+        )
+    finally:
+        encoder.pictures.close()
+    for text in family.take_notices():
+        yield Noticed(text)
+    if not memory.highvram:
+        family.vae.to("cpu")
+        free_memory()
+    return latents
+
+
+def run_text_embeds(
+    plan: Plan,
+    text: TextConditioner,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    *,
+    adapters: Sequence[nn.Module] = (),
+) -> Generator[Event, None, TextEmbedCache | None]:
+    """Cached captions, after which the text encoders leave the device; or none.
+
+    adapters: frozen ones beside the encoders, from network_weights: they act on what is cached.
+    """
+    settings = plan.settings
+    if not caches_text_embeds(settings):
+        return None
+    memory, network = settings.memory, settings.network
+    encoders = [*text.family.text_encoders, *adapters]
+    wanted = memory.cache_text_encoder_outputs_to_disk
+    disk, made_by = _disk("captions", settings.folders, memory, wanted), ""
+    if disk:
+        names = (settings.model.pretrained_model_name_or_path, network.network_weights)
+        kinds = (memory.mixed_precision, rules_memory.base_precision(settings))
+        name = f"text encoders of {names} {kinds} {memory.compress_text_encoders}"
+        made_by = disk.hashes.of(name, lambda: weights_hash(encoders))
+        disk.hashes.keep()
+    captions = all_captions(plan.images, plan.settings_of, seed=plan.seed)
+    text_embeds = yield from cache_text_embeds(captions, text, autocast, disk=disk, made_by=made_by)
+    if not memory.highvram:
+        for module in encoders:
+            module.to("cpu").float()  # half precision is slow or missing on CPUs
+        free_memory()
+    return text_embeds
+
+
+def _disk(kind: str, folders: Folders, memory: Memory, wanted: bool) -> DiskCache | None:
+    """Where latents or captions are kept, if they are."""
+    if not wanted:
+        return None
+    return DiskCache(cache_folder(folders), kind, trusted=memory.skip_cache_check)

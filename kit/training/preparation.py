@@ -1,0 +1,237 @@
+"""Resources of a run, made ready from its plan: model, caches, network, optimizer, state, step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from accelerate import Accelerator
+
+from kit import catalog
+from kit.adapters.network import Network
+from kit.adapters.param_groups import PartRates
+from kit.devices import check_precision, choose_device, describe, make_accelerator
+from kit.diffusion.losses import make_objective
+from kit.events import Event, Loaded, Noticed
+from kit.families import Family
+from kit.families.base_model import fetched_model, find_model, load_model, require_model
+from kit.families.text import TextConditioner
+from kit.optim.making import Optimization, effective_rates_of
+from kit.planning import Plan
+from kit.settings import NetworkSettings, Settings
+from kit.settings.rules import memory as rules_memory
+from kit.settings.rules.blocks import block_plan
+from kit.settings.rules.parts import plus_ratios
+from kit.settings.rules.rates import encoder_learns, part_rates
+from kit.training.batches import BatchBuilder
+from kit.training.caches import run_latents, run_text_embeds, text_conditioner
+from kit.training.checkpoint import Checkpoint, Losses
+from kit.training.compiling import compile_unet
+from kit.training.lora_saving import FileWriter, file_writer
+from kit.training.network_setup import (
+    attached_network,
+    check_optimizer,
+    make_optimization,
+    optimizer_options,
+    recompute_gradients,
+)
+from kit.training.sampling import (
+    Autocast,
+    SamplePipeline,
+    SampleWriter,
+    make_scheduler,
+    rescales,
+    samplers_of,
+)
+from kit.training.staging import staged_images, staged_model
+from kit.training.step import TrainingStep
+
+
+@dataclass
+class Resources:
+    """What a run works with: the training step, and all that stands around it."""
+
+    plan: Plan
+    training_step: TrainingStep
+    network: Network
+    batch_builder: BatchBuilder
+    samples: SampleWriter
+    losses: Losses
+    checkpoint: Checkpoint
+
+    @property
+    def family(self) -> Family:
+        """The base model."""
+        return self.training_step.text.family
+
+    @property
+    def optimization(self) -> Optimization:
+        """The optimizer and its schedule."""
+        return self.training_step.optimization
+
+    def begin(self, step: int) -> dict[str, float]:
+        """Make ready for a step; returns the rate of every group that it will use."""
+        stop = self.plan.text_encoder_stop
+        if stop and step > stop:
+            self.network.stop_text_encoders()
+        return effective_rates_of(self.optimization)
+
+    def notices(self) -> Iterator[Noticed]:
+        """What has happened in the base model since the last time."""
+        for text in self.family.take_notices():
+            yield Noticed(text)
+
+    def close(self) -> None:
+        """Leave the base model as it was, and no thread behind."""
+        self.network.detach_hooks()
+        self.batch_builder.latents.close()
+
+
+def prepare(plan: Plan) -> Generator[Event, None, Resources]:
+    """Load, cache, attach, restore.
+
+    Raises: ModelError, DatasetError, DeviceError, LoraFileError, SettingsError, MissingPackage;
+    each says what to change.
+    """
+    settings, began = plan.settings, time.time()
+    require_model(settings.model.pretrained_model_name_or_path)
+    device = choose_device(settings.machine)
+    if settings.machine.gpu_ids and device.type != "cuda":
+        yield Noticed(f"gpu_ids has no effect: {describe(device)} trains, no NVIDIA GPU is there")
+    check_precision(device, settings.memory.mixed_precision)
+    check_optimizer(part_rates(settings), optimizer_options(settings.basic, plan.schedule_params))
+    path = yield from fetched_model(settings.model.pretrained_model_name_or_path)
+    file, notices = find_model(settings, path)
+    for text in notices:
+        if text not in plan.notices:
+            yield Noticed(text)
+    file = yield from staged_model(file)
+    plan = replace(plan, images=(yield from staged_images(plan.images)))
+    accelerator = make_accelerator(
+        device, settings.memory.mixed_precision, half_weights=settings.memory.full_fp16
+    )
+    family = load_model(settings, file, device)
+    for sampler in samplers_of(plan.prompts, settings.samples.sample_sampler):
+        make_scheduler(sampler, family)  # so that one that cannot be used is told before a step
+        if family.zero_terminal_snr and not rescales(sampler):
+            yield Noticed(
+                f"sample_sampler = {sampler} cannot draw from pure noise, as this "
+                "zero-terminal-SNR model was trained to: samples will look washed out; ddim or "
+                "euler can"
+            )
+    writer = partial(file_writer, plan, file=file, began=began)
+    return (yield from equip(plan, family, accelerator, writer=writer))
+
+
+def equip(
+    plan: Plan, family: Family, accelerator: Accelerator, *, writer: Callable[..., FileWriter]
+) -> Generator[Event, None, Resources]:
+    """The resources around a base model; writer(network, optimization) makes its FileWriter.
+
+    Raises: DatasetError, LoraFileError; each says what to change.
+    """
+    settings = plan.settings
+    latents = yield from run_latents(plan, family)
+    text = text_conditioner(family, settings.memory, settings.captions)
+    network, rates = _attached(settings, family, seed=plan.seed)
+    with network.eval_mode():
+        text_embeds = yield from run_text_embeds(
+            plan, text, accelerator.autocast, adapters=network.beside_text_encoders()
+        )
+    if settings.memory.gradient_checkpointing:
+        recompute_gradients(family, text_encoders=encoder_learns(settings))
+    compile_unet(family.unet, settings.machine)
+    step = _training_step(plan, accelerator, text, network, rates)
+    for told in step.optimization.notices:
+        yield Noticed(told)
+    scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)
+    write_file = writer(network, step.optimization)
+    checkpoint = Checkpoint(
+        plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
+    )
+    from_step = checkpoint.resume()
+    for told in checkpoint.notices:
+        yield Noticed(told)
+    step.optimization.optimizer = accelerator.prepare_optimizer(step.optimization.optimizer)
+    yield Loaded(
+        family.label,
+        describe(accelerator.device),
+        settings.memory.mixed_precision,
+        len(network.adapters),
+        network.count,
+        from_step,
+    )
+    builder = BatchBuilder(plan, text, latents, text_embeds)
+    samples = _sample_writer(plan, text, network, accelerator.autocast)
+    return Resources(plan, step, network.train(), builder, samples, losses, checkpoint)
+
+
+def _attached(settings: Settings, family: Family, *, seed: int) -> tuple[Network, PartRates]:
+    """The network beside the family's layers, and the rates of its parts and blocks."""
+    rates = part_rates(settings)
+    blocks = block_plan(settings.blocks, catalog.FAMILIES[family.key].blocks)
+    network = attached_network(
+        settings.network,
+        family,
+        rates,
+        blocks,
+        seed=seed,
+        full_precision=rules_memory.full_precision(settings),
+    )
+    return network, PartRates(rates, blocks, plus_ratios(settings))
+
+
+def _training_step(
+    plan: Plan, accelerator: Accelerator, text: TextConditioner, network: Network, rates: PartRates
+) -> TrainingStep:
+    """The step with all that the settings decide for it, once."""
+    settings, family, stop = plan.settings, text.family, plan.text_encoder_stop
+    optimization = make_optimization(
+        network,
+        rates,
+        optimizer_options(settings.basic, plan.schedule_params),
+        accelerator.device,
+        text_encoder_stop=stop if stop < plan.total_steps else 0,
+    )
+    objective = make_objective(
+        settings.noise,
+        predicts=family.predicts,
+        zero_terminal_snr=family.zero_terminal_snr,
+        device=accelerator.device,
+    )
+    return TrainingStep(
+        accelerator,
+        text,
+        optimization,
+        objective,
+        max_grad_norm=settings.basic.max_grad_norm or math.inf,
+        max_weight_norm=_max_weight_norm(settings.network),
+        limit_norms=network.limit_norms,
+        dropout_seed=plan.seed if network.draws else None,
+    )
+
+
+def _sample_writer(
+    plan: Plan, text: TextConditioner, network: Network, autocast: Autocast
+) -> SampleWriter:
+    """What draws the run's prompts, and where their pictures go."""
+    samples = plan.settings.samples
+    return SampleWriter(
+        SamplePipeline(text, samples.sample_sampler, autocast),
+        network,
+        plan.prompts,
+        folder=plan.run.sample_dir,
+        name=plan.run.name,
+        seed=plan.seed,
+        size=plan.size,
+        by_epoch=bool(samples.sample_every_n_epochs),
+    )
+
+
+def _max_weight_norm(network: NetworkSettings) -> float:
+    """scale_weight_norms, or 0 where the LoRA type does not read it, as the plan has said."""
+    reads_it = "scale_weight_norms" in catalog.LORA_TYPES[network.LoRA_type].uses
+    return network.scale_weight_norms if reads_it else 0.0
