@@ -70,7 +70,8 @@ def _of_shape(image: TrainImage, place: BucketFit, resolution: tuple[int, int]) 
     width, height = image.width, image.height
     if width * height < SMALL * math.prod(resolution):
         grown = place.resized[0] / width
-        yield "small: " + (f"enlarged {grown:.1f} times" if grown > 1 else "trained as it is")
+        how = f": enlarged {grown:.1f} times" if grown > 1 else ""
+        yield f"small for {resolution[0]} x {resolution[1]}{how}"
     if max(width, height) > WIDE * min(width, height):
         shape = "wide" if width > height else "tall"
         yield f"very {shape}: {max(width, height) / min(width, height):.1f} to 1"

@@ -61,10 +61,13 @@ def test_size_and_shape(folder):
     draw(folder, "wide.png", (600, 150), colour=1)
     draw(folder, "tall.png", (100, 400), colour=2)
     told = found(folder)
-    assert told["small.png"] == ("small: trained as it is", "20% of it is cut away")
+    assert told["small.png"] == ("small for 128 x 128", "20% of it is cut away")
     assert told["wide.png"] == ("very wide: 4.0 to 1",)
     assert told["tall.png"][0] == "very tall: 4.0 to 1"
-    assert found(folder, bucket_no_upscale=False)["small.png"][0] == "small: enlarged 2.0 times"
+    assert (
+        found(folder, bucket_no_upscale=False)["small.png"][0]
+        == "small for 128 x 128: enlarged 2.0 times"
+    )
 
 
 def test_doubles_and_shared_captions(folder):

@@ -5,11 +5,12 @@ Drawn from the same plan that the run obeys, as SVG text like the curves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from kit import catalog
 from kit.catalog.lr_schedules import Formula, factor_at
+from kit.dataset.buckets import Size
 from kit.planning import Plan
 from kit.planning.lora_size import network_size
 from kit.settings.rules import optimizer as rules_optimizer
@@ -28,7 +29,7 @@ Point = tuple[float, float]
 
 def plan_pictures(plan: Plan, family: str) -> str:
     """All pictures of a plan as HTML; family: the base model's, "" where it is not known."""
-    figures = (rate_picture(plan), bucket_picture(plan), network_facts(plan, family))
+    figures = (rate_picture(plan), bucket_picture(plan.buckets), network_facts(plan, family))
     return f"<div class='kit-pictures'>{''.join(f'<div>{f}</div>' for f in figures if f)}</div>"
 
 
@@ -58,13 +59,18 @@ def rate_picture(plan: Plan) -> str:
         'stroke-width="1.8"/>'
         for _, colour, points in curves
     ]
-    parts += _marks([s for s in range(1, plan.total_steps) if plan.save_due(s)], last, "save")
-    parts += _marks([s for s in range(plan.total_steps) if plan.sample_due(s)], last, "sample")
+    saves = [step for step in range(1, plan.total_steps) if plan.save_due(step)]
+    samples = [step for step in range(plan.total_steps + 1) if plan.sample_due(step)]
+    parts += _marks(saves, last, "save")
+    parts += _marks([step for step in samples if step < plan.total_steps], last, "sample")
     parts.append(_text(LEFT, HEIGHT - 8, "0"))
     parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, f"step {plan.total_steps}", anchor="end"))
     legend = " ".join(f"{swatch(colour)}{name}" for name, colour, _ in curves)
     return _figure(
-        f"Learning rate: {legend}", parts, f"Learning rate, at most {highest:g}", _key(plan)
+        f"Learning rate: {legend}",
+        parts,
+        f"Learning rate, at most {highest:g}",
+        _key(len(saves) + 1, len(samples)),
     )
 
 
@@ -102,9 +108,7 @@ def _marks(steps: list[int], last: int, what: str) -> Iterable[str]:
         )
 
 
-def _key(plan: Plan) -> str:
-    saves = sum(bool(plan.save_due(step)) for step in range(1, plan.total_steps)) + 1
-    samples = sum(plan.sample_due(step) for step in range(plan.total_steps + 1))
+def _key(saves: int, samples: int) -> str:
     often = "once (tick above)" if samples == 1 else f"{samples} times (ticks above)"
     drawn = f", samples drawn {often}" if samples else ""
     files = f"{saves} LoRA files (ticks below)" if saves > 1 else "1 LoRA file, at the end"
@@ -114,10 +118,10 @@ def _key(plan: Plan) -> str:
 # ------------------------------------------------------------------------ buckets, network
 
 
-def bucket_picture(plan: Plan) -> str:
+def bucket_picture(buckets: Mapping[Size, int]) -> str:
     """Images with their repeats in every bucket, the fullest first."""
-    found = sorted(plan.buckets.items(), key=lambda item: -item[1])
-    shown, most = found[:MOST_BUCKETS], max(plan.buckets.values(), default=1)
+    found = sorted(buckets.items(), key=lambda item: -item[1])
+    shown, most = found[:MOST_BUCKETS], max(buckets.values(), default=1)
     row = (HEIGHT - TOP) / max(len(shown), 6)
     parts = []
     for i, ((width, height), count) in enumerate(shown):

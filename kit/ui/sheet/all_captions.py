@@ -23,7 +23,7 @@ from kit.dataset.caption_tags import (
 )
 from kit.errors import KitError
 from kit.ui.form.problem_texts import as_lines
-from kit.ui.look import block, escaped, grid
+from kit.ui.look import block, escaped
 
 SHOWN = 8  # captions before and after
 MOST_TAGS = 400  # in the list; Find reaches the others
@@ -78,8 +78,8 @@ class AllCaptions:
         self._show()
 
     def _laid_out(self) -> widgets.VBox:
-        for named in (self.place, self.tags):
-            named.style.description_width = "initial"
+        for named in (self.trigger, self.find, self.tags, self.new, self.place):
+            named.style.description_width = "90px"
         self.find.observe(lambda _: self._list_tags(), names="value")
         for button, act in (
             (self.add_trigger, self._add_trigger),
@@ -96,7 +96,14 @@ class AllCaptions:
         adding = _column(self.new, _row(self.place, self.add))
         tags = _column(self.find, self.tags, _row(self.remove, self.replace))
         self._buttons = _row(self.confirm, self.cancel)
-        parts = [grid([_column(trigger, adding), tags], column=320), self.preview, self._buttons]
+        layout = widgets.Layout(
+            grid_template_columns="repeat(auto-fit, minmax(min(100%, 320px), 1fr))",
+            grid_gap="6px 24px",
+            width="100%",
+        )
+        columns = widgets.GridBox([_column(trigger, adding), tags], layout=layout)
+        columns.add_class("kit-grid")
+        parts = [columns, self.preview, self._buttons]
         root = widgets.VBox(parts, layout=widgets.Layout(width="100%"))
         root.add_class("kit-fold")
         return root
@@ -197,14 +204,13 @@ class AllCaptions:
 
 def _in_words(what: str, found: Proposal, more: str) -> str:
     count, parts = len(found.changes), []
+    every = count + found.same + found.locked
     if found.new_files:
         files = "1 picture gets its" if found.new_files == 1 else f"{found.new_files} pictures get"
         parts.append(f"{files} first caption file")
-    if found.same:
-        parts.append(f"{found.same} stay as they are")
     if found.locked:
-        parts.append(f"{found.locked} stand in a metadata file and stay as they are")
-    change = "1 caption would change" if count == 1 else f"{count} captions would change"
+        parts.append(f"{found.locked} stand in a metadata file, and stay")
+    change = f"{count} of {every} captions would change"
     told = f"{what[:1].upper()}{what[1:]}: {'; '.join([change, *parts])}. {more}"
     rows = "".join(_change(caption, text) for caption, text in found.changes[:SHOWN])
     rest = f"<div class='kit-change'>and {count - SHOWN} more</div>" if count > SHOWN else ""
@@ -233,9 +239,8 @@ def marked(before: str, after: str) -> str:
 
 
 def _text(name: str, example: str) -> widgets.Text:
-    made = widgets.Text(description=name, placeholder=example, layout=widgets.Layout(width="100%"))
-    made.style.description_width = "90px"
-    return made
+    layout = widgets.Layout(width="100%")
+    return widgets.Text(description=name, placeholder=example, layout=layout)
 
 
 def _button(text: str) -> widgets.Button:

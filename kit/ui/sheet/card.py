@@ -11,7 +11,7 @@ import ipywidgets as widgets
 from kit.dataset.buckets import BucketFit
 from kit.dataset.caption_editing import Caption
 from kit.dataset.images import TrainImage
-from kit.dataset.picture_findings import cut_share
+from kit.dataset.picture_findings import CUT, cut_share
 from kit.ui.form.layouts import Shared
 from kit.ui.look import escaped
 
@@ -48,7 +48,6 @@ class Card:
         image: TrainImage,
         place: BucketFit,
         caption: Caption,
-        *,
         findings: Sequence[str],
         trained_as: Sequence[str],
     ) -> None:
@@ -56,17 +55,25 @@ class Card:
         if number != self.number:
             self.number, self.line.value = number, ""
         self.facts.value = _facts(image, place, findings, trained_as)
-        self._is_filling = True
-        try:
-            # Where a description is HTML (ipywidgets 7), a name must not be read as such.
-            self.text.description = f"Caption of {MARKUP.sub(' ', image.path.name)}"
-            self.text.value = caption.text if caption.is_written else ""
-            self.text.placeholder = "" if caption.is_written else f"{caption.text} (no file)"
-            self.text.disabled = bool(caption.locked)
-        finally:
-            self._is_filling = False
+        # Where a description is HTML (ipywidgets 7), a name must not be read as such.
+        self.text.description = f"Caption of {MARKUP.sub(' ', image.path.name)}"
+        self.text.placeholder = "" if caption.is_written else f"{caption.text} (no file)"
+        self.text.disabled = bool(caption.locked)
+        self._fill(caption.text if caption.is_written else "")
         if caption.locked:
             self.line.value = f"<div class='kit-quiet'>{escaped(caption.locked)}</div>"
+
+    def keep(self, typed: str, why: str) -> None:
+        """Show what was typed and could not be saved."""
+        self._fill(typed)
+        self.say(why, is_bad=True)
+
+    def _fill(self, text: str) -> None:
+        self._is_filling = True
+        try:
+            self.text.value = text
+        finally:
+            self._is_filling = False
 
     def is_drawn(self, thumbnail: object) -> bool:
         """Whether this thumbnail is shown; if not, the one before is taken away."""
@@ -97,7 +104,7 @@ def _facts(
     width, height = place.bucket
     use = "regularisation" if image.is_reg else f"{image.repeats} times an epoch"
     share = cut_share(place)
-    cut = f", {share:.0%} cut away" if share >= 0.01 else ""
+    cut = f", {share:.0%} cut away" if 0.01 <= share < CUT else ""
     told = "".join(f"<div class='kit-finding'>{escaped(text)}</div>" for text in findings)
     texts = "".join(f"<li>{escaped(text) or '<i>no words</i>'}</li>" for text in trained_as)
     epochs = f"<div class='kit-quiet'>In the first epochs:<ol>{texts}</ol></div>" if texts else ""

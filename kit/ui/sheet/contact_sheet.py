@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from textwrap import shorten
 
 import ipywidgets as widgets
@@ -33,7 +34,7 @@ from kit.ui.form.problem_texts import as_lines
 from kit.ui.look import block, escaped, grid
 from kit.ui.sheet.all_captions import AllCaptions
 from kit.ui.sheet.card import Card
-from kit.ui.sheet.pictures import Pictures
+from kit.ui.sheet.pictures import PASSING, Pictures
 from kit.ui.sheet.preparing import Preparing
 from kit.ui.sheet.style import STYLE
 from kit.ui.sheet.thumbnails import Thumbnails, Wanted, thumbnail_key
@@ -67,6 +68,8 @@ class ContactSheet:
         self._cards: list[Card] = []
         self._shared = Shared()
         self._edit: Edit | None = None  # that can be undone
+        self._held: tuple[str, frozenset[Path]] = ("", frozenset())
+        self._unsaved: dict[Path, tuple[str, str]] = {}  # what was typed, and why it is not saved
         self.thumbnails = Thumbnails()
         self.open_button = _button(LOOK, "Each picture with its cut and its caption")
         self.all_button = _button("All captions", "Trigger word and tags of many captions at once")
@@ -94,11 +97,13 @@ class ContactSheet:
         self.undo_button.on_click(lambda _: self._undo())
         self.back_button.on_click(lambda _: self._turn(-1))
         self.next_button.on_click(lambda _: self._turn(1))
-        self._of_pictures = _row(self.choice, self.back_button, self.page, self.next_button)
-        first = _row(self.open_button, self.all_button, self.prepare_button, self.undo_button)
+        first = _row(
+            self.open_button, self.all_button, self.prepare_button, self.choice, self.undo_button
+        )
+        self._turning = _row(self.back_button, self.page, self.next_button)
         style = widgets.HTML(STYLE, layout=widgets.Layout(height="0", margin="0"))
-        parts = [style, first, self.preparing.root, self.all_captions.root, self._of_pictures]
-        parts += [self.summary, self.line, self.cards]
+        parts = [style, first, self.line, self.preparing.root, self.all_captions.root]
+        parts += [self.summary, self._turning, self.cards]
         root = widgets.VBox(parts, layout=widgets.Layout(width="100%"))
         root.add_class("kit-sheet")
         return root
@@ -121,6 +126,7 @@ class ContactSheet:
 
     def _toggle(self) -> None:
         self._is_open = not self._is_open
+        self._hold()
         self._draw()
 
     def _toggle_all(self) -> None:
@@ -137,13 +143,28 @@ class ContactSheet:
         if self._is_filling:
             return
         self._page = (self.page.value or 0) if menu is self.page else 0
+        if menu is self.choice:
+            self._hold()
         self._draw()
 
     @property
     def _numbers(self) -> Sequence[int]:
         """The pictures that the menu names."""
-        choices = self._pictures.choices if self._pictures else {}
-        return choices.get(self.choice.value, next(iter(choices.values()), ()))
+        if self._pictures is None:
+            return ()
+        choices, name = self._pictures.choices, self.choice.value
+        numbers = choices.get(name, next(iter(choices.values())))
+        return self._pictures.numbers_of(self._held[1]) if name == self._held[0] else numbers
+
+    def _hold(self) -> None:
+        """A picture that gets its caption stays among those without one, until they are left.
+
+        Else the next one would take its place beneath the hands of whoever is typing.
+        """
+        self._held = ("", frozenset())
+        if self._pictures and self.choice.value in PASSING:
+            images = self._pictures.images
+            self._held = self.choice.value, frozenset(images[i].path for i in self._numbers)
 
     @property
     def _pages(self) -> int:
@@ -153,7 +174,8 @@ class ContactSheet:
         pictures = self._pictures if self._is_open else None
         self.open_button.description = HIDE if pictures else LOOK
         self.open_button.disabled = self.all_button.disabled = self._pictures is None
-        _show(self._of_pictures, bool(pictures))
+        _show(self.choice, bool(pictures))
+        _show(self._turning, bool(pictures) and self._pages > 1)
         self._edit = newest_edit(pictures.folders) if pictures else None
         what = shorten(self._edit.what, 44, placeholder=" ...") if self._edit else ""
         self.undo_button.description = f"Undo: {what}"
@@ -177,10 +199,9 @@ class ContactSheet:
             _offer(self.page, pages, self._page)
         finally:
             self._is_filling = False
-        for part in (self.back_button, self.page, self.next_button):
-            _show(part, self._pages > 1)
 
     def _draw_page(self, pictures: Pictures) -> None:
+        self.thumbnails.want([])  # no picture of another page comes from now on
         first = self._page * self.per_page
         numbers = self._numbers[first : first + self.per_page]
         while len(self._cards) < len(numbers):
@@ -188,14 +209,10 @@ class ContactSheet:
         wanted = []
         for card, number in zip(self._cards, numbers, strict=False):
             image, place = pictures.images[number], pictures.fits[number]
-            card.show(
-                number,
-                image,
-                place,
-                pictures.captions[number],
-                findings=pictures.findings[number],
-                trained_as=pictures.trained_as(number),
-            )
+            told = pictures.findings[number], pictures.trained_as(number)
+            card.show(number, image, place, pictures.captions[number], *told)
+            if image.path in self._unsaved:
+                card.keep(*self._unsaved[image.path])
             thumbnail = image.path, place
             key = thumbnail_key(thumbnail)
             if card.is_drawn(key):
@@ -238,8 +255,11 @@ class ContactSheet:
                 save([change], f"caption of {caption.image.name}")
         except KitError as error:
             kept = "What you typed stays here; the old caption is trained."
-            card.say(f"{error.found} {kept} {error.do}".strip(), is_bad=True)
+            why = f"{error.found} {kept} {error.do}".strip()
+            self._unsaved[caption.image] = card.text.value, why
+            card.say(why, is_bad=True)
             return
+        self._unsaved.pop(caption.image, None)
         blank = "" if card.text.value.strip() else " It is blank: trained without any words."
         card.say(f"Saved in {caption.file.name}.{blank}" if change else "")
         self._changed("")
@@ -263,6 +283,7 @@ class ContactSheet:
             return
         count = f"{len(back)} captions are" if len(back) != 1 else f"{back[0].name} is"
         left = f" {', '.join(f.name for f in since)} was changed since, and stays." if since else ""
+        self._unsaved.clear()
         for card in self._cards:
             card.say("")
         self._changed(f"Undone: {self._edit.what}. {count} as before.{left}")
@@ -274,11 +295,13 @@ class ContactSheet:
 
 
 def _offer(menu: widgets.Dropdown, options: Sequence[tuple[str, object]], value: object) -> None:
-    """Options and, where it is among them, this value; both stay where nothing has changed."""
+    """Options and this value of them, else the first; both stay where nothing has changed."""
     if list(menu.options) != options:
         menu.options = options
-    if value in [each for _, each in options] and menu.value != value:
-        menu.value = value
+    values = [each for _, each in options]
+    wanted = value if value in values else values[0]
+    if menu.value != wanted:
+        menu.value = wanted
 
 
 def _button(text: str, hint: str) -> widgets.Button:

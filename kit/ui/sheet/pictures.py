@@ -15,6 +15,9 @@ from kit.dataset.images import TrainImage
 from kit.dataset.picture_findings import picture_findings
 from kit.settings import Settings
 
+FOUND, WITHOUT = "With findings", "Without a caption"
+PASSING = (FOUND, WITHOUT)  # an edit may take a picture out of these
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -53,11 +56,15 @@ class Pictures:
         reg = [i for i in every if self.images[i].is_reg]
         yield ("Training pictures" if reg else "All pictures"), training
         yield "Regularisation pictures", reg
-        yield "With findings", [i for i in every if self.findings[i]]
-        yield "Without a caption", [i for i in every if not self.captions[i].is_written]
+        yield FOUND, [i for i in every if self.findings[i]]
+        yield WITHOUT, [i for i in every if not self.captions[i].is_written]
         places = dict.fromkeys(self.images[i].folder for i in training)
         for name in places if len(places) > 1 else ():
             yield f"Folder {name}", [i for i in training if self.images[i].folder == name]
+
+    def numbers_of(self, paths: frozenset[Path]) -> tuple[int, ...]:
+        """The images that lie there."""
+        return tuple(i for i, image in enumerate(self.images) if image.path in paths)
 
     def trained_as(self, number: int) -> list[str]:
         """The texts that an image has in the first epochs; none where that is its caption."""

@@ -25,14 +25,21 @@ STYLE = """<style>
   position: absolute !important; width: 1px !important; height: 1px !important;
   overflow: hidden; clip-path: inset(50%); white-space: nowrap;
 }
-.kit .kit-card textarea { width: 100%; min-height: 58px; font-size: 12px; resize: vertical; }
+.kit .kit-card textarea {
+  width: 100%; min-height: 58px; font: inherit; font-size: 12px;
+  resize: vertical;
+}
 .kit .kit-fold {
   padding: 8px 10px !important; margin: 4px 0 8px !important;
   border: 1px solid var(--kit-line); border-radius: 6px; box-sizing: border-box;
 }
 .kit .kit-change { padding: 2px 0; border-top: 1px solid var(--kit-line); font-size: 12px; }
 .kit .kit-change b { font-weight: 600; }
-.kit .kit-change del { color: var(--kit-bad); }
-.kit .kit-change ins { color: var(--kit-good); text-decoration: underline; }
+.kit .kit-change del { background: color-mix(in srgb, var(--kit-bad) 22%, transparent); }
+.kit .kit-change ins {
+  background: color-mix(in srgb, var(--kit-good) 24%, transparent); text-decoration: underline;
+}
+.kit .kit-fold .widget-label { text-align: left; }
+.kit .kit-tags select { background-image: none !important; }
 .kit .kit-sheet .widget-text, .kit .kit-sheet .widget-dropdown { max-width: 100%; min-width: 0; }
 </style>"""

@@ -67,9 +67,10 @@ def test_what_happens_once_is_told_as_one(settings):
 
 
 def test_buckets_are_told_with_their_images(settings):
-    assert "128x128" in bucket_picture(plan(settings))
-    assert ">12</text>" in bucket_picture(plan(settings))
-    assert 'viewBox="0 0 380 38.3333"' in bucket_picture(plan(settings))  # no room below one row
+    svg = bucket_picture(plan(settings).buckets)
+    assert "128x128" in svg
+    assert ">12</text>" in svg
+    assert 'viewBox="0 0 380 38.3333"' in svg  # no room below one row
 
 
 def test_the_networks_size_is_told_once_the_family_is_known(settings):

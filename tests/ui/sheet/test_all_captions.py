@@ -39,7 +39,7 @@ def test_a_trigger_word_is_shown_then_added_then_undone(sheet, folder):
     every.trigger.value = " zib "
     every.add_trigger.click()
     assert texts(folder) == before
-    assert "Add zib in front: 3 captions would change." in every.preview.value
+    assert "Add zib in front: 3 of 3 captions would change." in every.preview.value
     assert "<ins>zib, </ins>red, cat, sofa" in every.preview.value
     assert every.confirm.description == "Change 3 captions"
     every.confirm.click()
@@ -58,7 +58,7 @@ def test_a_trigger_word_is_removed_from_all(sheet, folder):
     every = sheet.all_captions
     every.trigger.value = "zib"
     every.remove_trigger.click()
-    assert "2 captions would change; 1 stay as they are" in every.preview.value
+    assert "2 of 3 captions would change" in every.preview.value
     every.confirm.click()
     assert texts(folder) == ["cat, red", "blue", "Red, garden"]
 
@@ -124,9 +124,9 @@ def test_an_edit_is_of_the_pictures_that_are_looked_at(sheet, folder, settings):
     every = sheet.all_captions
     every.trigger.value = "zib"
     every.add_trigger.click()
-    assert "4 captions would change" in every.preview.value  # not the regularisation picture
+    assert "4 of 4 captions would change" in every.preview.value  # not the regularisation picture
     sheet.choice.value = "Folder 4_cat"
-    assert "3 captions would change" in every.preview.value
+    assert "3 of 3 captions would change" in every.preview.value
     every.confirm.click()
     assert (other / "x.txt").read_text("utf-8") == "mine"
     assert (reg / "x.txt").read_text("utf-8") == "mine"

@@ -130,8 +130,14 @@ def test_what_cannot_be_saved_stays_as_it_was_typed(sheet, images):
     card.text.value = "a <b>new</b> one"
     assert "4_cat cannot be written" in card.line.value
     assert "What you typed stays here" in card.line.value
+    sheet.plan_anew()
     assert card.text.value == "a <b>new</b> one"
+    assert "What you typed stays here" in card.line.value
     assert (images / "4_cat" / "0.txt").read_text("utf-8") == "a cat number 0"
+    (images / "4_cat" / JOURNAL).rmdir()
+    card.text.value = "a new one"
+    assert "Saved in 0.txt" in card.line.value
+    assert card.text.value == "a new one"
 
 
 def test_names_and_captions_are_escaped(settings, images):
@@ -181,12 +187,48 @@ def test_one_looks_at_the_pictures_with_findings_alone(settings, images):
     assert [name for name, _ in sheet.choice.options] == [
         "All pictures (20)", "With findings (17)", "Without a caption (17)",
     ]  # fmt: skip
+    assert sheet.choice.value == "All pictures"
     sheet.choice.value = "With findings"
     assert "Pictures 1 to 12 of 17; 0 have captions" in sheet.summary.value
     sheet.next_button.click()
     sheet.shown[0].text.value = "now with a caption"
     assert sheet.choice.value == "With findings"
-    assert "of 16;" in sheet.summary.value
+    assert sheet.choice.options[1][0] == "With findings (16)"
+
+
+def test_no_picture_takes_the_place_of_one_that_gets_its_caption(settings, images):
+    more_pictures(images, 6)
+    sheet = Sheet(settings).opened()
+    sheet.choice.value = "Without a caption"
+    names = [card.text.description for card in sheet.shown]
+    assert len(names) == 3
+    sheet.shown[0].text.value = "first"
+    sheet.shown[1].text.value = "second"
+    assert [card.text.description for card in sheet.shown] == names
+    assert (images / "4_cat" / "003.txt").read_text("utf-8") == "first"
+    assert (images / "4_cat" / "004.txt").read_text("utf-8") == "second"
+    sheet.choice.value = "All pictures"
+    sheet.choice.value = "Without a caption"
+    assert [card.text.description for card in sheet.shown] == names[2:]
+
+
+def test_no_thumbnail_of_another_page_comes_late(settings, images, monkeypatch):
+    more_pictures(images, 30)
+    slow = threading.Event()
+
+    def opened(path, about):
+        assert slow.wait(10)
+        return Image.open(path)
+
+    monkeypatch.setattr("kit.ui.sheet.thumbnails.open_upright", opened)
+    sheet = Sheet(settings)
+    sheet.open()
+    sheet.next_button.click()
+    assert sheet.drawn() == []
+    slow.set()
+    sheet.thumbnails.finish()
+    for card in sheet.shown:
+        assert f'alt="{card.text.description.removeprefix("Caption of ")}"' in card.picture.value
 
 
 def test_regularisation_pictures_and_folders_are_looked_at_by_themselves(settings, images):
