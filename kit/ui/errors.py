@@ -15,7 +15,7 @@ from kit.ui.look import escaped
 PANEL = (
     "max-width: 900px; margin: 4px 0; padding: 8px 12px; border-left: 3px solid #d9433d; "
     "background: color-mix(in srgb, #d9433d 8%, transparent); "
-    "font-size: 13px; line-height: 1.45; white-space: pre-wrap"
+    "border-radius: 4px; font-size: 13px; line-height: 1.45; white-space: pre-wrap"
 )
 
 

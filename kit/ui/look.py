@@ -160,11 +160,11 @@ STYLE = """<style>
 /* A run. What changes has its place from the start, so that nothing beneath it moves. */
 .kit .kit-numbers {
   display: grid; gap: 2px 16px; padding: 4px 0; min-height: 40px;
-  grid-template-columns: repeat(auto-fill, minmax(120px, 1fr));
+  grid-template-columns: repeat(auto-fill, minmax(140px, 1fr));
 }
 .kit .kit-numbers > div { min-width: 0; }
 .kit .kit-numbers span { display: block; color: var(--kit-dim); font-size: 12px; }
-.kit .kit-numbers b { font-weight: 600; }
+.kit .kit-numbers b { font-weight: 600; white-space: nowrap; }
 .kit .kit-title { display: flex; flex-wrap: wrap; gap: 2px 10px; align-items: center; }
 .kit .kit-title b { font-size: 15px; overflow-wrap: anywhere; }
 .kit .kit-state {
@@ -180,7 +180,13 @@ STYLE = """<style>
 .kit .kit-chart { width: 100%; max-width: 860px; }
 .kit .kit-chart:not(:has(svg)) { display: none; }
 .kit .kit-chart svg { display: block; width: 100%; height: auto; }
-@media (max-width: 500px) { .kit .kit-chart svg g { font-size: 17px; } }
+@media (max-width: 500px) {
+  .kit .kit-numbers { gap: 2px 8px; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); }
+  .kit .kit-numbers b { font-size: 12px; }
+  .kit .kit-chart svg { overflow: visible; }
+  .kit .kit-chart svg g { font-size: 22px; }
+  .kit .kit-table tr { display: grid; margin-bottom: 4px; }
+}
 .kit .kit-newest-file { margin-bottom: var(--kit-unit) !important; }
 .kit .kit-key {
   display: flex; flex-wrap: wrap; gap: 2px 16px; min-height: 18px; padding: 4px 0;
@@ -241,7 +247,7 @@ STYLE = """<style>
   padding: 2px 16px 2px 0; background: none; font-weight: normal; text-align: left;
   vertical-align: top; overflow-wrap: anywhere;
 }
-.kit .kit-table th { color: var(--kit-dim); }
+.kit .kit-table th { color: var(--kit-dim); white-space: nowrap; }
 .kit .kit-table tr { background: none !important; }
 .kit .kit-bar { gap: 6px 12px; margin: 2px 0 6px; overflow: visible !important; }
 .kit .kit-bar > * { margin: 0 !important; max-width: 100%; }

@@ -55,6 +55,15 @@ for event in events:
 dashboard.draw(whole=True)
 """
 RESULTS = "kit.results(run)"
+OTHERS = """
+from kit.errors import DeviceError
+failed = Dashboard()
+for event in events[:30]:
+    failed(event)
+failed.fail(DeviceError("The GPU's memory is full.", "Batch 4 needs 15 GB.", "Lower it."))
+preparing = Dashboard()
+preparing(Cached("latents", 3, 12))
+"""
 CONTROLS = ("textbox", "combobox", "checkbox", "radio", "slider", "spinbutton", "button")
 # Names of fields that are longer than their column.
 CUT = """() => [...document.querySelectorAll(".kit .kit-field label, .kit .kit-field label *")]
@@ -167,7 +176,7 @@ def look_at(notebook, number):
     """Bring form, run or results to the top."""
     place = notebook.output.locator(".kit").nth(number)
     place.evaluate("e => e.scrollIntoView()")
-    notebook.page.wait_for_timeout(250)
+    notebook.page.wait_for_timeout(120)
 
 
 def every_page(notebook):
@@ -183,7 +192,7 @@ def every_page(notebook):
         for within in titles:
             if within:
                 inner.first.locator(bar).filter(has_text=within).first.click()
-            notebook.page.wait_for_timeout(100)
+            notebook.page.wait_for_timeout(60)
             yield f"{title} / {within}"
 
 
@@ -198,10 +207,10 @@ def is_sound(notebook, name):
 
 @pytest.fixture
 def opened(notebook):
-    notebook.open([FORM, RUN, RESULTS])
+    notebook.open([FORM, RUN, RESULTS, OTHERS])
     notebook.run_all()
     expect(notebook.output.locator(".kit-plan")).to_contain_text("steps", timeout=60_000)
-    expect(notebook.output.locator(".kit-files summary").last).to_be_visible(timeout=30_000)
+    expect(notebook.output.locator(".kit-state.failed")).to_be_visible(timeout=30_000)
     return notebook
 
 
@@ -210,26 +219,40 @@ def test_everything_can_be_read_reached_and_taken_away(opened):
     help_opens_by_click_and_keyboard(notebook)
     pictures_are_enlarged_by_click_and_keyboard(notebook)
     the_newest_lora_can_be_downloaded(notebook)
+    look_at(notebook, 0)
+    notebook.button("Basic").click()
+    notebook.field("network_dim").fill("9999")
+    expect(notebook.output.locator(".kit-plan")).to_contain_text("Not ready to train")
     for theme in ("Light", "Dark"):
         notebook.theme(theme)
         for width in (1280, 800, 400):
             page.set_viewport_size({"width": width, "height": 1400})
-            for number, place in enumerate(("form", "run", "results")):
+            for number, place in enumerate(("form", "run", "results", "failed")):
                 look_at(notebook, number)
                 is_sound(notebook, f"{place}-{theme.lower()}-{width}")
+    page.set_viewport_size({"width": 800, "height": 1400})
+    look_at(notebook, 0)
+    notebook.button("All settings").click()
+    every_setting_has_a_name(notebook)
     notebook.theme("Light")
     page.set_viewport_size({"width": 1280, "height": 1400})
-    names = []
-    for page_of_form in every_page(notebook):
-        assert page.evaluate(CUT) == [], page_of_form
-        without, found = nameless(notebook)
-        assert without == [], page_of_form
-        names += found
-    assert {declared.title for declared in declarations().values()} <= set(names)
     for number in (1, 2):
         look_at(notebook, number)
         assert nameless(notebook)[0] == []
     notebook.is_quiet()
+
+
+def every_setting_has_a_name(notebook):
+    """For those who hear it; and those who see it see all of it."""
+    names = []
+    for page_of_form in every_page(notebook):
+        assert notebook.page.evaluate(CUT) == [], page_of_form
+        assert notebook.page.evaluate(OUTSIDE) == [], page_of_form
+        assert notebook.page.evaluate(PALE)[1] == [], page_of_form
+        without, found = nameless(notebook)
+        assert without == [], page_of_form
+        names += found
+    assert {declared.title for declared in declarations().values()} <= set(names)
 
 
 def help_opens_by_click_and_keyboard(notebook):

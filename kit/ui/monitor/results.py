@@ -115,7 +115,7 @@ class Results:
         except KitError as error:
             return f"<div class='kit-quiet'>{escaped(error.found)}</div>"
         name = f"{self.run_dir.stem}-{file.name}"
-        words = "Download all of them as one picture"
+        words = "Download all as one picture"
         return f"<div class='kit-newest'>{download(file, words, name=name)}</div>"
 
 
@@ -148,7 +148,7 @@ def newest_html(path: str, run_dir: Path | None, *, opened: bool = False) -> str
     file = find_file(path, run_dir)
     if file is None:
         return f"<div class='kit-newest'>{path_to_copy(path)} <span>(no longer there)</span></div>"
-    size = in_bytes(file.stat().st_size)
+    size = in_bytes(_stamp(file)[1])
     button = download(file, f"Download {file.name}", is_first=True)
     is_open = " open" if opened else ""
     return (
@@ -228,7 +228,7 @@ def files_of(saved: Sequence[Saved], run_dir: Path | None) -> list[RunFile]:
             if drawn.fullmatch(p.name)
         ]
         others += [_file(p, _about(p)) for p in _files_in(run_dir)]
-    ordered = sorted(loras.values(), key=lambda p: p.stat().st_mtime, reverse=True)
+    ordered = sorted(loras.values(), key=_stamp, reverse=True)
     told = [_file(p, f"LoRA, step {steps[p.name]}" if p.name in steps else "LoRA") for p in ordered]
     return [*told, *others]
 
@@ -246,7 +246,16 @@ def _about(path: Path) -> str:
 
 
 def _file(path: Path, what: str) -> RunFile:
-    return RunFile(path, what, path.stat().st_size)
+    return RunFile(path, what, _stamp(path)[1])
+
+
+def _stamp(path: Path) -> tuple[float, int]:
+    """Time of change and size; nothing for a file that the run replaces just now."""
+    try:
+        told = path.stat()
+    except OSError:
+        return 0.0, 0
+    return told.st_mtime, told.st_size
 
 
 def _files_in(folder: Path) -> list[Path]:

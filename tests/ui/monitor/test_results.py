@@ -102,6 +102,13 @@ def test_all_files_of_the_run_and_none_of_others_are_listed(run_dir):
     assert {"run.toml", "events.jsonl"} <= set(names)
 
 
+def test_a_file_that_goes_while_it_is_listed_ends_nothing(run_dir, monkeypatch):
+    """A dashboard that raises would be muted for the rest of the run."""
+    gone = run_dir.parent / "cat-000009.safetensors"
+    monkeypatch.setattr("kit.ui.monitor.results._files_in", lambda folder: [gone])
+    assert gone in [file.path for file in files_of([], run_dir)]
+
+
 def test_a_run_that_was_moved_is_found_where_it_lies_now(run_dir, tmp_path):
     moved = tmp_path / "drive"
     run_dir.parent.rename(moved)
