@@ -48,6 +48,7 @@ from kit.ui.start.memory import Memory
 from kit.ui.start.remedies import Remedies, Remedy
 from kit.ui.start.sheet import sticky_sheet
 from kit.ui.start.start import MODEL, PICTURES, Start
+from kit.ui.welcome import connect_drive
 
 PRECISION = "mixed_precision"
 PATHS = (MODEL, "vae")  # typed or pasted, with quotes and tokens
@@ -97,7 +98,7 @@ class Form(Shown):
         )
         self.remedies = Remedies(self._take)
         self.pictures_in = PicturesIn(
-            lambda: datasets_folder(host()), self._take_pictures, self._words
+            lambda: datasets_folder(host()), self._take_pictures, self._words, connect=connect_drive
         )
         of_pictures = [self.pictures_in.root, self.images.root]
         self.start = Start(self.fields, of_pictures, self._changed)
