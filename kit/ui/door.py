@@ -16,7 +16,7 @@ from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
 from kit.ui.errors import install
 from kit.ui.form.form import Form
-from kit.ui.form.remembered import example, remember, remembered
+from kit.ui.form.remembered import remember, remembered, remembered_state
 from kit.ui.monitor.dashboard import Dashboard, events_file
 from kit.ui.monitor.following import Follower, Tail
 from kit.ui.monitor.results import Results, newest_run
@@ -33,15 +33,17 @@ _follower: Follower | None = None  # of what is watched
 def show(settings: Settings | None = None) -> Form:
     """Show the form with its Train button; `.settings` of what is returned reads it.
 
-    settings: what stands in it; None means what stood in it last, or else the example. While a run
-    of this kernel is at work, its form and dashboard are shown again as they are.
+    settings: what stands in it; None means what stood in it last, or else nothing as yet. While a
+    run of this kernel is at work, its form and dashboard are shown again as they are.
     """
     global _form
     install()
     session = Session.current
     if _form is None or session is None or not session.is_running():
-        _form = Form(settings or remembered() or example())
+        reopens = settings is None and remembered_state() is not None
+        _form = Form(settings if settings or reopens else remembered(), reopens=reopens)
         _form.on_valid.append(remember)
+        _form.memory.keeps = True
         TrainBar(_form)
     _form.show()
     return _form

@@ -1,29 +1,31 @@
-"""Train, beneath the form: one button that plans anew and starts, and the run's dashboard below.
+"""The bar with the plan in a sentence, Train, Pause and Stop: at both ends of the form.
 
-The form knows nothing of it: `TrainBar(form)` puts itself at the form's end.
+The upper one stays in view where the front end allows it. The run is shown beneath the bar in which
+Train was pressed. The form knows nothing of it: `TrainBar(form)` puts itself into it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import ipywidgets as widgets
 
 from kit import planning
-from kit.errors import KitError, SettingsError
-from kit.planning import Plan
+from kit.errors import KitError
 from kit.ui.errors import panel
 from kit.ui.form.form import Form
+from kit.ui.form.problem_texts import as_lines, with_labels
 from kit.ui.look import block
 from kit.ui.monitor.dashboard import Dashboard
+from kit.ui.monitor.history import OVER
 from kit.ui.monitor.session import Session
 
 
-class TrainBar:
-    """The button, what it says when it cannot, and the place where the run is shown."""
+class Bar:
+    """One of the two bars, and the place beneath it where a run is shown."""
 
-    def __init__(self, form: Form) -> None:
-        self._form = form
-        self._shown: Session | None = None
-        self._past = ""  # the run whose past is shown
+    def __init__(self, sentence: widgets.Widget, *, css: str) -> None:
         self.button = widgets.Button(
             description="Train",
             icon="play",
@@ -31,57 +33,144 @@ class TrainBar:
             tooltip="Plan anew and begin; what is wrong is said here",
             layout=widgets.Layout(width="auto"),
         )
+        self.problems_button = widgets.Button(
+            icon="exclamation-triangle",
+            button_style="warning",
+            tooltip="Show the field that needs a change",
+            layout=widgets.Layout(width="auto", display="none"),
+        )
+        self._idle = (sentence, self.problems_button, self.button)
+        self.root = widgets.HBox(
+            list(self._idle),
+            layout=widgets.Layout(flex_flow="row wrap", align_items="center", width="100%"),
+        )
+        self.root.add_class(css)
         self.line = block()
         self.slot = widgets.VBox([], layout=widgets.Layout(width="100%"))
-        self.button.on_click(lambda _: self.train())
-        bar = widgets.HBox([self.button], layout=widgets.Layout(margin="8px 0 12px"))
-        form.root.children = (*form.root.children, bar, self.line, self.slot)
-        form.on_valid.append(lambda _: self.offer(form.plan))
-        self.offer(form.plan)
-        if Session.current is not None:
-            self.attach(Session.current)
 
-    def train(self) -> None:
-        """Start what stands in the form, or say why not."""
+    def tell(self, problems: int, name: str, *, is_blocked: bool) -> None:
+        """The number of problems, and what the button would do."""
+        self.button.description = name
+        self.button.disabled = is_blocked
+        counted = "1 problem" if problems == 1 else f"{problems} problems"
+        self.problems_button.description = counted
+        self.problems_button.layout.display = None if problems else "none"
+
+    def show_controls(self, *buttons: widgets.Widget) -> None:
+        """The buttons of a run beside Train."""
+        self.root.children = [*self._idle, *buttons]
+
+
+class TrainBar:
+    """Both bars, and the run that they show."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self._shown: Session | None = None
+        self._past = ""  # the run whose past is shown
+        self.bars = (
+            Bar(form.sentence, css="kit-sticky"),
+            Bar(form.sentence, css="kit-end-bar"),
+        )
+        self.upper, self.lower = self.bars
+        for bar, place in zip(self.bars, (form.top, form.end), strict=True):
+            bar.button.on_click(self._pressed(bar))
+            bar.problems_button.on_click(lambda _: form.show_problem())
+            place.children = [bar.root, bar.line, bar.slot]
+        form.on_planned.append(self.offer)
+        self.offer()
+        if Session.current is not None:
+            self.attach(Session.current, self.upper)
+        else:
+            self._show_last()
+
+    def train(self, bar: Bar | None = None) -> None:
+        """Start what stands in the form and show it beneath this bar, or say there why not."""
+        bar = bar or self.upper
+        if self._form.problems:
+            missing = self._form.autofill.missing()
+            self._say(bar, "\n".join([*([missing] if missing else []), *self._form.mistakes]))
+            self._form.show_problem()
+            return
         try:
             session = Session.start(planning.plan(self._form.settings))
-        except SettingsError as error:
-            self.line.value = panel(error)
-            self._form.show_problem()
         except KitError as error:
-            self.line.value = panel(error)
+            bar.line.value = panel(error)
+            self._form.show_problem()
         else:
-            self.line.value = ""
-            self.attach(session)
+            for each in self.bars:
+                each.line.value = ""
+            self.attach(session, bar)
+            self._form.memory.run_dir = str(session.plan.run.dir)
+            self._form.memory.keep()
 
-    def attach(self, session: Session) -> None:
-        """Show this run below the button."""
+    def attach(self, session: Session, bar: Bar) -> None:
+        """Show this run beneath the bar; the start folds to one line."""
         self._shown = session
-        self.slot.children = [session.dashboard.root]
+        self._place([session.dashboard.root], bar)
+        self._form.start.fold(is_folded=True, pictures=_pictures(session))
         if session.is_running():
-            self.button.disabled = True
+            self._form.is_training = True
+            controls = session.dashboard.controls
+            if controls is not None:
+                for each in self.bars:
+                    each.show_controls(controls.pause, controls.stop)
+            self.offer()
             session.when_over.append(self._over)
             if not session.is_running():  # it has ended between the two lines
                 self._over()
 
-    def offer(self, plan: Plan | None) -> None:
+    def offer(self) -> None:
         """Name what the button would do; an unfinished run of these settings is shown with it."""
-        if self.button.disabled or plan is None:
+        plan, mistakes = self._form.plan, len(self._form.mistakes)
+        is_blocked = bool(self._form.problems)
+        resumes = plan is not None and plan.run.resumes
+        name = f"Resume from step {plan.run.from_step}" if plan and resumes else "Train"
+        for bar in self.bars:
+            bar.tell(mistakes, name, is_blocked=is_blocked or self._form.is_training)
+        if plan is None or not resumes or self._form.is_training:
             return
-        step = plan.run.from_step
-        self.button.description = f"Resume from step {step}" if plan.run.resumes else "Train"
         is_new = self._shown is None or self._shown.plan.run.dir != plan.run.dir
-        if plan.run.resumes and is_new and self._past != str(plan.run.dir):
+        if is_new and self._past != str(plan.run.dir):
             self._past = str(plan.run.dir)
             past = Dashboard(plan)
             past.history.state = "stopped"
             past.draw()
-            self.slot.children = [past.root]
+            self._place([past.root], self.upper)
+
+    def _show_last(self) -> None:
+        """The run that this form started last, from its folder: the kernel may be a new one."""
+        run_dir = self._form.memory.run_dir
+        if not run_dir or self._past:
+            return
+        try:
+            past = Dashboard.replay(Path(run_dir))
+        except (KitError, OSError):  # removed, or on a storage that is not there now
+            return
+        self._past = run_dir
+        if past.history.state not in OVER:
+            past.history.state = "stopped"
+            past.draw()
+        self._place([past.root], self.upper)
+
+    def _place(self, shown: list[widgets.Widget], bar: Bar) -> None:
+        for each in self.bars:
+            each.slot.children = shown if each is bar else []
+
+    def _pressed(self, bar: Bar) -> Callable[[widgets.Button], None]:
+        return lambda _: self.train(bar)
+
+    def _say(self, bar: Bar, text: str) -> None:
+        told = as_lines(with_labels(text, self._form.fields))
+        bar.line.value = f"<div class='kit-problem' role='alert'>{told}</div>"
 
     def _over(self) -> None:
         """In the run's own thread: the button is free again, and may have become another one."""
-        self.button.disabled = False
-        try:
-            self.offer(planning.plan(self._form.settings))
-        except KitError:
-            return  # the form itself says what is wrong with it
+        self._form.is_training = False
+        for bar in self.bars:
+            bar.show_controls()
+        self._form.refresh()
+
+
+def _pictures(session: Session) -> int:
+    return sum(not image.is_reg for image in session.plan.images)

@@ -11,7 +11,7 @@ def open_form(notebook):
     notebook.open(SHOW)
     began = time.monotonic()
     notebook.run_all()
-    expect(notebook.output.locator(".kit-plan")).to_contain_text("steps", timeout=60_000)
+    expect(notebook.output.locator(".kit-sum").first).to_contain_text("steps", timeout=60_000)
     print(f"the form is there {time.monotonic() - began:.1f} s after Run all")
     return notebook
 
@@ -27,9 +27,9 @@ def test_the_form_tells_what_is_wrong_while_one_types(notebook):
     expect(notebook.output.locator(".kit-plan")).to_contain_text("Not ready to train")
     notebook.shot("form-problem-1280")
     rank.fill("8")
-    expect(notebook.output.locator(".kit-plan")).to_contain_text("steps")
+    expect(notebook.output.locator(".kit-sum").first).to_contain_text("steps")
     notebook.output.get_by_placeholder("Search all settings").fill("")
-    notebook.button("Look at the images").click()
+    notebook.button("Look at the pictures").click()
     expect(notebook.output.locator(".kit-card img").first).to_be_visible()
     notebook.output.locator(".kit-cards").scroll_into_view_if_needed()
     notebook.shot("images-light-1280")

@@ -213,7 +213,7 @@ def is_sound(notebook, name):
 def opened(notebook):
     notebook.open([FORM, RUN, RESULTS, OTHERS])
     notebook.run_all()
-    expect(notebook.output.locator(".kit-plan")).to_contain_text("steps", timeout=60_000)
+    expect(notebook.output.locator(".kit-sum").first).to_contain_text("steps", timeout=60_000)
     expect(notebook.output.locator(".kit-state.failed")).to_be_visible(timeout=30_000)
     return notebook
 

@@ -18,7 +18,7 @@ def state(notebook):
 
 
 def is_there(notebook):
-    expect(notebook.output.locator(".kit-plan")).to_contain_text("steps", timeout=60_000)
+    expect(notebook.output.locator(".kit-sum").first).to_contain_text("steps", timeout=60_000)
 
 
 def begin(notebook, steps):

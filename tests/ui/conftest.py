@@ -1,6 +1,7 @@
 import pytest
 from PIL import Image
 
+from kit.demo import BASE
 from kit.events import Sampled
 from kit.planning import plan
 from kit.settings import Settings
@@ -28,6 +29,14 @@ def settings(images, tmp_path):
         min_bucket_reso=64,
         epoch=5,
         seed=7,
+    )
+
+
+@pytest.fixture
+def ready(settings):
+    """Nothing stands in the way of training them: a base model, and what this machine computes."""
+    return settings.replace(
+        pretrained_model_name_or_path=str(BASE), resolution="64", mixed_precision="no"
     )
 
 

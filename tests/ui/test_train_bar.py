@@ -1,6 +1,6 @@
 """The Train button: what it starts, what it refuses, and what is shown again."""
 
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,9 +8,12 @@ import kit.ui
 from kit import catalog
 from kit.errors import KitError
 from kit.events import to_line
+from kit.planning import plan
 from kit.runs.run import RunRecord, write_record
+from kit.settings import Settings
 from kit.ui import door
 from kit.ui.form.form import Form
+from kit.ui.form.remembered import STATE, example, place, remember
 from kit.ui.monitor.session import TRAIN, Session
 from kit.ui.train_bar import TrainBar
 from tests.ui.runs import Script, until, whole_run
@@ -27,92 +30,162 @@ def script(monkeypatch, kernel):
     return script
 
 
-def test_train_starts_what_stands_in_the_form_and_shows_the_run_below(script, settings):
-    bar = TrainBar(Form(settings))
-    assert bar.button.description == "Train"
-    bar.button.click()
+def test_train_starts_what_stands_in_the_form_and_shows_the_run_where_it_was_pressed(script, ready):
+    form = Form(ready)
+    bar = TrainBar(form)
+    assert [each.button.description for each in bar.bars] == ["Train", "Train"]
+    bar.lower.button.click()
     session = Session.current
     assert session.plan.run.name == "cat"
-    assert bar.slot.children == (session.dashboard.root,)
-    assert bar.button.disabled
+    assert bar.lower.slot.children == (session.dashboard.root,)
+    assert bar.upper.slot.children == ()
+    assert all(each.button.disabled for each in bar.bars)
     script.let(0)
     session.join(20)
-    until(lambda: not bar.button.disabled)
+    until(lambda: not bar.upper.button.disabled)
 
 
-def test_a_form_that_is_not_ready_says_why_and_starts_nothing(script, settings):
-    form = Form(settings)
+def test_while_it_trains_both_bars_hold_pause_and_stop_and_the_start_is_a_line(script, ready):
+    form = Form(ready)
+    bar = TrainBar(form)
+    bar.upper.button.click()
+    controls = Session.current.dashboard.controls
+    for each in bar.bars:
+        assert each.root.children[-2:] == (controls.pause, controls.stop)
+    assert form.start.questions.layout.display == "none"
+    assert "3 pictures" in form.start.summary.value
+    form.start.change_button.click()
+    assert form.start.questions.layout.display is None
+    script.let(0)
+    Session.current.join(20)
+    until(lambda: controls.stop not in bar.upper.root.children)
+
+
+def test_a_form_that_is_not_ready_says_why_and_starts_nothing(script, ready):
+    form = Form(ready)
     bar = TrainBar(form)
     form.fields["network_dim"].value = "9999"
-    bar.button.click()
-    assert "network_dim" in bar.line.value
+    assert bar.upper.button.disabled
+    assert bar.upper.problems_button.description == "1 problem"
+    bar.train()  # however it is asked
+    assert "9999 is outside of what is possible" in bar.upper.line.value
+    bar.upper.problems_button.click()
+    assert form.views.choice.value == "All settings"
     form.fields["network_dim"].value = "8"
     form.fields["train_data_dir"].value = "/nowhere"
-    bar.button.click()
-    assert "does not exist" in bar.line.value
+    bar.train(bar.lower)
+    assert "Image folder = /nowhere does not exist" in bar.lower.line.value
     assert Session.current is None
 
 
-def test_a_second_train_is_refused_with_a_clear_text(script, settings):
-    first, second = TrainBar(Form(settings)), TrainBar(Form(settings.replace(output_name="dog")))
-    first.button.click()
-    second.button.click()
-    assert "A run is at work in this kernel: cat" in second.line.value
+def test_what_a_training_would_refuse_blocks_train(script, ready):
+    form = Form(ready)
+    bar = TrainBar(form)
+    form.fields["pretrained_model_name_or_path"].value = "/no/model.safetensors"
+    assert bar.upper.button.disabled
+    assert "is not on this machine" in form.plan_line.value
+    assert "is not on this machine" in form.fields["pretrained_model_name_or_path"].problem
+    form.fields["pretrained_model_name_or_path"].value = ""
+    assert bar.upper.button.disabled
+    assert bar.upper.problems_button.layout.display == "none"  # it is no mistake, but a question
+    assert form.sentence.value == "<div>Still to choose: a base model (2).</div>"
+    bar.train()
+    assert Session.current is None
+
+
+def test_a_second_train_is_refused_with_a_clear_text(script, ready):
+    first, second = TrainBar(Form(ready)), TrainBar(Form(ready.replace(output_name="dog")))
+    first.upper.button.click()
+    second.train()
+    assert "A run is at work in this kernel: cat" in second.upper.line.value
     assert Session.current.plan.run.name == "cat"
 
 
-def test_showing_again_while_it_trains_shows_the_same_widgets(script, settings, kernel):
-    form = kit.ui.show(settings)
-    TrainBar(form).button.click()
+def test_showing_again_while_it_trains_shows_the_same_widgets(script, ready, kernel):
+    form = kit.ui.show(ready)
+    TrainBar(form).upper.button.click()
     session = Session.current
     assert kit.ui.show() is form
-    assert kernel == [form.root, form.root]
+    assert [thing for thing in kernel if thing is form.root] == [form.root, form.root]
     script.let(0)
     session.join(20)
     again = kit.ui.show()  # it is over: the form opens anew, with the run below
     assert again is not form
     assert Session.current is session
-    assert session.dashboard.root in again.root.children[-1].children
+    assert session.dashboard.root in again.top.children[-1].children
 
 
-def test_an_unfinished_run_of_these_settings_is_offered_and_its_past_is_shown(kernel, small_plan):
-    plan = replace(small_plan, run=replace(small_plan.run, from_step=20))
-    plan.run.dir.mkdir(parents=True)
-    write_record(plan.run.dir, RunRecord(plan.run.fingerprint, plan.seed, 20))
+def test_an_unfinished_run_of_these_settings_is_offered_and_its_past_is_shown(kernel, ready):
+    ready_plan = plan(ready)
     lines = [to_line(event) for event in list(whole_run(60))[:22]]
-    (plan.run.dir / "events.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    bar = TrainBar(Form(small_plan.settings))
-    assert bar.button.description == "Resume from step 20"
-    assert len(bar.slot.children) == 1
-    assert ">stopped<" in bar.slot.children[0].children[1].value  # its title, after the style sheet
+    ready_plan.run.dir.mkdir(parents=True)
+    write_record(ready_plan.run.dir, RunRecord(ready_plan.run.fingerprint, ready_plan.seed, 20))
+    (ready_plan.run.dir / "events.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    bar = TrainBar(Form(ready_plan.settings))
+    assert bar.upper.button.description == "Resume from step 20"
+    assert not bar.upper.button.disabled
+    assert len(bar.upper.slot.children) == 1
+    assert ">stopped<" in bar.upper.slot.children[0].children[1].value  # after the style sheet
 
 
-def test_the_button_offers_to_go_on_after_a_stop(script, settings, monkeypatch):
-    bar = TrainBar(Form(settings))
-    bar.button.click()
+def test_the_button_offers_to_go_on_after_a_stop(script, ready):
+    bar = TrainBar(Form(ready))
+    bar.upper.button.click()
     session = Session.current
     assert script.began.wait(20)
     run = session.plan.run
     write_record(run.dir, RunRecord(run.fingerprint, session.plan.seed, 2))
     session.interrupt()
     session.join(20)
-    until(lambda: bar.button.description == "Resume from step 2")
+    until(lambda: bar.upper.button.description == "Resume from step 2")
 
 
-def test_a_kernel_that_starts_anew_brings_the_form_back(kernel, settings):
-    form = kit.ui.show(settings)
-    form.fill(settings.replace(network_dim=48))
+def test_a_kernel_that_starts_anew_brings_form_run_and_way_back(script, ready):
+    form = kit.ui.show(ready)
+    form.fill(ready.replace(network_dim=48))
+    form.fields["epoch"].value = "many"  # wrong as yet, and not lost either
+    form.fields["epoch"].value = "3"
+    form.start.trigger_word.value = "zxcat"
+    bar = TrainBar(form)
+    bar.upper.button.click()
+    script.let(0)
+    Session.current.join(20)
+    Path(Session.current.plan.run.dir / "events.jsonl").write_text(
+        "\n".join(to_line(event) for event in whole_run(5)), "utf-8"
+    )
+    form.fields["epoch"].value = "many"
+    Session.current, door._form = None, None  # as a new kernel has them
+    again = kit.ui.show()
+    assert again.fields["epoch"].value == "many"
+    assert again.fields["network_dim"].value == "48"
+    assert again.start.answers.trigger_word == "zxcat"
+    assert ">done<" in again.top.children[-1].children[0].children[1].value
+    again.head.undo()
+    assert again.settings.basic.epoch == 3
+    for _ in range(2):
+        again.head.undo()
+    assert again.settings.network.network_dim == 48
+
+
+def test_without_anything_remembered_the_form_opens_blank_on_own_pictures(kernel):
+    form = kit.ui.show()
+    assert form.settings == Settings()
+    assert form.sentence.value == ("<div>Still to choose: a base model (2) and pictures (3).</div>")
+    assert form.mistakes == ()
+
+
+def test_a_form_of_an_earlier_version_that_holds_the_untouched_example_opens_blank(kernel):
+    remember(example())
+    assert kit.ui.show().settings == Settings()
     door._form = None
-    assert kit.ui.show().settings.network.network_dim == 48
+    place().with_name(STATE).unlink(missing_ok=True)
+    remember(example().replace(output_name="mine"))
+    assert kit.ui.show().settings.folders.output_name == "mine"
 
 
-def test_without_anything_remembered_the_form_opens_with_the_example(kernel):
-    assert kit.ui.show().settings.folders.output_name == "zib-ball"
-
-
-def test_results_are_of_this_kernels_run(script, settings):
+def test_results_are_of_this_kernels_run(script, ready):
     assert repr(kit.ui.results()) == "no LoRA file yet"
-    session = Session.start(kit.ui.show(settings).plan)
+    session = Session.start(kit.ui.show(ready).plan)
     script.let(0)
     session.join(20)
     assert repr(kit.ui.results()) == "cat.safetensors"

@@ -15,6 +15,7 @@ from kit.runs.run import write_text
 from kit.settings import Settings
 from kit.ui.form.problem_texts import as_lines, as_list
 from kit.ui.look import block, escaped, named
+from kit.ui.start.offer import Fill, Offer
 
 ACCEPTED = ".toml,.json,.safetensors,.txt"
 
@@ -22,12 +23,19 @@ ACCEPTED = ".toml,.json,.safetensors,.txt"
 class SettingsFiles:
     """The row beneath the form that loads, saves, uploads and downloads."""
 
-    def __init__(self, settings: Callable[[], Settings], fill: Callable[[Settings], None]) -> None:
-        """settings() reads the form, or raises; fill() puts settings into it."""
-        self._settings, self._fill = settings, fill
-        self._offered: Settings | None = None  # the last that were right
+    def __init__(
+        self, settings: Callable[[], Settings], readable: Callable[[], Settings], fill: Fill
+    ) -> None:
+        """settings() reads the form, or raises; readable() takes what of it can be read.
+
+        fill() puts settings into it; what a file would change is shown before.
+        """
+        self._settings, self._readable = settings, readable
+        self.offer_changes = Offer(fill)
         self.path = widgets.Text(
-            "run.toml", continuous_update=False, layout=widgets.Layout(width="260px")
+            "run.toml",
+            continuous_update=False,
+            layout=widgets.Layout(width="320px", max_width="100%"),
         )
         named(self.path, "Settings file", hidden=True)
         self.load_button = _button("Load", "Fill the form from this file on the kernel's machine")
@@ -45,11 +53,12 @@ class SettingsFiles:
             [self.path, self.load_button, self.save_button, self.upload, self.download],
             layout=widgets.Layout(flex_flow="row wrap", align_items="center"),
         )
-        self.root = widgets.VBox([row, self.line, self.report], layout=widgets.Layout(width="100%"))
+        row.add_class("kit-bar")
+        parts = [row, self.line, self.report, self.offer_changes.root]
+        self.root = widgets.VBox(parts, layout=widgets.Layout(width="100%"))
 
     def offer(self, settings: Settings) -> None:
         """Let the browser download these settings, for LoRA Kit and for other programs."""
-        self._offered = settings
         texts = {
             "run.toml": settings.to_toml(with_help=False),
             "kohya_ss.json": export_gui(settings)[0],
@@ -61,28 +70,27 @@ class SettingsFiles:
     def forget(self) -> None:
         """Take back what was told of the last file."""
         self.line.value = self.report.value = ""
+        self.offer_changes.forget()
 
     def _load(self) -> str:
         path = self._named_file()
         return self._filled_from(path, str(path))
 
     def _filled_from(self, path: Path, name: str) -> str:
-        """Fill the form from a file of any kind that is known, and tell what became of each key."""
-        settings, report = load_any(path, self._base())
+        """Offer what a file of any known kind would change, and tell what became of each key.
+
+        What stands in the form stays where the file says nothing.
+        """
+        self.offer_changes.forget()
+        now = self._readable()
+        settings, report = load_any(path, now)
         if report.elsewhere:
             return f"{report.summary()}."
         if not report.is_foreign and (problems := report.problems()):
             raise SettingsError(problems)
-        self._fill(settings)
         self.report.value = _in_words(report)
-        return f"Filled from {name}."
-
-    def _base(self) -> Settings | None:
-        """What stands in the form stays where a file says nothing; wrong values do not."""
-        try:
-            return self._settings()
-        except SettingsError:
-            return self._offered
+        self.offer_changes.show(now, settings, name)
+        return f"Read {name}."
 
     def _save(self) -> str:
         path = self._named_file()

@@ -1,68 +1,97 @@
-"""A plan's length in a sentence that is read at a glance, and its notices."""
+"""A plan's length in a sentence that is read at a glance: the bar's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kit.planning import Plan
-from kit.ui.form.problem_texts import as_list
 from kit.ui.look import escaped
 
 
-def plan_words(plan: Plan, more: Sequence[str] = ()) -> str:
-    """The sentence, what it means for each image, and the notices, as HTML.
+@dataclass(frozen=True)
+class Length:
+    """What the number of steps is made of."""
 
-    more: notices of the form's own.
+    repeats: tuple[int, ...]  # of each training image
+    uses: int  # of an epoch, regularisation images included
+    batch: str  # its size, or the sizes of several data sets
+    at_once: int  # images of an optimizer step
+    gathered: int
+    has_several_sets: bool
+    steps_per_epoch: int
+    total: int
+    epochs: int
+    buckets: int
+    from_step: int  # of the run that goes on; 0: a new one
 
-    No seed: a blank one is drawn anew at each plan, and the line would never rest.
-    """
-    onward = f"; goes on at step {plan.run.from_step}" if plan.run.resumes else ""
-    return (
-        f"<div>{escaped(length(plan))} <b>{_counted(plan.total_steps, 'step')}</b>{onward}; "
-        f"{escaped(views(plan))}.</div>{as_list([*plan.notices, *more])}"
+
+def length_of(plan: Plan) -> Length:
+    """The numbers of a plan that its sentence tells."""
+    gathered = plan.settings.basic.gradient_accumulation_steps
+    return Length(
+        repeats=tuple(image.repeats for image in plan.images if not image.is_reg),
+        uses=sum(plan.buckets.values()),
+        batch=plan.batch_sizes,
+        at_once=plan.layout.batch_size * gathered,
+        gathered=gathered,
+        has_several_sets=bool(plan.layout.more),
+        steps_per_epoch=plan.steps_per_epoch,
+        total=plan.total_steps,
+        epochs=plan.epochs,
+        buckets=len(plan.buckets),
+        from_step=plan.run.from_step if plan.run.resumes else 0,
     )
 
 
-def length(plan: Plan) -> str:
+def sentence(length: Length, forecast: str = "") -> str:
+    """Length, what it means for each image, and what it will take, as HTML.
+
+    No seed: a blank one is drawn anew at each plan, and the line would never rest.
+    """
+    onward = f"; goes on at step {length.from_step}" if length.from_step else ""
+    more = f" {escaped(forecast[:1].upper() + forecast[1:])}." if forecast else ""
+    return (
+        f"<div>{escaped(product(length))} <b>{_counted(length.total, 'step')}</b>{onward}; "
+        f"{escaped(views(length))}.{more}</div>"
+    )
+
+
+def product(length: Length) -> str:
     """How the number of steps comes about: `40 images x 10 repeats / batch 4 x 8 epochs =`.
 
     A last epoch that is cut short gives no product: `... = 100 steps an epoch; in epoch 3, after`.
     """
-    text, uses = _uses(plan)
-    basic = plan.settings.basic
-    at_once = plan.layout.batch_size * basic.gradient_accumulation_steps
-    text += f" / batch {plan.batch_sizes}"
-    if basic.gradient_accumulation_steps > 1:
-        text += f" / {basic.gradient_accumulation_steps} gathered"
-    each = _counted(plan.steps_per_epoch, "step")
-    is_rounded = plan.layout.more or uses != plan.steps_per_epoch * at_once
+    text = f"{_uses(length)} / batch {length.batch}"
+    if length.gathered > 1:
+        text += f" / {length.gathered} gathered"
+    each = _counted(length.steps_per_epoch, "step")
+    is_rounded = length.has_several_sets or length.uses != length.steps_per_epoch * length.at_once
     if is_rounded:
         text += ", each bucket rounded up"
-    if plan.total_steps % plan.steps_per_epoch:
-        return f"{text} = {each} an epoch; it ends in epoch {plan.epochs}, after"
+    if length.total % length.steps_per_epoch:
+        return f"{text} = {each} an epoch; it ends in epoch {length.epochs}, after"
     text = f"({text} = {each})" if is_rounded else text
-    return f"{text} x {_counted(plan.epochs, 'epoch')} ="
+    return f"{text} x {_counted(length.epochs, 'epoch')} ="
 
 
-def _uses(plan: Plan) -> tuple[str, int]:
-    """The images of an epoch with their repeats, in words and as a number."""
-    training = [image for image in plan.images if not image.is_reg]
-    repeats = {image.repeats for image in training}
-    in_all, uses = sum(image.repeats for image in training), sum(plan.buckets.values())
-    text = _counted(len(training), "image")
-    if len(repeats) == 1:
-        text += f" x {_counted(repeats.pop(), 'repeat')}"
+def _uses(length: Length) -> str:
+    """The images of an epoch with their repeats."""
+    in_all = sum(length.repeats)
+    text = _counted(len(length.repeats), "image")
+    if len(set(length.repeats)) == 1:
+        text += f" x {_counted(length.repeats[0], 'repeat')}"
     else:
         text += f" with repeats {in_all}"
-    return (f"({text} + {uses - in_all} regularisation)" if uses != in_all else text), uses
+    reg = length.uses - in_all
+    return f"({text} + {reg} regularisation)" if reg else text
 
 
-def views(plan: Plan) -> str:
+def views(length: Length) -> str:
     """How often each image is seen, and in how many buckets they are."""
-    share = plan.total_steps / plan.steps_per_epoch
-    seen = sorted({round(i.repeats * share) for i in plan.images if not i.is_reg})
+    share = length.total / length.steps_per_epoch
+    seen = sorted({round(repeats * share) for repeats in length.repeats})
     times = f"{seen[0]}" if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
-    return f"each image is seen {times} times, in {_counted(len(plan.buckets), 'bucket')}"
+    return f"each image is seen {times} times, in {_counted(length.buckets, 'bucket')}"
 
 
 def _counted(count: int, thing: str) -> str:

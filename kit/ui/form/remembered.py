@@ -1,27 +1,27 @@
 """What stood in the form last, kept on disk: a kernel that starts anew brings it back.
 
-It lies in the host's output folder, which outlives the session where anything does.
+It lies in the host's output folder, which outlives the session where anything does: form.toml, the
+settings as every program reads them, and form.json, what else the form holds - values that are
+wrong as yet, the start's answers, the way back.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from kit import catalog
-from kit.errors import KitError
+from kit.errors import KitError, without_secrets
 from kit.hosts import host
 from kit.runs.run import write_atomically
-from kit.settings import Settings, declarations
+from kit.settings import Settings
 
 NAME = "form.toml"
-OF_THE_EXAMPLE = (
-    "pretrained_model_name_or_path",
-    "reg_data_dir",
-    "output_name",
-    "sample_prompts",
-    "training_comment",
-)
+STATE = "form.json"
+VERSION = 1
 
 
 def example() -> Settings:
@@ -30,21 +30,9 @@ def example() -> Settings:
     return settings
 
 
-def left_of_the_example(settings: Settings) -> list[str]:
-    """A notice where own images are trained with what the example brought; else none.
-
-    Its regularisation images would be half of every epoch.
-    """
-    values, shown = settings.flat(), _example_values()
-    if not values["train_data_dir"] or values["train_data_dir"] == shown["train_data_dir"]:
-        return []
-    left = [name for name in OF_THE_EXAMPLE if values[name] and values[name] == shown[name]]
-    labels = ", ".join(declarations()[name].label for name in left)
-    return [f"the images are yours; still the example's: {labels}"] if left else []
-
-
 @cache
-def _example_values() -> dict[str, object]:
+def example_values() -> dict[str, Any]:
+    """The example's value of every setting."""
     return example().flat()
 
 
@@ -54,18 +42,40 @@ def place() -> Path:
 
 
 def remembered() -> Settings | None:
-    """The settings that stood in the form last; None where there are none that can be read."""
+    """The settings that stood in the form last; None where there are none that can be read.
+
+    The untouched example is no memory: until 0.1 every form opened with it.
+    """
     file = place()
     try:
-        return Settings.load(file) if file.is_file() else None
+        found = Settings.load(file) if file.is_file() else None
     except (KitError, OSError):  # of another version, or damaged: the form opens without it
         return None
+    return None if found == example() and remembered_state() is None else found
 
 
 def remember(settings: Settings) -> None:
     """Keep what stands in the form; a place that cannot be written is left alone."""
-    file = place()
-    text = settings.to_toml(with_help=False)
+    _write(place(), settings.to_toml(with_help=False))
+
+
+def remembered_state() -> dict[str, Any] | None:
+    """What `remember_state` kept; None where there is none that can be read."""
+    try:
+        state = json.loads(place().with_name(STATE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_ours = isinstance(state, dict) and state.get("version") == VERSION
+    return state if is_ours else None
+
+
+def remember_state(state: Mapping[str, Any]) -> None:
+    """Keep all that the form holds; tokens of the environment are blotted out."""
+    text = json.dumps({"version": VERSION, **state}, ensure_ascii=False, indent=1)
+    _write(place().with_name(STATE), without_secrets(text))
+
+
+def _write(file: Path, text: str) -> None:
     try:
         if file.is_file() and file.read_text("utf-8") == text:
             return

@@ -17,7 +17,7 @@ from kit.ui.look import block, escaped, grid, named
 
 # The questions that have no good answer for everybody; the rest has defaults that work.
 BASIC = (
-    "pretrained_model_name_or_path", "train_data_dir", "output_dir", "output_name", "resolution",
+    "train_data_dir", "output_dir", "output_name", "resolution",
     "train_batch_size", "epoch", "network_dim", "network_alpha", "unet_lr", "text_encoder_lr",
     "mixed_precision", "sample_prompts", "sample_every_n_epochs",
 )  # fmt: skip
@@ -28,6 +28,7 @@ SPELLINGS = (
     (r"\bcentre", "center"),
     (r"\bgrey", "gray"),
 )
+ABOVE = "pretrained_model_name_or_path"  # its row stands in the start
 VIEWS = ("Basic", "All settings", "Changed")
 
 
@@ -43,17 +44,18 @@ class Views:
             placeholder="Search all settings", layout=widgets.Layout(width="220px")
         )
         named(self.search, "Search all settings", hidden=True)
-        self.choice = widgets.ToggleButtons(options=VIEWS, value=VIEWS[1])
+        self.choice = widgets.ToggleButtons(options=VIEWS, value=VIEWS[0])
         self.choice.style.button_width = "auto"
         self.note = block(css="kit-quiet")
         self._listed: tuple[str, ...] = ()
+        self._view = ""  # that the listed rows are of
         self._list = grid([])
-        bar = widgets.HBox(
+        self.bar = widgets.HBox(
             [self.choice, self.search], layout=widgets.Layout(flex_flow="row wrap", width="100%")
         )
-        bar.add_class("kit-bar")
+        self.bar.add_class("kit-bar")
         self.root = widgets.VBox(
-            [bar, self.note, self._list, pages.root], layout=widgets.Layout(width="100%")
+            [self.bar, self.note, self._list, pages.root], layout=widgets.Layout(width="100%")
         )
         self.search.observe(lambda _: self.update(), names="value")
         self.choice.observe(lambda _: self.update(), names="value")
@@ -69,16 +71,27 @@ class Views:
                 note += f"; the first {MOST_FOUND} are shown"
             self._show(found[:MOST_FOUND], note)
         elif self.choice.value == "Basic":
-            self._show([name for name in BASIC if name in self._fields], "")
+            self._show(self._basic(), "")
         elif self.choice.value == "Changed":
             names = self._changed()
             self._show(names, _changes(self._fields, names))
         else:
             self._show(None, "")
+        self._view = "" if text else self.choice.value
 
     def show_all(self) -> None:
         """Go back to the tabs."""
         self.search.value, self.choice.value = "", VIEWS[1]
+
+    def _basic(self) -> list[str]:
+        """The few that matter, and whatever else differs from its default or is wrong.
+
+        A row that stands there stays, or it would go while one types in it.
+        """
+        wrong = [name for name, field in self._fields.items() if field.problem]
+        shown = self._listed if self._view == VIEWS[0] else ()
+        names = dict.fromkeys([*BASIC, *shown, *self._changed(), *wrong])
+        return [name for name in names if name in self._fields and name != ABOVE]
 
     def _show(self, names: Iterable[str] | None, note: str) -> None:
         """These rows as a list; None is all of them in their tabs."""

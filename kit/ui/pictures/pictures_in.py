@@ -30,7 +30,7 @@ from kit.ui.look import block, escaped, grid
 from kit.ui.pictures.box import Script, drop_box, upload_script
 from kit.ui.pictures.places import given_folders, kept_folder
 from kit.ui.pictures.staging import Staging, new_mark, own_shelf, shelf_below
-from kit.ui.welcome import mounted_drive
+from kit.ui.welcome import connect_drive
 
 NEW = "a new data set"
 
@@ -58,7 +58,7 @@ class PicturesIn:
         self._folder, self._on_folder, self._words = folder, on_folder, words
         self._here = here or host()
         self._kept = kept or (lambda: kept_folder(self._here))
-        self._connect = connect or mounted_drive
+        self._connect = connect or connect_drive
         self._mark, self._staging = new_mark(), None  # type: tuple[str, Staging | None]
         self._arranged: Path | None = None  # a folder whose name follows the words
         self._is_filling, self._said = False, 0.0

@@ -22,12 +22,20 @@ def test_an_upload_is_read_in_both_generations(value):
     assert list(uploaded(value)) == [("my.toml", TOML)]
 
 
+def offered(form):
+    return form.files.offer_changes.table.value
+
+
 def test_an_uploaded_file_fills_the_form(monkeypatch):
     form = Form()
     monkeypatch.setattr("kit.ui.form.files.uploaded", lambda value: [("my.toml", TOML)])
     form.files._tell(form.files._take_upload)
+    assert form.settings == Settings()  # what would change is shown first
+    assert "<td>Network Rank (Dimension)</td><td>8</td><td>12</td>" in offered(form)
+    form.files.offer_changes.apply_button.click()
     assert form.settings.network.network_dim == 12
-    assert "Filled from my.toml" in form.files.line.value
+    form.head.undo()
+    assert form.settings == Settings()
 
 
 def test_what_is_downloaded_is_what_stands_in_the_form(settings, tmp_path):
@@ -49,7 +57,6 @@ def test_a_file_of_the_gui_fills_the_form_with_a_report(tmp_path):
     form = Form()
     form.files.path.value = str(path)
     form.files.load_button.click()
-    assert form.settings.network.network_dim == 48
     assert "no_such_field" in form.files.report.value
     assert "num_machines" in form.files.report.value
     assert "<details open>" in form.files.report.value  # something in it was not understood
@@ -67,6 +74,7 @@ def loaded(form, tmp_path, values):
     path.write_text(json.dumps(values), "utf-8")
     form.files.path.value = str(path)
     form.files.load_button.click()
+    form.files.offer_changes.apply()
 
 
 def test_what_a_file_does_not_mention_stays_in_the_form(settings, tmp_path):
@@ -75,11 +83,11 @@ def test_what_a_file_does_not_mention_stays_in_the_form(settings, tmp_path):
     assert form.settings == settings.replace(network_dim=77, network_alpha=4)
 
 
-def test_beside_a_wrong_value_the_last_right_ones_stay(settings, tmp_path):
+def test_beside_a_wrong_value_the_right_ones_stay(settings, tmp_path):
     form = Form(settings.replace(network_dim=77))
     form.fields["epoch"].control.value = "many"
     loaded(form, tmp_path, {"network_alpha": 4})
-    assert form.settings == settings.replace(network_dim=77, network_alpha=4)
+    assert form.settings == settings.replace(network_dim=77, network_alpha=4, epoch=1)
 
 
 def test_a_file_for_another_family_changes_nothing_in_the_form(settings, tmp_path):
@@ -92,7 +100,10 @@ def test_a_file_for_another_family_changes_nothing_in_the_form(settings, tmp_pat
 
 def test_what_a_plan_would_refuse_is_shown_open(settings, tmp_path):
     form = Form(settings)
-    loaded(form, tmp_path, {"random_crop": True})
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"random_crop": True}), "utf-8")
+    form.files.path.value = str(path)
+    form.files.load_button.click()
     assert "<details open>" in form.files.report.value
     assert "would be refused" in form.files.report.value
 
@@ -105,5 +116,6 @@ def test_what_was_told_of_a_file_goes_when_the_example_is_taken(settings, tmp_pa
     form.files.load_button.click()
     assert "gui.json" in form.files.line.value
     assert "keys" in form.files.report.value
-    form.starters.example_button.click()
+    form.head.try_example()
+    form.head.offer.apply()
     assert form.files.line.value == form.files.report.value == ""

@@ -1,7 +1,6 @@
 import pytest
 
 from kit import catalog, demo
-from kit.presets import presets
 from kit.ui import Form
 from kit.ui.form.model_line import family_of, model_line
 from tests.support.ldm import write_single_file
@@ -48,45 +47,8 @@ def test_the_family_greys_what_belongs_to_others():
     assert "Stable Diffusion XL" in form.fields["clip_skip"].idle
 
 
-def test_a_quick_pick_names_the_model():
-    form = Form()
-    name = "stabilityai/stable-diffusion-xl-base-1.0"
-    form.starters.quick_pick.value = name
-    assert form.settings.model.pretrained_model_name_or_path == name
-    assert "1024 x 1024" in form.starters.line.value
-    form.fields["pretrained_model_name_or_path"].value = "something/else"
-    assert form.starters.quick_pick.value.startswith("custom")
-
-
-def test_a_preset_shows_what_it_would_change_before_it_does():
-    form = Form()
-    form.fields["train_data_dir"].value = "images"
-    form.starters.preset.value = "sdxl-style-16gb"
-    told = form.starters.line.value
-    assert "<td>LoRA type</td><td>Standard</td><td>Kohya LoCon</td>" in told
-    assert form.settings.network.LoRA_type == "Standard"
-    form.starters.apply_button.click()
-    assert form.settings == presets()["sdxl-style-16gb"].applied_to(form.settings)
-    assert form.settings.folders.train_data_dir == "images"
-    assert "Nothing would change" in form.starters.line.value
-
-
-def test_a_preset_waits_for_values_that_can_be_read():
-    form = Form()
-    form.fields["epoch"].control.value = "many"
-    form.starters.preset.value = "sd1-subject-8gb"
-    assert "once every value above can be read" in form.starters.line.value
-
-
 def test_quick_picks_belong_to_families():
     assert set(catalog.QUICK_PICKS.values()) == set(catalog.FAMILIES)
-
-
-def test_the_example_is_one_click_away():
-    form = Form()
-    form.starters.example_button.click()
-    assert form.settings == demo.settings()
-    assert form.problems == ()
 
 
 def test_a_resolution_too_small_for_the_family_is_told():

@@ -36,12 +36,15 @@ def test_a_place_that_cannot_be_written_is_left_alone(monkeypatch):
     remember(Settings())
 
 
-def test_what_is_left_of_the_example_beside_own_images_is_named(tmp_path):
-    shown = module.example()
-    assert module.left_of_the_example(shown) == []
-    own = shown.replace(train_data_dir=str(tmp_path), output_name="dog", training_comment="")
-    assert module.left_of_the_example(own) == [
-        "the images are yours; still the example's: Pretrained model name or path, "
-        "Regularisation folder, Sample prompts"
-    ]
-    assert module.left_of_the_example(Settings().replace(train_data_dir=str(tmp_path))) == []
+def test_tokens_of_the_environment_reach_no_file(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
+    module.remember_state({"form": {"additional_parameters": "--token hf_secretsecret"}})
+    assert "hf_secretsecret" not in place().with_name(module.STATE).read_text("utf-8")
+    assert module.remembered_state()["form"] == {"additional_parameters": "--token ***"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99, "form": {}}'])
+def test_a_state_that_cannot_be_read_is_none(text):
+    place().parent.mkdir()
+    place().with_name(module.STATE).write_text(text, "utf-8")
+    assert module.remembered_state() is None

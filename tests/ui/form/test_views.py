@@ -19,17 +19,29 @@ def shown(form):
 
 def test_all_settings_stand_in_tabs():
     form = Form()
+    form.views.choice.value = "All settings"
     assert form.pages.root.layout.display is None
     assert shown(form) == []
 
 
 def test_the_basic_view_asks_about_a_dozen_things_that_exist():
     form = Form()
-    form.views.choice.value = "Basic"
+    assert form.views.choice.value == "Basic"  # how it opens
     assert shown(form) == list(BASIC)
     assert set(BASIC) <= set(declarations())
     assert 10 <= len(BASIC) <= 15
     assert form.pages.root.layout.display == "none"
+
+
+def test_the_basic_view_hides_nothing_that_differs_or_is_wrong(settings):
+    form = Form(settings.replace(flip_aug=True))
+    assert "flip_aug" in shown(form)
+    form.fields["keep_tokens"].value = "-1"
+    form.views.update()
+    assert "keep_tokens" in shown(form)
+    form.fields["keep_tokens"].value = "0"
+    form.views.update()
+    assert "keep_tokens" in shown(form)  # a row does not go while one types in it
 
 
 def test_the_changed_view_lists_what_differs_with_its_default():
@@ -62,7 +74,7 @@ def test_what_is_typed_in_a_list_stands_in_the_tabs():
     form.views._list.children[0].children[0].value = "24"
     assert form.settings.network.network_dim == 24
     form.views.search.value = ""
-    assert form.pages.root.layout.display is None
+    assert form.fields["network_dim"].row in form.views._list.children
 
 
 def test_a_problem_is_brought_to_the_front():

@@ -1,0 +1,143 @@
+"""The first ten minutes: own pictures in five actions, the example in three, what reloads keep."""
+
+import numpy
+import pytest
+from PIL import Image, ImageFilter
+from playwright.sync_api import expect
+
+SHOW = ["import kit\nkit.show()"]
+EMBEDDED = "Small base that comes with LoRA Kit (to try it out)"
+LONG = 240_000  # milliseconds; torch takes a while to load on a busy machine
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Six pictures as a camera gives them: 12 megapixels' shape, soft, with noise; no captions."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = numpy.random.default_rng(5)
+    for i in range(6):
+        shape = (480, 640, 3) if i % 2 else (640, 480, 3)
+        coarse = rng.integers(0, 255, (6, 8, 3), dtype=numpy.uint8)
+        photo = Image.fromarray(coarse).resize(shape[1::-1], Image.Resampling.BICUBIC)
+        photo = photo.filter(ImageFilter.GaussianBlur(4))
+        photo.save(folder / f"IMG_{i:04}.jpg", quality=90)
+    return sorted(folder.iterdir())
+
+
+class Actions:
+    """What a person does, counted."""
+
+    def __init__(self, notebook):
+        self.notebook, self.count = notebook, 0
+
+    def run_all(self):
+        self.count += 1
+        self.notebook.run_all()
+        expect(self.notebook.output.locator(".kit-start")).to_be_visible(timeout=60_000)
+
+    def upload(self, files):
+        self.count += 1
+        self.notebook.output.locator("input[type=file][multiple]").first.set_input_files(files)
+
+    def choose(self, label, option):
+        self.count += 1
+        self.notebook.output.get_by_label(label, exact=True).first.select_option(option)
+
+    def type(self, label, text):
+        self.count += 1
+        control = self.notebook.output.get_by_label(label, exact=True).first
+        control.fill(text)
+        control.press("Tab")
+
+    def press(self, name):
+        self.count += 1
+        self.notebook.button(name).click()
+
+
+def sentence(notebook):
+    return notebook.output.locator(".kit-sum").first
+
+
+def test_five_actions_train_own_pictures(notebook, photographs):
+    notebook.open(SHOW)
+    do = Actions(notebook)
+    do.run_all()
+    expect(sentence(notebook)).to_contain_text("Still to choose")
+    notebook.shot("start-blank-1280")
+    do.upload(photographs)
+    expect(notebook.output.locator(".kit-arrived")).to_contain_text("6 pictures", timeout=60_000)
+    do.choose("Model", EMBEDDED)
+    do.type("Trigger word", "zxcup")
+    expect(sentence(notebook)).to_contain_text("6 images x 10 repeats", timeout=30_000)
+    expect(notebook.output.locator(".kit-card img").first).to_be_visible(timeout=30_000)
+    expect(notebook.button("Train")).to_be_enabled()
+    notebook.shot("start-answered-1280")
+    for width in (800, 400):
+        notebook.page.set_viewport_size({"width": width, "height": 1400})
+        notebook.page.wait_for_timeout(800)
+        notebook.theme("Dark")
+        notebook.page.wait_for_timeout(800)
+        notebook.shot(f"start-answered-dark-{width}")
+        notebook.theme("Light")
+    notebook.page.set_viewport_size({"width": 1280, "height": 1400})
+    do.press("Train")
+    expect(notebook.output.locator(".kit-summary")).to_contain_text("6 pictures", timeout=30_000)
+    expect(notebook.output.locator(".kit-numbers").first).to_contain_text("step", timeout=LONG)
+    notebook.page.wait_for_timeout(1500)
+    bar = notebook.output.locator(".kit-sticky")
+    notebook.output.locator(".kit-end-bar").scroll_into_view_if_needed()
+    notebook.page.wait_for_timeout(300)
+    top = bar.bounding_box()["y"]
+    assert 0 < top < 200, f"the bar is at {top:.0f} px, scrolled out of view"
+    bar.get_by_role("button", name="Stop").click()
+    expect(notebook.output.locator(".kit-state").first).to_have_text("stopped", timeout=LONG)
+    notebook.shot("start-stopped-1280")
+    assert do.count <= 5
+    with notebook.page.expect_download() as waiting:
+        notebook.output.locator("a[download]", has_text=".safetensors").first.click()
+    assert waiting.value.suggested_filename.startswith("zxcup")
+    notebook.is_quiet()
+
+
+def test_three_actions_train_the_example_and_a_reload_in_any_state_loses_nothing(notebook):
+    notebook.open(SHOW)
+    do = Actions(notebook)
+    do.run_all()
+    do.press("Try the example")
+    expect(sentence(notebook)).to_contain_text("24 steps", timeout=30_000)
+    expect(notebook.button("Train")).to_be_enabled()
+    do.press("Train")
+    assert do.count == 3
+    typed = "a red square, left"
+    expect(notebook.output.locator(".kit-numbers").first).to_contain_text("step", timeout=LONG)
+    notebook.output.get_by_placeholder("a prompt for Sample now").first.fill(f"{typed} --s 2")
+    notebook.button("Sample now").click()
+    prompts = notebook.output.locator(".kit-prompt")
+    expect(prompts.filter(has_text=typed)).to_be_visible(timeout=LONG)
+    expect(notebook.output.locator(".kit-state").first).to_have_text("done", timeout=LONG)
+    notebook.output.get_by_label("Trigger word", exact=True).first.fill("zxmine")
+    notebook.output.get_by_label("Trigger word", exact=True).first.press("Tab")
+    notebook.page.wait_for_timeout(1000)
+
+    notebook.save()
+    notebook.reload()  # the page
+    expect(prompts.filter(has_text=typed)).to_be_visible(timeout=60_000)
+    expect(notebook.button("Undo")).to_be_enabled()
+
+    notebook.command("kernelmenu:restart-and-clear")
+    dialog = notebook.page.locator(".jp-Dialog")
+    expect(dialog).to_be_visible()
+    dialog.locator("button.jp-mod-accept").click()
+    expect(dialog).to_have_count(0)
+    notebook.settle()
+    notebook.run_all()  # the kernel
+    expect(prompts.filter(has_text=typed)).to_be_visible(timeout=60_000)
+    expect(notebook.output.locator(".kit-state").first).to_have_text("done")
+    notebook.shot("start-restarted-1280")
+    word = notebook.output.get_by_label("Trigger word", exact=True).first
+    expect(word).to_have_value("zxmine")
+    notebook.button("Undo").click()
+    expect(word).to_have_value("zib")
+    notebook.button("Undo").click()  # the example
+    expect(sentence(notebook)).to_contain_text("Still to choose")
+    notebook.is_quiet()
