@@ -7,6 +7,7 @@ last touched.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
@@ -18,10 +19,7 @@ from typing import Any, TextIO
 
 from kit.errors import OutputError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
 
 NAME = "at_work.json"
 STALE = 12 * 3600.0  # seconds after which another machine's word is no longer taken
@@ -115,9 +113,9 @@ def _lives(holder: dict[str, Any]) -> bool:
         return False
     if host != socket.gethostname():
         return time.time() - since < STALE
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
-    return psutil.pid_exists(pid)
+    return bool(psutil.pid_exists(pid))
 
 
 def _read(file: TextIO) -> dict[str, Any]:
