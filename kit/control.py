@@ -99,7 +99,8 @@ class RunControl:
 def stop_on_interrupt(control: RunControl) -> Iterator[None]:
     """Turn the first Ctrl-C, stop sign, SIGTERM or SIGHUP into a request to stop.
 
-    The second ends at once. SIGHUP comes where a terminal is closed or a connection is lost.
+    The second ends at once. SIGHUP comes where a terminal is closed or a connection is lost; what
+    the process was told to ignore, as nohup tells it, stays ignored.
 
     Only the main thread of a process may listen to signals; elsewhere this does nothing.
     """
@@ -114,7 +115,8 @@ def stop_on_interrupt(control: RunControl) -> Iterator[None]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, ask) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield
     finally:

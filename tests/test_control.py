@@ -47,11 +47,16 @@ def test_the_first_interrupt_is_a_request_also_while_it_rests_and_the_second_is_
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_every_polite_signal_asks_to_stop(name):
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_every_polite_signal_asks_to_stop_unless_it_is_ignored(name, is_ignored):
     control, number = RunControl(), getattr(signal, name)
-    before = signal.getsignal(number)
-    with stop_on_interrupt(control):
-        os.kill(os.getpid(), number)
-        time.sleep(0.05)
-        assert control.stop_requested
-    assert signal.getsignal(number) == before
+    before = signal.signal(number, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    try:
+        kept = signal.getsignal(number)
+        with stop_on_interrupt(control):
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            assert control.stop_requested is not is_ignored
+        assert signal.getsignal(number) == kept
+    finally:
+        signal.signal(number, before)
