@@ -110,9 +110,7 @@ def _fetch_repository(repo: str, *, setting: str, index: str) -> Found:
     try:
         listing = snapshot_download(repo, dry_run=True, token=token)
     except OSError as error:  # offline, unreachable, or not allowed: the cache may still have it
-        return _cached_repository(
-            repo, setting=setting, index=index, cause=error.__cause__ or error
-        )
+        return _cached_repository(repo, setting=setting, index=index, cause=_telling(error))
     files = [file.filename for file in listing]
     if index not in files and not any(file.endswith("/config.json") for file in files):
         single = [file for file in files if file.lower().endswith(SUFFIXES)]
@@ -157,7 +155,17 @@ def _fetch_file(repo: str, file: str, revision: str | None, *, setting: str) -> 
             )
         )
     except OSError as error:
-        raise _unreachable(f"{repo}/{file}", setting, error.__cause__ or error) from error
+        raise _unreachable(f"{repo}/{file}", setting, _telling(error)) from error
+
+
+def _telling(error: OSError) -> BaseException:
+    """The Hub's own refusal; of one that only says that the cache has nothing, its cause."""
+    from huggingface_hub import errors
+
+    is_refusal = isinstance(error, errors.HfHubHTTPError) and not isinstance(
+        error, FileNotFoundError
+    )
+    return error if is_refusal else error.__cause__ or error
 
 
 def _unreachable(name: str, setting: str, cause: BaseException) -> ModelError:
