@@ -111,7 +111,7 @@ def leftovers(folder):
     """What an upload has left in the notebook's folder, beside the notebook and the data sets."""
     ours = {"notebook.ipynb", ".ipynb_checkpoints", "datasets", "lora-kit-uploads"}
     stage = folder / "lora-kit-uploads"
-    pieces = [p.name for p in stage.rglob("*") if p.is_file() and p.name != "in-use.txt"]
+    pieces = [p.name for p in stage.rglob("*") if "-" in p.name and p.name != "in-use.txt"]
     return [path.name for path in folder.iterdir() if path.name not in ours] + pieces
 
 

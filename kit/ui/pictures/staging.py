@@ -30,6 +30,9 @@ from kit.errors import DatasetError, KitError, without_secrets
 SHELF = "lora-kit-uploads"  # no leading dot: Jupyter's servers refuse such folders
 SECONDS = 0.4  # between two looks
 PATIENCE = 300.0  # seconds without a new byte, after which an upload was cut off
+# Jupyter's server looks at a file again after writing it: a list that is gone by then would be told
+# to the page as an upload that failed. So it stays this long.
+LINGER = 10.0
 ABANDONED = 3600.0  # seconds after which another kernel's folder has no owner any more
 PIECE = re.compile(r"[a-z0-9]{1,20}(-\d{1,5}|\.done|\.cut)")
 ALIVE = "in-use.txt"
@@ -165,9 +168,12 @@ class Staging:
         return found
 
     def _forget(self, batch: str) -> None:
+        """Remove its pieces at once, its list a little later."""
         self._over.add(batch)
-        for path in self.folder.iterdir():
-            if path.name.partition(".")[0].partition("-")[0] == batch:
+        for path in self.folder.glob(f"{batch}-*"):
+            path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"{batch}.*"):
+            if time.time() - path.stat().st_mtime > LINGER:
                 path.unlink(missing_ok=True)
 
     def _is_still(self, batch: str) -> bool:

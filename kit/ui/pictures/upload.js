@@ -122,6 +122,17 @@
     }
   }
 
+  async function surely(ask) {
+    for (let failures = 0; ; ) {
+      try {
+        return await ask();
+      } catch (error) {
+        if (error.isFinal || ++failures > 3) throw error;
+        await new Promise((done) => setTimeout(done, 300 * 2 ** failures));
+      }
+    }
+  }
+
   async function take(chosen) {
     const files = chosen.filter(({ name }) => !name.split("/").some((part) => part.startsWith(".")));
     if (!files.length) return;
@@ -148,7 +159,7 @@
       }
       const list = files.map(({ file, name }) => ({ name, size: file.size }));
       if (signal.aborted) throw new Error("cancelled");
-      await server.note(`${batch}.done`, JSON.stringify(list));
+      await surely(() => server.note(`${batch}.done`, JSON.stringify(list)));
       const count = files.length === 1 ? "1 file" : `${files.length} files`;
       state.text = `${count}, ${megabytes(total)} MB: sent at ${rate(total)} MB/s.`;
     } catch (error) {
