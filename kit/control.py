@@ -97,7 +97,9 @@ class RunControl:
 
 @contextmanager
 def stop_on_interrupt(control: RunControl) -> Iterator[None]:
-    """Turn the first Ctrl-C, stop sign or SIGTERM into a request to stop; the second ends at once.
+    """Turn the first Ctrl-C, stop sign, SIGTERM or SIGHUP into a request to stop.
+
+    The second ends at once. SIGHUP comes where a terminal is closed or a connection is lost.
 
     Only the main thread of a process may listen to signals; elsewhere this does nothing.
     """
@@ -110,7 +112,9 @@ def stop_on_interrupt(control: RunControl) -> Iterator[None]:
             raise KeyboardInterrupt
         control.stop()  # the code interrupted here may hold the lock: it is one for re-entry
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from kit.errors import DeviceError
 from kit.settings import Machine
-from kit.settings.rules.machine import gpu_ids
+from kit.settings.effective import gpu_ids
 
 resource: ModuleType | None
 try:
@@ -146,6 +146,14 @@ def peak_megabytes(device: torch.device) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)  # macOS says bytes
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or the machine, had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def free_memory() -> None:

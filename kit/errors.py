@@ -75,6 +75,15 @@ class MissingPackage(KitError):
     """An optional package is not installed."""
 
 
+def in_a_line(error: BaseException) -> str:
+    """What an error says, for a notice: a KitError whole, of others the first line."""
+    if isinstance(error, KitError):
+        return " ".join(str(error).split("\n"))
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`"; did you mean X?"` for the most similar name, whatever its case, or an empty string."""
     as_written = {each.lower(): each for each in names}

@@ -44,3 +44,14 @@ def test_the_first_interrupt_is_a_request_also_while_it_rests_and_the_second_is_
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_every_polite_signal_asks_to_stop(name):
+    control, number = RunControl(), getattr(signal, name)
+    before = signal.getsignal(number)
+    with stop_on_interrupt(control):
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        assert control.stop_requested
+    assert signal.getsignal(number) == before

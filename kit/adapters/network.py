@@ -23,8 +23,9 @@ from kit.families import Family, Layer
 from kit.families import Norm as NormLayer
 from kit.families.kohya_names import block_number
 from kit.settings import NetworkSettings
-from kit.settings.rules.blocks import BlockPlan
+from kit.settings.effective import reads
 from kit.settings.targets import PRESETS, Preset, preset_of
+from kit.settings.unet_blocks import BlockPlan
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _made(
     row = catalog.LORA_TYPES[settings.LoRA_type]
     on_input = preset.scales_inputs(layer.path, settings.train_on_input)
     offered = {**_options(settings), "train_on_input": ("train_on_input", on_input)}
-    options = {option: value for option, (name, value) in offered.items() if name in row.uses}
+    options = {option: value for option, (name, value) in offered.items() if reads(settings, name)}
     kind: type[Any] = catalog.load(row.code)
     if entry:
         options |= _of_file(settings, kind, layer, entry)
@@ -210,7 +211,7 @@ def _of_file(
 
 
 def _trains_norms(network: NetworkSettings) -> bool:
-    return network.train_norm and "train_norm" in catalog.LORA_TYPES[network.LoRA_type].uses
+    return network.train_norm and reads(network, "train_norm")
 
 
 def _made_norm(network: NetworkSettings, norm: NormLayer) -> Adapter:
@@ -246,7 +247,7 @@ def _options(network: NetworkSettings) -> dict[str, tuple[str, Any]]:
 
 def _preset(network: NetworkSettings) -> Preset:
     """The chosen one, for types that have presets."""
-    has_presets = "LyCORIS_preset" in catalog.LORA_TYPES[network.LoRA_type].uses
+    has_presets = reads(network, "LyCORIS_preset")
     try:
         return preset_of(network.LyCORIS_preset) if has_presets else PRESETS["full"]
     except ValueError as error:

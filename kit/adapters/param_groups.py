@@ -13,7 +13,7 @@ from torch.nn import Parameter
 from kit.adapters.base import Adapter
 from kit.families import Layer, Norm
 from kit.families.kohya_names import block_number
-from kit.settings.rules.blocks import BlockPlan
+from kit.settings.unet_blocks import BlockPlan
 
 PLUS = " plus"
 

@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit import catalog
 from kit.basemodel.headers import SUFFIXES, Header, read_header
 from kit.basemodel.weight_names import choose_weights
 from kit.errors import ModelError
 
 EPSILON, V = "epsilon", "v_prediction"
-FAMILIES = {
-    "sd1": "Stable Diffusion 1.x",
-    "sd2": "Stable Diffusion 2.x",
-    "sdxl": "Stable Diffusion XL",
-}
 _POSSIBLE = "LoRA Kit trains Stable Diffusion 1.x, 2.x and XL."
 _AS_WEIGHTS = "Put it into network_weights, and a base model into pretrained_model_name_or_path."
 
@@ -74,7 +70,7 @@ class ModelFile:
     @property
     def label(self) -> str:
         """The family's full name."""
-        return FAMILIES[self.family]
+        return catalog.FAMILIES[self.family].label
 
 
 def detect(path: Path) -> ModelFile:

@@ -15,7 +15,7 @@ from kit.basemodel.detecting import ModelFile, detect
 from kit.basemodel.downloading import downloaded
 from kit.basemodel.headers import SUFFIXES, read_header
 from kit.errors import ModelError
-from kit.settings import Settings
+from kit.settings import Model, Settings
 from kit.settings.links import is_link, tidied
 
 ON_THE_HUB = re.compile(r"https://\S+|[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
@@ -33,7 +33,7 @@ def foreseen_refusals(settings: Settings) -> Iterator[str]:
             yield f"training would be refused: {name} = {text} is not on this machine"
     if refusal := _refused_weights(settings.network.network_weights):
         yield f"training would be refused: network_weights{refusal}"
-    if refusal := _refused_model(settings):
+    if refusal := _refused_model(model):
         first = " ".join(refusal.splitlines()[0].split())
         yield f"training would be refused: pretrained_model_name_or_path: {first}"
 
@@ -87,9 +87,8 @@ def _detected(path: Path, _changed: int) -> ModelFile | ModelError:
         return error
 
 
-def _refused_model(settings: Settings) -> str:
+def _refused_model(model: Model) -> str:
     """What is wrong with the base model or with what is claimed of it, or an empty string."""
-    model = settings.model
     found = found_model(model.pretrained_model_name_or_path)
     if isinstance(found, ModelError):
         return found.found

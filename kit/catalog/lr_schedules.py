@@ -142,3 +142,51 @@ def parse_step_rules(text: str) -> tuple[tuple[float, int | None], ...]:
     if ":" in last or ends != sorted(set(ends)):
         raise ValueError(f"{text!r}: the steps must rise, and the last factor stands without one")
     return (*rules, (float(last), None))
+
+
+# ------------------------------------------------------------------------------------- the menu
+
+
+@dataclass(frozen=True)
+class LrSchedule:
+    """A learning-rate schedule and the settings that it reads."""
+
+    code: str
+    warms_up: bool = True
+    own: bool = False  # the optimizer's own, for those that choose their rate
+    uses: tuple[str, ...] = ()
+    least: float = 0.0  # the share it ends at where lr_scheduler_min_lr_ratio is blank
+    warms_up_from_least: bool = False  # the warm-up starts at that share, not at 0
+
+
+SCHEDULES: dict[str, LrSchedule] = {
+    "constant": LrSchedule("kit.catalog.lr_schedules:constant", warms_up=False),
+    "constant_with_warmup": LrSchedule("kit.catalog.lr_schedules:constant"),
+    "linear": LrSchedule("kit.catalog.lr_schedules:linear"),
+    "cosine": LrSchedule("kit.catalog.lr_schedules:cosine"),
+    "cosine_with_restarts": LrSchedule(
+        "kit.catalog.lr_schedules:cosine_with_restarts", uses=("lr_scheduler_num_cycles",)
+    ),
+    "polynomial": LrSchedule(
+        "kit.catalog.lr_schedules:polynomial",
+        uses=("lr_scheduler_power", "lr_scheduler_num_cycles"),
+    ),
+    "cosine_with_min_lr": LrSchedule(
+        "kit.catalog.lr_schedules:cosine_with_min_lr",
+        uses=("lr_scheduler_min_lr_ratio", "lr_scheduler_num_cycles"),
+        least=0.1,
+    ),
+    "inverse_sqrt": LrSchedule(
+        "kit.catalog.lr_schedules:inverse_sqrt", uses=("lr_scheduler_timescale",)
+    ),
+    "warmup_stable_decay": LrSchedule(
+        "kit.catalog.lr_schedules:warmup_stable_decay",
+        uses=("lr_decay_steps", "lr_scheduler_min_lr_ratio", "lr_scheduler_num_cycles"),
+        warms_up_from_least=True,
+    ),
+    "rex": LrSchedule("kit.catalog.lr_schedules:rex", uses=("lr_scheduler_min_lr_ratio",)),
+    "piecewise_constant": LrSchedule(
+        "kit.catalog.lr_schedules:piecewise_constant", warms_up=False, uses=("lr_scheduler_args",)
+    ),
+    "adafactor": LrSchedule("kit.catalog.lr_schedules:constant", warms_up=False, own=True),
+}

@@ -12,7 +12,8 @@
     kit balance --dataset-folder images             repeats that balance them
     kit inspect cat.safetensors                     what a LoRA file says about itself
 
-What goes wrong and a person can put right ends with exit code 2 and no traceback.
+Exit codes: 0 done; 2 something that a person can put right, told without traceback; 3 a training
+that was asked to stop, which the same command goes on with; 130 Ctrl-C; 1 a fault of ours.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from kit.cli.command import Command
 from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import read_settings, takes_settings
 from kit.errors import KitError, nearest
+from kit.events import Event, Finished
 from kit.planning import plan
 from kit.sinks import Console, listening
 
 WRONG = 2  # the exit code of argparse, too
+STOPPED = 3  # a training was asked to stop: its state is kept, the same command goes on
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
 
@@ -72,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kit",
         description="Train LoRA adapters for Stable Diffusion 1.x, 2.x and XL.",
-        epilog="kit COMMAND --help tells more about a command.",
+        epilog="kit COMMAND --help tells more about a command. Exit codes: 0 done; 2 something "
+        "that you can put right; 3 a training that was asked to stop (the same command goes on).",
     )
     parser.add_argument("--version", action="version", version=f"LoRA Kit {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -100,7 +104,7 @@ def _act_plan(chosen: argparse.Namespace) -> None:
     print(planned.to_json() if chosen.json else planned)
 
 
-def _act_train(chosen: argparse.Namespace) -> None:
+def _act_train(chosen: argparse.Namespace) -> int:
     planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
     print(*planned.lines(), sep="\n", flush=True)  # its notices come as events
     print("loading torch and the base model ...", flush=True)
@@ -109,8 +113,15 @@ def _act_train(chosen: argparse.Namespace) -> None:
         closing(Console(planned.total_steps)) as console,
         listening(planned.run, console, settings=planned.settings) as tell,
     ):
+        event: Event = Finished(planned.run.from_step, "asked to stop")
         for event in train(planned):
             tell(event)
+    return exit_code(event)
+
+
+def exit_code(last: Event) -> int:
+    """0 where the run is done, STOPPED where somebody ended it before."""
+    return 0 if isinstance(last, Finished) and last.reason == "done" else STOPPED
 
 
 # ------------------------------------------------------------------------- demo, inspect

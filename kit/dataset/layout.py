@@ -10,12 +10,11 @@ from kit.dataset.buckets import BucketFit, BucketRule, Size, bucket_sizes, fit
 from kit.dataset.images import TrainImage
 from kit.dataset.subsets import Subset
 from kit.errors import DatasetError
-from kit.settings import Settings
+from kit.settings import Images
 
 
-def bucket_rule(settings: Settings) -> BucketRule:
+def bucket_rule(images: Images) -> BucketRule:
     """The rule that the settings describe."""
-    images = settings.images
     return BucketRule(
         resolution=images.size,
         shortest=images.min_bucket_reso,

@@ -13,22 +13,21 @@ from kit.dataset.images import CONCEPT, Findings, Scan, TrainImage, add_image, s
 from kit.dataset.masks import check_masks
 from kit.dataset.subsets import Subset, shown
 from kit.errors import DatasetError
-from kit.settings import Settings
+from kit.settings import Folders, Images
 
 
-def scan_folders(settings: Settings) -> Scan:
-    """The images of the training and the regularisation folder, each with its mask if asked.
+def scan_folders(folders: Folders, images: Images, *, masked: bool) -> Scan:
+    """The images of the training and the regularisation folder; masked: each with its mask.
 
     Raises: DatasetError where a folder or a mask is missing, or a folder holds no image.
     """
-    folders = settings.folders
     dataset = scan(
         folders.train_data_dir,
         folders.reg_data_dir,
-        caption_extension=settings.images.caption_extension,
-        dataset_repeats=settings.images.dataset_repeats,
+        caption_extension=images.caption_extension,
+        dataset_repeats=images.dataset_repeats,
     )
-    if settings.noise.masked_loss and folders.conditioning_data_dir:
+    if masked and folders.conditioning_data_dir:
         check_masks(dataset.images, folders.conditioning_data_dir)
     return dataset
 

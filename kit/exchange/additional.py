@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kit.errors import SettingsError
 from kit.exchange import command_line, sd_scripts
 from kit.exchange.report import Line, Verdict, shown
@@ -29,14 +31,18 @@ def with_additional(settings: Settings) -> tuple[Settings, list[str], list[str]]
     after, lines, _ = sd_scripts.from_sd_scripts(entries, assumes_defaults=False, base=plain)
     wrong = [line for line in lines if line.verdict in (Verdict.UNKNOWN, Verdict.REFUSED)]
     problems = [f"[extra] {NAME}: {line}" for line in wrong]
-    notices = [text for line in lines if line not in wrong for text in _told(line, plain, after)]
+    notices = [
+        text
+        for line in lines
+        if line not in wrong
+        for text in _told(line, plain.flat(), after.flat())
+    ]
     return after, problems, notices
 
 
-def _told(line: Line, before: Settings, after: Settings) -> list[str]:
+def _told(line: Line, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     if not line.changes:
         return [f"{NAME}: {line}"]
-    old, new = before.flat(), after.flat()
     return [
         f"{name} = {shown(new[name])} from {NAME} counts, not {shown(old[name])}"
         for name in line.changes

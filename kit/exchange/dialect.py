@@ -18,6 +18,7 @@ from kit.exchange.coerce import as_number, fitted, is_blank, is_zero
 from kit.exchange.known import REASONS, Foreign, other_families
 from kit.exchange.report import Line, Verdict, shown
 from kit.settings import Settings, declarations
+from kit.settings.effective import unread_by
 from kit.settings.extra import NAMES_A_SECRET
 from kit.settings.public import SECRET
 
@@ -54,8 +55,19 @@ class Dialect:
     names: Mapping[str, str]  # its key: our setting
     known: Mapping[str, Foreign]
     rules: Mapping[str, Rule] = field(default_factory=lambda: MappingProxyType({}))
+    # What makes the rule of a key that begins so, from the whole key; the first that fits.
+    prefixes: Mapping[str, Callable[[str], Rule]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     renamed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     zero_is_unset: bool = False  # it has no blank numbers; 0 stands for them
+
+    def rule(self, key: str) -> Rule | None:
+        """The rule of a key, by its name or by how it begins; None where it is simply a setting."""
+        if key in self.rules:
+            return self.rules[key]
+        made = (make for prefix, make in self.prefixes.items() if key.startswith(prefix))
+        return next((make(key) for make in made), None)
 
 
 def translate(dialect: Dialect, entries: Entries, base: Settings) -> tuple[Settings, list[Line]]:
@@ -104,7 +116,7 @@ def judge(dialect: Dialect, key: str, value: Any, entries: Entries) -> Outcome:
         return no_effect(SECRET_TOLD if not is_blank(value) else "blank, and no setting")
     if key in dialect.renamed:
         return _renamed(dialect, dialect.renamed[key], value, entries)
-    rule = dialect.rules.get(key)
+    rule = dialect.rule(key)
     outcome = rule(value, entries) if rule else None
     if outcome:
         return outcome
@@ -220,12 +232,6 @@ def _of_another_type(outcome: Outcome, lora_type: str) -> Outcome:
     if lora_type in catalog.LORA_TYPES and set(outcome.changes) & unread_by(lora_type):
         return no_effect(f"LoRA_type = {lora_type} does not use it")
     return outcome
-
-
-def unread_by(lora_type: str) -> set[str]:
-    """Settings that some LoRA types read, but not this one."""
-    of_some = {name for row in catalog.LORA_TYPES.values() for name in row.uses}
-    return of_some - set(catalog.LORA_TYPES[lora_type].uses)
 
 
 def _same(new: Any, old: Any) -> bool:

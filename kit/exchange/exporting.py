@@ -12,11 +12,11 @@ import tomlkit
 from kit.errors import SettingsError
 from kit.exchange import gui_json, incompatibilities, sd_scripts
 from kit.exchange.additional import NAME, with_additional
-from kit.exchange.dialect import unread_by
 from kit.exchange.known import trainer_args
 from kit.exchange.report import shown
 from kit.exchange.sd_scripts_rules import SCRIPT
 from kit.settings import Settings, declarations
+from kit.settings.effective import unread_by
 
 SCRIPTS = {True: "sdxl_train_network.py", False: "train_network.py"}
 
@@ -34,7 +34,7 @@ def export_gui(settings: Settings) -> tuple[str, list[str]]:
     back = _counting(gui_json.from_gui(written)[0])
     known = {d.name for d in declarations().values() if d.gui_key in written}
     notices = [*_differences(counting, back, known, "the GUI"), *incompatibilities.in_gui(written)]
-    notices += incompatibilities.of_dora_in_gui(counting)
+    notices += incompatibilities.of_dora_in_gui(counting.network)
     if counting.model.sdxl is None:
         notices.append(
             "sdxl is blank: the GUI does not read it from the model's file; tick SDXL there where "
@@ -60,7 +60,10 @@ def export_sd_scripts(settings: Settings) -> tuple[str, list[str]]:
         document.add(name, value)
     known = {name for name in declarations() if name in trainer_args()}
     lost = _differences(counting, back, known, "sd-scripts")
-    return tomlkit.dumps(document), [*lost, *incompatibilities.in_sd_scripts(counting, written)]
+    return tomlkit.dumps(document), [
+        *lost,
+        *incompatibilities.in_sd_scripts(counting.captions, written),
+    ]
 
 
 def _counting(settings: Settings) -> Settings:

@@ -25,10 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from kit.basemodel.headers import SUFFIXES, read_header
+from kit.catalog.lora_shapes import Shape
 from kit.errors import LoraFileError, ModelError
-from kit.settings import Settings
-
-Shape = tuple[int, ...]
 
 CONFIG = "adapter_config.json"  # PEFT's, beside its weights
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -288,9 +286,9 @@ def file_of(path: Path) -> Path:
     return next((path / name for name in WEIGHTS if (path / name).is_file()), path)
 
 
-def foreseen_conversion(settings: Settings) -> Iterator[str]:
+def foreseen_conversion(network_weights: str) -> Iterator[str]:
     """What the plan says of network_weights in another program's layout."""
-    text = settings.network.network_weights.strip()
+    text = network_weights.strip()
     try:
         path = file_of(Path(text).expanduser()) if text else Path()
         if not path.is_file() or path.suffix.lower() not in SUFFIXES:

@@ -147,21 +147,21 @@ def dialect() -> Dialect:
         for name, argument in trainer_args().items()
     }
     known |= networks.known_arguments(f"{NETWORK_ARGS}.")
-    return Dialect("the metadata", names=names, known=known, rules=_Rules(_rules()))
+    return Dialect(
+        "the metadata",
+        names=names,
+        known=known,
+        rules=_rules(),
+        prefixes={
+            f"{NETWORK_ARGS}.": _network_argument,
+            f"{datasets_told.KEY}.": datasets_told.rule,
+            "": _other_key,
+        },
+    )
 
 
-class _Rules(dict[str, Rule]):
-    """Rules by name, and for facts and arguments of the network."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The rule of a key."""
-        if key in self:
-            return self[key]
-        if key.startswith(f"{NETWORK_ARGS}."):
-            return _network_argument(key.removeprefix(f"{NETWORK_ARGS}."))
-        if key.startswith(f"{datasets_told.KEY}."):
-            return datasets_told.rule(key)
-        return _fact if FACTS.fullmatch(key) else _none_is_default
+def _other_key(key: str) -> Rule:
+    return _fact if FACTS.fullmatch(key) else _none_is_default
 
 
 def _fact(value: Any, entries: Entries) -> Outcome:
@@ -190,10 +190,9 @@ def _rules() -> dict[str, Rule]:
     }
 
 
-def _network_argument(argument: str) -> Rule:
-    rule = sd_scripts_rules.dialect().rules.get(f"{sd_scripts_rules.ARGUMENT}{argument}")
-    assert rule is not None
-    return rule
+def _network_argument(key: str) -> Rule:
+    argument = key.removeprefix(f"{NETWORK_ARGS}.")
+    return sd_scripts_rules.network_argument(f"{sd_scripts_rules.ARGUMENT}{argument}")
 
 
 def _network_module(value: Any, entries: Entries) -> Outcome:
@@ -203,11 +202,7 @@ def _network_module(value: Any, entries: Entries) -> Outcome:
         for key, argument in entries.items()
         if key.startswith(prefix)
     }
-    rule = sd_scripts_rules.dialect().rules.get("network_module")
-    assert rule is not None
-    outcome = rule(value, given)
-    assert outcome is not None
-    return outcome
+    return sd_scripts_rules.network_module(value, given)
 
 
 def _dim(name: str) -> Rule:
@@ -237,8 +232,7 @@ def _warmup(value: Any, entries: Entries) -> Outcome:
 def _multires(value: Any, entries: Entries) -> Outcome | None:
     if value in (None, "0"):
         return None
-    rule = sd_scripts_rules.dialect().rules.get("multires_noise_iterations")
-    return rule(value, entries) if rule else None
+    return sd_scripts_rules.multires(value, entries)
 
 
 def _optimizer(value: Any, entries: Entries) -> Outcome:

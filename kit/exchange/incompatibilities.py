@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kit import catalog
 from kit.exchange.known import gui_fields, trainer_args
-from kit.settings import Settings
+from kit.settings import Captions, NetworkSettings
+from kit.settings.effective import reads
 
 NOT_OFFERED_BUT_TAKEN = ("save_model_as",)  # the trainer knows more endings than the GUI
 CHANGE_CAPTIONS = (
@@ -25,24 +25,22 @@ def in_gui(written: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} = {written[key]}: the GUI has no such choice"
 
 
-def of_dora_in_gui(settings: Settings) -> Iterator[str]:
+def of_dora_in_gui(network: NetworkSettings) -> Iterator[str]:
     """Magnitudes of inputs, which the GUI's LyCORIS learns only where network_args say so."""
-    network = settings.network
-    is_read = "wd_on_output" in catalog.LORA_TYPES[network.LoRA_type].uses
-    if is_read and network.dora_wd and not network.wd_on_output:
+    if reads(network, "wd_on_output") and network.dora_wd and not network.wd_on_output:
         yield (
             "wd_on_output = false: the GUI has no field for it and trains DoRA on outputs, which "
             "A1111, Forge and ComfyUI read wrongly"
         )
 
 
-def in_sd_scripts(settings: Settings, written: Mapping[str, Any]) -> Iterator[str]:
+def in_sd_scripts(captions: Captions, written: Mapping[str, Any]) -> Iterator[str]:
     """What the trainer would stop at, or do in another way."""
     for name, value in written.items():
         field = None if name in NOT_OFFERED_BUT_TAKEN else gui_fields().get(name)
         if field and field.choices and value not in field.choices:
             yield f"{name} = {value}: sd-scripts has no such choice"
-    changing = [name for name in CHANGE_CAPTIONS if settings.flat()[name]]
+    changing = [name for name in CHANGE_CAPTIONS if getattr(captions, name)]
     if "cache_text_encoder_outputs" in written and changing:
         yield (
             f"{' and '.join(changing)}: sd-scripts refuses this together with "

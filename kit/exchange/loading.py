@@ -158,7 +158,9 @@ def _from_toml(
         Line(key, shown(value), Verdict.TAKEN, changes={key: value})
         for key, value in entries.items()
     ]
-    return settings, Report(name, tuple(lines), {}, missing_paths(settings), is_foreign=False)
+    return settings, Report(
+        name, tuple(lines), {}, missing_paths(settings.flat()), is_foreign=False
+    )
 
 
 def _from_arguments(
@@ -192,14 +194,14 @@ def _report(
     assumed: Mapping[str, Any] | None = None,
     strict: bool = False,
 ) -> Report:
-    return Report(name, tuple(lines), assumed or {}, missing_paths(settings), strict)
+    return Report(name, tuple(lines), assumed or {}, missing_paths(settings.flat()), strict)
 
 
-def missing_paths(settings: Settings) -> dict[str, str]:
+def missing_paths(values: Mapping[str, Any]) -> dict[str, str]:
     """Paths that the settings name and that are not here; names on the Hub are not looked up."""
     return {
         name: value
-        for name, value in settings.flat().items()
+        for name, value in values.items()
         if declarations()[name].type == "path"
         and name not in MADE_BY_THE_RUN
         and value

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 from kit import catalog
-from kit.exchange.dialect import unread_by
 from kit.exchange.known import Foreign, gui_fields, network_args, other_families
 from kit.settings import Settings, declarations
+from kit.settings.effective import unread_by
 
 LYCORIS = "lycoris.kohya"
 ALGORITHMS = {

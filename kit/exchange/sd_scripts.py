@@ -19,9 +19,9 @@ from kit.exchange.incompatibilities import is_for_sdxl_only
 from kit.exchange.known import trainer_args
 from kit.exchange.report import Line
 from kit.exchange.sd_scripts_rules import ARGUMENT, dialect
-from kit.settings import Settings, declarations
+from kit.settings import Basic, Model, Noise, Rates, Settings, declarations
+from kit.settings.effective import warms_up
 from kit.settings.optimizer_args import parse_optimizer_args
-from kit.settings.rules import rates as rules_rates
 
 NOT_ASSUMED = ("dataset_repeats", "lr_warmup_steps", "dynamo_backend")  # mean something else there
 OFF_MEANS = {"save_precision": "float", "network_dim": 4, "optimizer_type": "AdamW"}
@@ -119,9 +119,9 @@ def to_sd_scripts(settings: Settings) -> dict[str, Any]:
     elsewhere = {*map(networks.setting_of, pairs), "unet_lr", "text_encoder_lr", *NOT_ASSUMED}
     for name, value in settings.flat().items():
         known = name in trainer_args() and name not in elsewhere
-        if known and not _is_left_out(name, value, settings):
+        if known and not _is_left_out(name, value, settings.model, settings.noise):
             written[name] = _for_trainer(name, value)
-    written |= _lengths(settings) | _rates(settings)
+    written |= _lengths(settings.basic, settings.rates) | _rates(settings.basic)
     if settings.machine.dynamo_backend != "no":
         written |= {"torch_compile": True, "dynamo_backend": settings.machine.dynamo_backend}
     if settings.memory.cross_attention in trainer_args():
@@ -129,11 +129,11 @@ def to_sd_scripts(settings: Settings) -> dict[str, Any]:
     return written
 
 
-def _is_left_out(name: str, value: Any, settings: Settings) -> bool:
+def _is_left_out(name: str, value: Any, model: Model, noise: Noise) -> bool:
     """Absent means the same there, or another argument says it."""
-    if is_for_sdxl_only(name) and not settings.model.sdxl:
+    if is_for_sdxl_only(name) and not model.sdxl:
         return True
-    multires = settings.noise.noise_offset_type == "Multires"
+    multires = noise.noise_offset_type == "Multires"
     if name in (("noise_offset",) if multires else ("multires_noise_iterations",)):
         return True
     if name in ("clip_skip", "max_token_length") and value == declarations()[name].default:
@@ -162,12 +162,11 @@ def _pieces(text: str) -> list[str]:
     ]
 
 
-def _lengths(settings: Settings) -> dict[str, Any]:
-    basic = settings.basic
+def _lengths(basic: Basic, rates: Rates) -> dict[str, Any]:
     row = catalog.SCHEDULES[basic.lr_scheduler]
     lengths: dict[str, Any] = {}
-    only_constant = settings.rates.lr_warmup_only_constant
-    is_cold = only_constant and not rules_rates.warms_up(settings)
+    only_constant = rates.lr_warmup_only_constant
+    is_cold = only_constant and not warms_up(basic, rates)
     if not basic.max_train_epochs and not basic.max_train_steps:
         lengths["max_train_epochs"] = basic.epoch
     if not row.warms_up or basic.lr_scheduler_type or is_cold:
@@ -179,8 +178,7 @@ def _lengths(settings: Settings) -> dict[str, Any]:
     return lengths
 
 
-def _rates(settings: Settings) -> dict[str, Any]:
-    basic = settings.basic
+def _rates(basic: Basic) -> dict[str, Any]:
     rates: dict[str, Any] = {}
     if basic.unet_lr == 0:
         rates["network_train_text_encoder_only"] = True

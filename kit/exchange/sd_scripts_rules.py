@@ -38,27 +38,16 @@ def dialect() -> Dialect:
         label="sd-scripts",
         names={name: name for name in declarations()},
         known={**trainer_args(), **networks.known_arguments(ARGUMENT)},
-        rules=_Rules(_rules()),
+        rules=_rules(),
+        prefixes={ARGUMENT: network_argument, LAUNCHER: _launcher},
         renamed={"caption_extention": "caption_extension"},
     )
-
-
-class _Rules(dict[str, Rule]):
-    """Rules by name, and for whatever begins with a prefix."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The rule of a key."""
-        if key in self:
-            return self[key]
-        if key.startswith(ARGUMENT):
-            return _network_argument(key)
-        return _launcher(key) if key.startswith(LAUNCHER) else default
 
 
 def _rules() -> dict[str, Rule]:
     return {
         SCRIPT: _script,
-        "network_module": _network_module,
+        "network_module": network_module,
         "network_args": _no_network_args,
         "network_train_unet_only": _only("text_encoder_lr"),
         "network_train_text_encoder_only": _only("unet_lr"),
@@ -83,7 +72,7 @@ def _rules() -> dict[str, Rule]:
         "dataset_repeats": lambda value, entries: no_effect("counts only with in_json there"),
         "noise_offset": _noise_offset,
         "bucket_reso_steps": bucket_step,
-        "multires_noise_iterations": _multires,
+        "multires_noise_iterations": multires,
     }
 
 
@@ -104,7 +93,8 @@ def _kind_in(entries: Entries) -> str:
     return networks.kind_of(str(entries.get("network_module", "")), arguments) or ""
 
 
-def _network_module(value: Any, entries: Entries) -> Outcome:
+def network_module(value: Any, entries: Entries) -> Outcome:
+    """The LoRA type of a module with its arguments."""
     kind = _kind_in({**entries, "network_module": value})
     if not kind and OF_OTHER_FAMILIES.fullmatch(str(value)):
         return elsewhere(
@@ -120,7 +110,7 @@ def _no_network_args(value: Any, entries: Entries) -> Outcome:
     return no_effect("empty")
 
 
-def _network_argument(key: str) -> Rule:
+def network_argument(key: str) -> Rule:
     """One of network_args."""
     argument = key.removeprefix(ARGUMENT)
 
@@ -272,7 +262,8 @@ def _noise_offset(value: Any, entries: Entries) -> Outcome | None:
     return None
 
 
-def _multires(value: Any, entries: Entries) -> Outcome | None:
+def multires(value: Any, entries: Entries) -> Outcome | None:
+    """Multires noise is on there where it is given."""
     if not as_number(value) or "noise_offset_type" in entries:
         return None
     number = int(as_number(value) or 0)

@@ -29,8 +29,8 @@ from kit.events import Cached, Event, Noticed
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.settings import Settings, declarations
-from kit.settings.rules import memory as rules_memory
-from kit.settings.rules.parts import block_problems
+from kit.settings.effective import base_precision, keeps_attention_matrices
+from kit.settings.unet_blocks import misfits
 
 DOWNLOAD = "the base model (MB)"
 PERIOD = 1.0  # seconds between two events of a download
@@ -111,7 +111,7 @@ def _check_model(settings: Settings, file: ModelFile) -> Iterator[str]:
     Raises: SettingsError where a loss belongs to the other sort of model, or lists of blocks to
     another family.
     """
-    if wrong_blocks := block_problems(settings, file.family):
+    if wrong_blocks := list(misfits(settings.blocks, catalog.FAMILIES[file.family].blocks)):
         raise SettingsError(wrong_blocks)
     claimed = settings.model.v_parameterization
     is_v = decide_prediction(file, v_parameterization=claimed) == Prediction.V
@@ -153,10 +153,10 @@ def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Fam
         dtype=dtype,
         vae_dtype=torch.float32 if whole else dtype,
         vae=settings.model.vae,
-        base_precision=rules_memory.base_precision(settings),
+        base_precision=base_precision(settings.memory),
         compress_text_encoders=settings.memory.compress_text_encoders,
         mapped=not settings.memory.disable_mmap_load_safetensors,
     )
-    plain = rules_memory.keeps_attention_matrices(settings)
+    plain = keeps_attention_matrices(settings.memory)
     family.unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
     return family

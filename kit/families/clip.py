@@ -24,6 +24,18 @@ VOCABULARY = 49_408
 
 
 @dataclass(frozen=True)
+class EncoderPart:
+    """One of a family's text encoders: where a model holds it, and how it is given tokens."""
+
+    name: str  # its folder in a diffusers model
+    kind: type[Any]  # of transformers
+    prefix: str  # of its weights in a single file
+    tokenizer: str = "tokenizer"  # the folder of its own, for encoders of other tokens than CLIP's
+    pad: str = END
+    splits_pad: bool = False  # the pad token is cut out of captions
+
+
+@dataclass(frozen=True)
 class Tokenizer:
     """Splits captions and fills windows.
 

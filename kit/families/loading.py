@@ -18,7 +18,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from kit import catalog
 from kit.basemodel import ModelFile, locate_vae
@@ -34,14 +34,11 @@ from kit.families.sdxl import StableDiffusionXL
 
 CONFIGS = Path(__file__).with_name("configs")
 ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it
-_TEXT_ENCODERS: dict[str, tuple[tuple[str, type[Any], str], ...]] = {
-    # family: part of a diffusers folder, class, prefix in a single file
-    "sd1": (("text_encoder", CLIPTextModel, "cond_stage_model.transformer."),),
-    "sd2": (("text_encoder", CLIPTextModel, "cond_stage_model.model."),),
-    "sdxl": (
-        ("text_encoder", CLIPTextModel, "conditioner.embedders.0.transformer."),
-        ("text_encoder_2", CLIPTextModelWithProjection, "conditioner.embedders.1.model."),
-    ),
+# A family is its file, a line here, a row of the catalog and a folder of configs.
+FAMILIES: dict[str, type[StableDiffusion | StableDiffusionXL]] = {
+    "sd1": StableDiffusion,
+    "sd2": StableDiffusion,
+    "sdxl": StableDiffusionXL,
 }
 
 
@@ -131,32 +128,27 @@ def _assemble(
     vae: AutoencoderKL,
     encoders: list[Any],
 ) -> Family:
-    zero_snr = file.zero_terminal_snr
-    if file.family == "sdxl":
-        first = _tokenizer(file, "tokenizer", encoders[0], pad=clip.END)
-        second = _tokenizer(file, "tokenizer_2", encoders[1], pad="!")
-        return StableDiffusionXL(
-            predicts, zero_snr, unet, vae, encoders[0], encoders[1], first, second
-        )
-    sd2 = file.family == "sd2"
-    tokenizer = _tokenizer(
-        file, "tokenizer", encoders[0], pad="!" if sd2 else clip.END, splits_pad=sd2
+    kind = FAMILIES[file.family]
+    tokenizers = [
+        _tokenizer(file, part, encoder)
+        for part, encoder in zip(kind.encoder_parts(file.family), encoders, strict=True)
+    ]
+    return kind.of_parts(
+        file.family, predicts, file.zero_terminal_snr, unet, vae, encoders, tokenizers
     )
-    return StableDiffusion(file.family, predicts, zero_snr, unet, vae, encoders[0], tokenizer)
 
 
-def _tokenizer(
-    file: ModelFile, part: str, text_encoder: Any, *, pad: str, splits_pad: bool = False
-) -> clip.Tokenizer:
+def _tokenizer(file: ModelFile, part: clip.EncoderPart, text_encoder: Any) -> clip.Tokenizer:
     """CLIP's own tokenizer, unless the text encoder knows other tokens than CLIP's."""
     if text_encoder.config.vocab_size == clip.VOCABULARY:
-        return clip.packaged_tokenizer(pad, splits_pad=splits_pad)
-    folder = file.path / part
+        return clip.packaged_tokenizer(part.pad, splits_pad=part.splits_pad)
+    folder = file.path / part.tokenizer
     if not (file.is_folder and folder.is_dir()):
         raise ModelError(
-            f"{file.path} knows {text_encoder.config.vocab_size} tokens, but has no {part}/.",
+            f"{file.path} knows {text_encoder.config.vocab_size} tokens, but has no "
+            f"{part.tokenizer}/.",
             f"Without a tokenizer of its own, a model must use CLIP's {clip.VOCABULARY} tokens.",
-            f"Put the model's {part} folder beside its other parts.",
+            f"Put the model's {part.tokenizer} folder beside its other parts.",
         )
     with _quiet(), _readable(folder):
         inner = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
@@ -171,8 +163,8 @@ def _read_folder(
     if with_vae:
         vae = _read_part(AutoencoderKL, file.path / "vae", vae_dtype, mapped=mapped)
     encoders = [
-        _read_encoder(kind, file.path / part, dtype, mapped=mapped)
-        for part, kind, _ in _TEXT_ENCODERS[file.family]
+        _read_encoder(part.kind, file.path / part.name, dtype, mapped=mapped)
+        for part in FAMILIES[file.family].encoder_parts(file.family)
     ]
     return unet, vae, encoders
 
@@ -229,8 +221,14 @@ def _read_file(
     unet = _read_converted(UNet2DConditionModel, weights, configs / "unet", dtype, **channels)
     vae = _read_converted(AutoencoderKL, weights, configs / "vae", vae_dtype) if with_vae else None
     encoders: list[Any] = [
-        read_text_encoder(kind, config=configs / part, weights=weights, prefix=prefix, dtype=dtype)
-        for part, kind, prefix in _TEXT_ENCODERS[file.family]
+        read_text_encoder(
+            part.kind,
+            config=configs / part.name,
+            weights=weights,
+            prefix=part.prefix,
+            dtype=dtype,
+        )
+        for part in FAMILIES[file.family].encoder_parts(file.family)
     ]
     return unet, vae, encoders
 

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from kit import catalog
 from kit.families import Conditioning, Layer, Norm, Prediction, TextEmbeds, Tokens
 from kit.families import target_layers as layers
-from kit.families.clip import Tokenizer, clip_hidden_states, weigh
+from kit.families.clip import EncoderPart, Tokenizer, clip_hidden_states, weigh
 from kit.families.kohya_names import unet_name
 from kit.families.vae import VaeCoding
 
-LABELS = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x"}
+_ENCODERS = {
+    "sd1": EncoderPart("text_encoder", CLIPTextModel, "cond_stage_model.transformer."),
+    "sd2": EncoderPart(
+        "text_encoder", CLIPTextModel, "cond_stage_model.model.", pad="!", splits_pad=True
+    ),
+}
 
 
 @dataclass(eq=False)
@@ -40,9 +47,28 @@ class StableDiffusion(VaeCoding):
 
     def __post_init__(self) -> None:
         """Derive what the protocol asks for."""
-        self.label = LABELS[self.key]
+        self.label = catalog.FAMILIES[self.key].label
         self.latent_scale = self.vae.config.scaling_factor
         self.text_encoders = (self.text_encoder,)
+
+    @staticmethod
+    def encoder_parts(key: str) -> tuple[EncoderPart, ...]:
+        """The text encoder."""
+        return (_ENCODERS[key],)
+
+    @classmethod
+    def of_parts(
+        cls,
+        key: str,
+        predicts: Prediction,
+        zero_terminal_snr: bool,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        encoders: Sequence[Any],
+        tokenizers: Sequence[Tokenizer],
+    ) -> StableDiffusion:
+        """The family of loaded parts; text encoders in the order of `encoder_parts`."""
+        return cls(key, predicts, zero_terminal_snr, unet, vae, encoders[0], tokenizers[0])
 
     def tokenize(
         self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -14,9 +15,11 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from kit import catalog
 from kit.families import Conditioning, Layer, Norm, Prediction, TextEmbeds, Tokens
 from kit.families import target_layers as layers
 from kit.families.clip import (
+    EncoderPart,
     Tokenizer,
     clip_penultimate,
     clip_penultimate_and_pooled,
@@ -24,6 +27,17 @@ from kit.families.clip import (
 )
 from kit.families.kohya_names import sgm_path, sgm_position, unet_name
 from kit.families.vae import VaeCoding
+
+_ENCODERS = (
+    EncoderPart("text_encoder", CLIPTextModel, "conditioner.embedders.0.transformer."),
+    EncoderPart(
+        "text_encoder_2",
+        CLIPTextModelWithProjection,
+        "conditioner.embedders.1.model.",
+        tokenizer="tokenizer_2",
+        pad="!",
+    ),
+)
 
 
 @dataclass(eq=False)
@@ -39,14 +53,34 @@ class StableDiffusionXL(VaeCoding):
     tokenizer: Tokenizer
     tokenizer_2: Tokenizer
     key: str = field(init=False, default="sdxl")
-    label: str = field(init=False, default="Stable Diffusion XL")
+    label: str = field(init=False)
     latent_scale: float = field(init=False)
     text_encoders: Sequence[nn.Module] = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive what the protocol asks for."""
+        self.label = catalog.FAMILIES[self.key].label
         self.latent_scale = self.vae.config.scaling_factor
         self.text_encoders = (self.text_encoder, self.text_encoder_2)
+
+    @staticmethod
+    def encoder_parts(key: str) -> tuple[EncoderPart, ...]:
+        """Both text encoders."""
+        return _ENCODERS
+
+    @classmethod
+    def of_parts(
+        cls,
+        key: str,
+        predicts: Prediction,
+        zero_terminal_snr: bool,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        encoders: Sequence[Any],
+        tokenizers: Sequence[Tokenizer],
+    ) -> StableDiffusionXL:
+        """The family of loaded parts; text encoders in the order of `encoder_parts`."""
+        return cls(predicts, zero_terminal_snr, unet, vae, *encoders, *tokenizers)
 
     def tokenize(
         self, captions: Sequence[str], *, max_token_length: int, weighted: bool = False

@@ -16,12 +16,9 @@ from kit import catalog
 from kit.exchange.networks import arguments_of
 from kit.lorafile.dataset_metadata import dataset_metadata
 from kit.planning import Plan
-from kit.settings import Captions, Settings, declarations
+from kit.settings import Blocks, Captions, Noise, Rates, Settings, declarations, effective
 from kit.settings.public import public_name, public_settings
-from kit.settings.rules import caches_latents
-from kit.settings.rules import noise as rules_noise
-from kit.settings.rules import optimizer as rules_optimizer
-from kit.settings.rules.blocks import given_lists, given_weights
+from kit.settings.unet_blocks import given_lists, given_weights
 
 MAKER = f"lora-kit/{kit.__version__}"
 V_PREDICTION = "v_prediction"
@@ -127,7 +124,7 @@ def _lengths(plan: Plan) -> dict[str, Any]:
 def _rates(plan: Plan) -> dict[str, Any]:
     """An optimizer that chooses its own rate knows of the given ones only what is frozen."""
     basic = plan.settings.basic
-    own = rules_optimizer.controls_lr(plan.settings) == "rate"
+    own = effective.controls_lr(basic) == "rate"
     unet, text = (None if own and rate else rate for rate in (basic.unet_lr, basic.text_encoder_lr))
     named = basic.lr_scheduler_type or basic.lr_scheduler
     return {
@@ -153,13 +150,13 @@ def _network(settings: Settings) -> dict[str, Any]:
         "ss_scale_weight_norms": network.scale_weight_norms or None,
     }
     args: dict[str, float] = {}
-    if "conv_dim" in kind.uses and not dynamic:
+    if effective.reads(network, "conv_dim") and not dynamic:
         conv_dim = network.conv_dim or network.network_dim
         args |= {"conv_dim": conv_dim, "conv_alpha": network.conv_alpha or conv_dim}
     dropouts = {"rank_dropout": network.rank_dropout, "module_dropout": network.module_dropout}
     args |= {name: share for name, share in dropouts.items() if share}
     written: dict[str, Any] = {name: f"{value:.9g}" for name, value in args.items()}
-    written |= _parts(settings)
+    written |= _parts(settings.blocks, settings.rates)
     given = arguments_of(settings).items()  # the type's own, such as LyCORIS' algorithm
     written |= {name: v for name, v in given if name not in ("conv_dim", "conv_alpha", *written)}
     if written:
@@ -168,16 +165,16 @@ def _network(settings: Settings) -> dict[str, Any]:
     return facts
 
 
-def _parts(settings: Settings) -> dict[str, str]:
+def _parts(blocks: Blocks, rates: Rates) -> dict[str, str]:
     """What is asked of single blocks and of LoRA+, as it stands in network_args."""
-    lists = {**given_weights(settings.blocks), **given_lists(settings.blocks)}
+    lists = {**given_weights(blocks), **given_lists(blocks)}
     found = {name: text for name, text in lists.items() if text}
-    if threshold := settings.blocks.block_lr_zero_threshold:
+    if threshold := blocks.block_lr_zero_threshold:
         found["block_lr_zero_threshold"] = f"{threshold:.9g}"
     ratios = {
-        "loraplus_lr_ratio": settings.rates.loraplus_lr_ratio,
-        "loraplus_unet_lr_ratio": settings.rates.loraplus_unet_lr_ratio,
-        "loraplus_text_encoder_lr_ratio": settings.rates.loraplus_text_encoder_lr_ratio,
+        "loraplus_lr_ratio": rates.loraplus_lr_ratio,
+        "loraplus_unet_lr_ratio": rates.loraplus_unet_lr_ratio,
+        "loraplus_text_encoder_lr_ratio": rates.loraplus_text_encoder_lr_ratio,
     }
     return found | {name: f"{ratio:.9g}" for name, ratio in ratios.items() if ratio}
 
@@ -189,16 +186,16 @@ def _choices(settings: Settings, family: str) -> dict[str, Any]:
         "ss_full_fp16": memory.full_fp16,
         "ss_fp8_base": memory.fp8_base,
         "ss_gradient_checkpointing": memory.gradient_checkpointing,
-        "ss_cache_latents": caches_latents(settings),
+        "ss_cache_latents": effective.caches_latents(memory),
         "ss_clip_skip": _clip_skip(settings, family),
         "ss_max_token_length": settings.changed().get("max_token_length"),
-        **_noise(settings),
+        **_noise(settings.noise),
         **_captions(settings.captions),
     }
 
 
-def _noise(settings: Settings) -> dict[str, Any]:
-    noise, offset = settings.noise, rules_noise.noise_offset(settings)
+def _noise(noise: Noise) -> dict[str, Any]:
+    offset = effective.noise_offset(noise)
     return {
         "ss_loss_type": noise.loss_type,
         "ss_huber_schedule": noise.huber_schedule,
@@ -209,7 +206,7 @@ def _noise(settings: Settings) -> dict[str, Any]:
         "ss_noise_offset": offset or None,
         "ss_noise_offset_random_strength": bool(offset) and noise.noise_offset_random_strength,
         "ss_adaptive_noise_scale": (offset and noise.adaptive_noise_scale) or None,
-        "ss_multires_noise_iterations": rules_noise.multires_levels(settings) or None,
+        "ss_multires_noise_iterations": effective.multires_levels(noise) or None,
         "ss_multires_noise_discount": noise.multires_noise_discount,
         "ss_ip_noise_gamma": noise.ip_noise_gamma or None,
         "ss_ip_noise_gamma_random_strength": noise.ip_noise_gamma_random_strength,

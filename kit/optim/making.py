@@ -185,12 +185,34 @@ def effective_rates_of(optimization: Optimization) -> dict[str, float]:
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Go on from a state, on the device where the weights lie."""
+    """Go on from a state, on the device where the weights lie, in the precisions of the state.
+
+    torch gives what belongs to a weight the weight's precision, so that an optimizer with averages
+    in float32 beside weights in bf16 (or in bf16 beside float32) would go on otherwise.
+    """
     optimizer.load_state_dict(state)
+    saved = [number for group in state["param_groups"] for number in group["params"]]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for number, weight in zip(saved, weights, strict=True):
+        own = optimizer.state.get(weight)
+        if own is not None and number in state["state"]:
+            optimizer.state[weight] = _as_saved(own, state["state"][number])
     for group in optimizer.param_groups:  # torch moves what belongs to weights, not to groups
         for name, value in group.items():
             if isinstance(value, torch.Tensor):
                 group[name] = value.to(group["params"][0].device)
+
+
+def _as_saved(own: Any, saved: Any) -> Any:
+    """What torch has read, but a tensor of another precision anew, from the saved one."""
+    if isinstance(own, torch.Tensor) and isinstance(saved, torch.Tensor):
+        # Copied: what is on the right device already would be shared with the state.
+        return own if own.dtype == saved.dtype else saved.to(own.device, copy=True)
+    if isinstance(own, dict) and isinstance(saved, dict):
+        return {k: _as_saved(value, saved[k]) if k in saved else value for k, value in own.items()}
+    if isinstance(own, list | tuple) and isinstance(saved, list | tuple) and len(own) == len(saved):
+        return type(own)(_as_saved(*pair) for pair in zip(own, saved, strict=True))
+    return own
 
 
 @contextmanager

@@ -30,16 +30,13 @@ from kit.exchange.additional import with_additional
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
 from kit.planning.lora_size import stored_otherwise
+from kit.planning.optimizer_line import optimizer_line
 from kit.runs.fingerprint import fingerprint
 from kit.runs.resume import ResumePoint, beyond_the_end, find_start
 from kit.runs.run import Run, choose_run
-from kit.settings import Settings
+from kit.settings import Settings, effective
 from kit.settings.prompts import Prompt, parse_prompts
-from kit.settings.rules import caches_latents, notices, problems
-from kit.settings.rules import logs as rules_logs
-from kit.settings.rules import optimizer as rules_optimizer
-from kit.settings.rules import rates as rules_rates
-from kit.settings.rules.rates import encoder_learns
+from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
 
 # What belongs to a data set as a whole, and stands in the plan anyway.
 WHOLE_SET = frozenset({"train_batch_size", "resolution"})
@@ -106,11 +103,11 @@ class Plan:
             warmup=self.warmup_steps,
             cycles=basic.lr_scheduler_num_cycles or 1,
             power=basic.lr_scheduler_power or 1.0,
-            least=rules_rates.least_share(self.settings),
+            least=effective.least_share(self.settings.basic),
             timescale=basic.lr_scheduler_timescale or 0,
-            start=rules_rates.start_share(self.settings),
+            start=effective.start_share(self.settings.basic),
             decay=_share_or_steps(basic.lr_decay_steps or 0, self.total_steps),
-            rules=rules_rates.step_rules(self.settings),
+            rules=effective.step_rules(self.settings.basic),
         )
 
     @property
@@ -201,15 +198,15 @@ class Plan:
             f"{_counted(self.epochs, 'epoch')}, {_counted(self.total_steps, 'step')} in all, "
             f"warm-up {_counted(self.warmup_steps, 'step')}"
         )
-        if self.text_encoder_stop and encoder_learns(self.settings):
+        if self.text_encoder_stop and effective.encoder_learns(basic, self.settings.rates):
             yield f"the text encoder learns until step {self.text_encoder_stop}"
-        yield rules_optimizer.described(self.settings)
+        yield optimizer_line(basic)
         yield f"seed {self.seed}, LoRA {self.run.kept_in / self.run.file('').name}"
         read_by = catalog.read_by(self.settings.flat()).sentence
         yield f"LoRA type {self.settings.network.LoRA_type}: {read_by}"
         if self.run.home:
             yield f"works in {self.run.output_dir}, copied to {self.run.home} as it goes"
-        for name in rules_logs.loggers(self.settings):
+        for name in effective.loggers(self.settings.logs):
             row = catalog.LOGGERS[name]
             shown = row.shown.format(logging_dir=self.settings.logs.logging_dir)
             yield f"logged with {row.label}: {shown}"
@@ -266,7 +263,11 @@ def plan(settings: Settings) -> Plan:
     subsets = read_subsets(settings)
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
-    dataset = scan_subsets(subsets) if subsets else scan_folders(settings)
+    dataset = (
+        scan_subsets(subsets)
+        if subsets
+        else scan_folders(settings.folders, settings.images, masked=settings.noise.masked_loss)
+    )
     prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
@@ -282,13 +283,13 @@ def plan(settings: Settings) -> Plan:
     seed = seed or secrets.randbelow(2**32 - 1) + 1
     settings = settings.replace(seed=seed, output_name=run.name)
     ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
-    rules = [bucket_rule(way) for way in ways]
+    rules = [bucket_rule(way.images) for way in ways]
     fits = fit_all(dataset.images, [rules[image.subset] for image in dataset.images])
     size = settings.basic.train_batch_size
     layout = lay_out_all(dataset.images, fits, subsets, batch_size=size, seed=seed)
     per_epoch = math.ceil(layout.batches_per_epoch / settings.basic.gradient_accumulation_steps)
     total = total_steps(settings, per_epoch)
-    wrong = rules_rates.run_problems(settings, total)
+    wrong = length_problems(settings, RunLength(total))
     if start and (text := beyond_the_end(start, total)):
         wrong.append(text)
     if wrong:
@@ -328,7 +329,7 @@ def total_steps(settings: Settings, steps_per_epoch: int) -> int:
 def warmup_steps(settings: Settings, total: int) -> int:
     """The steps given, or the share of the total, rounded down; 0 for constant."""
     basic = settings.basic
-    if not rules_rates.warms_up(settings):
+    if not effective.warms_up(basic, settings.rates):
         return 0
     if basic.lr_warmup_steps is not None:
         return min(total, basic.lr_warmup_steps)
@@ -364,7 +365,7 @@ def _noticed(
     if not settings.model.pretrained_model_name_or_path:
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
     yield from foreseen_refusals(settings)
-    yield from foreseen_conversion(settings)
+    yield from foreseen_conversion(settings.network.network_weights)
     yield from stored_otherwise(settings)
     if run.renamed_from:
         yield (
@@ -379,10 +380,10 @@ def _noticed(
     if strongly_cut:
         more = f" and {len(strongly_cut) - 5} more" if len(strongly_cut) > 5 else ""
         yield f"more than a quarter is cut away from {', '.join(strongly_cut[:5])}{more}"
-    if not caches_latents(settings) and settings.memory.vae_batch_size != 1:
+    if not effective.caches_latents(settings.memory) and settings.memory.vae_batch_size != 1:
         yield "vae_batch_size has no effect: latents are not cached"
     decay = _share_or_steps(settings.basic.lr_decay_steps or 0, total)
-    yield from rules_rates.run_notices(settings, total, decay)
+    yield from length_notices(settings, RunLength(total, decay))
     per_bucket = Counter(place.bucket for place in fits)
     single_image = sum(1 for count in per_bucket.values() if count == 1)
     if settings.basic.train_batch_size > 1 and single_image > len(per_bucket) / 2 > 1:

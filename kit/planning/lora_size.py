@@ -22,9 +22,9 @@ from kit.basemodel.preflight import found_model
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shapes
 from kit.settings import NetworkSettings, Settings
-from kit.settings.rules.blocks import uses_blocks
-from kit.settings.rules.rates import part_rates
+from kit.settings.effective import part_rates, reads
 from kit.settings.targets import CONVOLUTIONS, ENCODERS, PRESETS, TRANSFORMER
+from kit.settings.unet_blocks import uses_blocks
 
 LAYERS = Path(__file__).parents[1] / "basemodel" / "layers.json"
 BYTES = {"float": 4, "fp16": 2, "bf16": 2}
@@ -120,7 +120,7 @@ def _numbers(shapes: Shapes) -> int:
 
 def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple[LayerShape, int]]:
     """The layers that get an adapter, each with its rank."""
-    network, asked = settings.network, part_rates(settings)
+    network, asked = settings.network, part_rates(settings.basic, settings.rates)
     everywhere = catalog.LORA_TYPES[network.LoRA_type].adapts_convolutions
     for shape in shapes:
         if (
@@ -135,8 +135,8 @@ def _sized(settings: Settings, shapes: Collection[LayerShape]) -> Iterator[tuple
 def _norms(settings: Settings, family: str) -> Iterator[tuple[bool, int, int]]:
     """In a transformer block or not, channels and number of the normalisations that learn."""
     network = settings.network
-    is_read = "train_norm" in catalog.LORA_TYPES[network.LoRA_type].uses
-    if not (is_read and network.train_norm and part_rates(settings)["unet"] > 0):
+    learns = part_rates(settings.basic, settings.rates)["unet"] > 0
+    if not (reads(network, "train_norm") and network.train_norm and learns):
         return
     preset = PRESETS[network.LyCORIS_preset]
     for in_transformer, channels, count in json.loads(LAYERS.read_text("utf-8"))[f"{family} norms"]:
@@ -148,7 +148,7 @@ def _norms(settings: Settings, family: str) -> Iterator[tuple[bool, int, int]]:
 def _needs_names(settings: Settings) -> bool:
     """The preset goes by names of layers, which are not listed here."""
     network = settings.network
-    has_presets = "LyCORIS_preset" in catalog.LORA_TYPES[network.LoRA_type].uses
+    has_presets = reads(network, "LyCORIS_preset")
     preset = PRESETS.get(network.LyCORIS_preset)
     if preset is None or preset.unet_names:
         return has_presets
@@ -158,7 +158,7 @@ def _needs_names(settings: Settings) -> bool:
 
 def _taken(network: NetworkSettings, shape: LayerShape) -> bool:
     """The preset takes these layers."""
-    if "LyCORIS_preset" not in catalog.LORA_TYPES[network.LoRA_type].uses:
+    if not reads(network, "LyCORIS_preset"):
         return True
     is_unet = shape.part == "unet"
     around = ENCODERS if not is_unet else TRANSFORMER if shape.in_transformer else CONVOLUTIONS
@@ -181,6 +181,6 @@ def _tensors(settings: Settings, shape: LayerShape, rank: int) -> Shapes:
         "rescaled": network.rescaled,
         "train_on_input": network.train_on_input,
     }
-    asked = {name: value for name, value in asked.items() if name in row.uses}
+    asked = {name: value for name, value in asked.items() if reads(network, name)}
     found: Shapes = shapes((shape.outputs, shape.inputs, *kernel), rank, **asked)
     return {role: shape for role, shape in found.items() if shape}  # marks have no side

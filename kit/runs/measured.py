@@ -16,10 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from kit.hosts import cache_folder, host
-from kit.settings import Settings
-from kit.settings.rules import caches_latents, caches_text_embeds
-from kit.settings.rules import memory as rules_memory
-from kit.settings.rules import rates as rules_rates
+from kit.settings import Settings, effective
 
 Work: TypeAlias = Mapping[str, Any]
 FILE = "measured.json"
@@ -47,8 +44,11 @@ class Measured:
 def work_of(settings: Settings, family: str = "") -> dict[str, Any]:
     """What a step of this run is, as far as time and memory depend on it."""
     basic, network, memory = settings.basic, settings.network, settings.memory
-    unet, *_ = rules_rates.rates(settings)
-    learns = {"unet": bool(unet), "text encoder": rules_rates.encoder_learns(settings)}
+    unet, *_ = effective.learning_rates(basic)
+    learns = {
+        "unet": bool(unet),
+        "text encoder": effective.encoder_learns(basic, settings.rates),
+    }
     width, height = settings.images.size
     return {
         "family": family,
@@ -56,14 +56,14 @@ def work_of(settings: Settings, family: str = "") -> dict[str, Any]:
         "train_batch_size": basic.train_batch_size,
         "gradient_accumulation_steps": basic.gradient_accumulation_steps,
         "mixed_precision": memory.mixed_precision,
-        "full_precision": rules_memory.full_precision(settings),
-        "base_precision": rules_memory.base_precision(settings),
+        "full_precision": effective.full_precision(memory),
+        "base_precision": effective.base_precision(memory),
         "gradient_checkpointing": memory.gradient_checkpointing,
-        "keeps_attention": rules_memory.keeps_attention_matrices(settings),
-        "caches_latents": caches_latents(settings),
+        "keeps_attention": effective.keeps_attention_matrices(memory),
+        "caches_latents": effective.caches_latents(memory),
         "dynamo_backend": settings.machine.dynamo_backend,
         "learns": " and ".join(name for name, does in learns.items() if does),
-        "caches_captions": caches_text_embeds(settings),
+        "caches_captions": effective.caches_text_embeds(memory),
         "LoRA_type": network.LoRA_type,
         "network_dim": network.network_dim,
         "conv_dim": network.conv_dim,

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kit.events import Noticed
+from kit.runs import lock
 from kit.runs.run import Run, write_atomically
 
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -40,6 +41,9 @@ def mirrored(run: Run) -> Iterator[Mirror]:
         yield mirror
     finally:
         mirror.finish()
+
+
+LEFT = ("run.json", lock.NAME)  # the record comes last, the lock is for this machine
 
 
 class Mirror:
@@ -125,7 +129,7 @@ class Mirror:
             yield from sorted(run.sample_dir.glob(f"{run.name}_*"))
         for path in sorted(run.dir.rglob("*")) if run.dir.is_dir() else ():
             is_state = path.parent != run.dir
-            if path.is_file() and path.name != "run.json" and (with_state or not is_state):
+            if path.is_file() and path.name not in LEFT and (with_state or not is_state):
                 yield path
 
     def _copy_record(self) -> None:

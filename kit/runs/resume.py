@@ -16,7 +16,7 @@ from kit.hub import Place, fetch, fetch_record
 from kit.runs.run import read_record
 
 if TYPE_CHECKING:
-    from kit.settings import Settings
+    from kit.settings import Saving
 
 STATE_FILE = "state.pt"
 FOREIGN = ("optimizer.bin", "train_state.json", "scheduler.bin", "random_states_0.pkl")
@@ -101,7 +101,6 @@ def beyond_the_end(start: ResumePoint, total_steps: int) -> str:
     )
 
 
-def keeps_states(settings: Settings, *, at_end: bool) -> bool:
+def keeps_states(saving: Saving, *, at_end: bool) -> bool:
     """A state folder is written beside this LoRA file."""
-    saving = settings.saving
     return saving.save_state or (at_end and saving.save_state_on_train_end)

@@ -131,6 +131,7 @@ def begin(run: Run, *, seed: int, settings_toml: str) -> None:
         if not run.resumes:
             write_record(run.dir, RunRecord(run.fingerprint, seed))
     except OSError as error:
+        abandon(run)
         raise OutputError(
             f"output_dir = {run.output_dir} cannot be written: {error.strerror or error}.",
             "It must be a folder in which you may create files, with free space.",

@@ -14,8 +14,9 @@ class Model(Section, box="Source Model"):
     pretrained_model_name_or_path: str = setting(
         "",
         "Pretrained model name or path",
-        "The base model: a .safetensors or .ckpt file, a diffusers folder, or a Hugging Face id "
-        "such as owner/name. A LoRA works best with the base it was trained on and its relatives.",
+        "The base model: a .safetensors or .ckpt file, a diffusers folder, a Hugging Face id such "
+        "as owner/name, or a link to a .safetensors, such as a page of Civitai. A LoRA works best "
+        "with the base it was trained on and its relatives.",
         kind="path",
         search="base model checkpoint quick pick",
     )
@@ -43,8 +44,8 @@ class Model(Section, box="Source Model"):
     vae: str = setting(
         "",
         "VAE",
-        "Another VAE instead of the model's own: a file, a diffusers folder or a Hugging Face id. "
-        "Blank: the model's own.",
+        "Another VAE instead of the model's own: a file, a diffusers folder, a Hugging Face id "
+        "or a link. Blank: the model's own.",
         kind="path",
         search="optional path to checkpoint of vae for training",
     )

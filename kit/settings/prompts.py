@@ -232,3 +232,9 @@ def _bounded(prompt: Prompt) -> Prompt:
         prompt.sampler,
         prompt.skipped,
     )
+
+
+def skipped_because(count: int) -> str:
+    """Why so many options of a prompt are left out."""
+    verb, noun = ("has", "it belongs") if count == 1 else ("have", "they belong")
+    return f"{verb} no effect: {noun} to other model families or to a ControlNet"

@@ -20,9 +20,7 @@ from kit.errors import without_secrets
 from kit.events import Event, Failed, Noticed
 from kit.runs.measured import work_of
 from kit.runs.run import Run, bring_back
-from kit.settings import Settings
-from kit.settings.rules import hub as rules_hub
-from kit.settings.rules import logs as rules_logs
+from kit.settings import Settings, effective
 from kit.sinks.background import Background, Sink, muted
 from kit.sinks.console import Console
 from kit.sinks.jsonl import JsonLines, read_events
@@ -76,8 +74,8 @@ def _chosen(run: Run, settings: Settings | None) -> Iterator[Any]:
     """Who measures for the next forecast, the loggers that the settings name, and the Hub."""
     if settings is None:
         return
-    codes = [catalog.LOGGERS[name].code for name in rules_logs.loggers(settings)]
-    if rules_hub.uploads(settings):
+    codes = [catalog.LOGGERS[name].code for name in effective.loggers(settings.logs)]
+    if effective.uploads(settings.hub):
         codes.append(catalog.HUB)
     if not settings.folders.dataset_config.strip():  # else no step is like another
         yield Measuring(work_of(settings))

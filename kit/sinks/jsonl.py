@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -35,9 +36,11 @@ class JsonLines:
 
     def close(self) -> None:
         """Let go of the file; a later event opens it again and goes on behind its last line."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with suppress(OSError):  # a full disk: the sink is muted by then, and was told of
+            file.close()
 
     def _opened(self) -> TextIO:
         # Not at the start: the run makes its folder after its listeners were chosen.
@@ -51,7 +54,10 @@ class JsonLines:
         """What an earlier attempt told about the steps that are not made again."""
         if self.from_step == 0 or not self.path.exists():
             return []
-        events = _readable(_lines(self.path))
+        try:
+            events = _readable(_lines(self.path))
+        except OSError:  # it cannot be read: the history begins anew, and writing tells why
+            return []
         return [event for event in events if not _is_after(event, self.from_step)]
 
 

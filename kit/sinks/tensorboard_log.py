@@ -20,9 +20,8 @@ from PIL import Image
 from kit import catalog
 from kit.events import Began, Event, Failed, Finished, Loaded, Sampled, Stepped
 from kit.runs.run import Run, recall, remember
-from kit.settings import Settings
+from kit.settings import Settings, effective
 from kit.settings.public import all_public_settings
-from kit.settings.rules import logs as rules_logs
 from kit.sinks.scalars import ended_epoch, scalars
 
 KEPT = "tensorboard"  # under which the run remembers its folder
@@ -65,7 +64,7 @@ class TensorBoard:
     def _open(self, from_step: int) -> None:
         folder = self._folder(from_step)
         folder.mkdir(parents=True, exist_ok=True)
-        options = rules_logs.tracker_options(self._settings, "tensorboard")
+        options = effective.tracker_options(self._settings.logs, "tensorboard")
         ending = options.get("filename_suffix", "")
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}{ending}"
         self._file = (folder / name).open("wb")
@@ -88,7 +87,7 @@ class TensorBoard:
         while taken.exists():  # two runs began in the same second
             number += 1
             taken = root / f"{stamp}-{number}"
-        folder = taken / rules_logs.project(self._settings)
+        folder = taken / effective.project(self._settings.logs)
         remember(self._run.dir, KEPT, str(folder))
         return folder
 

@@ -16,9 +16,8 @@ from typing import Any
 from kit import catalog, hosts
 from kit.events import Event, Failed, Loaded, Noticed, Sampled, Stepped
 from kit.runs.run import Run, recall, remember
-from kit.settings import Settings
+from kit.settings import Settings, effective
 from kit.settings.public import all_public_settings
-from kit.settings.rules import logs as rules_logs
 from kit.sinks.background import ENDS
 from kit.sinks.scalars import ended_epoch, scalars
 
@@ -58,8 +57,8 @@ class WeightsAndBiases:
             self._there = None
 
     def _start(self, from_step: int) -> Iterator[Noticed]:
-        named = {"project": rules_logs.project(self._settings), "name": self._run.name}
-        options = named | rules_logs.tracker_options(self._settings, "wandb")
+        named = {"project": effective.project(self._settings.logs), "name": self._run.name}
+        options = named | effective.tracker_options(self._settings.logs, "wandb")
         if name := self._settings.logs.wandb_run_name.strip():
             options["name"] = name
         if not options.get("mode") and not os.environ.get("WANDB_MODE"):

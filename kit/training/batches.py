@@ -22,7 +22,7 @@ from kit.diffusion.inpainting import MaskedImage, inpaint_cond
 from kit.families import TextEmbeds, Tokens
 from kit.families.text import TextConditioner
 from kit.planning import Plan
-from kit.settings.rules import noise as rules_noise
+from kit.settings.effective import multires_levels, noise_offset
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ class BatchBuilder:
     def _noise(self, micro_step: int, latents_BChw: Tensor) -> Tensor:
         """What the U-Net is asked for: plain noise, with the offset and the coarser levels."""
         noise_BChw = self._normal("noise", micro_step, latents_BChw.shape)
-        if offset := rules_noise.noise_offset(self.plan.settings):
+        if offset := noise_offset(self.plan.settings.noise):
             noise_BChw = self._with_offset(noise_BChw, offset, micro_step, latents_BChw)
-        if levels := rules_noise.multires_levels(self.plan.settings):
+        if levels := multires_levels(self.plan.settings.noise):
             noise_BChw = self._with_levels(noise_BChw, levels, micro_step)
         return noise_BChw
 

@@ -18,8 +18,7 @@ from kit.families import Family
 from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.settings import Captions, Folders, Memory
-from kit.settings.rules import caches_latents, caches_text_embeds
-from kit.settings.rules import memory as rules_memory
+from kit.settings.effective import base_precision, caches_latents, caches_text_embeds
 
 
 def latent_encoder(plan: Plan, family: Family) -> LatentEncoder:
@@ -50,7 +49,7 @@ def run_latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
     """Cached latents, after which the VAE leaves the device; or those encoded at each use."""
     encoder, settings = latent_encoder(plan, family), plan.settings
     memory, model = settings.memory, settings.model
-    if not caches_latents(settings):
+    if not caches_latents(memory):
         return (InpaintLatents if model.train_inpainting else OnTheFlyLatents)(encoder)
     try:
         latents = yield from cache_latents(
@@ -81,15 +80,15 @@ def run_text_embeds(
     adapters: frozen ones beside the encoders, from network_weights: they act on what is cached.
     """
     settings = plan.settings
-    if not caches_text_embeds(settings):
-        return None
     memory, network = settings.memory, settings.network
+    if not caches_text_embeds(memory):
+        return None
     encoders = [*text.family.text_encoders, *adapters]
     wanted = memory.cache_text_encoder_outputs_to_disk
     disk, made_by = _disk("captions", settings.folders, memory, wanted), ""
     if disk:
         names = (settings.model.pretrained_model_name_or_path, network.network_weights)
-        kinds = (memory.mixed_precision, rules_memory.base_precision(settings))
+        kinds = (memory.mixed_precision, base_precision(memory))
         name = f"text encoders of {names} {kinds} {memory.compress_text_encoders}"
         made_by = disk.hashes.of(name, lambda: weights_hash(encoders))
         disk.hashes.keep()

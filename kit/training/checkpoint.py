@@ -178,7 +178,7 @@ class Checkpoint:
         Raises: OutputError where it cannot be written.
         """
         step, run = saved.step, self.plan.run
-        if not keeps_states(self.plan.settings, at_end=step == self.plan.total_steps):
+        if not keeps_states(self.plan.settings.saving, at_end=step == self.plan.total_steps):
             return
         suffix = Path(saved.path).name.removeprefix(run.name).removesuffix(f".{run.ending}")
         folder = run.state_dir(suffix)

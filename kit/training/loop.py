@@ -14,15 +14,16 @@ from collections.abc import Generator
 from contextlib import closing
 
 from kit.control import RunControl, stop_on_interrupt
-from kit.devices import at_work, peak_megabytes
-from kit.errors import Diverged
+from kit.devices import at_work, free_memory, peak_megabytes, ran_out_of_memory
+from kit.errors import DeviceError, Diverged, OutputError
 from kit.events import Began, Event, Finished, Noticed, Stepped
 from kit.optim.making import rates_of
 from kit.planning import Plan
 from kit.runs import run as runs
+from kit.runs.lock import at_work_in
 from kit.runs.mirroring import Mirror, mirrored
 from kit.runs.run import Run
-from kit.settings.rules.rates import rates as effective_rates
+from kit.settings.effective import learning_rates
 from kit.training.checkpoint import step_suffix
 from kit.training.preparation import Resources, prepare
 from kit.training.requests import answer_requests, due_samples
@@ -38,7 +39,12 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
     Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says
     what to change.
     """
-    control = control or RunControl()
+    with at_work_in(plan.run.dir):
+        yield from _trained(plan, control or RunControl())
+
+
+def _trained(plan: Plan, control: RunControl) -> Generator[Event, None, None]:
+    """The run, in a folder that is held."""
     runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
     yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
     for text in plan.notices:
@@ -71,8 +77,8 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
                     resources.checkpoint.save_state_if_cheap(step)
 
             yield from _ended(resources, mirror, done)
-        except GeneratorExit:  # whoever iterated has left: a whole step lies behind us
-            resources.checkpoint.save_state(done)
+        except BaseException as error:  # whoever iterated has left, or something broke
+            _keep_whole(resources, done, error)
             raise
         finally:
             resources.close()
@@ -100,7 +106,11 @@ def _step(resources: Resources, step: int) -> Stepped:
     try:
         result = run_step(resources.training_step, batches, count=count)
     except NotFinite as error:
-        raise _diverged(*effective_rates(plan.settings)) from error
+        raise _diverged(*learning_rates(plan.settings.basic)) from error
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise _too_large(step, plan.settings.basic.train_batch_size) from error
     resources.losses.add(result.losses)
     return Stepped(
         step=step,
@@ -114,6 +124,23 @@ def _step(resources: Resources, step: int) -> Stepped:
         bands=result.bands,
         megabytes=peak_megabytes(resources.training_step.accelerator.device),
     )
+
+
+def _keep_whole(resources: Resources, done: int, error: BaseException) -> None:
+    """Keep the state of the last whole step, where the weights are still those of it.
+
+    After a loss that is not finite they may not be finite either: the state before it stays.
+    """
+    if isinstance(error, Diverged | OutputError) or not resources.training_step.is_whole:
+        return
+    resources.training_step.zero_grad()
+    free_memory()
+    try:
+        resources.checkpoint.save_state(done)
+    except OutputError:
+        if isinstance(error, GeneratorExit):
+            raise
+        # What broke first is what a person must know of.
 
 
 def _ended(resources: Resources, mirror: Mirror, done: int) -> Generator[Event, None, None]:
@@ -159,6 +186,17 @@ def _prepared(
             raise
     runs.abandon(run)
     return None
+
+
+def _too_large(step: int, batch_size: int) -> DeviceError:
+    return DeviceError(
+        f"The memory was not enough for step {step} (train_batch_size = {batch_size}).",
+        "The state of the last whole step is kept: the same settings go on from there once more "
+        "memory is free; other settings begin anew.",
+        "Close what else uses the memory; or turn gradient_checkpointing on, lower "
+        "train_batch_size (gradient_accumulation_steps makes up for it) or resolution, cache "
+        "latents and text encoder outputs, or set base_precision = int8.",
+    )
 
 
 def _diverged(unet: float, text_encoder: float) -> Diverged:

@@ -20,7 +20,7 @@ from kit.families.placing import placed
 from kit.lorafile import tensors
 from kit.optim.making import Optimization, build_optimization
 from kit.settings import Basic, NetworkSettings
-from kit.settings.rules.blocks import BlockPlan
+from kit.settings.unet_blocks import BlockPlan
 
 
 def attached_network(

@@ -21,11 +21,8 @@ from kit.families.base_model import fetched_model, find_model, load_model, requi
 from kit.families.text import TextConditioner
 from kit.optim.making import Optimization, effective_rates_of
 from kit.planning import Plan
-from kit.settings import NetworkSettings, Settings
-from kit.settings.rules import memory as rules_memory
-from kit.settings.rules.blocks import block_plan
-from kit.settings.rules.parts import plus_ratios
-from kit.settings.rules.rates import encoder_learns, part_rates
+from kit.settings import NetworkSettings, Settings, effective
+from kit.settings.unet_blocks import block_plan
 from kit.training.batches import BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
 from kit.training.checkpoint import Checkpoint, Losses
@@ -102,7 +99,10 @@ def prepare(plan: Plan) -> Generator[Event, None, Resources]:
     if settings.machine.gpu_ids and device.type != "cuda":
         yield Noticed(f"gpu_ids has no effect: {describe(device)} trains, no NVIDIA GPU is there")
     check_precision(device, settings.memory.mixed_precision)
-    check_optimizer(part_rates(settings), optimizer_options(settings.basic, plan.schedule_params))
+    check_optimizer(
+        effective.part_rates(settings.basic, settings.rates),
+        optimizer_options(settings.basic, plan.schedule_params),
+    )
     path = yield from fetched_model(settings.model.pretrained_model_name_or_path)
     file, notices = find_model(settings, path)
     for text in notices:
@@ -142,7 +142,9 @@ def equip(
             plan, text, accelerator.autocast, adapters=network.beside_text_encoders()
         )
     if settings.memory.gradient_checkpointing:
-        recompute_gradients(family, text_encoders=encoder_learns(settings))
+        recompute_gradients(
+            family, text_encoders=effective.encoder_learns(settings.basic, settings.rates)
+        )
     compile_unet(family.unet, settings.machine)
     step = _training_step(plan, accelerator, text, network, rates)
     for told in step.optimization.notices:
@@ -155,7 +157,10 @@ def equip(
     from_step = checkpoint.resume()
     for told in checkpoint.notices:
         yield Noticed(told)
-    step.optimization.optimizer = accelerator.prepare_optimizer(step.optimization.optimizer)
+    # It is on the device already; placing it would read its state once more, and round it.
+    step.optimization.optimizer = accelerator.prepare_optimizer(
+        step.optimization.optimizer, device_placement=False
+    )
     yield Loaded(
         family.label,
         describe(accelerator.device),
@@ -171,7 +176,7 @@ def equip(
 
 def _attached(settings: Settings, family: Family, *, seed: int) -> tuple[Network, PartRates]:
     """The network beside the family's layers, and the rates of its parts and blocks."""
-    rates = part_rates(settings)
+    rates = effective.part_rates(settings.basic, settings.rates)
     blocks = block_plan(settings.blocks, catalog.FAMILIES[family.key].blocks)
     network = attached_network(
         settings.network,
@@ -179,9 +184,9 @@ def _attached(settings: Settings, family: Family, *, seed: int) -> tuple[Network
         rates,
         blocks,
         seed=seed,
-        full_precision=rules_memory.full_precision(settings),
+        full_precision=effective.full_precision(settings.memory),
     )
-    return network, PartRates(rates, blocks, plus_ratios(settings))
+    return network, PartRates(rates, blocks, effective.plus_ratios(settings.rates))
 
 
 def _training_step(
@@ -233,5 +238,5 @@ def _sample_writer(
 
 def _max_weight_norm(network: NetworkSettings) -> float:
     """scale_weight_norms, or 0 where the LoRA type does not read it, as the plan has said."""
-    reads_it = "scale_weight_norms" in catalog.LORA_TYPES[network.LoRA_type].uses
+    reads_it = effective.reads(network, "scale_weight_norms")
     return network.scale_weight_norms if reads_it else 0.0

@@ -12,19 +12,29 @@ from typing import Any
 
 from kit.control import LrRequest, Request, RunControl, SampleRequest, SaveRequest
 from kit.devices import free_memory
-from kit.errors import KitError
+from kit.errors import KitError, in_a_line
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.making import averaged
 from kit.training.checkpoint import step_suffix
 from kit.training.preparation import Resources
 
+FAILURES = (KitError, OSError, RuntimeError, ValueError, MemoryError)
+
 
 def due_samples(
     control: RunControl, resources: Resources, step: int
 ) -> Generator[Event, None, None]:
-    """Draw what is due after this step; a request to stop is heard after each picture."""
-    if resources.plan.sample_due(step):
+    """Draw what is due after this step; a request to stop is heard after each picture.
+
+    A picture that cannot be drawn or written is told; the training goes on.
+    """
+    if not resources.plan.sample_due(step):
+        return
+    try:
         yield from _unless_stopped(_drawn(resources, step), control)
+    except FAILURES as error:
+        free_memory()  # a picture may have been too large
+        yield Noticed(f"step {step}: the samples could not be drawn: {in_a_line(error)}")
 
 
 def _drawn(resources: Resources, step: int, **which: Any) -> Generator[Event, None, None]:
@@ -75,9 +85,9 @@ def _one(request: Request, resources: Resources, step: int) -> Generator[Event, 
                 yield Saved(saved.step, saved.epoch, saved.path, wished=True)
             case LrRequest():
                 yield from _rates_changed(request, resources, step)
-    except (KitError, OSError, RuntimeError, ValueError) as error:
+    except FAILURES as error:
         free_memory()  # a picture may have been too large
-        yield Noticed(f"step {step}: the request could not be met: {error}")
+        yield Noticed(f"step {step}: the request could not be met: {in_a_line(error)}")
 
 
 def _sampled(

@@ -46,6 +46,7 @@ class TrainingStep:
     max_weight_norm: float = 0.0  # 0: weights may grow
     limit_norms: Callable[[float], object] | None = None
     dropout_seed: int | None = None  # for networks that draw random numbers
+    is_whole: bool = True  # no optimizer step was broken off
 
     def loss(self, batch: Batch) -> Tensor:
         """The denoising loss of each image of a batch, shape B: its weighted mean error.
@@ -71,6 +72,7 @@ class TrainingStep:
     def optimizer_step(self) -> Tensor:
         """Move the weights along the gradient, and forget it; returns its norm before clipping."""
         norm = self.clip()
+        self.is_whole = False
         optimizer = self.optimization.optimizer
         with at_requested_rates(optimizer):
             optimizer.step()
@@ -79,6 +81,7 @@ class TrainingStep:
         self.zero_grad()
         if self.limit_norms and self.max_weight_norm:
             self.limit_norms(self.max_weight_norm)
+        self.is_whole = True
         return norm
 
     def clip(self) -> Tensor:

@@ -12,7 +12,7 @@ from kit.adapters.param_groups import PartRates
 from kit.errors import SettingsError
 from kit.events import Stepped
 from kit.families.kohya_names import block_number
-from kit.settings.rules.blocks import BlockPlan
+from kit.settings.unet_blocks import BlockPlan
 from kit.training.preparation import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny

@@ -10,7 +10,7 @@ import pytest
 
 import kit
 from kit import demo, hosts
-from kit.basemodel import civitai, detect, downloading, locate, locate_vae
+from kit.basemodel import civitai, detect, downloading, fetching, locate, locate_vae
 from kit.basemodel.downloading import download, downloaded
 from kit.basemodel.preflight import found_model
 from kit.errors import ModelError
@@ -18,6 +18,7 @@ from kit.events import Noticed
 from kit.families.base_model import DOWNLOAD
 from kit.settings import Settings, links
 from tests.support.file_host import file_host
+from tests.support.hub import hub, speak_to
 from tests.support.ldm import write_single_file
 
 MODEL = "/files/My model.safetensors"
@@ -260,6 +261,26 @@ def test_a_training_fetches_its_model_and_says_what_it_turned_out_to_be(host, li
     assert any("made for pictures of about 512 x 512" in text for text in told)
     again = begun(settings.replace(output_name="again"))
     assert not [event for event in again if getattr(event, "what", "") == DOWNLOAD]
+
+
+def test_a_file_in_a_repository_comes_with_its_progress_and_the_notebooks_token(
+    monkeypatch, tmp_path, content
+):
+    monkeypatch.setattr("kit.basemodel.hub_progress.PERIOD", 0.01)
+    monkeypatch.setattr("kit.hub.hub_token", lambda: "s3cr3t")
+    with hub() as fake:
+        speak_to(fake, monkeypatch, tmp_path / "hub")
+        fake.files["model.safetensors"] = content
+        job, told = fetching("https://huggingface.co/owner/name/blob/main/model.safetensors"), []
+        with pytest.raises(StopIteration) as end:
+            while True:
+                told.append(next(job))
+        assert end.value.value.read_bytes() == content
+        assert all(0 <= here <= total == len(content) for here, total in told)
+        assert "Bearer s3cr3t" in fake.tokens
+        fake.files.clear()
+        with pytest.raises(ModelError, match="no such file in that repository"):
+            locate("owner/name/other.safetensors")
 
 
 # ------------------------------------------------------------------------------------------ Civitai

@@ -38,7 +38,9 @@ def test_two_actions_train_the_example_to_its_end(notebook):
     expect(state(notebook)).to_have_text("done", timeout=LONG)
     chart = notebook.output.locator(".kit-chart svg polyline")
     expect(chart.first).to_be_visible()
-    picture = "() => [...document.querySelectorAll('.kit img')].every(i => i.naturalWidth > 0)"
+    picture = (
+        "() => [...document.querySelectorAll('.kit .kit-open img')].every(i => i.naturalWidth > 0)"
+    )
     notebook.page.wait_for_function(picture)
     notebook.page.set_viewport_size({"width": 1280, "height": 1900})
     notebook.page.wait_for_timeout(500)

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 FULL = os.environ.get("LORA_KIT_UPLOADS") == "full"
-PHOTOGRAPHS, ZIP_MB = (30, 200) if FULL else (6, 40)
+PHOTOGRAPHS, ZIP_MB = (30, 200) if FULL else (5, 25)
 CELL = """
 from pathlib import Path
 from IPython.display import display

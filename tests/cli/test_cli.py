@@ -244,6 +244,12 @@ def test_an_error_of_the_training_is_told_without_a_traceback(folder, capsys, st
     )
 
 
+@pytest.mark.parametrize(("reason", "code"), [("done", 0), ("asked to stop", 3)])
+def test_a_stopped_training_has_an_exit_code_of_its_own(folder, stand_in, reason, code):
+    stand_in("kit.training.loop", train=lambda plan: iter([Finished(1, reason)]))
+    assert main(["train", *SMALL]) == code
+
+
 def test_settings_are_refused_before_the_training_is_loaded(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "kit.training.loop", None)
     assert "epoch: 0 is outside" in refused(capsys, "train", *SMALL, "--set", "epoch=0")

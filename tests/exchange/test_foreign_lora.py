@@ -16,7 +16,7 @@ from kit.errors import KitError, LoraFileError
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.families.placing import placed
 from kit.lorafile.tensors import read_lora
-from kit.settings import NetworkSettings, Settings
+from kit.settings import NetworkSettings
 from kit.tools.inspecting import describe, inspect
 from tests.support.ldm import ldm_path
 from tests.support.parts import load_tiny
@@ -217,7 +217,7 @@ def test_what_lies_beside_a_good_lora_is_noticed_and_left_out(tmp_path, families
     }
     save_file(tensors, path)
     assert_deltas(deltas_of(path, families["thin sd1"]), expected)
-    told = " ".join(foreseen_conversion(Settings().replace(network_weights=str(path))))
+    told = " ".join(foreseen_conversion(str(path)))
     for notices in (told, " ".join(inspect(path)["notices"])):
         assert "1 scalars are left out" in notices
         assert "carries embeddings (mycat)" in notices
@@ -311,7 +311,7 @@ def test_what_diffusers_writes_is_read(tmp_path, folders, families, case, key):
     assert sum(report["parts"].values()) == len(expected) == sum(report["alphas"].values())
     if case == "alpha":
         assert set(report["alphas"]) == {6.0, 2.0}
-    told = list(foreseen_conversion(Settings().replace(network_weights=str(path))))
+    told = list(foreseen_conversion(str(path)))
     assert told == ["network_weights is in the layout of diffusers (PEFT) and is converted"]
 
 
@@ -330,7 +330,7 @@ def test_a_peft_adapter_folder_is_read(tmp_path, folders, families, case):
         assert report["layout"] == "a PEFT adapter folder"
         assert report["parts"] == {"unet": len(expected)}
         assert sum(report["alphas"].values()) == len(expected)
-        told = list(foreseen_conversion(Settings().replace(network_weights=str(path))))
+        told = list(foreseen_conversion(str(path)))
         assert told == [
             "network_weights is in the layout of a PEFT adapter folder and is converted"
         ]
@@ -411,7 +411,7 @@ def test_what_cannot_be_converted_is_one_line_that_names_it(tmp_path, words):
         read_lora(path)
     assert "\n" not in told.value.found
     assert len(told.value.found) < 250
-    (line,) = foreseen_conversion(Settings().replace(network_weights=str(path)))
+    (line,) = foreseen_conversion(str(path))
     assert line.startswith("training would be refused: network_weights: ")
     assert words in line
 
@@ -434,7 +434,7 @@ def test_a_configuration_that_is_not_understood_is_told(tmp_path, contents, word
     (tmp_path / "adapter_config.json").write_text(text)
     with pytest.raises(KitError, match=words):
         read_lora(tmp_path)
-    assert words in next(foreseen_conversion(Settings().replace(network_weights=str(tmp_path))))
+    assert words in next(foreseen_conversion(str(tmp_path)))
 
 
 def test_inspect_names_the_layout_in_words(tmp_path, families, folders):

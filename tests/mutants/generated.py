@@ -28,10 +28,11 @@ NUMERIC = (
     "kit/dataset/layout.py",
     "kit/dataset/masks.py",
     "kit/dataset/pixels.py",
-    "kit/settings/rules/blocks.py",
+    "kit/settings/effective.py",
+    "kit/settings/rules/basic.py",
     "kit/settings/rules/noise.py",
-    "kit/settings/rules/parts.py",
     "kit/settings/rules/rates.py",
+    "kit/settings/unet_blocks.py",
 )
 # Turned round: a bound that is shifted changes nothing between fractions, and between whole numbers
 # the changed constants shift it.

@@ -89,7 +89,7 @@ LISTED = (
     ),
     Mutation(
         "12 conv alpha = network alpha",
-        "kit/settings/rules/blocks.py",
+        "kit/settings/unet_blocks.py",
         "return network.conv_dim or network.network_dim, network.conv_alpha",
         "return network.conv_dim or network.network_dim, network.network_alpha",
     ),
@@ -107,7 +107,7 @@ LISTED = (
     ),
     Mutation(
         "15 TE rate used for the U-Net",
-        "kit/settings/rules/rates.py",
+        "kit/settings/effective.py",
         'return {"unet": unet,',
         'return {"unet": text,',
     ),
@@ -341,13 +341,13 @@ LISTED = (
     ),
     Mutation(
         "54 LoRA+ ratio doubled",
-        "kit/settings/rules/parts.py",
+        "kit/settings/effective.py",
         "both if ratio is None else ratio for part",
         "both if ratio is None else 2 * ratio for part",
     ),
     Mutation(
         "55 lr_scheduler_min_lr_ratio halved in wiring",
-        "kit/settings/rules/rates.py",
+        "kit/settings/effective.py",
         ".least if given is None else given",
         ".least if given is None else given / 2",
     ),

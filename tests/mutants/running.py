@@ -106,26 +106,22 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/caching/test_mask_latents.py",
         "tests/training/test_batches.py",
     ),
-    "kit/settings/rules/blocks.py": (
-        "tests/settings/rules/test_blocks.py",
-        "tests/settings/rules/test_checks.py",
-        "tests/adapters/test_param_groups.py",
-    ),
-    "kit/settings/rules/noise.py": (
-        "tests/settings/rules/test_checks.py",
-        "tests/effects/test_noise_and_captions.py",
-        *BY_HAND,
-    ),
-    "kit/settings/rules/parts.py": (
+    "kit/settings/effective.py": (
         "tests/settings",
         "tests/adapters/test_param_groups.py",
-        "tests/catalog/test_optimizers.py",
-    ),
-    "kit/settings/rules/rates.py": (
-        "tests/settings/rules/test_checks.py",
+        "tests/effects/test_noise_and_captions.py",
         *PLANS,
         COMMANDS,
         "tests/catalog/test_optimizers.py",
+        *BY_HAND,
+    ),
+    "kit/settings/rules/basic.py": ("tests/settings/rules/test_checks.py", *PLANS),
+    "kit/settings/rules/noise.py": ("tests/settings/rules/test_checks.py",),
+    "kit/settings/rules/rates.py": ("tests/settings/rules/test_checks.py",),
+    "kit/settings/unet_blocks.py": (
+        "tests/settings/rules/test_blocks.py",
+        "tests/settings/rules/test_checks.py",
+        "tests/adapters/test_param_groups.py",
     ),
 }
 

@@ -23,8 +23,7 @@ from kit.optim.making import (
     rates_of,
 )
 from kit.planning import Plan, plan
-from kit.settings import Settings
-from kit.settings.rules import schedule as rules_schedule
+from kit.settings import Settings, effective
 from tests.support.pictures import folder_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -182,7 +181,7 @@ def test_the_plan_tells_the_rates_that_torch_will_use(pictures, name, arguments)
         own.scheduler.step()
     assert all(len(rates) == 1 for rates in seen)  # both parts
     rates = [rate for [rate] in seen]
-    told = rules_schedule.own_rates(found.settings)
+    told = effective.own_rates(found.settings.basic)
     assert told is not None
     assert told.first == pytest.approx((rates[0],))
     assert told.highest == pytest.approx((max(rates),))

@@ -16,8 +16,7 @@ from kit import catalog
 from kit.errors import SettingsError
 from kit.events import Event, Finished, Noticed, Stepped
 from kit.runs.run import Run
-from kit.settings import Settings
-from kit.settings.rules import logs as rules_logs
+from kit.settings import Settings, effective
 from kit.settings.rules import notices, problems
 from kit.sinks import listening
 from kit.sinks.background import Background
@@ -282,7 +281,7 @@ def test_what_a_background_listener_notices_is_told_with_a_later_event(run):
     ],
 )
 def test_a_logging_folder_alone_means_tensorboard(changes, chosen):
-    assert rules_logs.loggers(Settings().replace(**changes)) == chosen
+    assert effective.loggers(Settings().replace(**changes).logs) == chosen
 
 
 @pytest.mark.parametrize("log_with", ["tensorboard", "all"])

@@ -1,3 +1,4 @@
+import errno
 import io
 import math
 import re
@@ -463,3 +464,25 @@ def test_a_run_that_goes_on_draws_its_past_too(tmp_path):
     for event in a_run(start=10):
         chart(event)
     assert sorted(chart._steps) == list(range(1, 21))
+
+
+def test_a_full_disk_mutes_the_file_of_events_and_ends_nothing(tmp_path):
+    class FullDisk(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            self.flush()
+
+    lines, heard = JsonLines(tmp_path / "events.jsonl"), []
+    lines._file = FullDisk()
+    tell = fan_out(lines, heard.append)
+    tell(Noticed("hello"))
+    lines.close()
+    assert [type(event) for event in heard] == [Noticed, Noticed]
+    assert "No space left on device" in heard[1].text
+
+
+def test_a_history_that_cannot_be_read_does_not_hide_what_comes_after(tmp_path):
+    (tmp_path / "events.jsonl").mkdir()
+    assert JsonLines(tmp_path / "events.jsonl", from_step=5).kept() == []

@@ -16,14 +16,12 @@ import torch
 from accelerate import Accelerator, init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig
 
 from kit.adapters.network import Network, parts_of
 from kit.families import Family, Prediction
 from kit.families.clip import packaged_tokenizer
-from kit.families.loading import config_folder
-from kit.families.sd import StableDiffusion
-from kit.families.sdxl import StableDiffusionXL
+from kit.families.loading import FAMILIES, config_folder
 from kit.settings import NetworkSettings
 from kit.training.batches import Batch
 from kit.training.step import TrainingStep
@@ -40,9 +38,8 @@ CAPTION = "a photo of a corgi with its tongue out, sitting on a ledge, cherry bl
 
 def full_parts(key: str, *, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """U-Net, text encoders and VAE of "sd1", "sd2" or "sdxl", the VAE without weights."""
-    parts: dict[str, Any] = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
-    if key == "sdxl":
-        parts["text_encoder_2"] = CLIPTextModelWithProjection
+    parts = {part.name: part.kind for part in FAMILIES[key].encoder_parts(key)}
+    parts = {"unet": UNet2DConditionModel, **parts}
     made = {name: empty_part(kind, config_folder(key) / name) for name, kind in parts.items()}
     for module in made.values():
         fill(module, device=device, dtype=dtype)
@@ -85,14 +82,10 @@ def _filled(name: str, shape: torch.Size, draws: Tensor) -> Tensor:
 def full_family(key: str, *, device: torch.device, dtype: torch.dtype) -> Family:
     """A whole family, its VAE without weights."""
     parts = full_parts(key, device=device, dtype=dtype)
-    unet, vae, first = parts["unet"], parts["vae"], parts["text_encoder"]
-    guesses, zero_snr = Prediction.EPSILON, False
-    if key == "sdxl":
-        second = parts["text_encoder_2"]
-        tokenizers = packaged_tokenizer(), packaged_tokenizer("!")
-        return StableDiffusionXL(guesses, zero_snr, unet, vae, first, second, *tokenizers)
-    tokenizer = packaged_tokenizer("!", splits_pad=True) if key == "sd2" else packaged_tokenizer()
-    return StableDiffusion(key, guesses, zero_snr, unet, vae, first, tokenizer)
+    unet, vae, told = parts["unet"], parts["vae"], FAMILIES[key].encoder_parts(key)
+    tokenizers = [packaged_tokenizer(part.pad, splits_pad=part.splits_pad) for part in told]
+    encoders = [parts[part.name] for part in told]
+    return FAMILIES[key].of_parts(key, Prediction.EPSILON, False, unet, vae, encoders, tokenizers)
 
 
 def full_step(

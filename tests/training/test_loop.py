@@ -58,6 +58,9 @@ VARIANTS = {
     "norms": {"scale_weight_norms": 0.05, "LoRA_type": "Kohya LoCon", "noise_offset": 0.1},
     "checkpointed": {"gradient_checkpointing": True, "network_dropout": 0.2},
     "bf16": {"mixed_precision": "bf16"},
+    # State in another precision than the weights: bf16 beside fp32, and fp32 beside bf16.
+    "averages in bf16": {"optimizer_type": "prodigyplus.ProdigyPlusScheduleFree"},
+    "full_bf16": {"optimizer_type": "Adafactor", "mixed_precision": "bf16", "full_bf16": True},
 }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kit.settings import Settings
+from kit.settings import Hub, Saving
+from kit.settings.effective import uploads
+from kit.settings.rules.rule import Changed, notice, problem
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 UPLOADS = (
@@ -16,19 +16,16 @@ UPLOADS = (
 )  # fmt: skip
 
 
-def uploads(settings: Settings) -> bool:
-    """Something is sent to the Hub."""
-    return bool(settings.hub.huggingface_repo_id.strip())
-
-
-def _repo_id(settings: Settings) -> Iterator[str]:
-    repo = settings.hub.huggingface_repo_id.strip()
+@problem
+def repo_id(hub: Hub) -> Iterator[str]:
+    repo = hub.huggingface_repo_id.strip()
     if repo and not REPO.fullmatch(repo):
         yield f"[hub] huggingface_repo_id: {repo!r} is not of the form owner/name"
 
 
-def _path_in_repo(settings: Settings) -> Iterator[str]:
-    path = settings.hub.huggingface_path_in_repo.strip()
+@problem
+def path_in_repo(hub: Hub) -> Iterator[str]:
+    path = hub.huggingface_path_in_repo.strip()
     if "\\" in path or path.startswith("/") or ".." in path.split("/"):
         yield (
             f"[hub] huggingface_path_in_repo: {path!r} is no folder inside a repository; write one "
@@ -36,9 +33,10 @@ def _path_in_repo(settings: Settings) -> Iterator[str]:
         )
 
 
-def _resume_place(settings: Settings) -> Iterator[str]:
-    resume = settings.saving.resume.strip()
-    if not settings.hub.resume_from_huggingface:
+@problem
+def resume_place(hub: Hub, saving: Saving) -> Iterator[str]:
+    resume = saving.resume.strip()
+    if not hub.resume_from_huggingface:
         return
     if not resume:
         yield (
@@ -52,20 +50,16 @@ def _resume_place(settings: Settings) -> Iterator[str]:
         )
 
 
-def _idle_hub_settings(settings: Settings) -> Iterator[str]:
-    changed, saving = settings.changed(), settings.saving
-    if not uploads(settings):
+@notice
+def idle_hub_settings(hub: Hub, saving: Saving, changed: Changed) -> Iterator[str]:
+    if not uploads(hub):
         for name in UPLOADS:
             if name in changed:
                 yield f"{name} has no effect: huggingface_repo_id is blank"
-    elif settings.hub.save_state_to_huggingface and not (
+    elif hub.save_state_to_huggingface and not (
         saving.save_state or saving.save_state_on_train_end
     ):
         yield (
             "save_state_to_huggingface has no effect: no state folder is written; set save_state "
             "or save_state_on_train_end"
         )
-
-
-PROBLEMS = (_repo_id, _path_in_repo, _resume_place)
-NOTICES = (_idle_hub_settings,)

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from kit import catalog
-
-if TYPE_CHECKING:
-    from kit.settings import Settings
-
-
-def base_precision(settings: Settings) -> str:
-    """The row of the catalog that says how the base is kept."""
-    return "fp8" if settings.memory.fp8_base else settings.memory.base_precision
+from kit.settings import Basic, Memory, Rates
+from kit.settings.effective import base_precision, caches_text_embeds, encoder_learns
+from kit.settings.rules.rule import notice, problem
 
 
-def full_precision(settings: Settings) -> str:
-    """The mixed precision that the LoRA's own weights share; empty where they are float32."""
-    memory = settings.memory
-    return "fp16" if memory.full_fp16 else "bf16" if memory.full_bf16 else ""
+@problem
+def cached_text_embeds_with_learning_encoder(
+    memory: Memory, basic: Basic, rates: Rates
+) -> Iterator[str]:
+    if caches_text_embeds(memory) and encoder_learns(basic, rates):
+        yield (
+            "[memory] cache_text_encoder_outputs: the outputs of an encoder that learns cannot be "
+            "cached; set text_encoder_lr = 0, or turn the cache off"
+        )
 
 
-def keeps_attention_matrices(settings: Settings) -> bool:
-    """Attention is computed step by step, without a kernel that avoids its matrices."""
-    return settings.memory.cross_attention == "none" and not settings.memory.mem_eff_attn
-
-
-def _full_needs_mixed(settings: Settings) -> Iterator[str]:
-    memory = settings.memory
+@problem
+def full_needs_mixed(memory: Memory) -> Iterator[str]:
     for precision, is_on in (("fp16", memory.full_fp16), ("bf16", memory.full_bf16)):
         if is_on and memory.mixed_precision != precision:
             yield (
@@ -37,8 +31,8 @@ def _full_needs_mixed(settings: Settings) -> Iterator[str]:
             )
 
 
-def _two_base_precisions(settings: Settings) -> Iterator[str]:
-    memory = settings.memory
+@problem
+def two_base_precisions(memory: Memory) -> Iterator[str]:
     if memory.fp8_base and catalog.BASE_PRECISIONS[memory.base_precision].code:
         yield (
             f"[memory] fp8_base: base_precision = {memory.base_precision} says otherwise; keep "
@@ -46,16 +40,17 @@ def _two_base_precisions(settings: Settings) -> Iterator[str]:
         )
 
 
-def _cost_of_base_precision(settings: Settings) -> Iterator[str]:
-    row = catalog.BASE_PRECISIONS[base_precision(settings)]
+@notice
+def cost_of_base_precision(memory: Memory) -> Iterator[str]:
+    row = catalog.BASE_PRECISIONS[base_precision(memory)]
     if row.code:
         yield f"{row.setting}: {row.costs}"
-    elif settings.memory.compress_text_encoders:
+    elif memory.compress_text_encoders:
         yield "compress_text_encoders has no effect: base_precision is as_mixed_precision"
 
 
-def _attention(settings: Settings) -> Iterator[str]:
-    memory = settings.memory
+@notice
+def attention(memory: Memory) -> Iterator[str]:
     if memory.cross_attention == "xformers":
         yield (
             "cross_attention = xformers: PyTorch's own memory-efficient attention (sdpa) is used, "
@@ -68,19 +63,10 @@ def _attention(settings: Settings) -> Iterator[str]:
         )
 
 
-def _idle_memory(settings: Settings) -> Iterator[str]:
-    memory = settings.memory
+@notice
+def idle_memory(memory: Memory) -> Iterator[str]:
     on_disk = memory.cache_latents_to_disk or memory.cache_text_encoder_outputs_to_disk
     if memory.skip_cache_check and not on_disk:
         yield "skip_cache_check has no effect: nothing is cached on disk"
-    if memory.highvram and not (on_disk or memory.cache_latents or _caches_text_embeds(settings)):
+    if memory.highvram and not (on_disk or memory.cache_latents or caches_text_embeds(memory)):
         yield "highvram has no effect: nothing is cached, so VAE and text encoders stay anyway"
-
-
-def _caches_text_embeds(settings: Settings) -> bool:
-    memory = settings.memory
-    return memory.cache_text_encoder_outputs or memory.cache_text_encoder_outputs_to_disk
-
-
-PROBLEMS = (_full_needs_mixed, _two_base_precisions)
-NOTICES = (_cost_of_base_precision, _attention, _idle_memory)

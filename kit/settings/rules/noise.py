@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kit.settings import Settings
+from kit.settings import Folders, Noise
+from kit.settings.rules.rule import Changed, notice, problem
 
 HUBER = ("huber", "smooth_l1")
 BY_TYPE = {
@@ -15,20 +14,8 @@ BY_TYPE = {
 }
 
 
-def noise_offset(settings: Settings) -> float:
-    """The noise offset that counts: 0 where the noise is of another type."""
-    noise = settings.noise
-    return noise.noise_offset if noise.noise_offset_type == "Original" else 0.0
-
-
-def multires_levels(settings: Settings) -> int:
-    """The levels of multires noise that count: 0 where the noise is of another type."""
-    noise = settings.noise
-    return noise.multires_noise_iterations if noise.noise_offset_type == "Multires" else 0
-
-
-def _timesteps(settings: Settings) -> Iterator[str]:
-    noise = settings.noise
+@problem
+def timesteps(noise: Noise) -> Iterator[str]:
     if noise.min_timestep >= noise.max_timestep:
         yield (
             f"[noise] min_timestep: {noise.min_timestep} is not below max_timestep = "
@@ -36,9 +23,9 @@ def _timesteps(settings: Settings) -> Iterator[str]:
         )
 
 
-def _adaptive_without_offset(settings: Settings) -> Iterator[str]:
-    noise = settings.noise
-    is_read = noise.noise_offset_type == "Original"  # else `_other_noise` says that it is idle
+@problem
+def adaptive_without_offset(noise: Noise) -> Iterator[str]:
+    is_read = noise.noise_offset_type == "Original"  # else `other_noise` says that it is idle
     if is_read and noise.adaptive_noise_scale and not noise.noise_offset:
         yield (
             "[noise] adaptive_noise_scale: it changes a noise offset, and there is none; set "
@@ -46,17 +33,17 @@ def _adaptive_without_offset(settings: Settings) -> Iterator[str]:
         )
 
 
-def _mask_without_source(settings: Settings) -> Iterator[str]:
-    noise = settings.noise
-    if noise.masked_loss and not (noise.alpha_mask or settings.folders.conditioning_data_dir):
+@problem
+def mask_without_source(noise: Noise, folders: Folders) -> Iterator[str]:
+    if noise.masked_loss and not (noise.alpha_mask or folders.conditioning_data_dir):
         yield (
             "[noise] masked_loss: there are no masks; set conditioning_data_dir to a folder of "
             "them, or turn alpha_mask on to use the images' transparency"
         )
 
 
-def _opposite_weights(settings: Settings) -> Iterator[str]:
-    noise = settings.noise
+@notice
+def opposite_weights(noise: Noise) -> Iterator[str]:
     if noise.debiased_estimation_loss and noise.min_snr_gamma:
         yield (
             f"debiased_estimation_loss and min_snr_gamma = {noise.min_snr_gamma:g} both weigh the "
@@ -65,25 +52,17 @@ def _opposite_weights(settings: Settings) -> Iterator[str]:
         )
 
 
-def _colour_with_cache(settings: Settings) -> Iterator[str]:
-    memory = settings.memory
-    if settings.images.color_aug and (memory.cache_latents or memory.cache_latents_to_disk):
-        yield (
-            "[images] color_aug: a cached latent always has the same colours; turn cache_latents "
-            "and cache_latents_to_disk off, or color_aug"
-        )
-
-
-def _other_noise(settings: Settings) -> Iterator[str]:
-    chosen, changed = settings.noise.noise_offset_type, settings.changed()
+@notice
+def other_noise(noise: Noise, changed: Changed) -> Iterator[str]:
+    chosen = noise.noise_offset_type
     for kind, names in BY_TYPE.items():
         for name in names:
             if kind != chosen and name in changed:
                 yield f"{name} has no effect: noise_offset_type = {chosen}, it belongs to {kind}"
 
 
-def _idle_details(settings: Settings) -> Iterator[str]:
-    noise, changed = settings.noise, settings.changed()
+@notice
+def idle_details(noise: Noise, folders: Folders, changed: Changed) -> Iterator[str]:
     if noise.loss_type not in HUBER:
         for name in ("huber_schedule", "huber_c", "huber_scale"):
             if name in changed:
@@ -94,17 +73,7 @@ def _idle_details(settings: Settings) -> Iterator[str]:
         yield "ip_noise_gamma_random_strength has no effect: ip_noise_gamma is 0"
     if "multires_noise_discount" in changed and not noise.multires_noise_iterations:
         yield "multires_noise_discount has no effect: multires_noise_iterations is 0"
-    if settings.folders.conditioning_data_dir and not noise.masked_loss:
+    if folders.conditioning_data_dir and not noise.masked_loss:
         yield "conditioning_data_dir has no effect: masked_loss is off"
-    folders = settings.folders
     if "prior_loss_weight" in changed and not (folders.reg_data_dir or folders.dataset_config):
         yield "prior_loss_weight has no effect: there are no regularisation images"
-
-
-PROBLEMS = (
-    _timesteps,
-    _adaptive_without_offset,
-    _mask_without_source,
-    _colour_with_cache,
-)
-NOTICES = (_opposite_weights, _other_noise, _idle_details)

@@ -13,8 +13,7 @@ from kit.catalog.lr_schedules import Formula, factor_at
 from kit.dataset.buckets import Size
 from kit.planning import Plan
 from kit.planning.lora_size import network_size
-from kit.settings.rules import optimizer as rules_optimizer
-from kit.settings.rules.rates import rates
+from kit.settings import effective
 from kit.ui.charts import ACCENT, nice_ticks, swatch
 from kit.ui.look import escaped
 
@@ -77,10 +76,11 @@ def rate_picture(plan: Plan) -> str:
 def _rates(plan: Plan) -> list[tuple[str, str, Callable[[int], float]]]:
     """Name, colour and course of each part that learns, as far as the schedule decides it."""
     basic = plan.settings.basic
-    if basic.lr_scheduler_type or rules_optimizer.controls_lr(plan.settings):
+    if basic.lr_scheduler_type or effective.controls_lr(basic):
         return []  # a foreign class or the optimizer decides, while it runs
     formula: Formula = catalog.load(catalog.SCHEDULES[basic.lr_scheduler].code)
-    parts = zip(("U-Net", "text encoder"), (ACCENT, TEXT_COLOUR), rates(plan.settings), strict=True)
+    rates = effective.learning_rates(basic)
+    parts = zip(("U-Net", "text encoder"), (ACCENT, TEXT_COLOUR), rates, strict=True)
     return [(name, colour, _course(plan, formula, rate)) for name, colour, rate in parts if rate]
 
 

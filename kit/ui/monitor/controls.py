@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 import ipywidgets as widgets
 
 from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest
-from kit.settings.prompts import parse_prompt
-from kit.settings.rules.samples import skipped_because
+from kit.settings.prompts import parse_prompt, skipped_because
 from kit.ui.look import block, escaped, named
 
 ALL_PARTS = "all parts"

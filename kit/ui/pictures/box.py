@@ -52,7 +52,7 @@ STYLE = """<style>
   background: transparent; color: inherit; cursor: pointer; font-size: 12px;
 }
 .kit-pictures-in, .kit-pictures-in > * { overflow: visible !important; }
-.kit-pictures-in .kit-arrived { overflow-wrap: anywhere; }
+.kit .kit-pictures-in .kit-arrived { padding-top: 4px !important; overflow-wrap: anywhere; }
 .kit-pictures-in .widget-inline-hbox {  /* the name above its field, as everywhere in the form */
   flex-direction: column; align-items: stretch; height: auto; margin: 0;
 }

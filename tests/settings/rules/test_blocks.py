@@ -3,7 +3,7 @@ import pytest
 from kit.catalog import FAMILIES
 from kit.settings import Settings
 from kit.settings.rules import notices, problems
-from kit.settings.rules.blocks import BlockPlan, block_plan
+from kit.settings.unet_blocks import BlockPlan, block_plan
 
 SD, SDXL = FAMILIES["sd1"].blocks, FAMILIES["sdxl"].blocks
 

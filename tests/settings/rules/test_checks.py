@@ -1,67 +1,76 @@
 """Each rule between settings, seen from outside: what triggers it, and what does not."""
 
+from pathlib import Path
+
 import pytest
 
-from kit.settings import Settings
-from kit.settings import rules as checks
-from kit.settings.rules import caches_latents, caches_text_embeds, notices, problems
-from kit.settings.rules.rates import rates
+from kit.settings import Settings, rules
+from kit.settings.effective import caches_latents, caches_text_embeds, learning_rates
+from kit.settings.rules import (
+    RunLength,
+    every_rule,
+    length_notices,
+    length_problems,
+    notices,
+    problems,
+)
+from kit.settings.rules.rule import notice
 
 SOUND = Settings()
-RULES = {rule.__name__: rule for rule in (*checks.PROBLEMS, *checks.NOTICES)}
+RULES = {rule.name: rule for rule in every_rule()}
 
 PROBLEMS = {
-    "_preset": [dict(LoRA_type="LyCORIS/LoHa", LyCORIS_preset="everything")],
-    "_unit": [
+    "preset": [dict(LoRA_type="LyCORIS/LoHa", LyCORIS_preset="everything")],
+    "unit": [
         dict(LoRA_type="Kohya DyLoRA", unit=3),
         dict(LoRA_type="LyCORIS/DyLoRA", unit=4, conv_dim=6),
     ],
-    "_blocks_that_do_not_fit": [
+    "blocks_that_do_not_fit": [
         dict(LoRA_type="LyCORIS/BOFT"),
         dict(LoRA_type="LyCORIS/BOFT", network_dim=16, conv_dim=8),
     ],
-    "_blocks": [
+    "lists_of_no_family": [
         dict(block_dims="4,4"),
         dict(down_lr_weight="slope"),
         dict(up_lr_weight="-1"),
         dict(block_alphas="-1," * 24 + "1"),
     ],
-    "_stop_alone": [
+    "stop_alone": [
         dict(unet_lr=0, stop_text_encoder_training=40),
         dict(unet_lr=None, learning_rate=0, stop_text_encoder_training=99),
     ],
-    "_nothing_learns": [
+    "nothing_learns": [
         dict(unet_lr=0, text_encoder_lr=0),
         dict(unet_lr=None, text_encoder_lr=0, learning_rate=0),
     ],
-    "_random_crop_with_cache": [
+    "random_crop_with_cache": [
         dict(random_crop=True),
         dict(random_crop=True, cache_latents=False, cache_latents_to_disk=True),
     ],
-    "_cached_text_embeds_with_learning_encoder": [
+    "cached_text_embeds_with_learning_encoder": [
         dict(cache_text_encoder_outputs=True),
         dict(cache_text_encoder_outputs_to_disk=True, text_encoder_lr=None),
     ],
-    "_dim_from_weights_without_file": [dict(dim_from_weights=True)],
-    "_bucket_bounds": [
+    "dim_from_weights_without_file": [dict(dim_from_weights=True)],
+    "bucket_bounds": [
         dict(bucket_no_upscale=False, min_bucket_reso=576),
         dict(bucket_no_upscale=False, max_bucket_reso=448),
         dict(bucket_no_upscale=False, resolution="256", bucket_reso_steps=512),
     ],
-    "_sides_in_latents": [
+    "sides_in_latents": [
         dict(bucket_reso_steps=50),
     ],
-    "_optimizer_args": [
+    "optimizer_args": [
         dict(optimizer_args="weight_decay"),
         dict(optimizer_args="wieght_decay=0.1"),
         dict(optimizer_args="lr=1"),
         dict(optimizer_type="AdamW", optimizer_args="d_coef=2"),
     ],
-    "_one_rate": [
+    "one_rate": [
         dict(optimizer_type="Prodigy"),
         dict(optimizer_type="DAdaptAdam", unet_lr=1, text_encoder_lr=0.5),
     ],
-    "_own_schedule_alone": [
+    "own_schedule_alone": [
         dict(lr_scheduler="adafactor"),
         dict(
             lr_scheduler="adafactor",
@@ -69,72 +78,72 @@ PROBLEMS = {
             optimizer_args="relative_step=False",
         ),
     ],
-    "_arguments": [
+    "schedule_args": [
         dict(lr_scheduler_args="gamma"),
         dict(lr_scheduler="piecewise_constant"),
         dict(lr_scheduler="piecewise_constant", lr_scheduler_args="step_rules=1:9,2:3,1"),
     ],
-    "_timesteps": [dict(min_timestep=500, max_timestep=500)],
-    "_adaptive_without_offset": [
+    "timesteps": [dict(min_timestep=500, max_timestep=500)],
+    "adaptive_without_offset": [
         dict(adaptive_noise_scale=0.1),
     ],
-    "_mask_without_source": [dict(masked_loss=True)],
-    "_inpainting_with_cache": [
+    "mask_without_source": [dict(masked_loss=True)],
+    "inpainting_with_cache": [
         dict(train_inpainting=True),
         dict(train_inpainting=True, cache_latents=False, cache_latents_to_disk=True),
     ],
-    "_colour_with_cache": [dict(color_aug=True)],
-    "_separator": [dict(caption_separator="")],
-    "_warmup_with_cache": [
+    "colour_with_cache": [dict(color_aug=True)],
+    "separator": [dict(caption_separator="")],
+    "warmup_with_cache": [
         dict(token_warmup_step=9, cache_text_encoder_outputs=True, text_encoder_lr=0)
     ],
-    "_prompts": [dict(sample_prompts="a cat --q 3", sample_at_first=True)],
-    "_samples_without_prompts": [
+    "prompts": [dict(sample_prompts="a cat --q 3", sample_at_first=True)],
+    "samples_without_prompts": [
         dict(sample_at_first=True),
         dict(sample_every_n_epochs=1),
         dict(sample_every_n_steps=10, sample_prompts=" \n"),
     ],
-    "_full_needs_mixed": [
+    "full_needs_mixed": [
         dict(full_bf16=True),
         dict(full_fp16=True, mixed_precision="no"),
         dict(full_fp16=True, full_bf16=True),
     ],
-    "_two_base_precisions": [dict(fp8_base=True, base_precision="nf4")],
-    "_without_logging_folder": [dict(log_with="tensorboard"), dict(log_with="all")],
-    "_tracker_config": [dict(log_with="wandb", log_tracker_config="no such file.toml")],
-    "_log_folder_name": [
+    "two_base_precisions": [dict(fp8_base=True, base_precision="nf4")],
+    "without_logging_folder": [dict(log_with="tensorboard"), dict(log_with="all")],
+    "tracker_config": [dict(log_with="wandb", log_tracker_config="no such file.toml")],
+    "log_folder_name": [
         dict(logging_dir="logs", log_prefix="a/"),
         dict(logging_dir="logs", log_tracker_name="a:b"),
     ],
-    "_gone_backend": [dict(dynamo_backend="ofi")],
-    "_repo_id": [dict(huggingface_repo_id="cats"), dict(huggingface_repo_id="a/b/c")],
-    "_path_in_repo": [dict(huggingface_path_in_repo="../x"), dict(huggingface_path_in_repo="/x")],
-    "_resume_place": [
+    "gone_backend": [dict(dynamo_backend="ofi")],
+    "repo_id": [dict(huggingface_repo_id="cats"), dict(huggingface_repo_id="a/b/c")],
+    "path_in_repo": [dict(huggingface_path_in_repo="../x"), dict(huggingface_path_in_repo="/x")],
+    "resume_place": [
         dict(resume_from_huggingface=True),
         dict(resume_from_huggingface=True, resume="anna/cats"),
     ],
-    "_gpu_numbers": [dict(gpu_ids="all"), dict(gpu_ids="-1")],
+    "gpu_numbers": [dict(gpu_ids="all"), dict(gpu_ids="-1")],
 }  # fmt: skip
 NOTICES = {
-    "_no_warmup": [
+    "no_warmup": [
         dict(lr_scheduler="constant"),
         dict(lr_scheduler="constant", lr_warmup=0, lr_warmup_steps=5),
         dict(lr_scheduler_type="StepLR"),
     ],
-    "_unused": [
+    "idle_schedule": [
         dict(lr_scheduler_num_cycles=3),
         dict(lr_scheduler_power=2, lr_scheduler="linear"),
         dict(lr_decay_steps=0.3),
         dict(lr_scheduler_args="step_size=3"),
         dict(lr_scheduler_type="StepLR"),
     ],
-    "_sets_rates": [
+    "sets_rates": [
         dict(lr_scheduler_type="OneCycleLR", lr_scheduler_args="max_lr=1e-3 total_steps=100"),
         dict(lr_scheduler_type="CyclicLR", lr_scheduler_args="max_lr=1e-3 base_lr=1e-4"),
     ],
-    "_ends_high": [dict(lr_scheduler="cosine_with_min_lr", lr_scheduler_num_cycles=2)],
-    "_other_noise": [dict(multires_noise_iterations=3)],
-    "_idle_details": [
+    "ends_high": [dict(lr_scheduler="cosine_with_min_lr", lr_scheduler_num_cycles=2)],
+    "other_noise": [dict(multires_noise_iterations=3)],
+    "idle_details": [
         dict(huber_c=0.5),
         dict(noise_offset_random_strength=True),
         dict(ip_noise_gamma_random_strength=True),
@@ -142,16 +151,16 @@ NOTICES = {
         dict(conditioning_data_dir="masks"),
         dict(prior_loss_weight=2),
     ],
-    "_idle": [
+    "idle_captions": [
         dict(keep_tokens=1),
         dict(keep_tokens=1, keep_tokens_separator="|||", shuffle_caption=True),
         dict(token_warmup_min=2),
         dict(cached_caption_variants=2),
     ],
-    "_sides_of_a_preset": [
+    "sides_of_a_preset": [
         dict(LoRA_type="LyCORIS/iA3", LyCORIS_preset="ia3", train_on_input=False)
     ],
-    "_unread": [
+    "unread_by_type": [
         dict(conv_dim=4),
         dict(conv_alpha=4),
         dict(factor=4),
@@ -161,109 +170,128 @@ NOTICES = {
         dict(LoRA_type="LyCORIS/iA3", loraplus_lr_ratio=16),
         dict(LoRA_type="LyCORIS/Diag-OFT", loraplus_unet_lr_ratio=16),
     ],
-    "_sizes_of_a_file": [dict(dim_from_weights=True, network_weights="a.safetensors")],
-    "_dropouts_that_are_off": [
+    "sizes_of_a_file": [dict(dim_from_weights=True, network_weights="a.safetensors")],
+    "dropouts_that_are_off": [
         dict(LoRA_type="LyCORIS/LoKr", rank_dropout_scale=True),
         dict(LoRA_type="LyCORIS/LoCon", bypass_mode=True),
         dict(LoRA_type="LyCORIS/LoCon", bypass_mode=True, rank_dropout=0.1, dora_wd=True),
     ],
-    "_axis_without_dora": [dict(LoRA_type="LyCORIS/LoKr", wd_on_output=True)],
-    "_in_bf16": [
+    "axis_without_dora": [dict(LoRA_type="LyCORIS/LoKr", wd_on_output=True)],
+    "in_bf16": [
         dict(LoRA_type="LyCORIS/LoKr", save_precision="bf16"),
         dict(LoRA_type="Kohya LoHa", save_precision="bf16"),
         dict(LoRA_type="LyCORIS/Diag-OFT", save_precision="bf16"),
     ],
-    "_strong_alpha": [dict(network_dim=8, network_alpha=16)],
-    "_takes_over": [
+    "strong_alpha": [dict(network_dim=8, network_alpha=16)],
+    "takes_over": [
         dict(optimizer_type="Adafactor"),
         dict(optimizer_type="Adafactor", optimizer_args="relative_step=True"),
         dict(optimizer_type="AdamWScheduleFree"),
         dict(optimizer_type="AdamWScheduleFree", scale_weight_norms=1),
         dict(optimizer_type="prodigyplus.ProdigyPlusScheduleFree", unet_lr=1, text_encoder_lr=1),
     ],
-    "_far_from_advised": [
+    "far_from_advised": [
         dict(optimizer_type="Prodigy", text_encoder_lr=1e-4),
         dict(unet_lr=0.1),
         dict(optimizer_type="SGDNesterov"),
     ],
-    "_optimizer_note": [dict(optimizer_type="SGDNesterov8bit", unet_lr=0.1, text_encoder_lr=0.1)],
-    "_bucket_sizes_unused": [
+    "optimizer_note": [dict(optimizer_type="SGDNesterov8bit", unet_lr=0.1, text_encoder_lr=0.1)],
+    "bucket_sizes_unused": [
         dict(min_bucket_reso=128),
         dict(max_bucket_reso=1024),
         dict(enable_bucket=False, bucket_reso_steps=32),
     ],
-    "_sample_steps_unused": [
+    "sample_steps_unused": [
         dict(sample_prompts="a cat", sample_every_n_steps=5, sample_every_n_epochs=1),
     ],
-    "_prompts_never_drawn": [dict(sample_prompts="a cat")],
-    "_options_skipped": [
+    "prompts_never_drawn": [dict(sample_prompts="a cat")],
+    "options_skipped": [
         dict(sample_prompts="a cat --g 3", sample_at_first=True),
         dict(sample_prompts="a cat\na dog --cn edges.png --ctr 0.25", sample_at_first=True),
     ],
-    "_opposite_weights": [dict(debiased_estimation_loss=True, min_snr_gamma=5)],
-    "_sides_cut_in_latents": [dict(enable_bucket=False, resolution="512,650")],
-    "_two_lengths": [
+    "opposite_weights": [dict(debiased_estimation_loss=True, min_snr_gamma=5)],
+    "sides_cut_in_latents": [dict(enable_bucket=False, resolution="512,650")],
+    "two_lengths": [
         dict(max_train_epochs=2, max_train_steps=5),
         dict(max_train_epochs=2, epoch=3),
         dict(max_train_steps=5, epoch=3),
     ],
-    "_pickle_without_metadata": [dict(save_model_as="ckpt")],
-    "_idle_states": [
+    "pickle_without_metadata": [dict(save_model_as="ckpt")],
+    "idle_states": [
         dict(save_last_n_epochs_state=1),
         dict(save_last_n_steps_state=1),
         dict(save_state=True, save_state_on_train_end=True),
     ],
-    "_bf16_of_other_formulas": [dict(LoRA_type="LyCORIS/LoKr", save_precision="bf16")],
-    "_two_starts": [dict(resume="x", network_weights="a.safetensors")],
-    "_cost_of_base_precision": [
+    "bf16_of_other_formulas": [dict(LoRA_type="LyCORIS/LoKr", save_precision="bf16")],
+    "two_starts": [dict(resume="x", network_weights="a.safetensors")],
+    "cost_of_base_precision": [
         dict(base_precision="int8"),
         dict(fp8_base=True),
         dict(compress_text_encoders=True),
     ],
-    "_unused_log_settings": [
+    "unused_log_settings": [
         dict(log_config=True),
         dict(logging_dir="logs", wandb_run_name="cat"),
         dict(log_with="wandb", logging_dir="logs"),
     ],
-    "_attention": [
+    "attention": [
         dict(cross_attention="xformers"),
         dict(mem_eff_attn=True),
     ],
-    "_idle_memory": [
+    "idle_memory": [
         dict(skip_cache_check=True),
         dict(highvram=True, cache_latents=False),
     ],
-    "_idle_hub_settings": [
+    "idle_hub_settings": [
         dict(async_upload=True),
         dict(huggingface_repo_id="anna/cats", save_state_to_huggingface=True),
     ],
-    "_further_gpus": [dict(gpu_ids="1,0")],
-    "_blocks_unused": [
+    "further_gpus": [dict(gpu_ids="1,0")],
+    "blocks_unused": [
         dict(block_lr_zero_threshold=0.1),
         dict(conv_block_dims="2," * 24 + "2"),
         dict(block_dims="2," * 24 + "2", dim_from_weights=True, network_weights="a.safetensors"),
         dict(LoRA_type="LyCORIS/Diag-OFT", block_alphas="2," * 24 + "2"),
     ],
-    "_stop_without_learning": [dict(stop_text_encoder_training=50, text_encoder_lr=0)],
-    "_shares_of_no_rate": [
+    "stop_without_learning": [dict(stop_text_encoder_training=50, text_encoder_lr=0)],
+    "shares_of_no_rate": [
         dict(optimizer_type="Adafactor", loraplus_lr_ratio=16),
         dict(optimizer_type="Adafactor", down_lr_weight="linear+0.1"),
         dict(optimizer_type="Adafactor", learning_rate_te2=1e-3),
     ],
-    "_parts_that_do_not_learn": [
+    "parts_that_do_not_learn": [
         dict(unet_lr=0, loraplus_unet_lr_ratio=16),
         dict(text_encoder_lr=0, loraplus_text_encoder_lr_ratio=16),
         dict(unet_lr=0, block_dims="2," * 24 + "2"),
     ],
-    "_ratio_overruled": [
+    "ratio_overruled": [
         dict(loraplus_lr_ratio=16, loraplus_unet_lr_ratio=8, loraplus_text_encoder_lr_ratio=0),
     ],
-    "_idle_compiling": [
+    "idle_compiling": [
         dict(dynamo_use_fullgraph=True),
         dict(dynamo_backend="aot_eager", dynamo_mode="max-autotune"),
     ],
-    "_threads_to_keep": [dict(persistent_data_loader_workers=True)],
+    "threads_to_keep": [dict(persistent_data_loader_workers=True)],
 }
+LENGTH_PROBLEMS = {  # of a run of 100 steps, of which the schedule falls in 20
+    "cycle_of_another_length": [
+        dict(lr_scheduler_type="OneCycleLR", lr_scheduler_args="max_lr=1e-3"),
+        dict(lr_scheduler_type="OneCycleLR", lr_scheduler_args="total_steps=100"),
+        dict(lr_scheduler_type="OneCycleLR", lr_scheduler_args="max_lr=1e-3 total_steps=99"),
+        dict(lr_scheduler_type="CyclicLR", lr_scheduler_args="max_lr=1e-3"),
+    ],
+}
+LENGTH_NOTICES = {
+    "main_rate_unused": [dict(learning_rate=1e-3, unet_lr=1e-4, text_encoder_lr=1e-4)],
+    "longer_than_the_run": [
+        dict(lr_warmup_steps=101),
+        dict(lr_scheduler="warmup_stable_decay", lr_decay_steps=20, lr_warmup_steps=81),
+    ],
+    "cycle_left_early": [
+        dict(lr_scheduler_type="OneCycleLR", lr_scheduler_args="max_lr=1e-3 total_steps=101"),
+    ],
+}
+HUNDRED = RunLength(100, 20)
 FINE = {
     "one part learns": dict(unet_lr=0),
     "a blank rate is the main rate": dict(unet_lr=None, text_encoder_lr=0),
@@ -303,7 +331,7 @@ FINE = {
 
 def cases(table):
     return [
-        pytest.param(rule, values, id=f"{rule.strip('_')}-{number}")
+        pytest.param(rule, values, id=f"{rule}-{number}")
         for rule, examples in table.items()
         for number, values in enumerate(examples)
     ]
@@ -326,6 +354,21 @@ def test_what_has_no_effect_is_told_by_its_rule(rule, values):
     assert problems(settings) == []
 
 
+@pytest.mark.parametrize(("rule", "values"), cases(LENGTH_PROBLEMS))
+def test_what_the_runs_length_rules_out_is_refused_by_its_rule(rule, values):
+    settings = SOUND.replace(**values)
+    told = list(RULES[rule](settings, HUNDRED))
+    assert told and told == length_problems(settings, HUNDRED)
+
+
+@pytest.mark.parametrize(("rule", "values"), cases(LENGTH_NOTICES))
+def test_what_does_not_fit_the_runs_length_is_told_by_its_rule(rule, values):
+    settings = SOUND.replace(**values)
+    told = list(RULES[rule](settings, HUNDRED))
+    assert told and told == length_notices(settings, HUNDRED)
+    assert length_problems(settings, HUNDRED) == []
+
+
 @pytest.mark.parametrize("values", FINE.values(), ids=FINE)
 def test_what_belongs_together_is_neither_refused_nor_remarked(values):
     settings = SOUND.replace(**values)
@@ -339,8 +382,51 @@ def test_the_defaults_are_sound():
 
 
 def test_every_rule_has_an_example_here():
-    assert {rule.__name__ for rule in checks.PROBLEMS} == set(PROBLEMS)
-    assert {rule.__name__ for rule in checks.NOTICES} == set(NOTICES)
+    found = {
+        (rule.stops, rule.needs_length): {each.name for each in every_rule() if alike(each, rule)}
+        for rule in every_rule()
+    }
+    assert found == {
+        (True, False): set(PROBLEMS),
+        (False, False): set(NOTICES),
+        (True, True): set(LENGTH_PROBLEMS),
+        (False, True): set(LENGTH_NOTICES),
+    }
+
+
+def alike(rule, other):
+    return (rule.stops, rule.needs_length) == (other.stops, other.needs_length)
+
+
+def test_rules_have_names_of_their_own_and_the_forms_order():
+    names = [rule.name for rule in every_rule()]
+    assert len(names) == len(set(names))
+    order = list(Settings.model_fields)
+    places = [order.index(rule.section) for rule in every_rule()]
+    assert places == sorted(places)
+    lines = [(order.index(r.section), r.function.__code__.co_firstlineno) for r in every_rule()]
+    assert lines == sorted(lines)
+
+
+def test_sentences_come_in_the_forms_order():
+    settings = SOUND.replace(
+        gpu_ids="all", bucket_reso_steps=50, train_inpainting=True, min_timestep=9, max_timestep=9
+    )
+    order = [text.partition("]")[0] for text in problems(settings)]
+    assert order == ["[model", "[images", "[noise", "[machine"]
+
+
+def test_every_file_of_rules_has_the_name_of_a_section():
+    names = {path.stem for path in Path(rules.__file__).parent.glob("*.py")}
+    assert names - {"__init__", "rule"} == {rule.section for rule in every_rule()}
+
+
+def test_a_rule_that_asks_for_something_else_is_refused_at_once():
+    def wrong(count: int):
+        yield ""
+
+    with pytest.raises(TypeError, match="wrong: count is no section of the settings"):
+        notice(wrong)
 
 
 def test_all_contradictions_are_told_at_once():
@@ -366,11 +452,14 @@ def test_a_problem_names_its_setting_with_its_section(rule):
     ],
 )
 def test_a_blank_rate_is_the_main_rate_and_zero_stays_zero(values, expected):
-    assert rates(SOUND.replace(**values)) == expected
+    assert learning_rates(SOUND.replace(**values).basic) == expected
 
 
 def test_caching_to_disk_is_caching():
-    assert caches_latents(SOUND.replace(cache_latents=False, cache_latents_to_disk=True))
-    assert not caches_latents(SOUND.replace(cache_latents=False))
-    assert caches_text_embeds(SOUND.replace(cache_text_encoder_outputs_to_disk=True))
-    assert not caches_text_embeds(SOUND)
+    def memory(**values):
+        return SOUND.replace(**values).memory
+
+    assert caches_latents(memory(cache_latents=False, cache_latents_to_disk=True))
+    assert not caches_latents(memory(cache_latents=False))
+    assert caches_text_embeds(memory(cache_text_encoder_outputs_to_disk=True))
+    assert not caches_text_embeds(memory())

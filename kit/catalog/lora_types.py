@@ -1,0 +1,137 @@
+"""LoRA types: where their code is, the settings that they read, who reads their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kit.catalog import readers
+from kit.catalog.readers import MODIFIERS, ReadBy
+
+
+@dataclass(frozen=True)
+class LoraType:
+    """A LoRA type and the settings that it reads."""
+
+    code: str
+    network_module: str  # ss_network_module
+    adapts_convolutions: bool
+    uses: tuple[str, ...]
+    shapes: str = "kit.catalog.lora_shapes:lora"  # which tensors it keeps beside a layer
+    needs_even_blocks: bool = False  # its rank is the side of blocks that not every layer has
+    read_by: ReadBy = readers.EVERYWHERE  # which programs read its files
+
+    @property
+    def is_plain_lora(self) -> bool:
+        """Its files hold nothing but down and up, as kohya's."""
+        return self.code.endswith((":Lora", ":LoraFa", ":DyLora"))
+
+
+_FILE_SETTINGS = ("network_weights", "dim_from_weights")
+_DROPOUTS = ("network_dropout", "rank_dropout", "module_dropout")
+# LoRA+ needs two factors, of which one starts as zeros.
+_TWO_FACTORS = (
+    "loraplus_lr_ratio",
+    "loraplus_unet_lr_ratio",
+    "loraplus_text_encoder_lr_ratio",
+)
+_RANK = ("network_dim", "network_alpha", "rs_lora", *_TWO_FACTORS)
+_CONVOLUTIONS = ("conv_dim", "conv_alpha")
+_LORA_SETTINGS = (*_RANK, *_DROPOUTS, "scale_weight_norms", *_FILE_SETTINGS)
+_LYCORIS_SETTINGS = (*_DROPOUTS, "rank_dropout_scale", *_FILE_SETTINGS)
+_FACTORED = (*_RANK, *_CONVOLUTIONS, *_LYCORIS_SETTINGS, "scale_weight_norms")
+_ROTATION = ("network_dim", "conv_dim", *_LYCORIS_SETTINGS, "constraint", "rescaled")
+_PRODUCT = ("use_tucker", "use_scalar", "dora_wd", "wd_on_output")
+
+
+def _lycoris(code: str, shapes: str, *uses: str, **traits: Any) -> LoraType:
+    shapes = f"kit.catalog.lora_shapes:{shapes}"
+    uses = (*uses, "LyCORIS_preset")
+    return LoraType(f"kit.adapters.{code}", "lycoris.kohya", True, uses, shapes, **traits)
+
+
+LORA_TYPES: dict[str, LoraType] = {
+    "Standard": LoraType("kit.adapters.lora:Lora", "networks.lora", False, _LORA_SETTINGS),
+    "Kohya LoCon": LoraType(
+        "kit.adapters.lora:Lora", "networks.lora", True, (*_LORA_SETTINGS, *_CONVOLUTIONS)
+    ),
+    "Kohya DyLoRA": LoraType(
+        "kit.adapters.dylora:DyLora",
+        "networks.dylora",
+        True,
+        (*_LORA_SETTINGS, *_CONVOLUTIONS, "unit"),
+    ),
+    "Kohya LoHa": LoraType(
+        "kit.adapters.loha:Loha",
+        "networks.loha",
+        True,
+        (*_FACTORED, "use_tucker"),
+        "kit.catalog.lora_shapes:loha",
+        read_by=readers.LYCORIS,
+    ),
+    "Kohya LoKr": LoraType(
+        "kit.adapters.lokr:Lokr",
+        "networks.lokr",
+        True,
+        (*_FACTORED, "use_tucker", "factor"),
+        "kit.catalog.lora_shapes:lokr",
+        read_by=readers.LYCORIS,
+    ),
+    "LoRA-FA": LoraType("kit.adapters.lora:LoraFa", "networks.lora_fa", False, _LORA_SETTINGS),
+    "LyCORIS/LoCon": _lycoris(
+        "locon:Locon", "lora", *_FACTORED, *_PRODUCT, "bypass_mode", "train_norm"
+    ),
+    "LyCORIS/LoHa": _lycoris(
+        "loha:Loha", "loha", *_FACTORED, *_PRODUCT, "train_norm", read_by=readers.LYCORIS
+    ),
+    "LyCORIS/LoKr": _lycoris(
+        "lokr:Lokr",
+        "lokr",
+        *_FACTORED,
+        *_PRODUCT,
+        "factor",
+        "decompose_both",
+        "train_norm",
+        read_by=readers.LYCORIS,
+    ),
+    "LyCORIS/iA3": _lycoris(
+        "direct:Ia3", "ia3", *_LYCORIS_SETTINGS, "train_on_input", read_by=readers.IA3
+    ),
+    "LyCORIS/DyLoRA": _lycoris(
+        "dylora:DyLora", "lora", *_LORA_SETTINGS, *_CONVOLUTIONS, "unit", "train_norm"
+    ),
+    "LyCORIS/GLoRA": _lycoris(
+        "glora:Glora", "glora", *_FACTORED, "train_norm", read_by=readers.GLORA
+    ),
+    "LyCORIS/Diag-OFT": _lycoris(
+        "oft:DiagOft", "oft", *_ROTATION, "train_norm", read_by=readers.ROTATION
+    ),
+    "LyCORIS/BOFT": _lycoris(
+        "oft:Boft",
+        "boft",
+        *_ROTATION,
+        "train_norm",
+        needs_even_blocks=True,
+        read_by=readers.ROTATION,
+    ),
+    "LyCORIS/Native Fine-Tuning": _lycoris(
+        "direct:Full", "full", *_LYCORIS_SETTINGS, "train_norm", read_by=readers.FULL
+    ),
+}
+
+
+def read_by(values: Mapping[str, Any]) -> ReadBy:
+    """Which programs will read a LoRA that is trained with these settings, by name."""
+    name = values["LoRA_type"]
+    row = LORA_TYPES[name]
+    return row.read_by.with_(
+        *(
+            each.read_by
+            for each in MODIFIERS
+            if each.setting in row.uses
+            and values.get(each.setting)
+            and (not each.kinds or name in each.kinds)
+            and (not each.beside or values.get(each.beside))
+        )
+    )

@@ -1,0 +1,148 @@
+"""One training in a run's folder at a time: a lock that does not outlive its holder.
+
+The kernel lets go of a lock when its process ends, however it ends. Where a file system has no
+locks (some network drives), the file's own words count: process, machine, and the time it was
+last touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from kit.errors import OutputError
+
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
+
+NAME = "at_work.json"
+STALE = 12 * 3600.0  # seconds after which another machine's word is no longer taken
+
+
+@contextmanager
+def at_work_in(run_dir: Path) -> Iterator[None]:
+    """Hold the folder of a run, which is made where it is not there yet.
+
+    Raises: OutputError where another training holds it, or the folder cannot be written.
+    """
+    file = _held(run_dir)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # while it is held, but for Windows, where an open file stays
+            (run_dir / NAME).unlink()
+        with suppress(OSError):
+            file.close()
+        if fcntl is None:
+            with suppress(OSError):
+                (run_dir / NAME).unlink()
+        _leave_nothing(run_dir)
+
+
+def _held(run_dir: Path) -> TextIO:
+    """The open file that holds the folder."""
+    while True:
+        file = _opened(run_dir)
+        try:
+            _hold(file, run_dir)
+            if _is_there(file, run_dir / NAME):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # its last holder has just deleted it: hold the one that others see
+
+
+def _leave_nothing(run_dir: Path) -> None:
+    """Take the folder away again where nothing came into it."""
+    with suppress(OSError):
+        run_dir.rmdir()
+
+
+def _is_there(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _opened(run_dir: Path) -> TextIO:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        return (run_dir / NAME).open("a+", encoding="utf-8")
+    except OSError as error:
+        _leave_nothing(run_dir)
+        raise OutputError(
+            f"output_dir = {run_dir.parent} cannot be written: {error.strerror or error}.",
+            "It must be a folder in which you may create files, with free space.",
+            "Choose another output_dir, or free some space.",
+        ) from error
+
+
+def _hold(file: TextIO, run_dir: Path) -> None:
+    holder = _read(file)
+    taken = _lock(file)
+    if taken or (taken is None and _lives(holder)):
+        raise _taken(run_dir, holder)
+    _write(file, {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())})
+
+
+def _lock(file: TextIO) -> bool | None:
+    """Lock the file: True where somebody else has, None where the file system has no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    """Whether the holder that wrote the file may still be at work."""
+    pid, host, since = holder.get("pid"), holder.get("host"), holder.get("since")
+    if not isinstance(pid, int) or not isinstance(since, int):
+        return False
+    if host != socket.gethostname():
+        return time.time() - since < STALE
+    import psutil  # type: ignore[import-untyped]
+
+    return bool(psutil.pid_exists(pid))
+
+
+def _read(file: TextIO) -> dict[str, Any]:
+    with suppress(OSError, ValueError, RecursionError):
+        file.seek(0)
+        known = json.loads(file.read() or "{}")
+        if isinstance(known, dict):
+            return known
+    return {}
+
+
+def _write(file: TextIO, holder: dict[str, Any]) -> None:
+    with suppress(OSError):  # a full disk: the lock itself is held
+        file.truncate(0)
+        file.write(json.dumps(holder))
+        file.flush()
+
+
+def _taken(run_dir: Path, holder: dict[str, Any]) -> OutputError:
+    who = f"process {holder['pid']}" if "pid" in holder else "another process"
+    if holder.get("pid") == os.getpid():
+        who = "this process, in a training that has not ended"
+    where = (
+        f" on {holder['host']}" if holder.get("host") not in (None, socket.gethostname()) else ""
+    )
+    return OutputError(
+        f"A training is already at work in {run_dir} ({who}{where}).",
+        "Two at once would overwrite each other's files; nothing of it was touched.",
+        "Wait for it or stop it, or give this one another output_name.",
+    )

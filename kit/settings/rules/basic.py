@@ -1,0 +1,281 @@
+"""Rules about the rates, the optimizer and the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kit import catalog
+from kit.errors import nearest
+from kit.settings import Basic, Blocks, NetworkSettings, Rates, declarations, effective
+from kit.settings.optimizer_args import parse_optimizer_args
+from kit.settings.rules.rule import Changed, RunLength, notice, problem
+from kit.settings.unet_blocks import given_weights
+
+FAR = 10  # a rate so many times above or below the advised one is told
+OPTIONAL = (
+    "lr_scheduler_num_cycles",
+    "lr_scheduler_power",
+    "lr_scheduler_min_lr_ratio",
+    "lr_scheduler_timescale",
+    "lr_decay_steps",
+)
+NEEDED = {"OneCycleLR": ("max_lr",), "CyclicLR": ("base_lr", "max_lr")}
+
+
+@problem
+def nothing_learns(basic: Basic, rates: Rates) -> Iterator[str]:
+    if not any(effective.part_rates(basic, rates).values()):
+        yield (
+            "[basic] unet_lr and text_encoder_lr: both are 0, so nothing would learn; set one of "
+            "them, or leave one blank to use learning_rate"
+        )
+
+
+@problem
+def schedule_args(basic: Basic) -> Iterator[str]:
+    try:
+        parse_optimizer_args(basic.lr_scheduler_args)
+        effective.step_rules(basic)
+    except ValueError as error:
+        yield f"[basic] lr_scheduler_args: {error}"
+
+
+@problem
+def optimizer_args(basic: Basic) -> Iterator[str]:
+    row = effective.optimizer(basic)
+    try:
+        given = parse_optimizer_args(basic.optimizer_args)
+    except ValueError as error:
+        yield f"[basic] optimizer_args: {error}"
+        return
+    takes = parse_optimizer_args(row.takes)
+    known = {*takes, *row.renamed}
+    for name in given:
+        if name == "lr":
+            yield "[basic] optimizer_args: lr is not given here; set unet_lr and text_encoder_lr"
+        elif name not in known:
+            yield (
+                f"[basic] optimizer_args: {basic.optimizer_type} does not take {name}"
+                f"{nearest(name, known)}; it takes {', '.join(takes)}"
+            )
+
+
+@problem
+def one_rate(basic: Basic, rates: Rates, blocks: Blocks) -> Iterator[str]:
+    row, name = effective.optimizer(basic), basic.optimizer_type
+    if not row.one_rate:
+        return
+    own = effective.own_rates(basic)
+    if own and any(len(set(each)) > 1 for each in (own.first, own.highest)):
+        yield (
+            f"[basic] lr_scheduler_args: {name} learns every part at one rate; give {own.name} one "
+            "number instead of a list"
+        )
+    different = sorted({rate for rate in effective.part_rates(basic, rates).values() if rate})
+    if len(different) > 1 and not own:
+        yield (
+            f"[basic] text_encoder_lr: {name} learns every part at one rate, but there are "
+            f"{' and '.join(f'{rate:g}' for rate in different)}; set unet_lr and text_encoder_lr "
+            f"to {row.advised_lr or different[-1]:g}, or one of them to 0"
+        )
+    if any(effective.plus_ratios(rates).values()):
+        yield (
+            f"[rates] loraplus_lr_ratio: {name} learns every weight at one rate; set the ratios "
+            "to 0, or choose another optimizer"
+        )
+    if any(given_weights(blocks).values()):
+        yield (
+            f"[blocks] down_lr_weight: {name} learns every block at one rate; blank the weights of "
+            "blocks, or choose another optimizer"
+        )
+
+
+@problem
+def own_schedule_alone(basic: Basic) -> Iterator[str]:
+    own = catalog.SCHEDULES[basic.lr_scheduler].own and not basic.lr_scheduler_type
+    if own and effective.controls_lr(basic) != "rate":
+        yield (
+            f"[basic] lr_scheduler: {basic.lr_scheduler} is the schedule of an optimizer that "
+            "chooses its own rate, such as Adafactor with relative_step=True; choose another, "
+            "e.g. constant_with_warmup"
+        )
+
+
+@problem
+def cycle_of_another_length(basic: Basic, length: RunLength) -> Iterator[str]:
+    """Arguments without which torch makes no such schedule, and a OneCycleLR that ends too early.
+
+    torch raises at the step after its last.
+    """
+    name, given = effective.schedule_class(basic), effective.schedule_args(basic)
+    missing = [each for each in NEEDED.get(name, ()) if each not in given]
+    if name == "OneCycleLR" and not {"total_steps", "epochs"} & set(given):
+        missing.append("total_steps")
+    if missing and not effective.controls_lr(basic):
+        shown = {"total_steps": length.total, "base_lr": 1e-5, "max_lr": 1e-4}
+        yield (
+            f"[basic] lr_scheduler_args: {name} needs {' and '.join(missing)}; write e.g. "
+            + " ".join(f"{each}={shown[each]:g}" for each in missing)
+        )
+    steps = effective.cycle_steps(basic)
+    if 0 < steps < length.total:
+        yield (
+            f"[basic] lr_scheduler_args: OneCycleLR ends after {steps} steps and refuses to go on, "
+            f"but the run has {length.total}; write total_steps={length.total}"
+        )
+
+
+@notice
+def no_warmup(basic: Basic, rates: Rates) -> Iterator[str]:
+    if effective.controls_lr(basic):
+        return  # told there
+    if not effective.warms_up(basic, rates) and (basic.lr_warmup_steps or basic.lr_warmup):
+        name = basic.lr_scheduler_type or basic.lr_scheduler
+        if rates.lr_warmup_only_constant:
+            yield f"lr_warmup has no effect: lr_warmup_only_constant is on, and it is {name}"
+            return
+        yield (
+            f"lr_warmup has no effect: lr_scheduler = {name} does not warm up "
+            "(constant_with_warmup does)"
+        )
+
+
+@notice
+def idle_schedule(basic: Basic) -> Iterator[str]:
+    foreign = basic.lr_scheduler_type
+    used = () if foreign else catalog.SCHEDULES[basic.lr_scheduler].uses
+    for name in OPTIONAL:
+        if getattr(basic, name) is not None and name not in used:
+            yield f"{name} has no effect: {foreign or basic.lr_scheduler} does not use it"
+    if basic.lr_scheduler_args and not foreign and "lr_scheduler_args" not in used:
+        yield f"lr_scheduler_args has no effect: {basic.lr_scheduler} does not use it"
+    if foreign:
+        yield f"lr_scheduler has no effect: lr_scheduler_type = {foreign} takes its place"
+
+
+@notice
+def ends_high(basic: Basic) -> Iterator[str]:
+    cycles = basic.lr_scheduler_num_cycles or 1
+    waves = basic.lr_scheduler in ("cosine_with_min_lr", "warmup_stable_decay")
+    if waves and cycles % 2 == 0 and not basic.lr_scheduler_type:
+        yield (
+            f"lr_scheduler_num_cycles = {cycles}: {basic.lr_scheduler} makes that many half waves "
+            "and ends at the full rate; an odd number ends low"
+        )
+
+
+@notice
+def sets_rates(basic: Basic) -> Iterator[str]:
+    own = effective.own_rates(basic)
+    if not own:
+        return
+    name, given = own.name, effective.schedule_args(basic)
+    yield (
+        f"{name} sets the rates by max_lr: learning_rate, unet_lr and text_encoder_lr (except 0) "
+        "have no effect"
+    )
+    if given.get("cycle_momentum", True):
+        least, most = (0.85, 0.95) if name == "OneCycleLR" else (0.8, 0.9)
+        least, most = given.get("base_momentum", least), given.get("max_momentum", most)
+        yield (
+            f"{name} moves the optimizer's momentum (the first of its betas), too, between "
+            f"{least} and {most}; cycle_momentum=False in lr_scheduler_args keeps it"
+        )
+
+
+@notice
+def takes_over(basic: Basic, network: NetworkSettings) -> Iterator[str]:
+    row, what = effective.optimizer(basic), effective.controls_lr(basic)
+    off = f"; with {row.while_on}=False in optimizer_args they have"
+    if what == "rate":
+        yield (
+            f"{basic.optimizer_type} chooses its own rate: learning_rate, unet_lr, text_encoder_lr "
+            f"(except 0), lr_scheduler and lr_warmup have no effect{off}"
+        )
+    elif what:
+        warms_up = "warmup_steps" in parse_optimizer_args(row.takes)
+        yield (
+            f"{basic.optimizer_type} averages its weights instead of lowering the rate: "
+            "lr_scheduler and lr_warmup have no effect"
+            + (off if row.while_on else "")
+            + ("; it warms up with warmup_steps=100 in optimizer_args" if warms_up else "")
+        )
+        if network.scale_weight_norms:
+            yield (
+                f"scale_weight_norms limits the weights that {basic.optimizer_type} learns from; "
+                "their average, which is saved, may be somewhat longer"
+            )
+
+
+@notice
+def far_from_advised(basic: Basic) -> Iterator[str]:
+    own, row = effective.own_rates(basic), effective.optimizer(basic)
+    rate = max(own.highest if own else effective.learning_rates(basic))
+    if not row.advised_lr or effective.controls_lr(basic) == "rate" or not rate:
+        return
+    if not 1 / FAR <= rate / row.advised_lr <= FAR * 1.001:
+        why = " as a factor of the step size that it finds itself" if row.adapts else ""
+        yield (
+            f"the rate {rate:g} is far from {row.advised_lr:g}, which is advised for "
+            f"{basic.optimizer_type}{why}"
+        )
+
+
+@notice
+def optimizer_note(basic: Basic) -> Iterator[str]:
+    if note := effective.optimizer(basic).note:
+        yield note
+
+
+@notice
+def two_lengths(basic: Basic) -> Iterator[str]:
+    if basic.max_train_epochs:
+        if basic.max_train_steps:
+            yield "max_train_steps has no effect: max_train_epochs is set"
+        if basic.epoch != declarations()["epoch"].default:
+            yield "epoch has no effect: max_train_epochs is set"
+    elif basic.max_train_steps and basic.epoch != declarations()["epoch"].default:
+        yield "epoch has no effect: max_train_steps is set"
+
+
+@notice
+def main_rate_unused(basic: Basic, changed: Changed, length: RunLength) -> Iterator[str]:
+    """Told of a run as a whole: a subset's own settings would say it once more each."""
+    both_own = basic.unet_lr is not None and basic.text_encoder_lr is not None
+    if both_own and "learning_rate" in changed and not effective.own_rates(basic):
+        yield (
+            "learning_rate has no effect: unet_lr and text_encoder_lr are both set; blank them "
+            "to use it"
+        )
+
+
+@notice
+def longer_than_the_run(basic: Basic, rates: Rates, length: RunLength) -> Iterator[str]:
+    """Steps of the schedule that the run does not have."""
+    total, decay = length.total, length.decay
+    warmup = (basic.lr_warmup_steps or 0) if effective.warms_up(basic, rates) else 0
+    if warmup > total:
+        yield (
+            f"lr_warmup_steps = {warmup} is more than the run's {total} steps: the rate climbs to "
+            "the end and just reaches its full height (sd-scripts would stop below it)"
+        )
+        return
+    decays = basic.lr_scheduler == "warmup_stable_decay" and not basic.lr_scheduler_type
+    if decays and not effective.controls_lr(basic) and warmup + decay > total:
+        yield (
+            f"lr_decay_steps: {decay} steps of decay"
+            + (f" and {warmup} of warm-up" if warmup else "")
+            + f" are more than the run's {total}: the rate starts to fall below its full height"
+        )
+
+
+@notice
+def cycle_left_early(basic: Basic, length: RunLength) -> Iterator[str]:
+    """A OneCycleLR that the run leaves before its end."""
+    steps = effective.cycle_steps(basic)
+    if steps > length.total:
+        yield (
+            f"OneCycleLR would end after {steps} steps, the run does after {length.total}: its "
+            f"last rate is never reached; total_steps={length.total} in lr_scheduler_args reaches "
+            "it"
+        )

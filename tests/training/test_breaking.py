@@ -1,0 +1,140 @@
+"""What breaks while it trains: told in words, and at most the current step is lost."""
+
+import pytest
+import torch
+
+from kit import planning
+from kit.errors import DeviceError, OutputError
+from kit.events import Finished, Noticed, Sampled, Stepped
+from kit.runs.lock import NAME, at_work_in
+from kit.training.loop import train
+from kit.training.sampling import SamplePipeline
+from kit.training.step import TrainingStep
+from tests.support.tiny import write_tiny
+from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    model = write_tiny(tmp_path_factory.mktemp("model"), "sd1", thin=True)
+    images = draw_images(tmp_path_factory.mktemp("images"))
+    return lambda out, **changes: toy_settings(
+        model, images, out, **{"max_train_steps": STEPS, "text_encoder_lr": 0} | changes
+    )
+
+
+@pytest.fixture
+def never_cheap(monkeypatch):
+    """State is kept only where it must be."""
+    monkeypatch.setattr("kit.training.checkpoint.SHARE", 0.0001)
+
+
+def failing_at(monkeypatch, method, call, error):
+    """TrainingStep's method raises at this call."""
+    calls, whole = 0, getattr(TrainingStep, method)
+
+    def failing(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise error
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(TrainingStep, method, failing)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_too_little_memory_is_told_and_the_same_settings_go_on(
+    tmp_path, asked, monkeypatch, never_cheap, error
+):
+    whole = run(asked(tmp_path / "a"))
+    with monkeypatch.context() as patch:
+        failing_at(patch, "loss", 5, error)
+        with pytest.raises(DeviceError, match="not enough for step 5"):
+            list(train(planning.plan(asked(tmp_path / "b"))))
+    rest = run(asked(tmp_path / "b"))
+    assert losses(rest) == losses(whole)[4:]
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+def test_any_other_error_keeps_the_last_whole_step_too(tmp_path, asked, monkeypatch, never_cheap):
+    failing_at(monkeypatch, "loss", 4, RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        run(asked(tmp_path))
+    assert planning.plan(asked(tmp_path)).run.from_step == 3
+
+
+def test_an_optimizer_that_is_broken_off_is_not_kept(tmp_path, asked, monkeypatch, never_cheap):
+    failing_at(monkeypatch, "zero_grad", 3, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(asked(tmp_path))
+    assert planning.plan(asked(tmp_path)).run.from_step == 1  # kept after the first step
+
+
+def test_samples_that_cannot_be_drawn_are_told_and_the_training_goes_on(
+    tmp_path, asked, monkeypatch
+):
+    changes = {"sample_prompts": "a zib ball --w 64 --h 64 --s 1", "sample_every_n_steps": 2}
+    monkeypatch.setattr(SamplePipeline, "generate", out_of_memory)
+    told = run(asked(tmp_path, **changes))
+    assert isinstance(told[-1], Finished)
+    assert told[-1].reason == "done"
+    assert not any(isinstance(event, Sampled) for event in told)
+    notices = [event.text for event in told if isinstance(event, Noticed)]
+    assert [text for text in notices if "samples could not be drawn: out of memory" in text]
+    assert same(lora(tmp_path), lora_of_a_run_without_samples(tmp_path / "b", asked))
+
+
+def out_of_memory(*arguments, **keywords):
+    raise torch.OutOfMemoryError("out of memory\nand many numbers")
+
+
+def lora_of_a_run_without_samples(folder, asked):
+    run(asked(folder))
+    return lora(folder)
+
+
+def test_a_folder_in_which_a_training_is_at_work_is_refused(tmp_path, asked):
+    first = train(planning.plan(asked(tmp_path)))
+    while not isinstance(next(first), Stepped):
+        pass
+    with pytest.raises(OutputError, match="already at work"):
+        run(asked(tmp_path))
+    first.close()
+    assert planning.plan(asked(tmp_path)).run.from_step == 1
+    run(asked(tmp_path))
+    assert not (tmp_path / "toy.run" / NAME).exists()
+
+
+def test_a_start_that_cannot_write_leaves_nothing(tmp_path, asked, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kit.runs.run.write_atomically", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        run(asked(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_norm_that_is_not_finite_is_told_as_zero(tmp_path, asked, monkeypatch):
+    monkeypatch.setattr(TrainingStep, "clip", lambda self: torch.tensor(float("nan")))
+    stepped = [event for event in run(asked(tmp_path)) if isinstance(event, Stepped)]
+    assert [event.norm for event in stepped] == [0.0] * STEPS
+
+
+def test_the_lock_is_free_after_an_error(tmp_path, asked, monkeypatch):
+    failing_at(monkeypatch, "loss", 2, RuntimeError("a fault"))
+    with pytest.raises(RuntimeError):
+        run(asked(tmp_path))
+    with at_work_in(tmp_path / "toy.run"):
+        pass
