@@ -15,6 +15,8 @@ STYLE = """<style>
 .jupyter-widgets:has(.kit-sticky), .lm-Widget:has(> .kit:has(.kit-sticky)) {
   overflow: visible !important;
 }
+/* A bar sticks within the box that holds it: the whole form's, not its place's. */
+.kit .kit-place { display: contents !important; }
 .kit .kit-sticky, .kit .kit-end-bar {
   margin: var(--kit-unit) 0 !important; padding: 6px 10px !important; gap: 4px var(--kit-unit);
   overflow: visible !important; border: 1px solid var(--kit-line);
