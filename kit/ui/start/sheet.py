@@ -12,7 +12,7 @@ STYLE = """<style>
 .jp-OutputArea:has(.kit-sticky), .jp-OutputArea-child:has(.kit-sticky),
 .jp-OutputArea-output:has(.kit-sticky), .jp-Cell:has(.kit-sticky),
 .jp-Cell-outputWrapper:has(.kit-sticky), .jp-Cell-outputArea:has(.kit-sticky),
-.jupyter-widgets:has(.kit-sticky), .lm-Widget:has(> .kit:has(.kit-sticky)) {
+.jupyter-widgets:has(.kit-sticky), .jp-OutputArea .lm-Widget:has(.kit-sticky) {
   overflow: visible !important;
 }
 /* A bar sticks within the box that holds it: the whole form's, not its place's. */
