@@ -84,6 +84,8 @@ def test_five_actions_train_own_pictures(notebook, photographs):
     expect(notebook.output.locator(".kit-summary")).to_contain_text("6 pictures", timeout=30_000)
     expect(notebook.output.locator(".kit-numbers").first).to_contain_text("step", timeout=LONG)
     notebook.page.wait_for_timeout(1500)
+    notebook.shot("start-training-1280")
+    notebook.page.set_viewport_size({"width": 1280, "height": 700})
     bar = notebook.output.locator(".kit-sticky")
     notebook.output.locator(".kit-end-bar").scroll_into_view_if_needed()
     notebook.page.wait_for_timeout(300)
@@ -94,7 +96,7 @@ def test_five_actions_train_own_pictures(notebook, photographs):
     notebook.shot("start-stopped-1280")
     assert do.count <= 5
     with notebook.page.expect_download() as waiting:
-        notebook.output.locator("a[download]", has_text=".safetensors").first.click()
+        notebook.output.locator("a.is-first").first.click()
     assert waiting.value.suggested_filename.startswith("zxcup")
     notebook.is_quiet()
 
@@ -115,6 +117,7 @@ def test_three_actions_train_the_example_and_a_reload_in_any_state_loses_nothing
     prompts = notebook.output.locator(".kit-prompt")
     expect(prompts.filter(has_text=typed)).to_be_visible(timeout=LONG)
     expect(notebook.output.locator(".kit-state").first).to_have_text("done", timeout=LONG)
+    notebook.button("Change").click()
     notebook.output.get_by_label("Trigger word", exact=True).first.fill("zxmine")
     notebook.output.get_by_label("Trigger word", exact=True).first.press("Tab")
     notebook.page.wait_for_timeout(1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kit.errors import KitError, SettingsError
 from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_any
 from kit.runs.run import write_text
 from kit.settings import Settings
+from kit.settings.diffs import diff
 from kit.ui.form.problem_texts import as_lines, as_list
 from kit.ui.look import block, escaped, named
 from kit.ui.start.offer import Fill, Offer
@@ -30,8 +32,8 @@ class SettingsFiles:
 
         fill() puts settings into it; what a file would change is shown before.
         """
-        self._settings, self._readable = settings, readable
-        self.offer_changes = Offer(fill)
+        self._settings, self._readable, self._fill = settings, readable, fill
+        self.offer_changes = Offer()
         self.path = widgets.Text(
             "run.toml",
             continuous_update=False,
@@ -89,7 +91,8 @@ class SettingsFiles:
         if not report.is_foreign and (problems := report.problems()):
             raise SettingsError(problems)
         self.report.value = _in_words(report)
-        self.offer_changes.show(now, settings, name)
+        do = partial(self._fill, settings, name)
+        self.offer_changes.show(name, diff(now, settings), do)
         return f"Read {name}."
 
     def _save(self) -> str:

@@ -116,7 +116,9 @@ class Form(Shown):
             filling=self._filling,
             files=self.files.root,
         )
-        self.top, self.end = (widgets.VBox([], layout={"width": "100%"}) for _ in range(2))
+        self.top, self.end = widgets.VBox([]), widgets.VBox([])  # filled from outside
+        for place in (self.top, self.end):
+            place.add_class("kit-place")
         self.views.bar.children = (
             *self.views.bar.children, self.starters.preset, self.starters.reset_button,
         )  # fmt: skip

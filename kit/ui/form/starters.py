@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import ipywidgets as widgets
 
 from kit.presets import presets
 from kit.settings import Settings
+from kit.settings.diffs import diff
 from kit.ui.look import block, escaped
 from kit.ui.start.offer import Fill, Offer
 
@@ -19,7 +21,7 @@ class Starters:
 
     def __init__(self, settings: Callable[[], Settings], fill: Fill) -> None:
         """settings() reads the form as far as it can be read; fill() puts settings into it."""
-        self._settings = settings
+        self._settings, self._fill = settings, fill
         self.preset = widgets.Dropdown(
             options=[NO_PRESET, *presets()],
             description="Preset",
@@ -32,7 +34,7 @@ class Starters:
             layout=widgets.Layout(width="auto"),
         )
         self.line = block(css="kit-quiet")
-        self.offer = Offer(fill)
+        self.offer = Offer()
         self.preset.observe(lambda _: self.show_changes(), names="value")
         self.reset_button.on_click(lambda _: self._reset())
         self.root = widgets.VBox([self.line, self.offer.root], layout=widgets.Layout(width="100%"))
@@ -46,7 +48,8 @@ class Starters:
             return
         preset, now = presets()[name], self._settings()
         self.line.value = f"<div>{escaped(name)}: {escaped(preset.about)}</div>"
-        self.offer.show(now, preset.applied_to(now), f"The preset {name}")
+        after, what = preset.applied_to(now), f"The preset {name}"
+        self.offer.show(what, diff(now, after), partial(self._fill, after, what))
 
     def forget(self) -> None:
         """The form has changed: what was offered is no longer what would change."""
@@ -55,4 +58,5 @@ class Starters:
 
     def _reset(self) -> None:
         self.preset.value = NO_PRESET
-        self.offer.show(self._settings(), Settings(), "The reset")
+        after, what = Settings(), "The reset"
+        self.offer.show(what, diff(self._settings(), after), partial(self._fill, after, what))

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 
 from kit.hosts import gpu, host
 from kit.settings import Settings, declarations
-from kit.settings.diffs import diff
+from kit.settings.diffs import Change, diff
 from kit.ui.form.remembered import example
 from kit.ui.look import block, escaped
 from kit.ui.start.autofill import EXAMPLE_ANSWERS, Autofill
@@ -51,7 +51,7 @@ class Head:
         )
         self.load_button = _button("Load settings", "folder-open", "From a file of any trainer")
         self.undo_button = _button("Undo", "undo", "Nothing to undo")
-        self.offer = Offer(self._take_example)
+        self.offer = Offer()
         self._files = widgets.VBox([files], layout=widgets.Layout(display="none", width="100%"))
         self._files.add_class("kit-offer")
         self.own_button.on_click(lambda _: self.own_pictures())
@@ -83,17 +83,16 @@ class Head:
 
     def try_example(self) -> None:
         """Fill the example in; where something of the person's would go, that is shown first."""
-        now, after = self._readable(), example()
-        mine = [
-            change
-            for change in diff(now, after)
-            if change.name not in self._autofill.filled.values
-            and change.before != declarations()[change.name].default
-        ]
-        if mine:
-            self.offer.show(now, after, EXAMPLE)
+        changes = diff(self._readable(), example())
+        if any(self._is_mine(change) for change in changes):
+            self.offer.show(EXAMPLE, changes, self._take_example)
         else:
-            self._take_example(after, EXAMPLE)
+            self._take_example()
+
+    def _is_mine(self, change: Change) -> bool:
+        """The person's own value would go: neither a default nor what the start has filled in."""
+        is_filled = change.name in self._autofill.filled.values
+        return not is_filled and change.before != declarations()[change.name].default
 
     def undo(self) -> None:
         """Take the newest change back."""
@@ -103,9 +102,9 @@ class Head:
             self._filling(lambda: self._memory.bring_back(step.before))
             self._refilled("")
 
-    def _take_example(self, settings: Settings, what: str) -> None:
+    def _take_example(self) -> None:
         self._start.answers = EXAMPLE_ANSWERS
-        self._fill(settings, what)
+        self._fill(example(), EXAMPLE)
 
     def _toggle_files(self) -> None:
         is_open = self._files.layout.display != "none"

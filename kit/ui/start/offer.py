@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from kit.settings import Settings
-from kit.settings.diffs import Change, diff
+from kit.settings.diffs import Change
 from kit.ui.form.field import as_text
 from kit.ui.look import block, escaped
 
@@ -18,10 +18,8 @@ Fill = Callable[[Settings, str], None]  # new settings, and what brings them
 class Offer:
     """A table of changes with Apply and Leave; nothing is shown where nothing is offered."""
 
-    def __init__(self, fill: Fill) -> None:
-        self._fill = fill
-        self._settings: Settings | None = None
-        self._what = ""
+    def __init__(self) -> None:
+        self._do: Callable[[], None] | None = None
         self.table = block()
         self.apply_button = _button("Apply", "check", "Fill these values in; Undo takes them back")
         self.leave_button = _button("Leave as it is", "", "Change nothing")
@@ -32,25 +30,23 @@ class Offer:
         self.root.add_class("kit-offer")
         self.forget()
 
-    def show(self, now: Settings, after: Settings, what: str) -> bool:
-        """Offer these settings; returns whether they would change anything."""
-        changes = diff(now, after)
-        self._settings, self._what = after, what
+    def show(self, what: str, changes: list[Change], do: Callable[[], None]) -> None:
+        """Offer these changes; do: what Apply does."""
+        self._do = do
         self.table.value = table(what, changes)
         self.apply_button.layout.display = None if changes else "none"
         self.root.layout.display = None
-        return bool(changes)
 
     def apply(self) -> None:
         """Do what is offered."""
-        settings, what = self._settings, self._what
+        do = self._do
         self.forget()
-        if settings is not None:
-            self._fill(settings, what)
+        if do is not None:
+            do()
 
     def forget(self) -> None:
         """Offer nothing."""
-        self._settings = None
+        self._do = None
         self.table.value = ""
         self.root.layout.display = "none"
 

@@ -12,9 +12,11 @@ STYLE = """<style>
 .jp-OutputArea:has(.kit-sticky), .jp-OutputArea-child:has(.kit-sticky),
 .jp-OutputArea-output:has(.kit-sticky), .jp-Cell:has(.kit-sticky),
 .jp-Cell-outputWrapper:has(.kit-sticky), .jp-Cell-outputArea:has(.kit-sticky),
-.jupyter-widgets:has(.kit-sticky), .lm-Widget:has(> .kit:has(.kit-sticky)) {
+.jupyter-widgets:has(.kit-sticky), .jp-OutputArea .lm-Widget:has(.kit-sticky) {
   overflow: visible !important;
 }
+/* A bar sticks within the box that holds it: the whole form's, not its place's. */
+.kit .kit-place { display: contents !important; }
 .kit .kit-sticky, .kit .kit-end-bar {
   margin: var(--kit-unit) 0 !important; padding: 6px 10px !important; gap: 4px var(--kit-unit);
   overflow: visible !important; border: 1px solid var(--kit-line);
