@@ -302,7 +302,7 @@ def test_settings_are_printed_as_a_list_for_programs(capsys):
         assert set(row) == {
             "name", "section", "box", "label", "help", "type", "default", "optional", "choices",
             "between", "unit", "gui_key", "families", "source", "possible",
-            "shapes_run",
+            "shapes_run", "search",
         }  # fmt: skip
         assert row["type"] in {"int", "float", "bool", "str", "choice", "path", "text"}
         assert set(row["families"]) <= {"sd1", "sd2", "sdxl"}

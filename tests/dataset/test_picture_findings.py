@@ -19,7 +19,7 @@ def folder(tmp_path):
 def found(folder, **settings):
     settings = Settings().replace(resolution="128", min_bucket_reso=64, **settings)
     images = scan(str(folder.parent)).images
-    rule = bucket_rule(settings)
+    rule = bucket_rule(settings.images)
     fits = [fit((image.width, image.height), rule) for image in images]
     captions = captions_of(images, [settings])
     names = [image.path.name for image in images]

@@ -91,7 +91,8 @@ def test_the_unet_is_told_size_cut_and_target_of_each_use(
 def words_of(ready):
     batches = [ready.batch_builder.batch(number) for number in range(4)]
     with torch.no_grad():
-        return [batch.text_embeds or ready._encode(batch) for batch in batches]
+        encode = ready.training_step.text.encode
+        return [b.text_embeds or encode(b.tokens, b.token_weights) for b in batches]
 
 
 def close(one, other):

@@ -65,10 +65,22 @@ class Field:
         self.problem = self.idle = self.note = ""
         self.control = make_control(declared, value, shared.make)
         self._make = shared.make
-        self._help = shared.make(widgets.HTML, self._help_text(), layout={"width": "auto"})
+        self._row: widgets.Box | None = None
+        self._help: widgets.HTML | None = None
         self._told: widgets.HTML | None = None  # beneath it; made with the first thing to tell
-        self.row = self._laid_out()
         self.control.observe(lambda _: on_change(), names="value")
+
+    @property
+    def row(self) -> widgets.Box:
+        """Label, control, help, and what is told of it, made when it is first shown.
+
+        Most rows of a form are never looked at, and each is three messages to the page.
+        """
+        if self._row is None:
+            self._help = self._make(widgets.HTML, self._help_text(), layout={"width": "auto"})
+            self._row = self._laid_out(self._help)
+            self._tell()
+        return self._row
 
     @property
     def value(self) -> Any:
@@ -113,20 +125,30 @@ class Field:
         if (problem, idle, note) == (self.problem, self.idle, self.note):
             return
         self.problem, self.idle, self.note = problem, idle, note
-        _send(self._help, self._help_text())
-        self._tell()
-        _toggle(self.row, "kit-bad", on=bool(problem))
-        _toggle(self.row, "kit-idle", on=bool(idle) and not problem)
+        if self._help is not None:
+            _send(self._help, self._help_text())
+            self._tell()
+            _toggle(self.row, "kit-bad", on=self._is_bad)
+            _toggle(self.row, "kit-idle", on=self._is_idle)
         # What is wrong must stay open to be put right, even where it has no effect.
-        self.control.disabled = bool(idle) and not problem
+        self.control.disabled = self._is_idle
 
-    def _laid_out(self) -> widgets.Box:
+    @property
+    def _is_bad(self) -> bool:
+        return bool(self.problem)
+
+    @property
+    def _is_idle(self) -> bool:
+        return bool(self.idle) and not self.problem
+
+    def _laid_out(self, below: widgets.HTML) -> widgets.Box:
         kind = ("text", "path")
         wide = dict(zip(kind, ("kit-full", "kit-wide"), strict=True)).get(self.declared.type)
         css = ["kit-field", f"kit-f-{self.declared.name}"]
         css.append("kit-check" if _is_box(self.declared) else "kit-over")
         css += [wide] if wide else []
-        children = [self.control, self._help]
+        css += ["kit-bad"] if self._is_bad else ["kit-idle"] if self._is_idle else []
+        children = [self.control, below]
         box: widgets.Box = self._make(widgets.VBox, children, layout=FULL, css=tuple(css))
         return box
 

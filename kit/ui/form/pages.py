@@ -24,14 +24,30 @@ class Pages:
     """All rows in their tabs, with a mark on each tab that holds a problem."""
 
     def __init__(self, fields: Mapping[str, Field]) -> None:
+        self._fields = fields
+        self._marked: set[str] = set()
         self._bars: list[tuple[widgets.Tab, list[str], list[str]]] = []  # tabs, titles, boxes
-        boxes: dict[str, list[Field]] = {}
-        for field in fields.values():
-            boxes.setdefault(field.declared.box, []).append(field)
-        self.root = self._tabs(boxes, "")
+        self._root: widgets.Tab | None = None
+
+    @property
+    def root(self) -> widgets.Tab:
+        """The outer tabs, made when they are first shown: half of a form's messages to the page."""
+        if self._root is None:
+            boxes: dict[str, list[Field]] = {}
+            for field in self._fields.values():
+                boxes.setdefault(field.declared.box, []).append(field)
+            self._root = self._tabs(boxes, "")
+            self.mark(self._marked)
+        return self._root
+
+    @property
+    def is_made(self) -> bool:
+        """They have been shown."""
+        return self._root is not None
 
     def mark(self, boxes: set[str]) -> None:
         """Put the mark on the tabs of these boxes, and on no other."""
+        self._marked = boxes
         for tabs, titles, paths in self._bars:
             for i, (title, path) in enumerate(zip(titles, paths, strict=True)):
                 is_marked = any(box == path or box.startswith(path + BESIDE) for box in boxes)
@@ -41,6 +57,7 @@ class Pages:
 
     def open(self, box: str) -> None:
         """Bring the page of this box to the front."""
+        _ = self.root  # so that there are bars
         for tabs, _, paths in self._bars:
             for i, path in enumerate(paths):
                 if box == path or box.startswith(path + BESIDE):

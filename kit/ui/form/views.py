@@ -55,7 +55,7 @@ class Views:
         )
         self.bar.add_class("kit-bar")
         self.root = widgets.VBox(
-            [self.bar, self.note, self._list, pages.root], layout=widgets.Layout(width="100%")
+            [self.bar, self.note, self._list], layout=widgets.Layout(width="100%")
         )
         self.search.observe(lambda _: self.update(), names="value")
         self.choice.observe(lambda _: self.update(), names="value")
@@ -101,7 +101,10 @@ class Views:
             self._list.children = [self._fields[name].row for name in listed]
         self.note.value = f"<div>{escaped(note)}</div>" if note else ""
         self._list.layout.display = None if listed else "none"
-        self._pages.root.layout.display = None if names is None else "none"
+        if names is None and self._pages.root not in self.root.children:
+            self.root.children = (*self.root.children, self._pages.root)
+        if self._pages.is_made:
+            self._pages.root.layout.display = None if names is None else "none"
 
 
 def search(text: str, declared: Iterable[Declared]) -> list[str]:

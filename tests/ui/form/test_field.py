@@ -7,7 +7,9 @@ from kit.ui.form.layouts import Shared
 
 
 def field(name, value=None):
-    return Field(declarations()[name], value, lambda: None, Shared())
+    made = Field(declarations()[name], value, lambda: None, Shared())
+    assert made.row is made.row  # it is shown, and made once
+    return made
 
 
 @pytest.mark.parametrize(
@@ -132,3 +134,10 @@ def test_a_wrong_value_stays_open_even_without_effect():
     assert row.control.disabled
     row.mark(idle="LoRA type is Standard", problem="'x' is not a whole number")
     assert not row.control.disabled
+
+
+def test_a_row_that_is_shown_later_says_what_is_known_by_then():
+    late = Field(declarations()["network_dim"], 8, lambda: None, Shared())
+    late.mark(problem="too small")
+    assert "kit-bad" in late.row._dom_classes
+    assert "too small" in late.row.children[-1].value

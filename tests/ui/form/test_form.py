@@ -124,7 +124,8 @@ def test_a_contradiction_is_told_at_the_field_but_the_settings_can_be_read():
 def test_fields_without_effect_are_grey_until_they_have_one():
     form = Form()
     assert form.fields["conv_dim"].control.disabled
-    assert "No effect now: LoRA type is Standard" in form.fields["conv_dim"]._help.value
+    (_, help_text, *_) = form.fields["conv_dim"].row.children
+    assert "No effect now: LoRA type is Standard" in help_text.value
     form.fields["LoRA_type"].value = "Kohya LoCon"
     assert not form.fields["conv_dim"].control.disabled
     assert form.fields["lr_scheduler_power"].control.disabled

@@ -30,6 +30,9 @@ def test_the_basic_view_asks_about_a_dozen_things_that_exist():
     assert shown(form) == list(BASIC)
     assert set(BASIC) <= set(declarations())
     assert 10 <= len(BASIC) <= 15
+    assert not form.pages.is_made
+    form.views.choice.value = "All settings"
+    form.views.choice.value = "Basic"
     assert form.pages.root.layout.display == "none"
 
 
