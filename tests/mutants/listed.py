@@ -29,7 +29,7 @@ LISTED = (
     ),
     Mutation(
         "2 alpha scale inverted",
-        "kit/adapters/formula.py",
+        "kit/adapters/ops.py",
         "return alpha / rank, float(alpha)",
         "return rank / alpha, float(alpha)",
     ),
@@ -84,7 +84,7 @@ LISTED = (
     Mutation(
         "11 rank dropout not rescaled",
         "kit/adapters/lora.py",
-        "scale /= 1 - self.rank_dropout",
+        "scale /= 1 - self.rank_dropout.share",
         "scale /= 1",
     ),
     Mutation(
@@ -185,9 +185,9 @@ LISTED = (
     ),
     Mutation(
         "28 network_weights alpha not folded",
-        "kit/adapters/lora.py",
-        "* (theirs / self.scale))",
-        "* 1.0)",
+        "kit/adapters/base.py",
+        "self._scale_linear(self.file_scale(alpha) / self.scale)",
+        "self._scale_linear(1.0)",
     ),
     Mutation(
         "29 max_timestep inclusive",

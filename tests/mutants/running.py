@@ -65,7 +65,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/training/test_loop.py",
     ),
     "kit/lorafile/tensors.py": ("tests/lorafile/test_tensors.py",),
-    "kit/adapters/formula.py": ("tests/adapters/test_every_type.py",),
+    "kit/adapters/ops.py": ("tests/adapters/test_every_type.py",),
     "kit/adapters/lora.py": (
         "tests/adapters/test_lora.py",
         "tests/effects/test_shares.py",
