@@ -26,6 +26,8 @@ PLANS = ("tests/planning/test_planning.py", "tests/optim/test_making.py")
 # Module -> the test files that matter, the fast ones first.
 MATTERS: dict[str, tuple[str, ...]] = {
     "kit/catalog/lr_schedules.py": ("tests/optim/test_making.py", COMMANDS),
+    "kit/planning/steps.py": (*PLANS, STOPS, COMMANDS, "tests/training/test_loop.py"),
+    "kit/planning/value.py": (*PLANS, STOPS, COMMANDS, "tests/training/test_loop.py"),
     "kit/planning/deciding.py": (*PLANS, STOPS, COMMANDS, "tests/training/test_loop.py"),
     "kit/diffusion/losses.py": (
         "tests/diffusion/test_losses.py",
