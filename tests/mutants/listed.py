@@ -221,7 +221,7 @@ LISTED = (
     ),
     Mutation(
         "34 schedule-free average not used",
-        "kit/optim/making.py",
+        "kit/optim/averaging.py",
         "optimizer.eval()\n",
         "pass\n",
     ),

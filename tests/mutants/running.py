@@ -59,6 +59,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
     ),
     "kit/training/caches.py": (COMMANDS, "tests/training/test_requests.py"),
     "kit/training/sampling.py": ("tests/training/test_sampling.py", "tests/effects/test_shares.py"),
+    "kit/optim/averaging.py": ("tests/optim/test_making.py", "tests/catalog/test_optimizers.py"),
     "kit/optim/making.py": ("tests/optim/test_making.py", "tests/catalog/test_optimizers.py"),
     "kit/training/checkpoint.py": ("tests/training/test_loop.py",),
     "kit/training/lora_saving.py": (
