@@ -89,8 +89,7 @@ def plan(settings: Settings) -> Plan:
             *overridden,
             *of_file,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
-            *_unfit_sizes(ways),
-            *_noticed(settings, dataset.images, fits, run, total),
+            *_noticed(settings, ways, dataset.images, fits, run, total),
         ),
         subsets=subsets,
     )
@@ -114,6 +113,7 @@ def _unfit_sizes(ways: Sequence[Settings]) -> Iterator[str]:
 
 def _noticed(
     settings: Settings,
+    ways: Sequence[Settings],
     images: tuple[TrainImage, ...],
     fits: tuple[BucketFit, ...],
     run: Run,
@@ -121,6 +121,7 @@ def _noticed(
 ) -> Iterator[str]:
     if not settings.model.pretrained_model_name_or_path:
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
+    yield from _unfit_sizes(ways)
     yield from foreseen_refusals(settings)
     yield from foreseen_conversion(settings.network.network_weights)
     yield from stored_otherwise(settings)

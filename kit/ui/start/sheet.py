@@ -13,7 +13,8 @@ STYLE = """<style>
 .jp-OutputArea-output:has(.kit-sticky), .jp-Cell:has(.kit-sticky),
 .jp-Cell-outputWrapper:has(.kit-sticky), .jp-Cell-outputArea:has(.kit-sticky),
 .jupyter-widgets:has(.kit-sticky), .jp-OutputArea .lm-Widget:has(.kit-sticky) {
-  overflow: visible !important;
+  /* What overflows visibly would make a flex item as wide as its widest drawing. */
+  overflow: visible !important; min-width: 0 !important;
 }
 /* A bar sticks within the box that holds it: the whole form's, not its place's. */
 .kit .kit-place { display: contents !important; }
