@@ -1,36 +1,74 @@
 """The base of every LoRA type: a place beside one layer, a start, a change, a file's names.
 
-A type brings its formula (`change` of the layer's output, `delta` of its weight) and the names of
-its tensors; hooks, skipped modules, norms and files are the same for all.
+A type brings the shapes of its tensors, its formula (`delta` of the layer's weight, and at will a
+cheaper way to the change of its output) and the names of its tensors; hooks, dropouts, norms and
+files are the same for all.
+
+Shapes: O outputs of the layer.
+Source of roles, starts and formulas of LyCORIS' types: https://github.com/KohakuBlueleaf/LyCORIS
+and its paper, Yeh et al. 2023, https://arxiv.org/abs/2309.14859. Other than there, no change is
+ever added to a weight in 16 bits: W + d - W loses a small d.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
+from kit.adapters.dropout import SharedDropout
+from kit.adapters.init import Start, begin
+from kit.adapters.ops import AdaptedLayer, applied, per_output, strength, weight_shape
+from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shapes
-from kit.randomness import seed_for
-
-AdaptedLayer = nn.Linear | nn.Conv2d
-Start = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Adapter(nn.Module, ABC):
-    """The learned change of one frozen layer; float32 whatever the layer's precision."""
+    """The learned change of one frozen layer; float32 whatever the layer's precision.
+
+    It is a formula of tensors, which are named as in its file. Dropouts are LyCORIS' where a type
+    has none of its own: `dropout` takes single values of the change, `rank_dropout` whole outputs
+    of it, the same for all images; `rank_dropout_scale` strengthens what remains.
+    """
 
     # The roles of a file's module that this type reads: these, and at will those.
     NEEDS: ClassVar[frozenset[str]] = frozenset()
     MAY: ClassVar[frozenset[str]] = frozenset()
+    STARTS: ClassVar[Mapping[str, Start]] = {}  # role: how it starts
+    # Of two factors the one that starts as zeros, whose rate LoRA+ raises.
+    # Source: LoRA+, Hayou et al. 2024, https://arxiv.org/abs/2402.12354.
+    FAST: ClassVar[tuple[str, ...]] = ()
+    # The change is proportional to these together, so they take what scales it: another program's
+    # alpha, a limit of the norm, the learned scalar. Of each row the first that is there.
+    LINEAR: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
+    alpha: Tensor
     multiplier: float = 1.0  # 1 as trained, 0 not at all
-    module_dropout: float = 0.0
+
+    def __init__(
+        self,
+        layer: AdaptedLayer,
+        shapes: Shapes,
+        *,
+        dropout: float = 0.0,
+        rank_dropout: float = 0.0,
+        rank_dropout_scale: bool = False,
+        module_dropout: float = 0.0,
+    ) -> None:
+        """shapes: as `kit.catalog.lora_shapes` has them, or those of a file to go on from."""
+        super().__init__()
+        self._beside = (layer,)  # in a tuple, so that torch does not count it as ours
+        self.dropout, self.module_dropout = dropout, module_dropout
+        self.output_dropout = SharedDropout(rank_dropout, rescaled=rank_dropout_scale)
+        self.scale = 1.0
+        self.roles = tuple(shapes)
+        for role, shape in shapes.items():
+            self.add_part(role, Parameter(torch.zeros(shape)))
 
     @classmethod
     def reads(cls, shapes: Shapes) -> bool:
@@ -62,17 +100,62 @@ class Adapter(nn.Module, ABC):
         return {}
 
     @property
+    def layer(self) -> AdaptedLayer:
+        """The layer that it changes."""
+        return self._beside[0]
+
+    def add_part(self, role: str, weight: Parameter) -> None:
+        """Keep a tensor; under which name is a run's state's format."""
+        self.register_parameter(role.replace(".", "_"), weight)
+
+    def part(self, role: str) -> Parameter:
+        """A tensor by its role."""
+        return self.get_parameter(role.replace(".", "_"))
+
+    def has(self, *roles: str) -> bool:
+        """These tensors are there; which are decides the formula."""
+        return set(roles) <= set(self.roles)
+
+    def set_alpha(self, rank: int, alpha: float, *, rs_lora: bool = False) -> None:
+        """The strength is alpha / rank, or alpha / sqrt(rank) (rsLoRA); 0 means alpha = rank.
+
+        Files say alpha, and every reader divides it by the rank, so that is what is kept.
+        Source: Kalajdzievski 2023, https://arxiv.org/abs/2312.03732.
+        """
+        self.rank = rank
+        self.scale, kept = strength(rank, alpha, rs_lora=rs_lora)
+        self.register_buffer("alpha", torch.tensor(kept))
+
+    @property
     def draws(self) -> bool:
         """The forward pass draws random numbers while training."""
-        return bool(self.module_dropout)
+        return bool(self.dropout or self.output_dropout or self.module_dropout)
 
-    @abstractmethod
+    def starts(self) -> Mapping[str, Start]:
+        """How each tensor starts, by role."""
+        return self.STARTS
+
     def start(self, *address: int | str) -> None:
-        """Draw the first weights for this address; untrained, the layer is not changed."""
+        """Draw the first weights, each by its own rule and address; untrained, nothing changes."""
+        starts = self.starts()
+        for role in self.roles:
+            begin(self.part(role), starts[role], *address, role)
 
-    @abstractmethod
     def change(self, inputs: Tensor, output: Tensor) -> Tensor:
-        """The change of the layer's output, at this multiplier, dropouts included."""
+        """The change of the layer's output, at this multiplier, dropped in part while training."""
+        change = self.plain_change(inputs, output) * self.multiplier
+        if self.training and self.dropout:
+            change = functional.dropout(change, self.dropout)
+        if self.training and self.output_dropout:
+            kept_O = self.output_dropout.mask(self.channels(), change)
+            change = change * self.per_channel(kept_O, change)
+        return change
+
+    def plain_change(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """The change of the output at multiplier 1; here by way of the weight's change."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            delta = self.delta()
+        return applied(self.layer, inputs, delta)
 
     @abstractmethod
     def delta(self) -> Tensor:
@@ -82,16 +165,46 @@ class Adapter(nn.Module, ABC):
         """The change of the layer's bias at multiplier 1, for types that change it."""
         return None
 
-    @abstractmethod
+    def channels(self) -> int:
+        """How many outputs there are."""
+        return weight_shape(self.layer)[0]
+
+    def per_channel(self, values_O: Tensor, _change: Tensor) -> Tensor:
+        """One value for each output, in a shape that multiplies the change."""
+        return per_output(self.layer, values_O)
+
+    def base_weight(self) -> Tensor:
+        """The layer's own weight, frozen, float32."""
+        return self.layer.weight.detach().float()
+
+    @torch.no_grad()
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Start from a file's tensors by role, so that the layer changes as it did there.
 
+        The file's strength is folded into what the change is proportional to: ours stays.
+
         Raises: ValueError where they do not fit.
         """
+        given = {role: tensor for role, tensor in tensors.items() if role != "alpha"}
+        lora_shapes.matched(
+            {role: tuple(tensor.shape) for role, tensor in given.items()},
+            {role: tuple(self.part(role).shape) for role in self.roles},
+        )
+        for role, tensor in given.items():
+            self.part(role).copy_(tensor.float().reshape(self.part(role).shape))
+        if self.LINEAR and "alpha" in self._buffers:
+            alpha = number_in(tensors, "alpha", float(self.rank))
+            self._scale_linear(self.file_scale(alpha) / self.scale)
+
+    def file_scale(self, alpha: float) -> float:
+        """The strength of a file with this alpha."""
+        return alpha / self.rank
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file holds of it, by role, such as `lora_up.weight`."""
-        return self.state_dict()
+        """What a file holds of it, by role, such as `lora_up.weight`; alpha where it has one."""
+        alpha = self._buffers.get("alpha")
+        found = {} if alpha is None else {"alpha": alpha}
+        return {**found, **{role: self.part(role).detach() for role in self.roles}}
 
     def unsaid(self) -> dict[str, float]:
         """What its tensors do not say in a file, by name, and going on from there needs."""
@@ -102,11 +215,8 @@ class Adapter(nn.Module, ABC):
         return tuple(self.parameters())
 
     def fast(self) -> tuple[Parameter, ...]:
-        """Of two factors the one that starts as zeros, whose rate LoRA+ raises; else nothing.
-
-        Source: LoRA+, Hayou et al. 2024, https://arxiv.org/abs/2402.12354.
-        """
-        return ()
+        """The factor that starts as zeros, whose rate LoRA+ raises; nothing where there is none."""
+        return tuple(self.part(role) for role in self.FAST if self.has(role))
 
     def add_to(self, _layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """The layer's forward hook: its output with the change added."""
@@ -133,37 +243,14 @@ class Adapter(nn.Module, ABC):
         self.shrink(longest / length)
         return longest, True
 
+    @torch.no_grad()
     def shrink(self, share: float) -> None:
         """Scale the change to this share of itself; types that cannot are never asked."""
-        raise NotImplementedError
+        self._scale_linear(share)
 
-
-def zeros(weight: Tensor, _generator: torch.Generator) -> Tensor:
-    """A start that changes nothing."""
-    return torch.zeros(weight.shape)
-
-
-def ones(weight: Tensor, _generator: torch.Generator) -> Tensor:
-    """A start of factors that change nothing."""
-    return torch.ones(weight.shape)
-
-
-def uniform(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Within 1 / sqrt(inputs): Kaiming's uniform rule with a = sqrt(5) (He et al. 2015).
-
-    torch's own rule for linear layers, and the reference's for the down part.
-    """
-    bound = 1 / math.sqrt(weight[0].numel())
-    return (torch.rand(weight.shape, generator=generator) * 2 - 1) * bound
-
-
-def normal(spread: float) -> Start:
-    """Normally distributed around 0."""
-
-    def start(weight: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(weight.shape, generator=generator) * spread
-
-    return start
+    def _scale_linear(self, share: float) -> None:
+        for choices in self.LINEAR:
+            self.part(next(role for role in choices if self.has(role))).mul_(share)
 
 
 def number_in(tensors: Mapping[str, Tensor], role: str, otherwise: float = 0.0) -> float:
@@ -180,62 +267,3 @@ def number_in(tensors: Mapping[str, Tensor], role: str, otherwise: float = 0.0) 
     if not math.isfinite(number):
         raise ValueError(f"{role} is {number}")
     return number
-
-
-@torch.no_grad()
-def begin(weight: Tensor, rule: Start, *address: int | str) -> None:
-    """Fill a weight by a rule; the same address gives the same numbers."""
-    weight.copy_(rule(weight, torch.Generator().manual_seed(seed_for(*address))))
-
-
-def weight_shape(layer: AdaptedLayer) -> tuple[int, ...]:
-    """The shape of a layer's weight, also where the weight itself is stored otherwise."""
-    if isinstance(layer, nn.Conv2d):
-        inside = layer.in_channels // layer.groups
-        return (layer.out_channels, inside, *layer.kernel_size)
-    return (layer.out_features, layer.in_features)
-
-
-def applied(layer: AdaptedLayer, inputs: Tensor, weight: Tensor, **changes: Any) -> Tensor:
-    """Another weight, without bias, used as the layer uses its own.
-
-    changes: what a convolution does otherwise, such as stride=1.
-    """
-    inputs, weight = _alike(inputs, weight)
-    if not isinstance(layer, nn.Conv2d):
-        return functional.linear(inputs, weight)
-    usual = {
-        "stride": layer.stride,
-        "padding": layer.padding,
-        "dilation": layer.dilation,
-        "groups": layer.groups,
-    }
-    return functional.conv2d(inputs, weight, None, **cast(Any, usual | changes))
-
-
-def pointwise(layer: AdaptedLayer, inputs: Tensor, weight: Tensor) -> Tensor:
-    """A weight that mixes channels at each place alone: a linear layer or a 1x1 convolution."""
-    if isinstance(layer, nn.Conv2d):
-        weight = weight.reshape(*weight.shape[:2], 1, 1)
-        return applied(layer, inputs, weight, stride=1, padding=0, dilation=1, groups=1)
-    return applied(layer, inputs, weight)
-
-
-def _alike(inputs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """In one precision: that of autocast, which chooses itself, else 32 bits."""
-    if torch.is_autocast_enabled(inputs.device.type):
-        return inputs, weight
-    return inputs.float(), weight.float()
-
-
-def without_bias(layer: AdaptedLayer, output: Tensor) -> Tensor:
-    """What the layer's weight made of its inputs, float32."""
-    if layer.bias is None:
-        return output.float()
-    return output.float() - per_output(layer, layer.bias.float())
-
-
-def per_output(layer: AdaptedLayer, values_O: Tensor) -> Tensor:
-    """One value for each output, in a shape that multiplies the layer's output."""
-    values_O = values_O.reshape(-1)
-    return values_O[:, None, None] if isinstance(layer, nn.Conv2d) else values_O

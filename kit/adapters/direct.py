@@ -11,22 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kit.adapters.base import (
-    AdaptedLayer,
-    Start,
-    applied,
-    number_in,
-    per_output,
-    weight_shape,
-    without_bias,
-    zeros,
-)
-from kit.adapters.formula import Formula
+from kit.adapters.base import Adapter, number_in
+from kit.adapters.init import Start, zeros
+from kit.adapters.ops import AdaptedLayer, applied, per_output, weight_shape, without_bias
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shapes
 
 
-class Ia3(Formula):
+class Ia3(Adapter):
     """One learned factor, 1 + w, for each input or each output of the layer."""
 
     STARTS: ClassVar[Mapping[str, Start]] = {"weight": zeros}
@@ -95,7 +87,7 @@ class Ia3(Formula):
         super().take(given)
 
 
-class Full(Formula):
+class Full(Adapter):
     """The difference of the weight, and of the bias where there is one."""
 
     STARTS: ClassVar[Mapping[str, Start]] = {"diff": zeros, "diff_b": zeros}

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kit.adapters.base import AdaptedLayer
 from kit.adapters.lora import Lora
+from kit.adapters.ops import AdaptedLayer
 
 
 class DyLora(Lora):

@@ -12,17 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kit.adapters.base import (
-    AdaptedLayer,
-    Start,
-    applied,
-    pointwise,
-    uniform,
-    weight_shape,
-    zeros,
-)
-from kit.adapters.formula import Formula
-from kit.adapters.lora import lora_delta
+from kit.adapters.base import Adapter
+from kit.adapters.init import Start, uniform, zeros
+from kit.adapters.ops import AdaptedLayer, applied, lora_delta, pointwise, weight_shape
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shapes
 
@@ -33,7 +25,7 @@ def glora_delta(weight: Tensor, a1_IR: Tensor, a2_RI: Tensor, b1: Tensor, b2: Te
     return turned + lora_delta(b1, b2, 1.0)
 
 
-class Glora(Formula):
+class Glora(Adapter):
     """GLoRA beside one layer."""
 
     STARTS: ClassVar[Mapping[str, Start]] = {

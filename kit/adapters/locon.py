@@ -6,38 +6,24 @@ Shapes: B batch, R rank, ... whatever lies between.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from kit.adapters.base import (
-    AdaptedLayer,
-    Start,
-    applied,
-    pointwise,
-    uniform,
-    weight_shape,
-    zeros,
-)
-from kit.adapters.formula import tucker
-from kit.adapters.lora import DOWN, UP, lora_delta
-from kit.adapters.product import Factored
+from kit.adapters.dropout import SharedDropout
+from kit.adapters.init import Start, uniform, zeros
+from kit.adapters.lora import DOWN, UP
+from kit.adapters.ops import AdaptedLayer, applied, lora_delta, pointwise, tucker, weight_shape
+from kit.adapters.product import Product
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shape, Shapes
 
 MID = "lora_mid.weight"
 
 
-class Locon(Factored):
+class Locon(Product):
     """LoCon beside one layer; what it computes is Lora's."""
 
-    STARTS: ClassVar[Mapping[str, Start]] = {
-        UP: zeros,
-        f"{UP} with scalar": uniform,
-        MID: uniform,
-        DOWN: uniform,
-    }
     NEEDS = frozenset({UP, DOWN})
     MAY = frozenset({MID, "dora_scale"})
     FAST = (UP,)
@@ -71,7 +57,9 @@ class Locon(Factored):
         inner = bypass_mode and "dora_scale" not in shapes
         options["rank_dropout"] = 0.0 if inner else rank_dropout
         super().__init__(layer, shapes, rank=rank, alpha=alpha, **options)
-        self.inner_dropout = rank_dropout if inner else 0.0
+        self.inner_dropout = SharedDropout(
+            rank_dropout if inner else 0.0, rescaled=self.output_dropout.rescaled
+        )
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
@@ -82,6 +70,11 @@ class Locon(Factored):
     def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
         """Down, up, and the core where the file has one."""
         return lora_shapes.lora(weight, cls.rank_of(found), use_tucker=MID in found)
+
+    def starts(self) -> Mapping[str, Start]:
+        """Up as zeros, unless a scalar of 0 stands before it."""
+        up = zeros if self.scalar is None else uniform
+        return {UP: up, MID: uniform, DOWN: uniform}
 
     @property
     def draws(self) -> bool:
@@ -103,13 +96,8 @@ class Locon(Factored):
         else:
             hidden = applied(layer, inputs, self.part(DOWN))
         if self.training and self.inner_dropout:
-            hidden = hidden * self._kept_ranks(hidden)
+            kept_R = self.inner_dropout.mask(self.rank, hidden)
+            is_conv = isinstance(layer, nn.Conv2d)
+            hidden = hidden * (kept_R[:, None, None] if is_conv else kept_R)
         change = pointwise(layer, hidden, self.part(UP)) * self.scale
         return change if self.scalar is None else change * self.scalar
-
-    def _kept_ranks(self, hidden: Tensor) -> Tensor:
-        ranks = self.rank
-        kept_R = (torch.rand(ranks, device=hidden.device) > self.inner_dropout).to(hidden.dtype)
-        if self.rank_dropout_scale:
-            kept_R = kept_R / kept_R.mean().clamp(min=1 / ranks)
-        return kept_R[:, None, None] if isinstance(self.layer, nn.Conv2d) else kept_R

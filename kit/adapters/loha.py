@@ -7,19 +7,13 @@ Source: FedPara, Hyeon-Woo et al. 2021, https://arxiv.org/abs/2108.06098, prop. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
-from kit.adapters.base import (
-    AdaptedLayer,
-    Start,
-    normal,
-    weight_shape,
-    zeros,
-)
-from kit.adapters.formula import tucker
-from kit.adapters.product import Factored
+from kit.adapters.init import Start, normal, zeros
+from kit.adapters.ops import AdaptedLayer, tucker, weight_shape
+from kit.adapters.product import Product
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shape, Shapes
 
@@ -36,18 +30,9 @@ def _half(a: Tensor, b: Tensor, core: Tensor | None = None) -> Tensor:
     return a @ b if core is None else tucker(core, a, b)
 
 
-class Loha(Factored):
+class Loha(Product):
     """LoHa beside one layer."""
 
-    STARTS: ClassVar[Mapping[str, Start]] = {
-        "hada_w1_a": normal(0.1),
-        "hada_w1_b": normal(1.0),
-        "hada_w2_a": zeros,
-        "hada_w2_a with scalar": normal(0.1),
-        "hada_w2_b": normal(1.0),
-        "hada_t1": normal(0.1),
-        "hada_t2": normal(0.1),
-    }
     NEEDS = frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"})
     MAY = frozenset({"hada_t1", "hada_t2", "dora_scale"})
     FAST = ("hada_w2_a",)
@@ -82,6 +67,17 @@ class Loha(Factored):
     def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
         """Two halves, with their cores where the file has them."""
         return lora_shapes.loha(weight, cls.rank_of(found), use_tucker="hada_t1" in found)
+
+    def starts(self) -> Mapping[str, Start]:
+        """One factor as zeros, unless a scalar of 0 stands before it."""
+        return {
+            "hada_w1_a": normal(0.1),
+            "hada_w1_b": normal(1.0),
+            "hada_w2_a": zeros if self.scalar is None else normal(0.1),
+            "hada_w2_b": normal(1.0),
+            "hada_t1": normal(0.1),
+            "hada_t2": normal(0.1),
+        }
 
     def product(self) -> Tensor:
         """Both halves, multiplied."""

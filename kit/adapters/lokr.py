@@ -9,20 +9,14 @@ Edalati et al. 2022, https://arxiv.org/abs/2212.10650.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kit.adapters.base import (
-    AdaptedLayer,
-    Start,
-    uniform,
-    weight_shape,
-    zeros,
-)
-from kit.adapters.formula import tucker
-from kit.adapters.product import Factored
+from kit.adapters.init import Start, uniform, zeros
+from kit.adapters.ops import AdaptedLayer, tucker, weight_shape
+from kit.adapters.product import Product
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shape, Shapes
 
@@ -36,20 +30,9 @@ def lokr_delta(small_PS: Tensor, large: Tensor) -> Tensor:
     return torch.kron(small, large.contiguous())
 
 
-class Lokr(Factored):
+class Lokr(Product):
     """LoKr beside one layer."""
 
-    STARTS: ClassVar[Mapping[str, Start]] = {
-        "lokr_w1": uniform,
-        "lokr_w1_a": uniform,
-        "lokr_w1_b": uniform,
-        "lokr_w2": zeros,
-        "lokr_w2 with scalar": uniform,
-        "lokr_w2_a": uniform,
-        "lokr_w2_b": zeros,
-        "lokr_w2_b with scalar": uniform,
-        "lokr_t2": uniform,
-    }
     MAY = frozenset(
         f"lokr_{role}" for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
     ) | {"dora_scale"}
@@ -102,6 +85,12 @@ class Lokr(Factored):
     def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
         """Factors as large as the file's."""
         return lora_shapes.lokr_like(weight, found)
+
+    def starts(self) -> Mapping[str, Start]:
+        """One factor as zeros, unless a scalar of 0 stands before it."""
+        free = zeros if self.scalar is None else uniform
+        others = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_t2")
+        return {**dict.fromkeys(others, uniform), **dict.fromkeys(self.FAST, free)}
 
     def file_scale(self, alpha: float) -> float:
         """Readers ignore the alpha of whole factors."""

@@ -1,6 +1,6 @@
 """LoRA on linear layers and convolutions, with kohya's meaning of alpha and of the dropouts.
 
-Shapes: B batch, O outputs, I inputs, R rank, K kernel side, ... whatever lies between.
+Shapes: O outputs, I inputs, R rank, K kernel side.
 Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685; on convolutions, LoCon in
 https://github.com/KohakuBlueleaf/LyCORIS (idea), with the 3x3 kernel in the down part.
 """
@@ -8,48 +8,44 @@ https://github.com/KohakuBlueleaf/LyCORIS (idea), with the 3x3 kernel in the dow
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
-from kit.adapters.base import (
-    AdaptedLayer,
-    Adapter,
-    Start,
-    begin,
-    normal,
-    number_in,
-    uniform,
-    weight_shape,
-)
-from kit.adapters.formula import strength
+from kit.adapters.dropout import RankDropout
+from kit.adapters.init import Start, begin, normal, uniform, zeros
+from kit.adapters.ops import AdaptedLayer, lora_delta, weight_shape
+from kit.adapters.product import Product
 from kit.catalog import lora_shapes
-from kit.catalog.lora_shapes import Shapes
+from kit.catalog.lora_shapes import Shape, Shapes
 
 UP, DOWN = "lora_up.weight", "lora_down.weight"
 
 
-def lora_delta(up: Tensor, down: Tensor, scale: float) -> Tensor:
-    """The learned change of a weight: scale * up @ down (Hu et al. 2021, eq. 3).
+class Factor(nn.Module):
+    """A weight in a module of its own, which a run's state calls `lora_up.weight`."""
 
-    up: O R, or O R 1 1; down: R I, or R I K K. Returns O I, or O I K K.
-    """
-    change = up.flatten(1) @ down.flatten(1) * scale
-    return change.reshape(up.shape[0], *down.shape[1:])
+    def __init__(self, weight: Parameter) -> None:
+        super().__init__()
+        self.weight: Tensor = weight
 
 
-class Lora(Adapter):
+class Lora(Product):
     """The change of one layer: down to rank R, up again, scaled by alpha / R.
 
     Weights are float32 whatever the layer's precision. The up part starts as zeros, so an untrained
-    adapter changes nothing.
+    adapter changes nothing. Dropouts are sd-scripts': both act between the parts.
     """
 
+    STARTS: ClassVar[Mapping[str, Start]] = {DOWN: uniform, UP: zeros}
     NEEDS = frozenset({UP, DOWN})
+    FAST = (UP,)
+    LINEAR = ((UP,),)
 
-    alpha: Tensor
+    lora_down: Factor
+    lora_up: Factor
 
     def __init__(
         self,
@@ -57,41 +53,19 @@ class Lora(Adapter):
         *,
         rank: int,
         alpha: float,
-        dropout: float = 0.0,
         rank_dropout: float = 0.0,
-        module_dropout: float = 0.0,
-        rs_lora: bool = False,
         found: Shapes | None = None,
+        **options: Any,
     ) -> None:
         """An alpha of 0 means alpha = rank; the dropouts act while training only.
 
-        rs_lora: the strength is alpha / sqrt(rank). found: the shapes of a file's tensors; the rank
-        is theirs then.
+        found: the shapes of a file's tensors; the rank is theirs then.
         """
-        super().__init__()
-        self.rank, self.dropout = rank, dropout
-        self.rank_dropout, self.module_dropout = rank_dropout, module_dropout
-        self.scale, kept = strength(rank, alpha, rs_lora=rs_lora)
-        self.register_buffer("alpha", torch.tensor(kept))
-        self.lora_down: nn.Linear | nn.Conv2d
-        self.lora_up: nn.Linear | nn.Conv2d
-        if isinstance(layer, nn.Conv2d):
-            kernel = (layer.kernel_size[0], layer.kernel_size[1])
-            self.lora_down = nn.Conv2d(
-                layer.in_channels,
-                rank,
-                kernel,
-                (layer.stride[0], layer.stride[1]),
-                cast("int | tuple[int, int]", layer.padding),
-                (layer.dilation[0], layer.dilation[1]),
-                bias=False,
-            )
-            self.lora_up = nn.Conv2d(rank, layer.out_channels, 1, bias=False)
-        else:
-            self.lora_down = nn.Linear(layer.in_features, rank, bias=False)
-            self.lora_up = nn.Linear(rank, layer.out_features, bias=False)
-        nn.init.zeros_(self.lora_up.weight)
-        self.to(torch.float32)
+        shapes = lora_shapes.lora(weight_shape(layer), rank)
+        # A run's optimizer state goes by the weights' order: down first.
+        ordered = {role: shapes[role] for role in (DOWN, UP)}
+        super().__init__(layer, ordered, rank=rank, alpha=alpha, **options)
+        self.rank_dropout = RankDropout(rank_dropout)
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
@@ -99,23 +73,26 @@ class Lora(Adapter):
         return lora_shapes.side(shapes, DOWN)
 
     @classmethod
-    def kept_of(cls, layer: Any, found: Shapes) -> Shapes:
+    def plain_shapes(cls, weight: Shape, found: Shapes) -> Shapes:
         """Down and up, as many ranks as in the file."""
-        own = lora_shapes.lora(weight_shape(layer), cls.rank_of(found))
-        return lora_shapes.matched(found, own)
+        return lora_shapes.lora(weight, cls.rank_of(found))
+
+    def add_part(self, role: str, weight: Parameter) -> None:
+        """Each weight in a module of its own."""
+        self.add_module(role.removesuffix(".weight"), Factor(weight))
+
+    def part(self, role: str) -> Parameter:
+        """A weight by its role, which is its name, too."""
+        return self.get_parameter(role)
 
     @property
     def draws(self) -> bool:
         """The forward pass draws random numbers while training."""
-        return bool(self.dropout or self.rank_dropout or self.module_dropout)
+        return super().draws or bool(self.rank_dropout)
 
     def start(self, *address: int | str) -> None:
         """The down part by the reference's rule, for this address; the up part is zeros."""
-        begin(self.lora_down.weight, self.down_start(), *address)
-
-    def down_start(self) -> Start:
-        """How the down part starts."""
-        return uniform
+        begin(self.part(DOWN), self.starts()[DOWN], *address)
 
     def change(self, inputs: Tensor, _output: Tensor) -> Tensor:
         """The change of the layer's output."""
@@ -130,57 +107,42 @@ class Lora(Adapter):
         """Down and up by these parts, with this adapter's strength and dropouts."""
         if not torch.is_autocast_enabled(inputs.device.type):
             inputs = inputs.to(down.dtype)
+        is_conv = isinstance(self.layer, nn.Conv2d)
         hidden, scale = self._mixed(inputs, down), self.scale
         if self.training and self.dropout:
             hidden = functional.dropout(hidden, self.dropout)
         if self.training and self.rank_dropout:
-            hidden = hidden * self._kept_ranks(hidden)
-            scale /= 1 - self.rank_dropout  # what remains is strengthened, so the mean stays
-        is_conv = isinstance(self.lora_up, nn.Conv2d)
+            hidden = hidden * self.rank_dropout.mask(hidden, is_conv=is_conv)
+            scale /= 1 - self.rank_dropout.share  # what remains is strengthened: the mean stays
         out = functional.conv2d(hidden, up) if is_conv else functional.linear(hidden, up)
         return out * (scale * self.multiplier)
 
     def _mixed(self, inputs: Tensor, down: Tensor) -> Tensor:
-        like = self.lora_down
-        if not isinstance(like, nn.Conv2d):
+        layer = self.layer
+        if not isinstance(layer, nn.Conv2d):
             return functional.linear(inputs, down)
-        place = cast(Any, (like.stride, like.padding, like.dilation))
+        place = cast(Any, (layer.stride, layer.padding, layer.dilation))
         return functional.conv2d(inputs, down, None, *place)
 
-    def _kept_ranks(self, hidden: Tensor) -> Tensor:
-        """Zeros and ones per sample and rank, in a shape that multiplies `hidden`."""
-        is_conv = isinstance(self.lora_down, nn.Conv2d)
-        ranks = hidden.shape[1 if is_conv else -1]
-        kept_BR = torch.rand(hidden.shape[0], ranks, device=hidden.device) > self.rank_dropout
-        between = (1,) * (hidden.dim() - 2)
-        shape = (-1, ranks, *between) if is_conv else (-1, *between, ranks)
-        return kept_BR.to(hidden.dtype).reshape(shape)
-
-    def fast(self) -> tuple[Parameter, ...]:
-        """The up part."""
-        return tuple(self.lora_up.parameters())
-
-    def delta(self) -> Tensor:
-        """The change of the layer's weight at multiplier 1, float32, in the weight's shape."""
-        return lora_delta(self.lora_up.weight.float(), self.lora_down.weight.float(), self.scale)
-
-    def shrink(self, share: float) -> None:
-        """Both parts alike."""
-        self.lora_up.weight.mul_(share**0.5)
-        self.lora_down.weight.mul_(share**0.5)
+    def product(self) -> Tensor:
+        """Up times down."""
+        return lora_delta(self.part(UP).float(), self.part(DOWN).float(), 1.0)
 
     @torch.no_grad()
+    def shrink(self, share: float) -> None:
+        """Both parts alike."""
+        self.part(UP).mul_(share**0.5)
+        self.part(DOWN).mul_(share**0.5)
+
     def take(self, tensors: Mapping[str, Tensor]) -> None:
-        """The file's strength is folded into the up part: this adapter keeps its own alpha."""
+        """The file's strength is folded into the up part: this adapter keeps its own alpha.
+
+        Raises: ValueError where the file's rank is another.
+        """
         found = {role: tuple(t.shape) for role, t in tensors.items() if role != "alpha"}
         if found.keys() == self.NEEDS and (rank := self.rank_of(found)) != self.rank:
             raise ValueError(f"rank {rank} in the file, {self.rank} here")
-        own = self.lora_up.weight, self.lora_down.weight
-        lora_shapes.matched(found, {UP: tuple(own[0].shape), DOWN: tuple(own[1].shape)})
-        up, down = tensors[UP], tensors[DOWN]
-        theirs = number_in(tensors, "alpha", self.rank) / self.rank
-        own[1].copy_(down.reshape(own[1].shape))
-        own[0].copy_(up.reshape(own[0].shape).float() * (theirs / self.scale))
+        super().take(tensors)
 
 
 class LoraFa(Lora):
@@ -190,10 +152,10 @@ class LoraFa(Lora):
     sd-scripts' networks/lora_fa.py's.
     """
 
-    def down_start(self) -> Start:
-        """Normally distributed, by inputs and rank (Glorot and Bengio 2010)."""
-        inputs = self.lora_down.weight[0].numel()
-        return normal((2 / (inputs + self.rank)) ** 0.5)
+    def starts(self) -> Mapping[str, Start]:
+        """The down part normally distributed, by inputs and rank (Glorot and Bengio 2010)."""
+        inputs = self.part(DOWN)[0].numel()
+        return {**self.STARTS, DOWN: normal((2 / (inputs + self.rank)) ** 0.5)}
 
     def learning(self) -> tuple[Parameter, ...]:
         """The up part."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from kit import catalog
-from kit.adapters.base import Adapter, weight_shape
+from kit.adapters.base import Adapter
 from kit.adapters.from_file import Entry, entries_of, misfit, start_from
 from kit.adapters.norms import Norm
+from kit.adapters.ops import weight_shape
 from kit.adapters.param_groups import Group, PartRates, grouped
 from kit.adapters.product import MAGNITUDE
 from kit.adapters.restoring import unsaid
@@ -148,7 +149,8 @@ def attach(
     }
     layers = {layer.name: layer for layer in family.layers() if layer.name in sizes}
     made = {
-        name: _made(settings, layers[name], sizes[name], files.get(name), preset) for name in sizes
+        name: make_adapter(settings, layers[name], sizes[name], files.get(name), preset)
+        for name in sizes
     }
     norms = {
         norm.name: norm
@@ -171,7 +173,7 @@ def parts_of(family: Family) -> frozenset[str]:
     return frozenset(layer.part for layer in family.layers())
 
 
-def _made(
+def make_adapter(
     settings: NetworkSettings, layer: Layer, size: Size, entry: Entry | None, preset: Preset
 ) -> Adapter:
     """An adapter with the settings that its type uses; of the file's shape if asked for."""

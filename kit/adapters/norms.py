@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kit.adapters.base import AdaptedLayer, Start, zeros
-from kit.adapters.formula import Formula
+from kit.adapters.base import Adapter
+from kit.adapters.init import Start, zeros
+from kit.adapters.ops import AdaptedLayer
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shapes
 
 NormLayer = nn.GroupNorm | nn.LayerNorm
 
 
-class Norm(Formula):
+class Norm(Adapter):
     """Beside a group or layer normalisation; the file's names are w_norm and b_norm."""
 
     STARTS: ClassVar[Mapping[str, Start]] = {"w_norm": zeros, "b_norm": zeros}

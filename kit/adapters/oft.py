@@ -14,16 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kit.adapters.base import (
-    AdaptedLayer,
-    Start,
-    number_in,
-    ones,
-    weight_shape,
-    without_bias,
-    zeros,
-)
-from kit.adapters.formula import Formula
+from kit.adapters.base import Adapter, number_in
+from kit.adapters.init import Start, ones, zeros
+from kit.adapters.ops import AdaptedLayer, weight_shape, without_bias
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shape, Shapes
 
@@ -71,7 +64,7 @@ def butterfly(values: Tensor, rotations_SNDD: Tensor) -> Tensor:
     return now - values
 
 
-class Rotation(Formula):
+class Rotation(Adapter):
     """What OFT and BOFT share: the constraint, the rescaling, and that the output itself is turned.
 
     LyCORIS keeps the constraint as `alpha` in the file; ours holds blocks that are limited already.

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kit.adapters.base import AdaptedLayer, applied, begin, weight_shape
-from kit.adapters.formula import Formula
+from kit.adapters.base import Adapter
+from kit.adapters.init import begin
+from kit.adapters.ops import AdaptedLayer, applied, weight_shape
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shape, Shapes
 
@@ -38,7 +39,7 @@ def lengths(weight: Tensor, magnitude: Tensor) -> Tensor:
     return torch.linalg.vector_norm(weight, dim=over, keepdim=True)
 
 
-class Factored(Formula):
+class Product(Adapter):
     """`product` is the formula; a scalar and DoRA's magnitudes come on top if asked for."""
 
     def __init__(
@@ -81,13 +82,12 @@ class Factored(Formula):
 
     def start(self, *address: int | str) -> None:
         """With a scalar of 0 every factor starts as its kind does, or the gradients would be 0."""
+        starts = self.starts()
         for role in self.roles:
             if role == MAGNITUDE:
                 self._start_magnitude()
-            elif self.scalar is not None and role in self.FAST:
-                begin(self.part(role), self.STARTS[f"{role} with scalar"], *address, role)
             else:
-                begin(self.part(role), self.STARTS[role], *address, role)
+                begin(self.part(role), starts[role], *address, role)
 
     @torch.no_grad()
     def _start_magnitude(self) -> None:

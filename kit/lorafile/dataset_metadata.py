@@ -10,20 +10,29 @@ from typing import Any
 import numpy as np
 
 from kit.dataset.batches import Layout
+from kit.dataset.buckets import Size
 from kit.dataset.images import TrainImage
 from kit.dataset.subsets import Subset
 from kit.planning import Plan
-from kit.settings import Images
+from kit.settings import Basic, Captions, Images
+
+Placed = tuple[TrainImage, Size]  # an image and its bucket
 
 
 def dataset_metadata(plan: Plan) -> dict[str, Any]:
     """The ss_* entries about folders, buckets and tags; of a dataset configuration ss_datasets."""
-    return _of_config(plan) if plan.subsets else _of_folders(plan)
+    placed = [(image, fit.bucket) for image, fit in zip(plan.images, plan.fits, strict=True)]
+    if plan.subsets:
+        return _of_config(plan.subsets, plan.layout.parts, placed)
+    settings = plan.settings
+    return _of_folders(settings.images, settings.basic, settings.captions, plan.layout, placed)
 
 
-def _of_folders(plan: Plan) -> dict[str, Any]:
-    images, basic, captions = plan.settings.images, plan.settings.basic, plan.settings.captions
-    info = _bucket_info(plan, plan.layout) if images.enable_bucket else None
+def _of_folders(
+    images: Images, basic: Basic, captions: Captions, layout: Layout, placed: Sequence[Placed]
+) -> dict[str, Any]:
+    info = _bucket_info(layout, placed) if images.enable_bucket else None
+    found = [image for image, _ in placed]
     return {
         "ss_batch_size_per_device": basic.train_batch_size,
         "ss_total_batch_size": basic.train_batch_size * basic.gradient_accumulation_steps,
@@ -35,9 +44,9 @@ def _of_folders(plan: Plan) -> dict[str, Any]:
         "ss_random_crop": images.random_crop,
         "ss_shuffle_caption": captions.shuffle_caption,
         "ss_keep_tokens": captions.keep_tokens,
-        "ss_dataset_dirs": json.dumps(_folders(plan.images, is_reg=False)),
-        "ss_reg_dataset_dirs": json.dumps(_folders(plan.images, is_reg=True)),
-        "ss_tag_frequency": json.dumps(_tags((i.folder, i) for i in plan.images)),
+        "ss_dataset_dirs": json.dumps(_folders(found, is_reg=False)),
+        "ss_reg_dataset_dirs": json.dumps(_folders(found, is_reg=True)),
+        "ss_tag_frequency": json.dumps(_tags((i.folder, i) for i in found)),
         "ss_bucket_info": json.dumps(info),
     }
 
@@ -52,28 +61,32 @@ def _buckets(images: Images) -> dict[str, Any]:
     }
 
 
-def _of_config(plan: Plan) -> dict[str, Any]:
-    names = _unique([subset.name for subset in plan.subsets])
+def _of_config(
+    subsets: Sequence[Subset], layouts: Sequence[Layout], placed: Sequence[Placed]
+) -> dict[str, Any]:
+    names = _unique([subset.name for subset in subsets])
     dirs = {
         names[number]: {
             "n_repeats": subset.num_repeats,
-            "img_count": sum(image.subset == number for image in plan.images),
+            "img_count": sum(image.subset == number for image, _ in placed),
         }
-        for number, subset in enumerate(plan.subsets)
+        for number, subset in enumerate(subsets)
         if not subset.is_reg
     }
     return {
-        "ss_datasets": json.dumps([_told(plan, layout, names) for layout in plan.layout.parts]),
-        "ss_tag_frequency": json.dumps(_tags((names[i.subset], i) for i in plan.images)),
+        "ss_datasets": json.dumps([_told(layout, subsets, names, placed) for layout in layouts]),
+        "ss_tag_frequency": json.dumps(_tags((names[i.subset], i) for i, _ in placed)),
         "ss_dataset_dirs": json.dumps(dirs),
     }
 
 
-def _told(plan: Plan, layout: Layout, names: Mapping[int, str]) -> dict[str, Any]:
+def _told(
+    layout: Layout, every: Sequence[Subset], names: Mapping[int, str], placed: Sequence[Placed]
+) -> dict[str, Any]:
     """One entry of ss_datasets."""
-    numbers = [n for n, subset in enumerate(plan.subsets) if subset.dataset == layout.part]
-    subsets = [plan.subsets[number] for number in numbers]
-    images, own = subsets[0].settings.images, [i for i in plan.images if i.subset in numbers]
+    numbers = [n for n, subset in enumerate(every) if subset.dataset == layout.part]
+    subsets = [every[number] for number in numbers]
+    images, own = subsets[0].settings.images, [i for i, _ in placed if i.subset in numbers]
     return {
         "is_dreambooth": not any(subset.metadata_file for subset in subsets),
         "batch_size_per_device": layout.batch_size,
@@ -82,7 +95,7 @@ def _told(plan: Plan, layout: Layout, names: Mapping[int, str]) -> dict[str, Any
         "resolution": images.size,
         **_buckets(images),
         "tag_frequency": _tags((names[image.subset], image) for image in own),
-        "bucket_info": _bucket_info(plan, layout) if images.enable_bucket else None,
+        "bucket_info": _bucket_info(layout, placed) if images.enable_bucket else None,
         "subsets": [
             _subset(subset, sum(image.subset == number for image in own))
             for number, subset in zip(numbers, subsets, strict=True)
@@ -140,11 +153,13 @@ def _tags(images: Iterable[tuple[str, TrainImage]]) -> dict[str, Counter[str]]:
     return folders
 
 
-def _bucket_info(plan: Plan, layout: Layout) -> dict[str, Any]:
+def _bucket_info(layout: Layout, placed: Sequence[Placed]) -> dict[str, Any]:
     """The buckets in use, and by how much their proportions miss those of their images."""
     used = sorted(i for _, members in layout.buckets for i, _ in members)
-    places = [(plan.images[i], plan.fits[i].bucket) for i in used]
-    errors = [abs(wide / high - image.width / image.height) for image, (wide, high) in places]
+    errors = [
+        abs(wide / high - image.width / image.height)
+        for image, (wide, high) in (placed[i] for i in used)
+    ]
     buckets = {
         str(i): {"resolution": size, "count": sum(count for _, count in members)}
         for i, (size, members) in enumerate(layout.buckets)

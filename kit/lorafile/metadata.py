@@ -13,10 +13,21 @@ from typing import Any
 
 import kit
 from kit import catalog
+from kit.dataset.buckets import Size
 from kit.exchange.networks import arguments_of
 from kit.lorafile.dataset_metadata import dataset_metadata
 from kit.planning import Plan
-from kit.settings import Blocks, Captions, Noise, Rates, Settings, declarations, effective
+from kit.settings import (
+    Basic,
+    Blocks,
+    Captions,
+    Metadata,
+    Noise,
+    Rates,
+    Settings,
+    declarations,
+    effective,
+)
 from kit.settings.public import public_name, public_settings
 from kit.settings.unet_blocks import given_lists, given_weights
 
@@ -78,12 +89,20 @@ def training_metadata(
         "ss_optimizer": optimizer,
         **_base(family, base, vae),
         **_lengths(plan),
-        **_rates(plan),
+        **_rates(plan.settings.basic, plan.warmup_steps),
         **_network(plan.settings),
         **_choices(plan.settings, family),
         **dataset_metadata(plan),
         **OFF,
-        **_modelspec(plan, family, base, finished_at),
+        **_modelspec(
+            plan.settings.metadata,
+            family,
+            base,
+            finished_at,
+            name=plan.run.name,
+            size=plan.size,
+            clip_skip=_clip_skip(plan.settings, family),
+        ),
         "lorakit_settings": json.dumps(public_settings(plan.settings), separators=(",", ":")),
     }
     # A file name that is no proper text would otherwise end the run at its first save.
@@ -121,9 +140,8 @@ def _lengths(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _rates(plan: Plan) -> dict[str, Any]:
+def _rates(basic: Basic, warmup_steps: int) -> dict[str, Any]:
     """An optimizer that chooses its own rate knows of the given ones only what is frozen."""
-    basic = plan.settings.basic
     own = effective.controls_lr(basic) == "rate"
     unet, text = (None if own and rate else rate for rate in (basic.unet_lr, basic.text_encoder_lr))
     named = basic.lr_scheduler_type or basic.lr_scheduler
@@ -132,7 +150,7 @@ def _rates(plan: Plan) -> dict[str, Any]:
         "ss_unet_lr": unet,
         "ss_text_encoder_lr": text,
         "ss_lr_scheduler": f"adafactor:{basic.learning_rate}" if own else named,
-        "ss_lr_warmup_steps": plan.warmup_steps,
+        "ss_lr_warmup_steps": warmup_steps,
         "ss_max_grad_norm": basic.max_grad_norm,
     }
 
@@ -228,25 +246,34 @@ def _clip_skip(settings: Settings, family: str) -> int | None:
     return settings.changed().get("clip_skip") if applies else None
 
 
-def _modelspec(plan: Plan, family: str, base: BaseFacts, finished_at: float) -> dict[str, Any]:
+def _modelspec(
+    told: Metadata,
+    family: str,
+    base: BaseFacts,
+    finished_at: float,
+    *,
+    name: str,
+    size: Size,
+    clip_skip: int | None,
+) -> dict[str, Any]:
     """Entries of https://github.com/Stability-AI/ModelSpec."""
-    row, told = catalog.FAMILIES[family], plan.settings.metadata
+    row = catalog.FAMILIES[family]
     predicts_v = base.predicts == V_PREDICTION
     architecture = V_ARCHITECTURES.get(family, row.architecture) if predicts_v else row.architecture
-    width, height = plan.size
+    width, height = size
     optional = {
         "author": told.metadata_author,
         "description": told.metadata_description,
         "license": told.metadata_license,
         "tags": told.metadata_tags,
-        "encoder_layer": _clip_skip(plan.settings, family),
+        "encoder_layer": clip_skip,
     }
     entries = {
         "sai_model_spec": "1.0.1",
         "architecture": f"{architecture}/lora",
         "implementation": row.implementation,
         "implementation_version": MAKER,
-        "title": told.metadata_title or plan.run.name,
+        "title": told.metadata_title or name,
         "resolution": f"{width}x{height}",
         "date": datetime.fromtimestamp(finished_at).isoformat(timespec="seconds"),
         "prediction_type": "v" if predicts_v else "epsilon",

@@ -1,68 +1,30 @@
-"""Optimizers and learning-rate schedules, made from the catalog's rows."""
+"""Optimizers made from the catalog's rows, each with its learning-rate schedule."""
 
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from io import StringIO
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kit import catalog
 from kit.adapters.param_groups import Group
-from kit.catalog.lr_schedules import Formula, ScheduleParams, factor_at
+from kit.catalog.lr_schedules import ScheduleParams
 from kit.errors import KitError, SettingsError
+from kit.optim.averaging import averages
+from kit.optim.learning_rates import (
+    NoSchedule,
+    make_foreign_scheduler,
+    make_lr_scheduler,
+    refuse_unequal_rates,
+)
+from kit.optim.optimization import LrScheduler, Optimization
 from kit.settings.optimizer_args import parse_optimizer_args
-
-
-class LrScheduler(Protocol):
-    """What the loop needs of a learning-rate scheduler."""
-
-    def step(self) -> None:
-        """Go on by one optimizer step."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        ...
-
-
-class NoSchedule:
-    """The optimizer chooses its own rate: nothing to do."""
-
-    def step(self) -> None:
-        """Do nothing."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""
-
-
-@dataclass
-class Optimization:
-    """An optimizer and its scheduler, and how they came about."""
-
-    optimizer: Optimizer
-    scheduler: LrScheduler
-    described: str  # as ss_optimizer: module.Class(name=value,...)
-    own_rate: bool
-    one_rate: bool = False  # all groups must learn at the same rate
-    name: str = ""  # in the menu; that of the fallback where one took over
-    notices: tuple[str, ...] = ()
 
 
 def build_optimization(
@@ -95,7 +57,7 @@ def build_optimization(
     controls_lr = row.controls_lr_with(arguments)
     optimizer = _built(row, name, groups, arguments, own_rate=controls_lr == "rate")
     if row.one_rate:
-        optimizer.register_step_pre_hook(_refuse_unequal_rates)
+        optimizer.register_step_pre_hook(refuse_unequal_rates)
     scheduler: LrScheduler
     if controls_lr:
         scheduler = NoSchedule()
@@ -107,81 +69,6 @@ def build_optimization(
     return Optimization(
         optimizer, scheduler, described, controls_lr == "rate", row.one_rate, name, notices
     )
-
-
-def make_lr_scheduler(
-    optimizer: Optimizer, lr_scheduler: str, schedule_params: ScheduleParams
-) -> LambdaLR:
-    """The named schedule over every group's own rate."""
-    formula: Formula = catalog.load(catalog.SCHEDULES[lr_scheduler].code)
-
-    def factor_for(rate: float) -> Callable[[int], float]:
-        own = replace(schedule_params, rate=rate)
-        return lambda step: factor_at(formula, step, own)
-
-    return LambdaLR(optimizer, [factor_for(group["lr"]) for group in optimizer.param_groups])
-
-
-def make_foreign_scheduler(optimizer: Optimizer, name: str, arguments: str) -> LRScheduler:
-    """A schedule of torch.optim.lr_scheduler, or `package.module.Class`, with its own arguments.
-
-    Raises: SettingsError where there is no such class, it needs the loss, or the arguments are not
-    its own; MissingPackage.
-    """
-    module, _, kind_name = name.rpartition(".")
-    try:
-        kind = catalog.load(f"{module or 'torch.optim.lr_scheduler'}:{kind_name}")
-    except AttributeError:
-        raise SettingsError([f"[basic] lr_scheduler_type: there is no class {name}"]) from None
-    if not (isinstance(kind, type) and issubclass(kind, LRScheduler)) or kind is ReduceLROnPlateau:
-        raise SettingsError(
-            [f"[basic] lr_scheduler_type: {name} is no schedule that goes by steps alone"]
-        )
-    given = parse_optimizer_args(arguments)
-    try:
-        return kind(optimizer, **given)
-    except (TypeError, ValueError) as error:
-        shown = " ".join(f"{key}={value}" for key, value in given.items())
-        raise SettingsError(
-            [f"[basic] lr_scheduler_args: {name} does not take {shown!r}: {error}"]
-        ) from error
-
-
-def rates_of(optimization: Optimization) -> dict[str, float]:
-    """The rate of every group, by its name, that the next step is given."""
-    groups = optimization.optimizer.param_groups
-    return {group["name"]: _rate_of(optimization, group) * factor_of(group) for group in groups}
-
-
-def factor_of(group: dict[str, Any]) -> float:
-    """What a person has multiplied the group's rate with, while it trained."""
-    return float(group.get("factor", 1.0))
-
-
-@contextmanager
-def at_requested_rates(optimizer: Optimizer) -> Iterator[None]:
-    """Inside the block the groups have the rates that were requested; schedules never see them.
-
-    The factor lies in the group, so it is kept and restored with the optimizer's state.
-    """
-    scheduled = [group["lr"] for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        if factor_of(group) != 1.0:
-            group["lr"] = group["lr"] * factor_of(group)
-    try:
-        yield
-    finally:
-        for group, rate in zip(optimizer.param_groups, scheduled, strict=True):
-            group["lr"] = rate
-
-
-def effective_rates_of(optimization: Optimization) -> dict[str, float]:
-    """The rate of every group times the step size d that its optimizer estimates, where it does."""
-    rates = rates_of(optimization)
-    return {
-        group["name"]: rates[group["name"]] * float(group.get("d", 1.0))
-        for group in optimization.optimizer.param_groups
-    }
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
@@ -215,48 +102,6 @@ def _as_saved(own: Any, saved: Any) -> Any:
     return own
 
 
-@contextmanager
-def averaged(optimization: Optimization) -> Iterator[None]:
-    """Inside the block the weights are what a schedule-free optimizer recommends: their average.
-
-    Afterwards they are what they were, to the last bit: turning an average back rounds, and a run
-    must not depend on how often it was looked at.
-    """
-    optimizer: Any = optimization.optimizer
-    if not averages(optimizer):
-        yield
-        return
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    learnt = [weight.detach().clone() for weight in weights]
-    optimizer.eval()
-    try:
-        yield
-    finally:
-        optimizer.train()
-        with torch.no_grad():
-            for weight, kept in zip(weights, learnt, strict=True):
-                weight.copy_(kept)
-
-
-def averages(optimizer: Any) -> bool:
-    """The optimizer learns one set of weights and recommends another (Defazio et al. 2024)."""
-    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper has both, always
-    return hasattr(inner, "train") and hasattr(inner, "eval")
-
-
-def _rate_of(optimization: Optimization, group: dict[str, Any]) -> float:
-    if not any(weight.requires_grad for weight in group["params"]):
-        return 0.0  # it has stopped learning
-    if not optimization.own_rate:
-        return float(group["lr"])
-    # Adafactor keeps no rate; the step size of its first weight stands for the group.
-    weight = group["params"][0]
-    step = optimization.optimizer.state.get(weight, {}).get("step", 0) + 1
-    size = min(1e-6 * step if group["warmup_init"] else 1e-2, 1 / math.sqrt(step))
-    rms = float(weight.detach().norm()) / math.sqrt(weight.numel())
-    return size * (max(group["eps"][1], rms) if group["scale_parameter"] else 1.0)
-
-
 def _built(
     row: catalog.Optimizer,
     name: str,
@@ -284,22 +129,6 @@ def _built(
         learner: Any = optimizer
         learner.train()
     return optimizer
-
-
-def _refuse_unequal_rates(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """A schedule may give each group a rate of its own, which not every optimizer follows.
-
-    Prodigy refuses two rates with an error of its own, but goes on moving a group at a rate of 0.
-    """
-    rates = sorted({float(group["lr"]) for group in optimizer.param_groups})
-    if len(rates) > 1:
-        raise SettingsError(
-            [
-                f"[basic] lr_scheduler_args: {type(optimizer).__name__} learns every part at one "
-                f"rate, but the schedule gives {' and '.join(f'{rate:g}' for rate in rates)}; give "
-                "it one number for all parts, or choose another optimizer"
-            ]
-        )
 
 
 def _check_names(kind: Any, name: str, arguments: dict[str, Any]) -> None:

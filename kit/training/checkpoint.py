@@ -23,7 +23,9 @@ from kit import catalog
 from kit.adapters.network import Network
 from kit.errors import OutputError
 from kit.events import Saved, StateKept
-from kit.optim.making import Optimization, averaged, restore_optimizer
+from kit.optim.averaging import averaged
+from kit.optim.making import restore_optimizer
+from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.runs.resume import STATE_FILE, keeps_states
 from kit.runs.run import RunRecord, write_atomically, write_record

@@ -17,7 +17,7 @@ from kit.control import RunControl, stop_on_interrupt
 from kit.devices import at_work, free_memory, peak_megabytes, ran_out_of_memory
 from kit.errors import DeviceError, Diverged, OutputError
 from kit.events import Began, Event, Finished, Noticed, Stepped
-from kit.optim.making import rates_of
+from kit.optim.learning_rates import rates_of
 from kit.planning import Plan
 from kit.runs import run as runs
 from kit.runs.lock import at_work_in

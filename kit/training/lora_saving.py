@@ -12,7 +12,7 @@ from kit.adapters.network import Network
 from kit.basemodel import ModelFile, decide_prediction, locate_vae
 from kit.lorafile import tensors as lora_file
 from kit.lorafile.metadata import BaseFacts, training_metadata
-from kit.optim.making import Optimization
+from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.randomness import seed_for
 

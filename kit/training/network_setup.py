@@ -18,7 +18,8 @@ from kit.errors import SettingsError
 from kit.families import Family
 from kit.families.placing import placed
 from kit.lorafile import tensors
-from kit.optim.making import Optimization, build_optimization
+from kit.optim.making import build_optimization
+from kit.optim.optimization import Optimization
 from kit.settings import Basic, NetworkSettings
 from kit.settings.unet_blocks import BlockPlan
 

@@ -19,7 +19,8 @@ from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.families.base_model import fetched_model, find_model, load_model, require_model
 from kit.families.text import TextConditioner
-from kit.optim.making import Optimization, effective_rates_of
+from kit.optim.learning_rates import effective_rates_of
+from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.settings import NetworkSettings, Settings, effective
 from kit.settings.unet_blocks import block_plan

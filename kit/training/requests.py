@@ -14,7 +14,7 @@ from kit.control import LrRequest, Request, RunControl, SampleRequest, SaveReque
 from kit.devices import free_memory
 from kit.errors import KitError, in_a_line
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
-from kit.optim.making import averaged
+from kit.optim.averaging import averaged
 from kit.training.checkpoint import step_suffix
 from kit.training.preparation import Resources
 

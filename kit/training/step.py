@@ -29,7 +29,8 @@ from kit.diffusion.inpainting import unet_input
 from kit.diffusion.losses import Objective, losses_by_band
 from kit.families import Conditioning
 from kit.families.text import TextConditioner
-from kit.optim.making import Optimization, at_requested_rates
+from kit.optim.learning_rates import at_requested_rates
+from kit.optim.optimization import Optimization
 from kit.randomness import seed_for
 from kit.training.batches import Batch
 

@@ -9,7 +9,7 @@ from torch import nn
 from kit import catalog
 from kit.adapters.base import Adapter
 from kit.adapters.from_file import Entry
-from kit.adapters.network import Size, _made
+from kit.adapters.network import Size, make_adapter
 from kit.adapters.restoring import as_trained, unsaid
 from kit.families import Layer
 from kit.lorafile.tensors import split_name
@@ -69,7 +69,9 @@ def made(layer, kind, changes, entry=None, *, asked=None) -> Adapter:
     settings = settings_of(kind, changes)
     size = Size(entry.rank, entry.alpha) if entry else Size(settings.network_dim, 2.0)
     settings = asked or settings
-    adapter = _made(settings, Layer("layer", layer, "unet", True), size, entry, PRESETS["full"])
+    adapter = make_adapter(
+        settings, Layer("layer", layer, "unet", True), size, entry, PRESETS["full"]
+    )
     adapter.start(1, "lora", "layer")
     return adapter
 
@@ -212,7 +214,7 @@ def test_a_file_acts_the_same_under_another_alpha(kind, changes, alpha):
     layer, inputs = nn.Linear(24, 16), torch.ones(3, 24)
     adapter = randomize(made(layer, kind, changes)).eval()
     asked = settings_of(kind, changes | {"network_alpha": alpha})
-    other = _made(
+    other = make_adapter(
         asked,
         Layer("layer", layer, "unet", True),
         Size(asked.network_dim, alpha),

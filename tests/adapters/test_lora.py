@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from kit.adapters.lora import Lora, lora_delta
+from kit.adapters.lora import Lora
+from kit.adapters.ops import lora_delta
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = json.loads((GOLDEN / "lora_forward.json").read_text())
@@ -247,7 +248,7 @@ def test_rank_dropout_takes_whole_ranks_from_each_sample():
     hidden = torch.ones(64, 4, 5, 5)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        kept = adapter._kept_ranks(hidden)
+        kept = adapter.rank_dropout.mask(hidden, is_conv=True)
     assert kept.shape == (64, 4, 1, 1)
     assert set(kept.unique().tolist()) == {0.0, 1.0}
     assert 0.4 < kept.mean() < 0.6
@@ -264,3 +265,9 @@ def test_module_dropout_skips_the_whole_change(layer_and_inputs):
     skipped = sum(trial is outputs for trial in trials)
     assert 70 < skipped < 130
     assert all(trial is outputs or torch.equal(trial, whole) for trial in trials)
+
+
+def test_a_runs_state_names_its_weights_down_first(layer_and_inputs):
+    adapter = Lora(layer_and_inputs[0], rank=4, alpha=1.0)
+    assert list(adapter.state_dict()) == ["alpha", "lora_down.weight", "lora_up.weight"]
+    assert [*adapter.parameters()] == [adapter.lora_down.weight, adapter.lora_up.weight]

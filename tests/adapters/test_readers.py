@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from kit.adapters.network import Size, _made
+from kit.adapters.network import Size, make_adapter
 from kit.adapters.restoring import as_trained, parts_of, unsaid
 from kit.families import Layer
 from kit.settings import NetworkSettings
@@ -180,7 +180,7 @@ def test_without_the_note_a_whole_factor_goes_on_whole(layer):
     asked = NetworkSettings(LoRA_type=kind, dim_from_weights=True)
     entry = entry_of(adapter)
     row = Layer("layer", layer, "unet", True)
-    again = _made(asked, row, Size(entry.rank, entry.alpha), entry, PRESETS["full"])
+    again = make_adapter(asked, row, Size(entry.rank, entry.alpha), entry, PRESETS["full"])
     again.take(copy.deepcopy(entry.tensors))
     assert same(again.delta(), adapter.delta())
 

@@ -14,15 +14,10 @@ from kit.catalog.lr_schedules import ScheduleParams
 from kit.devices import make_accelerator
 from kit.errors import SettingsError
 from kit.events import Stepped
-from kit.optim.making import (
-    Optimization,
-    averaged,
-    averages,
-    build_optimization,
-    effective_rates_of,
-    rates_of,
-    restore_optimizer,
-)
+from kit.optim.averaging import averaged, averages
+from kit.optim.learning_rates import effective_rates_of, rates_of
+from kit.optim.making import build_optimization, restore_optimizer
+from kit.optim.optimization import Optimization
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.sinks.scalars import scalars
 from kit.training.loop import train

@@ -17,6 +17,8 @@ from tests.mutants.listed import Mutation
 
 NUMERIC = (
     "kit/planning/deciding.py",
+    "kit/planning/steps.py",
+    "kit/planning/value.py",
     "kit/catalog/lr_schedules.py",
     "kit/diffusion/losses.py",
     "kit/diffusion/noise.py",

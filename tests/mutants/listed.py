@@ -29,7 +29,7 @@ LISTED = (
     ),
     Mutation(
         "2 alpha scale inverted",
-        "kit/adapters/formula.py",
+        "kit/adapters/ops.py",
         "return alpha / rank, float(alpha)",
         "return rank / alpha, float(alpha)",
     ),
@@ -84,7 +84,7 @@ LISTED = (
     Mutation(
         "11 rank dropout not rescaled",
         "kit/adapters/lora.py",
-        "scale /= 1 - self.rank_dropout",
+        "scale /= 1 - self.rank_dropout.share",
         "scale /= 1",
     ),
     Mutation(
@@ -167,7 +167,7 @@ LISTED = (
     ),
     Mutation(
         "25 stop TE floor instead of ceil",
-        "kit/planning/deciding.py",
+        "kit/planning/value.py",
         "return math.ceil(self.total_steps * share / 100)",
         "return int(self.total_steps * share / 100)",
     ),
@@ -185,9 +185,9 @@ LISTED = (
     ),
     Mutation(
         "28 network_weights alpha not folded",
-        "kit/adapters/lora.py",
-        "* (theirs / self.scale))",
-        "* 1.0)",
+        "kit/adapters/base.py",
+        "self._scale_linear(self.file_scale(alpha) / self.scale)",
+        "self._scale_linear(1.0)",
     ),
     Mutation(
         "29 max_timestep inclusive",
@@ -221,7 +221,7 @@ LISTED = (
     ),
     Mutation(
         "34 schedule-free average not used",
-        "kit/optim/making.py",
+        "kit/optim/averaging.py",
         "optimizer.eval()\n",
         "pass\n",
     ),
@@ -275,7 +275,7 @@ LISTED = (
     ),
     Mutation(
         "43 LR power doubled in wiring",
-        "kit/planning/deciding.py",
+        "kit/planning/value.py",
         "power=basic.lr_scheduler_power or 1.0",
         "power=2 * (basic.lr_scheduler_power or 0.5)",
     ),
@@ -287,7 +287,7 @@ LISTED = (
     ),
     Mutation(
         "45 LR cycles + 1 in wiring",
-        "kit/planning/deciding.py",
+        "kit/planning/value.py",
         "cycles=basic.lr_scheduler_num_cycles or 1",
         "cycles=(basic.lr_scheduler_num_cycles or 0) + 1",
     ),
@@ -353,9 +353,9 @@ LISTED = (
     ),
     Mutation(
         "56 lr_decay_steps halved in wiring",
-        "kit/planning/deciding.py",
-        "decay=_share_or_steps(basic.lr_decay_steps or 0, self.total_steps)",
-        "decay=_share_or_steps((basic.lr_decay_steps or 0) / 2, self.total_steps)",
+        "kit/planning/value.py",
+        "decay=steps.share_or_steps(basic.lr_decay_steps or 0, self.total_steps)",
+        "decay=steps.share_or_steps((basic.lr_decay_steps or 0) / 2, self.total_steps)",
     ),
     Mutation(
         "57 network_dropout halved in wiring",
@@ -365,9 +365,9 @@ LISTED = (
     ),
     Mutation(
         "58 save_every_n_epochs + 1",
-        "kit/planning/deciding.py",
-        "_every(self.epoch_of(step), saving.save_every_n_epochs)",
-        "_every(self.epoch_of(step), (saving.save_every_n_epochs or 0) + 1)",
+        "kit/planning/value.py",
+        "steps.every(self.epoch_of(step), saving.save_every_n_epochs)",
+        "steps.every(self.epoch_of(step), (saving.save_every_n_epochs or 0) + 1)",
     ),
     Mutation(
         "59 zero_terminal_snr ignored in noising",
@@ -389,7 +389,7 @@ LISTED = (
     ),
     Mutation(
         "62 warm-up rounds up",
-        "kit/planning/deciding.py",
+        "kit/planning/steps.py",
         "return int(total * basic.lr_warmup / 100)",
         "return math.ceil(total * basic.lr_warmup / 100)",
     ),

@@ -26,6 +26,8 @@ PLANS = ("tests/planning/test_planning.py", "tests/optim/test_making.py")
 # Module -> the test files that matter, the fast ones first.
 MATTERS: dict[str, tuple[str, ...]] = {
     "kit/catalog/lr_schedules.py": ("tests/optim/test_making.py", COMMANDS),
+    "kit/planning/steps.py": (*PLANS, STOPS, COMMANDS, "tests/training/test_loop.py"),
+    "kit/planning/value.py": (*PLANS, STOPS, COMMANDS, "tests/training/test_loop.py"),
     "kit/planning/deciding.py": (*PLANS, STOPS, COMMANDS, "tests/training/test_loop.py"),
     "kit/diffusion/losses.py": (
         "tests/diffusion/test_losses.py",
@@ -57,6 +59,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
     ),
     "kit/training/caches.py": (COMMANDS, "tests/training/test_requests.py"),
     "kit/training/sampling.py": ("tests/training/test_sampling.py", "tests/effects/test_shares.py"),
+    "kit/optim/averaging.py": ("tests/optim/test_making.py", "tests/catalog/test_optimizers.py"),
     "kit/optim/making.py": ("tests/optim/test_making.py", "tests/catalog/test_optimizers.py"),
     "kit/training/checkpoint.py": ("tests/training/test_loop.py",),
     "kit/training/lora_saving.py": (
@@ -65,7 +68,7 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/training/test_loop.py",
     ),
     "kit/lorafile/tensors.py": ("tests/lorafile/test_tensors.py",),
-    "kit/adapters/formula.py": ("tests/adapters/test_every_type.py",),
+    "kit/adapters/ops.py": ("tests/adapters/test_every_type.py",),
     "kit/adapters/lora.py": (
         "tests/adapters/test_lora.py",
         "tests/effects/test_shares.py",

@@ -15,7 +15,8 @@ from torch.nn import Parameter
 from kit import catalog
 from kit.adapters.param_groups import Group
 from kit.catalog.lr_schedules import ScheduleParams
-from kit.optim.making import Optimization, build_optimization, restore_optimizer
+from kit.optim.making import build_optimization, restore_optimizer
+from kit.optim.optimization import Optimization
 
 PRECISIONS = {"fp32": torch.float32, "full_bf16": torch.bfloat16, "full_fp16": torch.float16}
 BEFORE, AFTER = 5, 5

@@ -15,13 +15,9 @@ from kit.adapters.network import Group
 from kit.catalog.lr_schedules import ScheduleParams, parse_step_rules
 from kit.errors import SettingsError
 from kit.optim import making
-from kit.optim.making import (
-    NoSchedule,
-    Optimization,
-    build_optimization,
-    make_lr_scheduler,
-    rates_of,
-)
+from kit.optim.learning_rates import NoSchedule, make_lr_scheduler, rates_of
+from kit.optim.making import build_optimization
+from kit.optim.optimization import Optimization
 from kit.planning import Plan, plan
 from kit.settings import Settings, effective
 from tests.support.pictures import folder_of

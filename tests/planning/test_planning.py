@@ -9,7 +9,7 @@ import pytest
 from kit.dataset.batches import batch_at
 from kit.errors import DatasetError, SettingsError
 from kit.planning import plan
-from kit.planning.deciding import total_steps, warmup_steps
+from kit.planning.steps import total_steps, warmup_steps
 from kit.runs.run import RunRecord, write_record
 from kit.settings import Settings
 from tests.support.pictures import draw, folder_of
@@ -150,7 +150,7 @@ def test_an_epoch_ends_with_its_last_step(planned):
     ],
 )
 def test_the_length_comes_from_epochs_before_steps_before_epoch(values, expected):
-    assert total_steps(Settings().replace(**values), 10) == expected
+    assert total_steps(Settings().replace(**values).basic, 10) == expected
 
 
 @pytest.mark.parametrize(
@@ -170,12 +170,14 @@ def test_the_length_comes_from_epochs_before_steps_before_epoch(values, expected
     ],
 )
 def test_the_warm_up_is_a_share_or_a_number_of_steps(values, total, expected):
-    assert warmup_steps(Settings().replace(**values), total) == expected
+    settings = Settings().replace(**values)
+    assert warmup_steps(settings.basic, settings.rates, total) == expected
 
 
 @pytest.mark.parametrize("percent", range(101))
 def test_a_whole_percentage_of_a_hundred_steps_is_itself(percent):
-    assert warmup_steps(Settings().replace(lr_warmup=percent), 100) == percent
+    settings = Settings().replace(lr_warmup=percent)
+    assert warmup_steps(settings.basic, settings.rates, 100) == percent
 
 
 # ------------------------------------------------------------------------------ what is due

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kit import planning
 from kit.adapters.network import Network
-from kit.optim.making import effective_rates_of
+from kit.optim.learning_rates import effective_rates_of
 from kit.settings import Settings
 from kit.training.batches import Batch
 from kit.training.preparation import Resources, prepare

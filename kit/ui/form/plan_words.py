@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kit.planning import Plan
+from kit.planning.words import counted
 from kit.ui.look import escaped
 
 
@@ -51,7 +52,7 @@ def sentence(length: Length, forecast: str = "") -> str:
     onward = f"; goes on at step {length.from_step}" if length.from_step else ""
     more = f" {escaped(forecast[:1].upper() + forecast[1:])}." if forecast else ""
     return (
-        f"<div>{escaped(product(length))} <b>{_counted(length.total, 'step')}</b>{onward}; "
+        f"<div>{escaped(product(length))} <b>{counted(length.total, 'step')}</b>{onward}; "
         f"{escaped(views(length))}.{more}</div>"
     )
 
@@ -64,22 +65,22 @@ def product(length: Length) -> str:
     text = f"{_uses(length)} / batch {length.batch}"
     if length.gathered > 1:
         text += f" / {length.gathered} gathered"
-    each = _counted(length.steps_per_epoch, "step")
+    each = counted(length.steps_per_epoch, "step")
     is_rounded = length.has_several_sets or length.uses != length.steps_per_epoch * length.at_once
     if is_rounded:
         text += ", each bucket rounded up"
     if length.total % length.steps_per_epoch:
         return f"{text} = {each} an epoch; it ends in epoch {length.epochs}, after"
     text = f"({text} = {each})" if is_rounded else text
-    return f"{text} x {_counted(length.epochs, 'epoch')} ="
+    return f"{text} x {counted(length.epochs, 'epoch')} ="
 
 
 def _uses(length: Length) -> str:
     """The images of an epoch with their repeats."""
     in_all = sum(length.repeats)
-    text = _counted(len(length.repeats), "image")
+    text = counted(len(length.repeats), "image")
     if len(set(length.repeats)) == 1:
-        text += f" x {_counted(length.repeats[0], 'repeat')}"
+        text += f" x {counted(length.repeats[0], 'repeat')}"
     else:
         text += f" with repeats {in_all}"
     reg = length.uses - in_all
@@ -91,8 +92,4 @@ def views(length: Length) -> str:
     share = length.total / length.steps_per_epoch
     seen = sorted({round(repeats * share) for repeats in length.repeats})
     times = f"{seen[0]}" if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
-    return f"each image is seen {times} times, in {_counted(length.buckets, 'bucket')}"
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    return f"each image is seen {times} times, in {counted(length.buckets, 'bucket')}"

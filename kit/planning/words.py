@@ -1,0 +1,113 @@
+"""The plan in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from kit import catalog
+from kit.dataset.images import TrainImage
+from kit.dataset.subsets import Subset, shown
+from kit.settings import Basic, effective
+
+if TYPE_CHECKING:
+    from kit.planning.value import Plan
+
+# What belongs to a data set as a whole, and stands in the plan anyway.
+WHOLE_SET = frozenset({"train_batch_size", "resolution"})
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan in words, a sentence a line."""
+    training = [image for image in plan.images if not image.is_reg]
+    reg = len(plan.images) - len(training)
+    basic = plan.settings.basic
+    uses = sum(plan.buckets.values())
+    in_all = sum(image.repeats for image in training)
+    yield from _subset_lines(plan.subsets, plan.images)
+    yield f"{counted(len(training), 'image')}, with repeats {in_all}" + (
+        f", and {counted(reg, 'regularisation image')}, balanced to {uses - in_all}" if reg else ""
+    )
+    yield f"{counted(len(plan.buckets), 'bucket')}: " + ", ".join(
+        f"{width}x{height} ({count})" for (width, height), count in plan.buckets.items()
+    )
+    gathered = basic.gradient_accumulation_steps
+    per_step = f" / {gathered} gathered" if gathered > 1 else ""
+    yield (
+        f"{counted(uses, 'image')} an epoch / batch {plan.batch_sizes} = "
+        f"{counted(plan.batches_per_epoch, 'batch', 'batches')}{per_step} = "
+        f"{counted(plan.steps_per_epoch, 'step')} an epoch"
+    )
+    yield (
+        f"{counted(plan.epochs, 'epoch')}, {counted(plan.total_steps, 'step')} in all, "
+        f"warm-up {counted(plan.warmup_steps, 'step')}"
+    )
+    if plan.text_encoder_stop and effective.encoder_learns(basic, plan.settings.rates):
+        yield f"the text encoder learns until step {plan.text_encoder_stop}"
+    yield optimizer_line(basic)
+    yield f"seed {plan.seed}, LoRA {plan.run.kept_in / plan.run.file('').name}"
+    read_by = catalog.read_by(plan.settings.flat()).sentence
+    yield f"LoRA type {plan.settings.network.LoRA_type}: {read_by}"
+    if plan.run.home:
+        yield f"works in {plan.run.output_dir}, copied to {plan.run.home} as it goes"
+    for name in effective.loggers(plan.settings.logs):
+        row = catalog.LOGGERS[name]
+        place = row.shown.format(logging_dir=plan.settings.logs.logging_dir)
+        yield f"logged with {row.label}: {place}"
+    if plan.from_step:
+        yield f"goes on at step {plan.from_step} of {plan.total_steps}"
+
+
+def _subset_lines(subsets: Sequence[Subset], images: Sequence[TrainImage]) -> Iterator[str]:
+    for number, subset in enumerate(subsets):
+        folder, basic = subset.settings.images, subset.settings.basic
+        count = sum(image.subset == number for image in images)
+        kind = "regularisation image" if subset.is_reg else "image"
+        ways = ", ".join(sorted(subset.given - WHOLE_SET))
+        yield (
+            f"{shown(subset)}: {counted(count, kind)} x {subset.num_repeats}, "
+            f"{'up to ' * folder.enable_bucket}{'x'.join(map(str, folder.size))}, batch "
+            f"{basic.train_batch_size}" + (f"; its own {ways}" if ways else "")
+        )
+
+
+def optimizer_line(basic: Basic) -> str:
+    """The optimizer with its arguments as they were understood, its rates and the advised one."""
+    row, args = effective.optimizer(basic), effective.optimizer_args(basic)
+    given = ", ".join(f"{name} = {value}" for name, value in args.items())
+    text = f"optimizer {basic.optimizer_type}" + (f" with {given}" if given else "")
+    if effective.controls_lr(basic) == "rate":
+        return f"{text}, which chooses its own rate"
+    advised = f" (advised: {row.advised_lr:g})" if row.advised_lr else ""
+    if own := effective.own_rates(basic):
+        return f"{text}, rates: {own}{advised}"
+    unet, words = effective.learning_rates(basic)
+    return f"{text}, rates: U-Net {unet:g}, text encoder {words:g}{advised}"
+
+
+def to_json(plan: Plan) -> str:
+    """The plan's numbers, for programs."""
+    numbers = {
+        "images": sum(not image.is_reg for image in plan.images),
+        "reg_images": sum(image.is_reg for image in plan.images),
+        "buckets": {f"{w}x{h}": count for (w, h), count in plan.buckets.items()},
+        "subsets": [shown(subset) for subset in plan.subsets],
+        "batches_per_epoch": plan.batches_per_epoch,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "epochs": plan.epochs,
+        "total_steps": plan.total_steps,
+        "warmup_steps": plan.warmup_steps,
+        "seed": plan.seed,
+        "output": str(plan.run.kept_in / plan.run.file("").name),
+        "from_step": plan.from_step,
+        "saves": [step for step in range(1, plan.total_steps) if plan.save_due(step)],
+        "samples": [step for step in range(plan.total_steps + 1) if plan.sample_due(step)],
+        "notices": list(plan.notices),
+    }
+    return json.dumps(numbers, indent=2)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
