@@ -37,15 +37,13 @@ def attended(monkeypatch):
 
 
 def test_before_train_it_waits_for_it_and_then_for_the_runs_end(small_plan, attended, capsys):
-    begun = []
-
     def press_train():
         time.sleep(0.3)
-        begun.append(Session.start(small_plan, train=Script(steps=3, pace=0.01).train))
+        Session.start(small_plan, train=Script(steps=3, pace=0.01).train)
 
     threading.Thread(target=press_train, daemon=True).start()
     asyncio.run(kit.ui.wait())
-    assert begun[0].dashboard.history.state == "done"
+    assert Session.current.dashboard.history.state == "done"
     assert "waits for Train, 30 minutes at most" in capsys.readouterr().out
 
 
