@@ -115,7 +115,9 @@ def run(notebook, folder, monkeypatch, *, trains=False):
     monkeypatch.setenv("LORA_KIT_AUTOTRAIN", "1" if trains else "")
     if trains:  # what stood in the form last; a form of which nothing is known opens blank
         (folder / "output").mkdir()
-        stood = kit.example().replace(output_dir="output").to_toml(with_help=False)
+        stood = (
+            kit.example().replace(output_dir="output", output_name="alone").to_toml(with_help=False)
+        )
         (folder / "output" / "form.toml").write_text(stood, "utf-8")
     client = NotebookClient(
         notebook,
