@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -21,9 +21,10 @@ from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.families.text import TextConditioner
 from kit.lorafile import tensors
-from kit.planning import Plan, plan
-from kit.runs.run import write_atomically
+from kit.planning import plan
+from kit.runs.run import Run, write_atomically
 from kit.settings import NetworkSettings
+from kit.settings.prompts import Prompt
 from kit.sinks import Console, listening
 from kit.training.loop import train
 from kit.training.sampling import SamplePipeline
@@ -39,9 +40,9 @@ def main(out: Path, *, seed: int = 1, steps: int | None = None) -> int:
     began = time.monotonic()
     todo = plan(settings(str(out), seed=seed, steps=steps))
     print(todo, end="\n\n")
-    sampled, finished = _train(todo)
+    sampled, finished = _train(todo.run, todo.total_steps, train(todo))
     samples = out / "samples.png"
-    grid = _grid(sampled, todo)
+    grid = _grid(sampled, todo.prompts)
     write_atomically(samples, lambda part: grid.save(part, "PNG"))
     print(f"\nLoRA        {finished.path}\nloss curve  {out / 'loss.png'}\npictures    {samples}\n")
     if finished.reason != "done":
@@ -51,7 +52,8 @@ def main(out: Path, *, seed: int = 1, steps: int | None = None) -> int:
     return 0
 
 
-def _train(todo: Plan) -> tuple[list[Sampled], Finished]:
+def _train(run: Run, total_steps: int, events: Iterable[Event]) -> tuple[list[Sampled], Finished]:
+    """Live through a run's events: its samples, and its end."""
     sampled: list[Sampled] = []
     finished: list[Finished] = []
 
@@ -61,19 +63,19 @@ def _train(todo: Plan) -> tuple[list[Sampled], Finished]:
         if isinstance(event, Finished):
             finished.append(event)
 
-    chart = todo.run.output_dir / "loss.png"
-    with listening(todo.run, Console(todo.total_steps), collect, chart=chart) as tell:
-        for event in train(todo):
+    chart = run.output_dir / "loss.png"
+    with listening(run, Console(total_steps), collect, chart=chart) as tell:
+        for event in events:
             tell(event)
     return sampled, finished[-1]
 
 
-def _grid(sampled: list[Sampled], todo: Plan) -> Image.Image:
+def _grid(sampled: list[Sampled], prompts: Sequence[Prompt]) -> Image.Image:
     """A row per prompt, a column per step: before, during, after."""
     steps = sorted({event.step for event in sampled})
     side = SIZE * ZOOM
     wide = MARGIN + len(steps) * (side + MARGIN)
-    high = TITLE + len(todo.prompts) * (side + MARGIN + TITLE)
+    high = TITLE + len(prompts) * (side + MARGIN + TITLE)
     grid = Image.new("RGB", (wide, high), "white")
     pen = ImageDraw.Draw(grid)
     names = {0: "before", steps[-1]: f"after {steps[-1]} steps"}
@@ -86,7 +88,7 @@ def _grid(sampled: list[Sampled], todo: Plan) -> Image.Image:
         y = TITLE + event.index * (side + MARGIN + TITLE)
         with Image.open(event.path) as picture:
             grid.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, y + TITLE))
-    for row, prompt in enumerate(todo.prompts):
+    for row, prompt in enumerate(prompts):
         pen.text((MARGIN, TITLE + row * (side + MARGIN + TITLE) + 3), prompt.text, fill="black")
     return grid
 

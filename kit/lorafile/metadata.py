@@ -7,6 +7,7 @@ Python's str() writes it (None, True, 1e-05, (512, 512)). Of a path only the las
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import kit
 from kit import catalog
 from kit.dataset.buckets import Size
+from kit.dataset.images import TrainImage
 from kit.exchange.networks import arguments_of
 from kit.lorafile.dataset_metadata import dataset_metadata
 from kit.planning import Plan
@@ -88,7 +90,10 @@ def training_metadata(
         "ss_epoch": epoch,
         "ss_optimizer": optimizer,
         **_base(family, base, vae),
-        **_lengths(plan),
+        **_lengths(plan.images, plan.settings.basic, plan.seed),
+        "ss_num_batches_per_epoch": plan.batches_per_epoch,
+        "ss_num_epochs": plan.epochs,
+        "ss_max_train_steps": plan.total_steps,
         **_rates(plan.settings.basic, plan.warmup_steps),
         **_network(plan.settings),
         **_choices(plan.settings, family),
@@ -127,16 +132,12 @@ def _base(family: str, base: BaseFacts, vae: BaseFacts | None) -> dict[str, Any]
     return facts
 
 
-def _lengths(plan: Plan) -> dict[str, Any]:
-    basic = plan.settings.basic
+def _lengths(images: Sequence[TrainImage], basic: Basic, seed: int) -> dict[str, Any]:
     return {
-        "ss_num_train_images": sum(image.repeats for image in plan.images if not image.is_reg),
-        "ss_num_reg_images": sum(image.repeats for image in plan.images if image.is_reg),
-        "ss_num_batches_per_epoch": plan.batches_per_epoch,
-        "ss_num_epochs": plan.epochs,
-        "ss_max_train_steps": plan.total_steps,
+        "ss_num_train_images": sum(image.repeats for image in images if not image.is_reg),
+        "ss_num_reg_images": sum(image.repeats for image in images if image.is_reg),
         "ss_gradient_accumulation_steps": basic.gradient_accumulation_steps,
-        "ss_seed": plan.seed,
+        "ss_seed": seed,
     }
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from kit import catalog
-from kit.catalog.lr_schedules import Formula, factor_at
+from kit.catalog.lr_schedules import Formula, ScheduleParams, factor_at
 from kit.dataset.buckets import Size
 from kit.planning import Plan
 from kit.planning.lora_size import network_size
-from kit.settings import effective
+from kit.settings import Basic, Settings, effective
 from kit.ui.charts import ACCENT, nice_ticks, swatch
 from kit.ui.look import escaped
 
@@ -28,7 +28,8 @@ Point = tuple[float, float]
 
 def plan_pictures(plan: Plan, family: str) -> str:
     """All pictures of a plan as HTML; family: the base model's, "" where it is not known."""
-    figures = (rate_picture(plan), bucket_picture(plan.buckets), network_facts(plan, family))
+    network = network_facts(plan.settings, family)
+    figures = (rate_picture(plan), bucket_picture(plan.buckets), network)
     return f"<div class='kit-pictures'>{''.join(f'<div>{f}</div>' for f in figures if f)}</div>"
 
 
@@ -40,7 +41,7 @@ def rate_picture(plan: Plan) -> str:
     steps = _spread(plan.total_steps)
     curves = [
         (name, colour, [(step, rate_at(step)) for step in steps])
-        for name, colour, rate_at in _rates(plan)
+        for name, colour, rate_at in _rates(plan.settings.basic, plan.schedule_params)
     ]
     highest = max((rate for _, _, points in curves for _, rate in points), default=0.0)
     if not curves or not highest:
@@ -73,19 +74,18 @@ def rate_picture(plan: Plan) -> str:
     )
 
 
-def _rates(plan: Plan) -> list[tuple[str, str, Callable[[int], float]]]:
+def _rates(basic: Basic, params: ScheduleParams) -> list[tuple[str, str, Callable[[int], float]]]:
     """Name, colour and course of each part that learns, as far as the schedule decides it."""
-    basic = plan.settings.basic
     if basic.lr_scheduler_type or effective.controls_lr(basic):
         return []  # a foreign class or the optimizer decides, while it runs
     formula: Formula = catalog.load(catalog.SCHEDULES[basic.lr_scheduler].code)
     rates = effective.learning_rates(basic)
     parts = zip(("U-Net", "text encoder"), (ACCENT, TEXT_COLOUR), rates, strict=True)
-    return [(name, colour, _course(plan, formula, rate)) for name, colour, rate in parts if rate]
+    return [(name, colour, _course(params, formula, rate)) for name, colour, rate in parts if rate]
 
 
-def _course(plan: Plan, formula: Formula, rate: float) -> Callable[[int], float]:
-    shape = replace(plan.schedule_params, rate=rate)
+def _course(params: ScheduleParams, formula: Formula, rate: float) -> Callable[[int], float]:
+    shape = replace(params, rate=rate)
     return lambda step: rate * factor_at(formula, step, shape)
 
 
@@ -138,17 +138,17 @@ def bucket_picture(buckets: Mapping[Size, int]) -> str:
     return _figure("Images in buckets", parts, f"{len(found)} buckets", more, height=ends)
 
 
-def network_facts(plan: Plan, family: str) -> str:
+def network_facts(settings: Settings, family: str) -> str:
     """Layers, weights, file size, strength, and who reads the file."""
-    network = plan.settings.network
+    network = settings.network
     label = catalog.FAMILIES[family].label if family else ""
-    size = network_size(plan.settings, family) if family else None
+    size = network_size(settings, family) if family else None
     rows = [("type", network.LoRA_type)]
     if size is not None:
         rows += [
             ("layers", f"{size.layers}"),
             ("weights", f"{size.weights:,}"),
-            ("file", f"about {size.bytes / 1e6:.3g} MB, {plan.settings.saving.save_precision}"),
+            ("file", f"about {size.bytes / 1e6:.3g} MB, {settings.saving.save_precision}"),
             *([("of it for other programs", f"{size.more / 1e6:.3g} MB")] if size.more else []),
             ("of a full-size", label),
         ]
@@ -161,7 +161,7 @@ def network_facts(plan: Plan, family: str) -> str:
         strength = f"{alpha:g} / {network.network_dim} = {alpha / network.network_dim:g}"
         rows.append(("strength (alpha / rank)", strength))
     cells = "".join(f"<span>{escaped(name)}</span><b>{escaped(v)}</b>" for name, v in rows)
-    read_by = escaped(catalog.read_by(plan.settings.flat()).sentence)
+    read_by = escaped(catalog.read_by(settings.flat()).sentence)
     return (
         f"<div class='kit-caption'>Network</div><div class='kit-facts'>{cells}</div>"
         f"<div class='kit-quiet'>{read_by}.</div>"

@@ -21,6 +21,7 @@ from kit.control import RunControl
 from kit.errors import KitError, OutputError
 from kit.events import Event, Failed, Finished, Noticed, Paused, RateChanged, Resumed
 from kit.planning import Plan
+from kit.runs.run import Run
 from kit.sinks import read_events
 from kit.ui.charts import CHARTS
 from kit.ui.errors import failure
@@ -81,7 +82,7 @@ class Dashboard(Shown):
         shown += [self.files, self.notes]
         self.root = root(*shown)
         if plan is not None:
-            self._begin_with(plan)
+            self._begin_with(plan.run, plan.total_steps)
 
     def __call__(self, event: Event) -> None:
         """Take in an event; draw, unless it was drawn just now."""
@@ -177,16 +178,16 @@ class Dashboard(Shown):
             self.view.layout.display = None
         self.chart.value = CHARTS[self.view.value](past)
 
-    def _begin_with(self, plan: Plan) -> None:
+    def _begin_with(self, run: Run, total_steps: int) -> None:
         """Name and length are known already; a run that goes on shows its past, too."""
-        self.run_dir = plan.run.dir
-        file = plan.run.dir / "events.jsonl"
-        if plan.run.resumes and file.is_file():
+        self.run_dir = run.dir
+        file = run.dir / "events.jsonl"
+        if run.resumes and file.is_file():
             try:
                 self.history.add_all(read_events(file))
             except KitError as error:  # the past is for looking at; the run does not need it
                 self.history.add(Noticed(error.found))
-        self.history.name, self.history.total_steps = plan.run.name, plan.total_steps
+        self.history.name, self.history.total_steps = run.name, total_steps
         self.history.state, self.history.failure = "starting", ""
         self.draw(whole=True)
         self._drawn_at = float("-inf")  # the first event is drawn at once

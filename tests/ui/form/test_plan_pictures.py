@@ -74,11 +74,11 @@ def test_buckets_are_told_with_their_images(settings):
 
 
 def test_the_networks_size_is_told_once_the_family_is_known(settings):
-    facts = network_facts(plan(settings.replace(network_dim=4)), "sd1")
+    facts = network_facts(settings.replace(network_dim=4), "sd1")
     assert "2,359,296" in facts
     assert "1 / 4 = 0.25" in facts
     assert "A1111, Forge, ComfyUI and diffusers read it.<" in facts
-    assert "told once the base model is chosen" in network_facts(plan(settings), "")
+    assert "told once the base model is chosen" in network_facts(settings, "")
 
 
 def test_the_form_draws_them_and_takes_them_away(settings):
