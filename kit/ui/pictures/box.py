@@ -26,7 +26,7 @@ STYLE = """<style>
 }
 .kit-upload .kit-up-pick {
   position: relative; display: inline-block; padding: 5px 12px; border-radius: 4px;
-  background: var(--kit-accent, #2f7ae5); color: #fff; cursor: pointer; font-size: 13px;
+  background: var(--kit-fill, #2463bd); color: #fff; cursor: pointer; font-size: 13px;
   line-height: 18px;
 }
 .kit-upload .kit-up-pick:hover { filter: brightness(1.08); }
