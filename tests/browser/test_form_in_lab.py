@@ -31,7 +31,7 @@ def test_the_form_tells_what_is_wrong_while_one_types(notebook):
     notebook.output.get_by_placeholder("Search all settings").fill("")
     notebook.button("Look at the pictures").click()
     expect(notebook.output.locator(".kit-card img").first).to_be_visible()
-    notebook.output.locator(".kit-cards").scroll_into_view_if_needed()
+    notebook.output.locator(".kit-card").first.scroll_into_view_if_needed()
     notebook.shot("images-light-1280")
     notebook.page.set_viewport_size({"width": 800, "height": 1400})
     notebook.theme("Dark")

@@ -74,7 +74,7 @@ def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on_after_a_restart(
     notebook.settle()
     notebook.run_all()
     is_there(notebook)
-    resume = notebook.output.locator("button", has_text="Resume from step")
+    resume = notebook.output.locator("button", has_text="Resume from step").first
     expect(resume).to_be_visible(timeout=60_000)
     notebook.shot("resume-light-1280")
     resume.click()

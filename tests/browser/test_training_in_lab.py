@@ -26,7 +26,9 @@ def test_a_run_is_started_steered_reloaded_stopped_and_gone_on_with(notebook):
     state = notebook.output.locator(".kit-state").first
     numbers = notebook.output.locator(".kit-numbers").first
     expect(button(notebook, "Train")).to_be_visible(timeout=90_000)
-    expect(notebook.output.get_by_text("Nothing is running yet.")).to_be_visible(timeout=30_000)
+    waits = notebook.output.get_by_text("This cell waits for Train")
+    expect(waits.first).to_be_visible(timeout=30_000)
+    button(notebook, "Try the example").click()
     button(notebook, "Train").click()
     expect(state).to_have_text("preparing", timeout=120_000)
     expect(button(notebook, "Train")).to_be_disabled()
