@@ -170,9 +170,13 @@ class Notebook:
         self.command("application:toggle-left-area")
         return self
 
-    def reload(self):
+    def reload(self, *, busy=False):
+        """busy: a cell waits in the kernel, which answers the page's questions and no other."""
         self.page.reload()
-        self.settle()
+        if busy:
+            self.page.wait_for_function(IS_OPEN, timeout=90_000)
+        else:
+            self.settle()
 
     def settle(self):
         """Wait until page and kernel answer."""

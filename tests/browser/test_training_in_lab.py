@@ -44,7 +44,7 @@ def test_a_run_is_started_steered_reloaded_stopped_and_gone_on_with(notebook):
     expect(state).to_have_text("paused", timeout=60_000)
     see(notebook, "dashboard-light-1280")
     notebook.save()
-    notebook.reload()
+    notebook.reload(busy=True)
     expect(state).to_have_text("paused", timeout=60_000)
     button(notebook, "Loss by noise level").click()
     expect(notebook.output.locator(".kit-chart svg text").first).to_contain_text("")
