@@ -8,19 +8,16 @@ below its root and no symbolic link: a file elsewhere gets a hard link there, wh
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import ipywidgets as widgets
 
 from kit.hosts import host
+from kit.ui.jupyter_server import server_root, told_by_server
 from kit.ui.look import escaped
 
-TOLD = ("root_dir", "notebook_dir", "base_url")  # never its token
 SHELF = "lora-kit-downloads"  # below the server's root: hard links to files that lie elsewhere
 
 
@@ -60,8 +57,7 @@ def address_of(path: Path, servers: Path | None = None) -> str | None:
     None elsewhere: on Colab or in VS Code, for a file outside of that root, and for one in a folder
     whose name begins with a dot, which the server hides.
     """
-    server = _server(servers)
-    root = _root_of(server)
+    server, root = told_by_server(servers), server_root(servers)
     if root is None or not path.is_file():
         return None
     try:
@@ -79,7 +75,7 @@ def shelved(path: Path, servers: Path | None = None) -> str | None:
     None where there is no server, or none can be made: on another disk, or without the right to.
     What an earlier link still holds of a file that is gone is let go.
     """
-    root = _root_of(_server(servers))
+    root = server_root(servers)
     if root is None or not path.is_file():
         return None
     source = path.resolve()
@@ -125,24 +121,3 @@ def _colab_download(path: str) -> None:
     from google.colab import files
 
     files.download(path)
-
-
-def _root_of(server: dict[str, Any]) -> Path | None:
-    root = server.get("root_dir") or server.get("notebook_dir")
-    return Path(root).expanduser().resolve() if root else None
-
-
-def _server(folder: Path | None) -> dict[str, Any]:
-    """What the server that started this kernel says of itself; nothing where there is none."""
-    number = os.environ.get("JPY_PARENT_PID", "")
-    if folder is None:
-        from jupyter_core.paths import jupyter_runtime_dir
-
-        folder = Path(jupyter_runtime_dir())
-    for name in (f"jpserver-{number}.json", f"nbserver-{number}.json"):
-        try:
-            told: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        return {key: told.get(key) for key in TOLD if told.get(key)}
-    return {}
