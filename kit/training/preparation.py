@@ -85,7 +85,7 @@ class Resources:
     def close(self) -> None:
         """Leave the base model as it was, and no thread behind."""
         self.network.detach_hooks()
-        self.batch_builder.latents.close()
+        self.batch_builder.close()
 
 
 def prepare(plan: Plan) -> Generator[Event, None, Resources]:
