@@ -36,6 +36,7 @@ from kit.training.network_setup import (
     optimizer_options,
     recompute_gradients,
 )
+from kit.training.probe import probed
 from kit.training.sampling import (
     Autocast,
     SamplePipeline,
@@ -135,19 +136,24 @@ def equip(
     Raises: DatasetError, LoraFileError; each says what to change.
     """
     settings = plan.settings
-    latents = yield from run_latents(plan, family)
     text = text_conditioner(family, settings.memory, settings.captions)
     network, rates = _attached(settings, family, seed=plan.seed)
-    with network.eval_mode():
-        text_embeds = yield from run_text_embeds(
-            plan, text, accelerator.autocast, adapters=network.beside_text_encoders()
-        )
-    if settings.memory.gradient_checkpointing:
-        recompute_gradients(
-            family, text_encoders=effective.encoder_learns(settings.basic, settings.rates)
-        )
+    try:
+        if settings.memory.gradient_checkpointing:
+            recompute_gradients(
+                family, text_encoders=effective.encoder_learns(settings.basic, settings.rates)
+            )
+        step = _training_step(plan, accelerator, text, network, rates)
+        yield from probed(plan, step, network)
+        latents = yield from run_latents(plan, family)
+        with network.eval_mode():
+            text_embeds = yield from run_text_embeds(
+                plan, text, accelerator.autocast, adapters=network.beside_text_encoders()
+            )
+    except BaseException:
+        network.detach_hooks()
+        raise
     compile_unet(family.unet, settings.machine)
-    step = _training_step(plan, accelerator, text, network, rates)
     for told in step.optimization.notices:
         yield Noticed(told)
     scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)
