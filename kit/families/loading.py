@@ -79,6 +79,7 @@ def load_family(
     if separate:
         with _quiet(), _readable(separate):
             own_vae = _read_separate_vae(separate, file, vae_dtype, mapped=mapped)
+    assert own_vae is not None, "read from the model or from its own file"
     parts = [(unet, dtype), (own_vae, vae_dtype), *((encoder, dtype) for encoder in encoders)]
     for part, _ in parts:
         _check_complete(part.module, file.path)

@@ -18,7 +18,7 @@ from kit.basemodel.mismatches import known_of
 from kit.hosts import Gpu, gpu, processor
 from kit.planning.lora_size import network_size
 from kit.planning.needs import SCALED, beside, kind_of, seconds_share
-from kit.planning.proposals import family_of, proposal, room_here
+from kit.planning.proposals import Candidate, family_of, proposal, room_here
 from kit.runs.measured import (
     NEARLY,
     Measured,
@@ -79,7 +79,7 @@ def forecast(plan: Planned) -> str:
         return UNKNOWN
     seconds = _whole(plan, found.row, found.row.seconds)
     told = f"About {_in_time(seconds)} on this {_called(device)}{_memory(found.row, card)}"
-    return told + _instead(plan.settings, found.row, card) + _because(found)
+    return told + _instead(plan, found.row, card) + _because(found)
 
 
 def figures(plan: Planned, device: str) -> Figures | None:
@@ -92,7 +92,7 @@ def figures(plan: Planned, device: str) -> Figures | None:
     if found is not None:
         return Figures(*found)
     for rows in (measured_here(), shipped()):
-        if reckoned := _reckoned(plan.settings, rows, device, work):
+        if reckoned := _reckoned(plan, rows, device, work):
             return reckoned
     return None
 
@@ -120,12 +120,10 @@ def _whole(plan: Planned, row: Measured, seconds: float) -> float:
     return steps * seconds + drawn * len(plan.prompts) * row.picture_seconds
 
 
-def _reckoned(
-    settings: Settings, rows: Sequence[Measured], device: str, work: Work
-) -> Figures | None:
+def _reckoned(plan: Planned, rows: Sequence[Measured], device: str, work: Work) -> Figures | None:
     """From the newest run of the same base that differs least in what can be reckoned."""
-    kind, size = kind_of(device), network_size(settings, work["family"])
-    if size is None or not family_of(settings):
+    kind, size = kind_of(device), network_size(plan.settings, work["family"])
+    if size is None or not family_of(plan.settings.model):
         return None
     fits: list[tuple[Measured, tuple[str, ...]]] = []
     for row in rows:
@@ -142,11 +140,12 @@ def _reckoned(
     )
 
 
-def _instead(settings: Settings, row: Measured, card: Gpu | None) -> str:
+def _instead(plan: Planned, row: Measured, card: Gpu | None) -> str:
     """What would fit, where this does not."""
-    if card is None or row.megabytes <= card.megabytes or not (family := family_of(settings)):
+    family = family_of(plan.settings.model)
+    if card is None or row.megabytes <= card.megabytes or not family:
         return ""
-    found = proposal(settings, family, room_here(), row)
+    found = proposal(Candidate(plan.settings, family), room_here(), row)
     return f", but this will: {found}" if found else ""
 
 

@@ -69,14 +69,14 @@ def megabytes(work: Work, kind: str, *, lora_weights: int) -> float | None:
     unet, text, vae = WEIGHTS[family]
     size = 4 if precision == "no" else 2
     rests = kind == "cpu"  # what leaves a GPU lies here, where all of it lies anyway
-    held = unet * KEPT.get(work["base_precision"], size)
+    held: float = unet * KEPT.get(work["base_precision"], size)
     if rests or not work["caches_captions"]:
         held += text * (4 if work["caches_captions"] else size)
     if rests or not work["caches_latents"]:
         held += vae * size
     width, height = map(int, work["resolution"].split("x"))
     each = per_pixel.checkpointed if work["gradient_checkpointing"] else per_pixel.plain
-    pixels = work["train_batch_size"] * width * height * each / 1e6
+    pixels: float = work["train_batch_size"] * width * height * each / 1e6
     return held + pixels + lora_weights * PER_LORA_WEIGHT / 1e6 + BESIDE[kind]
 
 

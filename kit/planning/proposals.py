@@ -1,6 +1,6 @@
 """What to set where the memory is not enough: the fastest settings with the same effective batch.
 
-    proposal(settings, "sdxl", Room("gpu", 14_000))   the first that fits, or None
+    proposal(Candidate(settings, "sdxl"), Room("gpu", 14_000))   None where nothing fits
 
 What is cached costs nothing; recomputing and smaller batches cost time, and which costs less is
 reckoned; a base in fewer bits comes last, because it is another one.
@@ -8,8 +8,8 @@ reckoned; a base in fewer bits comes last, because it is another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kit.basemodel import ModelFile
@@ -19,8 +19,8 @@ from kit.hosts import free_memory, gpu
 from kit.planning.ladder import RUNGS, Rung
 from kit.planning.lora_size import network_size
 from kit.planning.needs import beside, kind_of, megabytes, seconds_share
-from kit.runs.measured import Measured, work_of
-from kit.settings import Settings, effective
+from kit.runs.measured import Measured, Work, work_of
+from kit.settings import Model, Settings, effective
 from kit.settings.rules import problems
 
 GPU_SHARE = 0.93  # of a card that is left beside its driver's context and the gaps
@@ -57,90 +57,88 @@ def room_here() -> Room:
     return Room("cpu", free_memory() / 1e6)
 
 
-def family_of(settings: Settings) -> str:
+def family_of(model: Model) -> str:
     """The base model's family, where it has that family's real size; otherwise ""."""
-    known = known_of(settings.model)
-    found = found_model(settings.model.pretrained_model_name_or_path)
+    known, found = known_of(model), found_model(model.pretrained_model_name_or_path)
     if known is None or (isinstance(found, ModelFile) and _size(found) < REAL_SIZE):
         return ""
     return known.family
 
 
-def needed(settings: Settings, family: str, kind: str, row: Measured | None = None) -> float | None:
-    """Megabytes of a training; row: a run of the same base that was measured."""
-    size = network_size(settings, family)
-    if size is None:
-        return None
-    work = work_of(settings, family)
-    if row is not None and row.work["family"] == family and kind_of(row.device) == kind:
-        return beside(row, work, lora_weights=size.weights)
-    return megabytes(work, kind, lora_weights=size.weights)
+@dataclass(frozen=True)
+class Candidate:
+    """Settings for a base model of that family, and how they differ from what was asked."""
+
+    settings: Settings
+    family: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def work(self) -> Work:
+        """What its step is."""
+        return work_of(self.settings, self.family)
+
+    def megabytes(self, kind: str, row: Measured | None = None) -> float | None:
+        """What it needs; row: a run that was measured."""
+        size = network_size(self.settings, self.family)
+        if size is None:
+            return None
+        if row is not None and row.work["family"] == self.family and kind_of(row.device) == kind:
+            return beside(row, self.work, lora_weights=size.weights)
+        return megabytes(self.work, kind, lora_weights=size.weights)
+
+    def lower(self, rung: str) -> Candidate | None:
+        """One rung further; None where it is taken, or contradicts other settings."""
+        settings = self.settings
+        learns = effective.encoder_learns(settings.basic, settings.rates)
+        wanted = RUNG[rung].change(settings.basic, settings.memory, learns)
+        if not wanted:
+            return None
+        changed, before = settings.replace(**wanted), set(problems(settings))
+        if set(problems(changed)) - before:
+            return None
+        return Candidate(changed, self.family, {**self.changes, **wanted})
 
 
-def proposal(
-    settings: Settings, family: str, room: Room, row: Measured | None = None
-) -> Proposal | None:
+def proposal(asked: Candidate, room: Room, row: Measured | None = None) -> Proposal | None:
     """The fastest settings that fit; None where none do, or where it is not known."""
-    now = work_of(settings, family)
-    for candidates in (_same(settings), _fewer_bits(settings)):
+    same = list(_same(asked))
+    for candidates in (same, _packed(same, "int8"), _packed(_packed(same, "int8"), "nf4")):
         found = []
-        for candidate, changes in candidates:
-            need = needed(candidate, family, room.kind, row)
+        for each in candidates:
+            need = each.megabytes(room.kind, row)
             if need is not None and need <= room.megabytes:
-                share = seconds_share(work_of(candidate, family), now, room.kind)
-                found.append(Proposal(changes, need, share))
+                share = seconds_share(each.work, asked.work, room.kind)
+                found.append(Proposal(each.changes, need, share))
         if found:
-            return min(found, key=lambda each: (each.share, len(each.changes)))
+            return min(found, key=lambda one: (one.share, len(one.changes)))
     return None
 
 
-def advice(settings: Settings) -> str:
+def advice(asked: Candidate) -> str:
     """What to set, as a sentence, where that is known here; otherwise ""."""
-    family = family_of(settings)
-    if not family:
+    if not asked.family:
         return ""
-    found = proposal(settings, family, room_here())
+    found = proposal(asked, room_here())
     return f"Set {found}." if found and found.changes else ""
 
 
-Candidate = tuple[Settings, dict[str, Any]]
-
-
-def _same(settings: Settings) -> Iterator[Candidate]:
+def _same(asked: Candidate) -> Iterator[Candidate]:
     """Whatever leaves the training as it is but for rounding: caches, then all combinations."""
-    yield settings, {}
-    plain: Candidate = (settings, {})
+    yield asked
+    cached = asked
     for name in ("latents", "texts"):
-        plain = _with(plain, name) or plain
-        if plain[1]:
-            yield plain
-    for start in (plain, _with(plain, "checkpointing")):
+        cached = cached.lower(name) or cached
+    for start in (cached, cached.lower("checkpointing")):
         step = start
         while step is not None:
             yield step
-            step = _with(step, "half batch")
+            step = step.lower("half batch")
 
 
-def _fewer_bits(settings: Settings) -> Iterator[Candidate]:
+def _packed(candidates: Sequence[Candidate], rung: str) -> list[Candidate]:
     """The same with the base model in fewer bits."""
-    for start in _same(settings):
-        if packed := _with(start, "int8"):
-            yield packed
-    for start in _same(settings):
-        if (packed := _with(start, "int8")) and (least := _with(packed, "nf4")):
-            yield least
-
-
-def _with(candidate: Candidate, rung: str) -> Candidate | None:
-    """One rung further; None where it is taken, or contradicts other settings."""
-    settings, changes = candidate
-    learns = effective.encoder_learns(settings.basic, settings.rates)
-    wanted = RUNG[rung].change(settings.basic, settings.memory, learns)
-    if not wanted:
-        return None
-    changed = settings.replace(**wanted)
-    known = set(problems(settings))
-    return None if set(problems(changed)) - known else (changed, {**changes, **wanted})
+    return [packed for each in candidates if (packed := each.lower(rung))]
 
 
 def _size(file: ModelFile) -> int:

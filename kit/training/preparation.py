@@ -22,6 +22,8 @@ from kit.families.text import TextConditioner
 from kit.optim.learning_rates import effective_rates_of
 from kit.optim.optimization import Optimization
 from kit.planning import Plan
+from kit.planning.forecast import corrected
+from kit.planning.proposals import Candidate, advice, family_of
 from kit.settings import NetworkSettings, Settings, effective
 from kit.settings.unet_blocks import block_plan
 from kit.training.batches import BatchBuilder
@@ -144,7 +146,15 @@ def equip(
                 family, text_encoders=effective.encoder_learns(settings.basic, settings.rates)
             )
         step = _training_step(plan, accelerator, text, network, rates)
-        yield from probed(plan, step, network)
+        yield from probed(
+            step,
+            network,
+            layout=plan.layout,
+            memory=settings.memory,
+            steps=plan.total_steps - plan.from_step,
+            told=partial(corrected, plan),
+            advice=lambda: advice(Candidate(settings, family_of(settings.model))),
+        )
         latents = yield from run_latents(plan, family)
         with network.eval_mode():
             text_embeds = yield from run_text_embeds(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,9 +25,6 @@ from kit.diffusion.inpainting import blank_inpaint_cond
 from kit.errors import DeviceError
 from kit.events import Event, Noticed
 from kit.families import Family, TextEmbeds
-from kit.planning import Plan
-from kit.planning.forecast import corrected
-from kit.planning.proposals import advice
 from kit.settings import Memory
 from kit.settings.effective import caches_latents, caches_text_embeds
 from kit.training.batches import Batch
@@ -47,31 +44,41 @@ class Try:
     megabytes: int
 
 
-def probed(plan: Plan, step: TrainingStep, network: Network) -> Generator[Event, None, None]:
+def probed(
+    step: TrainingStep,
+    network: Network,
+    *,
+    layout: Layout,
+    memory: Memory,
+    steps: int,
+    told: Callable[[float, int], str],
+    advice: Callable[[], str],
+) -> Generator[Event, None, None]:
     """Try the largest batch, and tell what it came to, where that costs next to nothing.
 
-    Raises: DeviceError where the memory is not enough, with what to set.
+    steps: how many are left; told: in words, what a batch's seconds and megabytes say of the run;
+    advice: what to set where it does not fit, or "".
+
+    Raises: DeviceError where the memory is not enough.
     """
-    device, settings = step.accelerator.device, plan.settings
-    if device.type == "cpu" and plan.total_steps - plan.from_step < FEWEST_STEPS_ON_CPU:
+    if step.accelerator.device.type == "cpu" and steps < FEWEST_STEPS_ON_CPU:
         return
-    rows, size = largest_batch(plan.layout)
+    rows, size = largest_batch(layout)
     try:
-        found = tried(step, network, rows, size, settings.memory)
+        found = tried(step, network, rows, size, memory)
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise
         raise DeviceError(
             f"The memory is not enough for the largest batch, {_pictures(rows, size)}.",
             "It was tried out before anything was cached or trained.",
-            advice(plan.settings) or "Close what else uses the memory, or lower resolution.",
+            advice() or "Close what else uses the memory, or lower resolution.",
         ) from error
     finally:
         step.zero_grad()
         free_memory()
-    yield Noticed(
-        f"tried out with {_pictures(rows, size)}: {corrected(plan, *vars(found).values())}"
-    )
+    words = told(found.seconds, found.megabytes)
+    yield Noticed(f"tried out with {_pictures(rows, size)}: {words}")
 
 
 def largest_batch(layout: Layout) -> tuple[int, Size]:

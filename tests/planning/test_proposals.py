@@ -7,7 +7,7 @@ from kit.planning import forecast as forecasting
 from kit.planning import needs, proposals
 from kit.planning.forecast import shipped
 from kit.planning.needs import megabytes, seconds_share
-from kit.planning.proposals import Room, needed, proposal
+from kit.planning.proposals import Candidate, Room
 from kit.runs.measured import work_of
 from kit.settings import Settings
 
@@ -21,6 +21,14 @@ XL = {
     "train_batch_size": 4,
     "cache_latents": True,
 }
+
+
+def proposal(settings, family, room):
+    return proposals.proposal(Candidate(settings, family), room)
+
+
+def needed(settings, family, kind, row=None):
+    return Candidate(settings, family).megabytes(kind, row)
 
 
 def asked(**changes) -> Settings:
