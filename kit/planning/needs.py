@@ -41,14 +41,14 @@ class PerPixel:
 
 
 # GPU: an H100 in bf16, measured.json; SD 1.5 with checkpointing is not yet measured there, and as
-# much less as SDXL is. CPU: two cores in fp32, full-size random weights, 128 to 384 px.
+# much less as SDXL is. CPU: fp32, full-size random weights, 128 and 256 px.
 PER_PIXEL: Mapping[str, Mapping[str, PerPixel]] = {
     "gpu": {
         "sd1": PerPixel(4824, 458),
         "sd2": PerPixel(4824, 458),
         "sdxl": PerPixel(8091, 768),
     },
-    "cpu": {},
+    "cpu": {"sd1": PerPixel(12_650, 5_000)},
 }
 
 
@@ -64,7 +64,8 @@ def megabytes(work: Work, kind: str, *, lora_weights: int) -> float | None:
     """
     family, precision = work["family"], work["mixed_precision"]
     per_pixel = PER_PIXEL[kind].get(family)
-    if per_pixel is None or work.get("keeps_attention") or (kind, precision) == ("gpu", "no"):
+    is_measured = (precision == "no") == (kind == "cpu")  # 16 bits on GPUs, 32 on CPUs
+    if per_pixel is None or work.get("keeps_attention") or not is_measured:
         return None
     unet, text, vae = WEIGHTS[family]
     size = 4 if precision == "no" else 2

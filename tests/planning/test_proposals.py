@@ -155,7 +155,43 @@ def test_time_on_a_cpu_grows_as_it_was_measured_to(measured, wanted):
     assert told == pytest.approx(REFERENCE[wanted], rel=0.25)
 
 
+# Full-size SD 1.5 with random weights in fp32, no VAE, one core, rank 8: most memory in MB and CPU
+# seconds of a step, by pixels, images, checkpointing.
+MEASURED = {
+    (128, 1, False): (4898, 5.03),
+    (256, 1, False): (5517, 9.56),
+    (256, 2, False): (6349, 14.16),
+    (128, 1, True): (4865, 5.73),
+    (256, 1, True): (5221, 11.65),
+}
+VAE = 83.7 * 4
+
+
+def on_cpu(px, rows, recomputes) -> Settings:
+    return asked(
+        resolution=f"{px},{px}",
+        train_batch_size=rows,
+        gradient_checkpointing=recomputes,
+        mixed_precision="no",
+    )
+
+
+@pytest.mark.parametrize("case", MEASURED)
+def test_memory_on_a_cpu_is_within_15_percent(case):
+    told = needed(on_cpu(*case), "sd1", "cpu") - VAE
+    assert told == pytest.approx(MEASURED[case][0], rel=0.15)
+
+
+@pytest.mark.parametrize("case", MEASURED)
+def test_time_on_a_cpu_is_within_25_percent_of_a_run_at_other_work(case):
+    first = next(iter(MEASURED))
+    works = [work_of(on_cpu(*each), "sd1") for each in (case, first)]
+    told = MEASURED[first][1] * seconds_share(*works, "cpu")
+    assert told == pytest.approx(MEASURED[case][1], rel=0.25)
+
+
 def test_unknown_families_and_attention_matrices_are_not_reckoned():
     work = work_of(asked(), "sd1")
     assert megabytes({**work, "keeps_attention": True}, "gpu", lora_weights=1) is None
+    assert megabytes(work, "cpu", lora_weights=1) is None  # bf16 was not measured there
     assert set(needs.PER_PIXEL["gpu"]) == set(needs.WEIGHTS)
