@@ -1,3 +1,4 @@
+import gc
 import os
 import socket
 import tempfile
@@ -39,6 +40,16 @@ def pytest_configure(config):
         os.environ.pop(name, None)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collecting 12,000 tests makes no garbage: looking for it took a third of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_network():
     """Refuse connections to other machines; kernels talk to this one, and are let through."""
@@ -52,6 +63,16 @@ def no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect_here)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def only_own_garbage():
+    """What libraries and 12,000 collected tests have made stays; it is not looked through again.
+
+    The end of a run collects garbage: half a second each time, of which the run's own is a tenth.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):
