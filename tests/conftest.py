@@ -20,6 +20,9 @@ os.environ |= {
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 HERE = {"127.0.0.1", "::1", "localhost"}
+# Where several processes share the tests, these come first, so that none begins its longest last.
+# A folder is one piece, for one process: two browsers would wait for each other.
+FIRST = ("tests/browser/", "tests/effects/test_every_setting.py", "tests/training/test_loop.py")
 
 
 def pytest_configure(config):
@@ -73,6 +76,31 @@ def only_own_garbage():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`--dist loadfile`, in the order of `FIRST` instead of that by the number of tests."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class LongOnesFirst(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return next((long for long in FIRST if nodeid.startswith(long)), nodeid.split("::")[0])
+
+    config.option.loadscopereorder = False
+    return LongOnesFirst(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):  # one of several processes
+        items.sort(key=lambda item: _rank(item.nodeid))
+
+
+def _rank(nodeid):
+    return next((i for i, long in enumerate(FIRST) if nodeid.startswith(long)), len(FIRST))
 
 
 def pytest_runtest_setup(item):
