@@ -17,7 +17,7 @@ os.environ |= {
     "MPLBACKEND": "Agg",
 }
 # Toy models are so small that more threads only wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 HERE = {"127.0.0.1", "::1", "localhost"}
 # Where several processes share the tests, these come first, so that none begins its longest last.
