@@ -118,7 +118,11 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/catalog/test_optimizers.py",
         *BY_HAND,
     ),
-    "kit/settings/rules/basic.py": ("tests/settings/rules/test_checks.py", *PLANS),
+    "kit/settings/rules/basic.py": (
+        "tests/settings/rules/test_checks.py",
+        "tests/settings/test_effective.py",
+        *PLANS,
+    ),
     "kit/settings/rules/noise.py": ("tests/settings/rules/test_checks.py",),
     "kit/settings/rules/rates.py": ("tests/settings/rules/test_checks.py",),
     "kit/settings/unet_blocks.py": (
