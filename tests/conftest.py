@@ -22,7 +22,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = {"127.0.0.1", "::1", "localhost"}
 # Where several processes share the tests, these come first, so that none begins its longest last.
 # A folder is one piece, for one process: two browsers would wait for each other.
-FIRST = ("tests/browser/", "tests/effects/test_every_setting.py", "tests/training/test_loop.py")
+FIRST = (
+    "tests/browser/",
+    "tests/faults/",
+    "tests/effects/test_every_setting.py",
+    "tests/training/test_loop.py",
+)
 
 
 def pytest_configure(config):
