@@ -21,7 +21,7 @@ GREY = {"2_a": 0, "3_b": 255}  # of the masks: nothing of the one is learned, al
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("model"), "sd1", thin=True)
+    return write_tiny(tmp_path_factory.mktemp("model"), "sd1")
 
 
 @pytest.fixture

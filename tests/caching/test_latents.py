@@ -36,12 +36,12 @@ WORDS_DISK = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("model"), "sd1", thin=True)
+    return write_tiny(tmp_path_factory.mktemp("model"), "sd1")
 
 
 @pytest.fixture(scope="module")
 def folder_xl(tmp_path_factory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("model-xl"), "sdxl", thin=True)
+    return write_tiny(tmp_path_factory.mktemp("model-xl"), "sdxl")
 
 
 @pytest.fixture

@@ -300,7 +300,7 @@ def test_numbers_of_a_group_go_home_with_its_weights():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("model"), "sd1", thin=True)
+    return write_tiny(tmp_path_factory.mktemp("model"), "sd1")
 
 
 @pytest.mark.parametrize("name", ["AdamWScheduleFree", "Prodigy", "DAdaptAdanIP"])

@@ -13,7 +13,7 @@ from tests.support.toys import draw_images, lora, run, same, toy_settings
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("model"), "sd1", thin=True)
+    return write_tiny(tmp_path_factory.mktemp("model"), "sd1")
 
 
 def test_a_lora_trained_again_from_its_own_file_is_the_same(model, tmp_path):

@@ -19,7 +19,7 @@ from tests.support.toys import run as run_all
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("model"), "sd1", thin=True)
+    return write_tiny(tmp_path_factory.mktemp("model"), "sd1")
 
 
 @pytest.fixture
