@@ -13,8 +13,9 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.bench import sides, step
-from tests.support import full
+from kit.bench import models as full
+from kit.bench import sides
+from tests.bench import step
 
 VIEWS = {
     *(

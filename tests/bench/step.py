@@ -41,7 +41,7 @@ from typing import Any, Protocol
 BEGAN = time.perf_counter()
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results")
-PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+PRECISIONS = ("fp32", "fp16", "bf16")
 USUAL_RANK = 8
 WRONG = 2  # the exit code of argparse, too
 
@@ -114,7 +114,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
 
     Raises: DeviceError where the device lacks the precision.
     """
-    from tests.bench.sides import Ours, Theirs, device_name, device_peak, forget_device_peak
+    from kit.bench.sides import Ours, Theirs, device_name, device_peak, forget_device_peak
 
     load = os.getloadavg()[0]
     ours = Ours(chosen)
@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--family", choices=("sd15", "sd21", "sdxl"), required=True)
     add("--px", type=_multiple_of_64, default=512, metavar="N", help="side of the images (512)")
     add("--batch", type=_count, default=1, metavar="N", help="images a step (1)")
-    add("--precision", choices=tuple(PRECISIONS), default="fp32")
+    add("--precision", choices=PRECISIONS, default="fp32")
     add("--text-encoder", action="store_true", help="the text encoders learn, too")
     add("--checkpointing", action="store_true", help="recompute instead of remembering")
     add("--steps", type=_count, default=10, metavar="N", help="steps, or pairs, that count (10)")

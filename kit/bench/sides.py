@@ -21,8 +21,9 @@ from kit.diffusion.noise import BETA_END, BETA_START
 from kit.settings import NetworkSettings
 from kit.training.network_setup import recompute_gradients
 from kit.training.step import run_step
-from tests.bench.step import PRECISIONS
-from tests.support.full import RATE, full_batch, full_family, full_step
+
+PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+from kit.bench.models import RATE, full_batch, full_family, full_step
 
 KEYS = {"sd15": "sd1", "sd21": "sd2", "sdxl": "sdxl"}
 

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig
 
 from kit.adapters.network import Network, parts_of
+from kit.bench.steps import make_step
 from kit.families import Family, Prediction
 from kit.families.clip import packaged_tokenizer
 from kit.families.loading import FAMILIES, config_folder
 from kit.settings import NetworkSettings
 from kit.training.batches import Batch
 from kit.training.step import TrainingStep
-from tests.support.steps import make_step
 
 SEED, RATE = 1, 1e-4
 BLOCK = 1_000_003  # random numbers that all weights are cut from; prime, so that rows differ
