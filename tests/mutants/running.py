@@ -16,7 +16,7 @@ from tests.mutants.listed import Mutation
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("kit", "tests", "pyproject.toml", "README.md", "shared")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "bench", "browser", "results", ".*cache*")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "browser", "results", ".*cache*")
 LONGEST = 600  # seconds for the tests of one fault; then it counts as not noticed
 BY_HAND = ("tests/effects/test_losses_by_hand.py", "tests/effects/test_noise_by_hand.py")
 STOPS = "tests/adapters/test_param_groups.py"
