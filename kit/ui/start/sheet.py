@@ -62,7 +62,8 @@ STYLE = """<style>
 .kit .kit-across input { accent-color: var(--kit-fill); margin: 0 6px 0 0 !important; }
 .kit .kit-start > * { overflow: visible !important; }
 .kit .kit-answers select { height: 28px !important; }
-.kit .kit-filled { padding: 4px 0 0 28px !important; }
+/* The run brings look.py's sheet once more, beneath this one: what differs must weigh more. */
+.kit .kit-start .kit-filled { padding: 4px 0 0 28px !important; }
 .kit .kit-offer {
   margin: 6px 0 !important; padding: var(--kit-unit) 12px !important;
   overflow: visible !important; border: 1px solid var(--kit-line);
@@ -70,9 +71,9 @@ STYLE = """<style>
 }
 .kit .kit-remedy { gap: 4px 12px; color: var(--kit-bad); }
 .kit .kit-remedy > .widget-html { width: auto !important; }
-.kit .kit-summary { width: auto !important; margin-right: 12px !important; font-weight: 600; }
+.kit .kit-start .kit-summary { width: auto !important; margin-right: 12px !important; font-weight: 600; }
 @media (max-width: 520px) {
-  .kit .kit-answers, .kit .kit-filled { padding-left: 0 !important; }
+  .kit .kit-answers, .kit .kit-start .kit-filled { padding-left: 0 !important; }
   .kit .kit-across { margin-top: 0 !important; }
 }
 </style>"""
