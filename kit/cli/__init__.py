@@ -102,10 +102,11 @@ def _describe_plan(parser: argparse.ArgumentParser) -> None:
 
 def _act_plan(chosen: argparse.Namespace) -> None:
     planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
+    told = forecast(planned)
     if chosen.json:
-        print(json.dumps({**json.loads(planned.to_json()), "forecast": forecast(planned)}, indent=2))
+        print(json.dumps({**json.loads(planned.to_json()), "forecast": told}, indent=2))
     else:
-        print(planned, f"{forecast(planned)}.", sep="\n")
+        print(planned, f"{told}.", sep="\n")
 
 
 def _act_train(chosen: argparse.Namespace) -> int:

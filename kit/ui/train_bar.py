@@ -157,8 +157,10 @@ class TrainBar:
         self._place([past.root], self.upper)
 
     def _last_run(self) -> Path | None:
-        """As the form remembers it, or, where it was given settings or the folder is gone (a fast
-        disk that a session took with it), the newest of its name."""
+        """As the form remembers it, or else the newest of its name.
+
+        A form that was given settings remembers none, and a fast disk goes with its session.
+        """
         told = Path(self._form.memory.run_dir)
         if told.suffix and (told / "events.jsonl").is_file():
             return told

@@ -1,7 +1,7 @@
 """A real JupyterLab and a real headless Chromium, started once; only this machine is reached.
 
-Screenshots go to the folder that LORA_KIT_SHOTS names, or to a temporary one. LORA_KIT_JUPYTER names
-the Python whose JupyterLab is started, with its widgets and kernel: see colabs_lab.sh beside this file.
+Screenshots go to the folder that LORA_KIT_SHOTS names, or to a temporary one. LORA_KIT_JUPYTER
+names the Python whose JupyterLab is started, with its widgets and kernel: see colabs_lab.sh.
 """
 
 import json
@@ -72,7 +72,7 @@ KERNEL_ANSWERS = """async () => {
 def pytest_collection_modifyitems(items):
     """Without a browser these tests cannot be run; they say so instead of failing."""
     try:
-        if JUPYTER == sys.executable:
+        if sys.executable == JUPYTER:
             import jupyterlab  # noqa: F401
         import playwright  # noqa: F401
 

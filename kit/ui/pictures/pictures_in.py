@@ -153,9 +153,9 @@ class PicturesIn:
     def use_words(self, words: Words) -> None:
         """Trigger or class word were changed: a folder that was named by them gets its new name.
 
-        At once, so that no plan is made of the old one; while pictures are put in place, after that,
-        and then `on_folder` is called. Only a folder that an upload of this session arranged; not to
-        be called while a run is at work.
+        At once, so that no plan is made of the old one; while pictures are put in place, after
+        that, and then `on_folder` is called. Only a folder that an upload of this session
+        arranged; not to be called while a run is at work.
         """
         if self._arranged is None or self._arranged.name == words.folder:
             return

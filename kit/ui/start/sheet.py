@@ -71,7 +71,9 @@ STYLE = """<style>
 }
 .kit .kit-remedy { gap: 4px 12px; color: var(--kit-bad); }
 .kit .kit-remedy > .widget-html { width: auto !important; }
-.kit .kit-start .kit-summary { width: auto !important; margin-right: 12px !important; font-weight: 600; }
+.kit .kit-start .kit-summary {
+  width: auto !important; margin-right: 12px !important; font-weight: 600;
+}
 @media (max-width: 520px) {
   .kit .kit-answers, .kit .kit-start .kit-filled { padding-left: 0 !important; }
   .kit .kit-across { margin-top: 0 !important; }
