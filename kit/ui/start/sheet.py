@@ -28,7 +28,7 @@ STYLE = """<style>
   background: var(--jp-layout-color1, var(--vscode-editor-background,
     var(--colab-primary-surface-color, #fff)));
 }
-.jp-Notebook:not(.jp-WindowedPanel) .kit .kit-sticky { top: -10px; }
+.jp-Notebook:not(.jp-WindowedPanel) .kit .kit-sticky { top: -10px; bottom: -10px; }
 .kit .kit-sticky > *, .kit .kit-end-bar > * { margin: 0 !important; }
 .kit .kit-sticky > .kit-sum, .kit .kit-end-bar > .kit-sum {
   flex: 1 1 300px; width: auto !important; min-width: 0;
