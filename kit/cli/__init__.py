@@ -35,6 +35,7 @@ from kit.cli.settings_arguments import read_settings, takes_settings
 from kit.errors import KitError, nearest
 from kit.events import Event, Finished
 from kit.planning import plan
+from kit.planning.forecast import forecast
 from kit.sinks import Console, listening
 
 WRONG = 2  # the exit code of argparse, too
@@ -102,7 +103,11 @@ def _describe_plan(parser: argparse.ArgumentParser) -> None:
 
 def _act_plan(chosen: argparse.Namespace) -> None:
     planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
-    print(planned.to_json() if chosen.json else planned)
+    told = forecast(planned)
+    if chosen.json:
+        print(json.dumps({**json.loads(planned.to_json()), "forecast": told}, indent=2))
+    else:
+        print(planned, f"{told}.", sep="\n")
 
 
 def _act_train(chosen: argparse.Namespace) -> int:

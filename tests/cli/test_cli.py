@@ -11,8 +11,11 @@ import pytest
 
 from kit import __version__
 from kit.cli import COMMANDS, main
+from kit.demo import BASE
 from kit.errors import ModelError
 from kit.events import Began, Finished, Loaded, Noticed, Saved, Stepped
+from kit.hosts import Gpu
+from kit.runs.measured import Measured, remember, work_of
 from kit.settings import Settings, declarations
 from kit.sinks import read_events
 from tests.support.pictures import folder_of
@@ -125,6 +128,21 @@ def test_the_plan_is_printed_in_words(folder, capsys):
     assert "6 images, with repeats 60" in text
     assert "cats.safetensors" in text
     assert "! pretrained_model_name_or_path is blank" in text
+    assert text.endswith("Time and memory are not known on this machine yet.\n")
+
+
+def test_the_plan_tells_time_and_memory_as_the_form_does(folder, capsys, monkeypatch):
+    monkeypatch.setenv("LORA_KIT_CACHE", str(folder / "cache"))
+    monkeypatch.setattr("kit.planning.forecast.gpu", lambda: Gpu("Tesla T4", 15_000))
+    work = work_of(Settings().replace(resolution="64"), "sd1")
+    remember(Measured("Tesla T4", work, 2.0, 9_800))
+    words = [*SMALL, "--set", f"pretrained_model_name_or_path={BASE}"]
+    words += ["--set", "max_train_steps=420"]
+    assert main(["plan", *words]) == 0
+    assert capsys.readouterr().out.endswith("\nAbout 14 min on this T4, 9.8 of 15 GB.\n")
+    assert main(["plan", *words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["forecast"]
+    assert told == "About 14 min on this T4, 9.8 of 15 GB"
 
 
 def test_the_plan_is_printed_as_numbers(folder, capsys):
