@@ -14,7 +14,8 @@
     kit bench --family sdxl --px 1024               what a training step costs on this machine
 
 Exit codes: 0 done; 2 something that a person can put right, told without traceback; 3 a training
-that was asked to stop, which the same command goes on with; 130 Ctrl-C; 1 a fault of ours.
+(train, demo) that was asked to stop, which the same command goes on with; 130 Ctrl-C, of a training
+the second; 1 a fault of ours.
 """
 
 from __future__ import annotations
@@ -142,10 +143,9 @@ def _describe_demo(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=kind, default=default, metavar=shown, help=text)
 
 
-def _act_demo(chosen: argparse.Namespace) -> int | None:
+def _act_demo(chosen: argparse.Namespace) -> int:
     run_demo = catalog.load("kit.demo.run:main")
-    result: int | None = run_demo(chosen.out, seed=chosen.seed, steps=chosen.steps)
-    return result
+    return exit_code(run_demo(chosen.out, seed=chosen.seed, steps=chosen.steps))
 
 
 def _describe_inspect(parser: argparse.ArgumentParser) -> None:

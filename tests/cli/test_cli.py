@@ -355,14 +355,19 @@ def test_only_one_form_of_settings_can_be_asked_for(capsys):
 )
 def test_the_demo_is_handed_its_options(stand_in, words, asked):
     heard = []
-    stand_in("kit.demo.run", main=lambda out, *, seed, steps: heard.append((out, seed, steps)))
+
+    def run(out, *, seed, steps):
+        heard.append((out, seed, steps))
+        return Finished(3, "done", "zib-ball.safetensors")
+
+    stand_in("kit.demo.run", main=run)
     assert main(["demo", *words]) == 0
     assert heard == [asked]
 
 
-def test_the_demos_exit_code_is_ours(stand_in):
-    stand_in("kit.demo.run", main=lambda out, *, seed, steps: 1)
-    assert main(["demo"]) == 1
+def test_a_demo_that_was_stopped_ends_as_a_training_does(stand_in):
+    stand_in("kit.demo.run", main=lambda out, *, seed, steps: Finished(3, "asked to stop"))
+    assert main(["demo"]) == 3
 
 
 def test_a_file_is_inspected_for_people_and_for_programs(stand_in, capsys):

@@ -326,9 +326,8 @@ class Form(Shown):
             MODEL: model_line(str(values[MODEL])),
             "LoRA_type": f"{catalog.read_by(values).sentence}.",
         }
-        if settings and family:
-            name = settings.model.pretrained_model_name_or_path
-            notes["resolution"] = size_note(settings.images.size, family, name)
+        if settings:
+            notes["resolution"] = size_note(settings.model, settings.images.size)
         for name, field in self.fields.items():
             field.mark(
                 problem=wrong.get(name, ""),
