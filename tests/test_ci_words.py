@@ -1,5 +1,6 @@
 """`bash .ci/run check|test|fix`, with a stand-in for the script that sets up and starts Python."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,13 +22,18 @@ def ci(tmp_path):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
     (tmp_path / "colab_setup.sh").write_text(STAND_IN)
+    (tmp_path / "chromium").write_text("#!/bin/sh\n")
+    (tmp_path / "chromium").chmod(0o755)
 
-    def run(*words, breaks=""):
+    def run(*words, breaks="", oldest=""):
+        if oldest:  # what stands in for the stage that runs beside the others
+            (tmp_path / "tests").mkdir(exist_ok=True)
+            (tmp_path / "tests" / "floors.sh").write_text(oldest)
         (tmp_path / "asked").unlink(missing_ok=True)
         done = subprocess.run(
             ["bash", ".ci/run", *words],
             cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "BREAKS": breaks},
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "BREAKS": breaks},
             capture_output=True,
             text=True,
         )
@@ -60,6 +66,25 @@ def test_every_stage_runs_and_the_failed_one_is_named(ci):
     assert done.returncode == 1
     assert "FAILED: lint\n" in done.stdout
     assert len(asked) == 5
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_what_runs_beside_the_others_is_told_and_counted_like_them(ci, status):
+    done, asked = ci(oldest=f"echo words of it; sleep 1; exit {status}")
+    assert asked[0] == SET_UP
+    assert asked[-1] == "test"  # with nothing beside it
+    assert done.stdout.index("words of it") < done.stdout.index("=== tests")
+    told = ["ok", "FAILED"][status]
+    assert re.search(rf"^oldest +[1-9] s  {told}, beside", done.stdout, re.MULTILINE)
+    [failed] = re.findall(r"^FAILED: (.*)", done.stdout, re.MULTILINE)
+    assert ("oldest" in failed.split()) == bool(status)  # that of Colab has no Python here
+
+
+def test_where_set_up_fails_what_runs_beside_it_is_ended(ci):
+    done, asked = ci(breaks=SET_UP, oldest="sleep 60; touch late")
+    assert done.returncode == 1
+    assert asked == [SET_UP]
+    assert done.stdout.endswith("FAILED: set-up\n")
 
 
 def test_a_word_that_is_none_runs_nothing(ci):

@@ -44,6 +44,15 @@ def names_read(tree):
             yield from (a.value for a in node.args[1:2] if isinstance(a, ast.Constant))
 
 
+def given_by_name(tree):
+    """Parameters that a constructor reads: an adapter gets its settings by their names."""
+    for function in functions(tree):
+        if function.name == "__init__":
+            parameters = {each.arg for each in function.args.kwonlyargs}
+            names = (node for node in ast.walk(function) if isinstance(node, ast.Name))
+            yield from (node.id for node in names if node.id in parameters)
+
+
 def is_property(function):
     return any(getattr(decorator, "id", "") == "property" for decorator in function.decorator_list)
 
@@ -51,6 +60,8 @@ def is_property(function):
 def names_used():
     """What is read outside the declarations, or given out by them in another form."""
     for name, tree in TREES.items():
+        if name.startswith("adapters/"):
+            yield from given_by_name(tree)
         if not name.startswith("settings/"):
             yield from names_read(tree)
             continue

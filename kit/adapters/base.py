@@ -32,8 +32,8 @@ class Adapter(nn.Module, ABC):
     """The learned change of one frozen layer; float32 whatever the layer's precision.
 
     It is a formula of tensors, which are named as in its file. Dropouts are LyCORIS' where a type
-    has none of its own: `dropout` takes single values of the change, `rank_dropout` whole outputs
-    of it, the same for all images; `rank_dropout_scale` strengthens what remains.
+    has none of its own: `network_dropout` takes single values of the change, `rank_dropout` whole
+    outputs of it, the same for all images; `rank_dropout_scale` strengthens what remains.
     """
 
     # The roles of a file's module that this type reads: these, and at will those.
@@ -55,7 +55,7 @@ class Adapter(nn.Module, ABC):
         layer: AdaptedLayer,
         shapes: Shapes,
         *,
-        dropout: float = 0.0,
+        network_dropout: float = 0.0,
         rank_dropout: float = 0.0,
         rank_dropout_scale: bool = False,
         module_dropout: float = 0.0,
@@ -63,7 +63,7 @@ class Adapter(nn.Module, ABC):
         """shapes: as `kit.catalog.lora_shapes` has them, or those of a file to go on from."""
         super().__init__()
         self._beside = (layer,)  # in a tuple, so that torch does not count it as ours
-        self.dropout, self.module_dropout = dropout, module_dropout
+        self.dropout, self.module_dropout = network_dropout, module_dropout
         self.output_dropout = SharedDropout(rank_dropout, rescaled=rank_dropout_scale)
         self.scale = 1.0
         self.roles = tuple(shapes)

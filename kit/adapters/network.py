@@ -178,9 +178,9 @@ def make_adapter(
 ) -> Adapter:
     """An adapter with the settings that its type uses; of the file's shape if asked for."""
     row = catalog.LORA_TYPES[settings.LoRA_type]
-    on_input = preset.scales_inputs(layer.path, settings.train_on_input)
-    offered = {**_options(settings), "train_on_input": ("train_on_input", on_input)}
-    options = {option: value for option, (name, value) in offered.items() if reads(settings, name)}
+    options: dict[str, Any] = {name: getattr(settings, name) for name in row.arguments}
+    if "train_on_input" in options:  # of some layers the preset decides it
+        options["train_on_input"] = preset.scales_inputs(layer.path, settings.train_on_input)
     kind: type[Any] = catalog.load(row.code)
     if entry:
         options |= _of_file(settings, kind, layer, entry)
@@ -224,27 +224,6 @@ def _made_norm(network: NetworkSettings, norm: NormLayer) -> Adapter:
         module_dropout=network.module_dropout,
     )
     return adapter.to(norm.module.weight.device)
-
-
-def _options(network: NetworkSettings) -> dict[str, tuple[str, Any]]:
-    """What adapters are told: their word for it, the setting's name, its value."""
-    return {
-        "dropout": ("network_dropout", network.network_dropout),
-        "rank_dropout": ("rank_dropout", network.rank_dropout),
-        "rank_dropout_scale": ("rank_dropout_scale", network.rank_dropout_scale),
-        "module_dropout": ("module_dropout", network.module_dropout),
-        "rs_lora": ("rs_lora", network.rs_lora),
-        "unit": ("unit", network.unit),
-        "factor": ("factor", network.factor),
-        "decompose_both": ("decompose_both", network.decompose_both),
-        "use_tucker": ("use_tucker", network.use_tucker),
-        "use_scalar": ("use_scalar", network.use_scalar),
-        "dora_wd": ("dora_wd", network.dora_wd),
-        "wd_on_output": ("wd_on_output", network.wd_on_output),
-        "bypass_mode": ("bypass_mode", network.bypass_mode),
-        "constrain": ("constraint", network.constraint),
-        "rescaled": ("rescaled", network.rescaled),
-    }
 
 
 def _preset(network: NetworkSettings) -> Preset:

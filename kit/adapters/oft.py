@@ -80,13 +80,13 @@ class Rotation(Adapter):
         layer: AdaptedLayer,
         shapes: Shapes,
         *,
-        constrain: float = 0.0,
+        constraint: float = 0.0,
         **dropouts: Any,
     ) -> None:
-        """constrain: limit of the rotation's norm for each output of the layer; 0 for none."""
+        """constraint: limit of the rotation's norm for each output of the layer; 0 for none."""
         super().__init__(layer, shapes, **dropouts)
-        self.longest = constrain * weight_shape(layer)[0]
-        self.register_buffer("alpha", torch.tensor(float(constrain)))
+        self.longest = constraint * weight_shape(layer)[0]
+        self.register_buffer("alpha", torch.tensor(float(constraint)))
 
     @classmethod
     def reads(cls, shapes: Shapes) -> bool:
@@ -97,7 +97,7 @@ class Rotation(Adapter):
     def options_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """What files call alpha is the constraint; 0 leaves it to the settings."""
         limit = number_in(tensors, "alpha")
-        return {"constrain": limit} if limit else {}
+        return {CONSTRAINT: limit} if limit else {}
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:

@@ -12,13 +12,18 @@ from kit.catalog.readers import MODIFIERS, ReadBy
 
 @dataclass(frozen=True)
 class LoraType:
-    """A LoRA type and the settings that it reads."""
+    """A LoRA type: this row is all that the package knows of it beside its code.
+
+    Its adapter is made with `arguments`, by the settings' names: keyword arguments of the class,
+    and of the function of its shapes as far as that has them.
+    """
 
     code: str
     network_module: str  # ss_network_module
     adapts_convolutions: bool
-    uses: tuple[str, ...]
+    uses: tuple[str, ...]  # every setting that it reads
     shapes: str = "kit.catalog.lora_shapes:lora"  # which tensors it keeps beside a layer
+    algorithm: str = ""  # the `algo` of network_args, where a module has several
     needs_even_blocks: bool = False  # its rank is the side of blocks that not every layer has
     read_by: ReadBy = readers.EVERYWHERE  # which programs read its files
 
@@ -26,6 +31,11 @@ class LoraType:
     def is_plain_lora(self) -> bool:
         """Its files hold nothing but down and up, as kohya's."""
         return self.code.endswith((":Lora", ":LoraFa", ":DyLora"))
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The settings that one adapter is made with; the others are the whole network's."""
+        return tuple(name for name in self.uses if name not in _OF_THE_NETWORK)
 
 
 _FILE_SETTINGS = ("network_weights", "dim_from_weights")
@@ -36,8 +46,21 @@ _TWO_FACTORS = (
     "loraplus_unet_lr_ratio",
     "loraplus_text_encoder_lr_ratio",
 )
-_RANK = ("network_dim", "network_alpha", "rs_lora", *_TWO_FACTORS)
+_SIZE = ("network_dim", "network_alpha")
+_RANK = (*_SIZE, "rs_lora", *_TWO_FACTORS)
 _CONVOLUTIONS = ("conv_dim", "conv_alpha")
+# Which layers get an adapter, of which rank and alpha, what becomes of all together.
+_OF_THE_NETWORK = frozenset(
+    {
+        *_SIZE,
+        *_CONVOLUTIONS,
+        *_TWO_FACTORS,
+        *_FILE_SETTINGS,
+        "scale_weight_norms",
+        "LyCORIS_preset",
+        "train_norm",
+    }
+)
 _LORA_SETTINGS = (*_RANK, *_DROPOUTS, "scale_weight_norms", *_FILE_SETTINGS)
 _LYCORIS_SETTINGS = (*_DROPOUTS, "rank_dropout_scale", *_FILE_SETTINGS)
 _FACTORED = (*_RANK, *_CONVOLUTIONS, *_LYCORIS_SETTINGS, "scale_weight_norms")
@@ -45,10 +68,16 @@ _ROTATION = ("network_dim", "conv_dim", *_LYCORIS_SETTINGS, "constraint", "resca
 _PRODUCT = ("use_tucker", "use_scalar", "dora_wd", "wd_on_output")
 
 
-def _lycoris(code: str, shapes: str, *uses: str, **traits: Any) -> LoraType:
-    shapes = f"kit.catalog.lora_shapes:{shapes}"
-    uses = (*uses, "LyCORIS_preset")
-    return LoraType(f"kit.adapters.{code}", "lycoris.kohya", True, uses, shapes, **traits)
+def _lycoris(code: str, algorithm: str, shapes: str, *uses: str, **traits: Any) -> LoraType:
+    return LoraType(
+        f"kit.adapters.{code}",
+        "lycoris.kohya",
+        True,
+        (*uses, "LyCORIS_preset"),
+        f"kit.catalog.lora_shapes:{shapes}",
+        algorithm,
+        **traits,
+    )
 
 
 LORA_TYPES: dict[str, LoraType] = {
@@ -80,13 +109,14 @@ LORA_TYPES: dict[str, LoraType] = {
     ),
     "LoRA-FA": LoraType("kit.adapters.lora:LoraFa", "networks.lora_fa", False, _LORA_SETTINGS),
     "LyCORIS/LoCon": _lycoris(
-        "locon:Locon", "lora", *_FACTORED, *_PRODUCT, "bypass_mode", "train_norm"
+        "locon:Locon", "locon", "lora", *_FACTORED, *_PRODUCT, "bypass_mode", "train_norm"
     ),
     "LyCORIS/LoHa": _lycoris(
-        "loha:Loha", "loha", *_FACTORED, *_PRODUCT, "train_norm", read_by=readers.LYCORIS
+        "loha:Loha", "loha", "loha", *_FACTORED, *_PRODUCT, "train_norm", read_by=readers.LYCORIS
     ),
     "LyCORIS/LoKr": _lycoris(
         "lokr:Lokr",
+        "lokr",
         "lokr",
         *_FACTORED,
         *_PRODUCT,
@@ -96,19 +126,20 @@ LORA_TYPES: dict[str, LoraType] = {
         read_by=readers.LYCORIS,
     ),
     "LyCORIS/iA3": _lycoris(
-        "direct:Ia3", "ia3", *_LYCORIS_SETTINGS, "train_on_input", read_by=readers.IA3
+        "direct:Ia3", "ia3", "ia3", *_LYCORIS_SETTINGS, "train_on_input", read_by=readers.IA3
     ),
     "LyCORIS/DyLoRA": _lycoris(
-        "dylora:DyLora", "lora", *_LORA_SETTINGS, *_CONVOLUTIONS, "unit", "train_norm"
+        "dylora:DyLora", "dylora", "lora", *_LORA_SETTINGS, *_CONVOLUTIONS, "unit", "train_norm"
     ),
     "LyCORIS/GLoRA": _lycoris(
-        "glora:Glora", "glora", *_FACTORED, "train_norm", read_by=readers.GLORA
+        "glora:Glora", "glora", "glora", *_FACTORED, "train_norm", read_by=readers.GLORA
     ),
     "LyCORIS/Diag-OFT": _lycoris(
-        "oft:DiagOft", "oft", *_ROTATION, "train_norm", read_by=readers.ROTATION
+        "oft:DiagOft", "diag-oft", "oft", *_ROTATION, "train_norm", read_by=readers.ROTATION
     ),
     "LyCORIS/BOFT": _lycoris(
         "oft:Boft",
+        "boft",
         "boft",
         *_ROTATION,
         "train_norm",
@@ -116,7 +147,7 @@ LORA_TYPES: dict[str, LoraType] = {
         read_by=readers.ROTATION,
     ),
     "LyCORIS/Native Fine-Tuning": _lycoris(
-        "direct:Full", "full", *_LYCORIS_SETTINGS, "train_norm", read_by=readers.FULL
+        "direct:Full", "full", "full", *_LYCORIS_SETTINGS, "train_norm", read_by=readers.FULL
     ),
 }
 

@@ -11,9 +11,11 @@
     kit arrange --training-images photos ...        images into the folders that are expected
     kit balance --dataset-folder images             repeats that balance them
     kit inspect cat.safetensors                     what a LoRA file says about itself
+    kit bench --family sdxl --px 1024               what a training step costs on this machine
 
 Exit codes: 0 done; 2 something that a person can put right, told without traceback; 3 a training
-that was asked to stop, which the same command goes on with; 130 Ctrl-C; 1 a fault of ours.
+(train, demo) that was asked to stop, which the same command goes on with; 130 Ctrl-C, of a training
+the second; 1 a fault of ours.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ from contextlib import closing
 from pathlib import Path
 
 from kit import __version__, catalog
-from kit.cli import dataset, import_export, presets
+from kit.cli import bench, dataset, import_export, presets
 from kit.cli.command import Command
 from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import read_settings, takes_settings
 from kit.errors import KitError, nearest
 from kit.events import Event, Finished
 from kit.planning import plan
+from kit.planning.forecast import forecast
 from kit.sinks import Console, listening
 
 WRONG = 2  # the exit code of argparse, too
@@ -101,7 +104,11 @@ def _describe_plan(parser: argparse.ArgumentParser) -> None:
 
 def _act_plan(chosen: argparse.Namespace) -> None:
     planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
-    print(planned.to_json() if chosen.json else planned)
+    told = forecast(planned)
+    if chosen.json:
+        print(json.dumps({**json.loads(planned.to_json()), "forecast": told}, indent=2))
+    else:
+        print(planned, f"{told}.", sep="\n")
 
 
 def _act_train(chosen: argparse.Namespace) -> int:
@@ -136,10 +143,9 @@ def _describe_demo(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=kind, default=default, metavar=shown, help=text)
 
 
-def _act_demo(chosen: argparse.Namespace) -> int | None:
+def _act_demo(chosen: argparse.Namespace) -> int:
     run_demo = catalog.load("kit.demo.run:main")
-    result: int | None = run_demo(chosen.out, seed=chosen.seed, steps=chosen.steps)
-    return result
+    return exit_code(run_demo(chosen.out, seed=chosen.seed, steps=chosen.steps))
 
 
 def _describe_inspect(parser: argparse.ArgumentParser) -> None:
@@ -170,4 +176,5 @@ COMMANDS: dict[str, Command] = {
     "arrange": dataset.ARRANGE,
     "balance": dataset.BALANCE,
     "inspect": Command("tell what a LoRA file holds", _describe_inspect, _act_inspect),
+    "bench": bench.BENCH,
 }

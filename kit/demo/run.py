@@ -22,7 +22,8 @@ from kit.families.loading import load_family
 from kit.families.text import TextConditioner
 from kit.lorafile import tensors
 from kit.planning import plan
-from kit.runs.run import Run, write_atomically
+from kit.runs.atomic_write import write_atomically
+from kit.runs.run import Run
 from kit.settings import NetworkSettings
 from kit.settings.prompts import Prompt
 from kit.sinks import Console, listening
@@ -35,21 +36,28 @@ ZOOM = 3
 MARGIN, TITLE = 8, 18
 
 
-def main(out: Path, *, seed: int = 1, steps: int | None = None) -> int:
-    """Train the example into `out`, write loss.png and samples.png, print the checker's figures."""
+def main(out: Path, *, seed: int = 1, steps: int | None = None) -> Finished:
+    """Train the example into `out`, write loss.png and samples.png, print the checker's figures.
+
+    Returns how the training ended; one that was asked to stop is not graded.
+    """
     began = time.monotonic()
     todo = plan(settings(str(out), seed=seed, steps=steps))
     print(todo, end="\n\n")
     sampled, finished = _train(todo.run, todo.total_steps, train(todo))
-    samples = out / "samples.png"
-    grid = _grid(sampled, todo.prompts)
-    write_atomically(samples, lambda part: grid.save(part, "PNG"))
-    print(f"\nLoRA        {finished.path}\nloss curve  {out / 'loss.png'}\npictures    {samples}\n")
-    if finished.reason != "done":
-        return 0
-    _measure(Path(finished.path), todo.seed)
-    print(f"\n{time.monotonic() - began:.0f} seconds in all")
-    return 0
+    if not finished.path:  # asked to stop before its first step
+        return finished
+    print(f"\nLoRA        {finished.path}\nloss curve  {out / 'loss.png'}")
+    if sampled:
+        samples = out / "samples.png"
+        grid = _grid(sampled, todo.prompts)
+        write_atomically(samples, lambda part: grid.save(part, "PNG"))
+        print(f"pictures    {samples}")
+    print()
+    if finished.reason == "done":
+        _measure(Path(finished.path), todo.seed)
+        print(f"\n{time.monotonic() - began:.0f} seconds in all")
+    return finished
 
 
 def _train(run: Run, total_steps: int, events: Iterable[Event]) -> tuple[list[Sampled], Finished]:

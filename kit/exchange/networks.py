@@ -12,26 +12,8 @@ from kit.settings import Settings, declarations
 from kit.settings.effective import unread_by
 
 LYCORIS = "lycoris.kohya"
-ALGORITHMS = {
-    "locon": "LyCORIS/LoCon",
-    "loha": "LyCORIS/LoHa",
-    "lokr": "LyCORIS/LoKr",
-    "ia3": "LyCORIS/iA3",
-    "dylora": "LyCORIS/DyLoRA",
-    "glora": "LyCORIS/GLoRA",
-    "diag-oft": "LyCORIS/Diag-OFT",
-    "boft": "LyCORIS/BOFT",
-    "full": "LyCORIS/Native Fine-Tuning",
-}
+# Other words for the rows' algorithms.
 ALGORITHM_NAMES = {"": "locon", "lora": "locon", "oft": "diag-oft", "diag_oft": "diag-oft"}
-MODULES = {
-    "networks.lora": "Standard",
-    "networks.lora_fa": "LoRA-FA",
-    "networks.dylora": "Kohya DyLoRA",
-    "networks.loha": "Kohya LoHa",
-    "networks.lokr": "Kohya LoKr",
-}
-WITH_CONVOLUTIONS = "Kohya LoCon"
 # One field of the GUI, which goes by another name in each of the two.
 KOHYA_ONLY, LYCORIS_ONLY = "unit", "block_size"
 DROPOUT = "dropout"  # what the trainer adds to a network's arguments by itself
@@ -40,12 +22,14 @@ DROPOUT = "dropout"  # what the trainer adds to a network's arguments by itself
 def kind_of(module: str, arguments: Mapping[str, Any]) -> str | None:
     """The LoRA type of a module with its arguments, in the GUI's words; None where it has none."""
     module = module.strip()
+    rows = {n: row for n, row in catalog.LORA_TYPES.items() if row.network_module == module}
     if module == LYCORIS:
-        algorithm = str(arguments.get("algo", "")).strip().lower()
-        return ALGORITHMS.get(ALGORITHM_NAMES.get(algorithm, algorithm))
-    if module == "networks.lora" and _asks_for_convolutions(arguments):
-        return WITH_CONVOLUTIONS
-    return MODULES.get(module)
+        asked = str(arguments.get("algo", "")).strip().lower()
+        algorithm = ALGORITHM_NAMES.get(asked, asked)
+        return next((name for name, row in rows.items() if row.algorithm == algorithm), None)
+    everywhere = _asks_for_convolutions(arguments)
+    fitting = (name for name, row in rows.items() if row.adapts_convolutions == everywhere)
+    return next(iter([*fitting, *rows]), None)
 
 
 def _asks_for_convolutions(arguments: Mapping[str, Any]) -> bool:
@@ -56,9 +40,8 @@ def _asks_for_convolutions(arguments: Mapping[str, Any]) -> bool:
 
 def module_of(lora_type: str) -> tuple[str, dict[str, str]]:
     """The module of a LoRA type, and the arguments that choose it there."""
-    module = catalog.LORA_TYPES[lora_type].network_module
-    names = {label: name for name, label in ALGORITHMS.items()}
-    return module, {"algo": names[lora_type]} if module == LYCORIS else {}
+    row = catalog.LORA_TYPES[lora_type]
+    return row.network_module, {"algo": row.algorithm} if row.algorithm else {}
 
 
 @cache

@@ -40,13 +40,8 @@ def text_encoder_name(path: str, part: str) -> str:
 
 
 def unet_name(path: str) -> str:
-    """The name of a U-Net layer of Stable Diffusion 1.x and 2.x."""
+    """The name of a U-Net layer; path: diffusers' of SD 1.x and 2.x, `sgm_path`'s of SDXL."""
     return f"lora_unet_{path.replace('.', '_')}"
-
-
-def sgm_unet_name(path: str, *, layers_per_block: int) -> str:
-    """The name of a U-Net layer of SDXL; path is diffusers'."""
-    return unet_name(sgm_path(path, layers_per_block=layers_per_block))
 
 
 def sgm_path(path: str, *, layers_per_block: int) -> str:

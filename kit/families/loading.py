@@ -86,13 +86,13 @@ def load_family(
         part.module.requires_grad_(False).eval()
     modules = [encoder.module for encoder in encoders]
     packed = modules if compress_text_encoders else []
-    _compress(unet.module, packed, base_precision, device, dtype)
+    compress_base(unet.module, packed, base_precision, device, dtype)
     for part, precision in parts:
         place(part.module, device, precision, part.weights)
     return _assemble(file, predicts, unet.module, own_vae.module, modules)
 
 
-def _compress(
+def compress_base(
     unet: nn.Module,
     encoders: list[Any],
     base_precision: str,

@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -172,15 +173,7 @@ def _tensors(settings: Settings, shape: LayerShape, rank: int) -> Shapes:
     row = catalog.LORA_TYPES[network.LoRA_type]
     kernel = (shape.kernel, shape.kernel) if shape.kernel else ()
     shapes = catalog.load(row.shapes)
-    asked: dict[str, Any] = {
-        "use_tucker": network.use_tucker,
-        "dora_wd": network.dora_wd,
-        "wd_on_output": network.wd_on_output,
-        "factor": network.factor,
-        "decompose_both": network.decompose_both,
-        "rescaled": network.rescaled,
-        "train_on_input": network.train_on_input,
-    }
-    asked = {name: value for name, value in asked.items() if reads(network, name)}
+    taken = signature(shapes).parameters
+    asked: dict[str, Any] = {n: getattr(network, n) for n in row.arguments if n in taken}
     found: Shapes = shapes((shape.outputs, shape.inputs, *kernel), rank, **asked)
     return {role: shape for role, shape in found.items() if shape}  # marks have no side

@@ -18,8 +18,9 @@ def fingerprint(
 
     subsets: those of a dataset configuration; what they give counts, not where the file lies.
 
-    The seed is left to the run's record, which knows the one that was drawn for a blank.
-    Captions and picture files are told by size and time; a changed one begins a new run.
+    The seed is left to the run's record, which knows the one that was drawn for a blank. Of an
+    image its path, caption, repeats and `is_reg` count; the picture itself is told by its file's
+    size and time of change.
     """
     asked = {n: v for n, v in settings.flat().items() if declarations()[n].shapes_run}
     pictures = [

@@ -13,12 +13,14 @@ import ipywidgets as widgets
 
 from kit import planning
 from kit.errors import KitError
+from kit.hosts import host
 from kit.ui.errors import panel
 from kit.ui.form.form import Form
 from kit.ui.form.problem_texts import as_lines, with_labels
 from kit.ui.look import block
 from kit.ui.monitor.dashboard import Dashboard
 from kit.ui.monitor.history import OVER
+from kit.ui.monitor.results import newest_run
 from kit.ui.monitor.session import Session
 
 
@@ -111,6 +113,7 @@ class TrainBar:
         self._form.start.fold(is_folded=True, pictures=_pictures(session))
         if session.is_running():
             self._form.is_training = True
+            self._form.plan_line.layout.display = "none"  # the run tells its notices itself
             controls = session.dashboard.controls
             if controls is not None:
                 for each in self.bars:
@@ -140,18 +143,30 @@ class TrainBar:
 
     def _show_last(self) -> None:
         """The run that this form started last, from its folder: the kernel may be a new one."""
-        run_dir = self._form.memory.run_dir
-        if not run_dir or self._past:
+        run_dir = self._last_run()
+        if run_dir is None or self._past:
             return
         try:
-            past = Dashboard.replay(Path(run_dir))
-        except (KitError, OSError):  # removed, or on a storage that is not there now
+            past = Dashboard.replay(run_dir)
+        except (KitError, OSError):  # removed just now, or damaged
             return
-        self._past = run_dir
+        self._past = str(run_dir)
         if past.history.state not in OVER:
             past.history.state = "stopped"
             past.draw()
         self._place([past.root], self.upper)
+
+    def _last_run(self) -> Path | None:
+        """As the form remembers it, or else the newest of its name.
+
+        A form that was given settings remembers none, and a fast disk goes with its session.
+        """
+        told = Path(self._form.memory.run_dir)
+        if told.suffix and (told / "events.jsonl").is_file():
+            return told
+        folders = self._form.readable().folders
+        places = (Path(folders.output_dir), host().output_folder)
+        return newest_run(places, told.stem or folders.output_name)
 
     def _place(self, shown: list[widgets.Widget], bar: Bar) -> None:
         for each in self.bars:
@@ -167,6 +182,7 @@ class TrainBar:
     def _over(self) -> None:
         """In the run's own thread: the button is free again, and may have become another one."""
         self._form.is_training = False
+        self._form.plan_line.layout.display = None
         for bar in self.bars:
             bar.show_controls()
         self._form.refresh()

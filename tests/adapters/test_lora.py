@@ -206,7 +206,7 @@ def test_autocast_computes_in_16_bits_and_learns_in_32():
     assert adapter.lora_up.weight.grad.dtype == torch.float32
 
 
-DROPOUTS = [{"dropout": 0.5}, {"rank_dropout": 0.5}, {"module_dropout": 0.5}]
+DROPOUTS = [{"network_dropout": 0.5}, {"rank_dropout": 0.5}, {"module_dropout": 0.5}]
 
 
 @pytest.mark.parametrize("dropout", DROPOUTS, ids=lambda d: next(iter(d)))
@@ -229,7 +229,7 @@ def test_dropouts_act_in_training_only(layer_and_inputs, dropout):
     assert torch.equal(adapted(dropping.eval(), 0), expected)
 
 
-@pytest.mark.parametrize("dropout", [{"dropout": 0.3}, {"rank_dropout": 0.3}], ids=str)
+@pytest.mark.parametrize("dropout", [{"network_dropout": 0.3}, {"rank_dropout": 0.3}], ids=str)
 def test_the_mean_change_is_kept(layer_and_inputs, dropout):
     layer, inputs = layer_and_inputs
     dropping, plain = trained(layer, **dropout).train(), trained(layer)

@@ -1,6 +1,7 @@
 """A real JupyterLab and a real headless Chromium, started once; only this machine is reached.
 
-Screenshots go to the folder that LORA_KIT_SHOTS names, or to a temporary one.
+Screenshots go to the folder that LORA_KIT_SHOTS names, or to a temporary one. LORA_KIT_JUPYTER
+names the Python whose JupyterLab is started, with its widgets and kernel: see colabs_lab.sh.
 """
 
 import json
@@ -38,6 +39,7 @@ FLAGS = [
     "--disable-dev-shm-usage",
 ]
 ROOT = Path(__file__).parents[2]
+JUPYTER = os.environ.get("LORA_KIT_JUPYTER", sys.executable)
 # Scroll bars that show inside the product, but in what is long by its nature: typed text and lists.
 BARS = """() => {
   const shown = [];
@@ -70,7 +72,8 @@ KERNEL_ANSWERS = """async () => {
 def pytest_collection_modifyitems(items):
     """Without a browser these tests cannot be run; they say so instead of failing."""
     try:
-        import jupyterlab  # noqa: F401
+        if sys.executable == JUPYTER:
+            import jupyterlab  # noqa: F401
         import playwright  # noqa: F401
 
         missing = "" if CHROMIUM else "there is no Chromium"
@@ -103,7 +106,7 @@ def lab(tmp_path_factory):
     with log.open("w") as output:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+                *(JUPYTER, "-m", "jupyterlab", "--no-browser", "--allow-root"),
                 "--ServerApp.ip=127.0.0.1",
                 f"--ServerApp.port={port}",
                 "--ServerApp.port_retries=0",

@@ -10,6 +10,9 @@ from playwright.sync_api import expect
 SHOW = ["import kit\nkit.show()"]
 EMBEDDED = "Small base that comes with LoRA Kit (to try it out)"
 LONG = 240_000  # milliseconds; torch takes a while to load on a busy machine
+PICTURES_ARE_DRAWN = (
+    "() => [...document.querySelectorAll('.kit .kit-open img')].every(i => i.naturalWidth > 0)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,19 @@ def test_three_actions_train_the_example_and_a_reload_in_any_state_loses_nothing
     notebook.button("Sample now").click()
     prompts = notebook.output.locator(".kit-prompt")
     expect(prompts.filter(has_text=typed)).to_be_visible(timeout=LONG)
+    notebook.shot("training-light-1280")
     expect(notebook.output.locator(".kit-state").first).to_have_text("done", timeout=LONG)
+    expect(notebook.output.locator(".kit-chart svg polyline").first).to_be_visible()
+    notebook.page.wait_for_function(PICTURES_ARE_DRAWN)
+    notebook.page.set_viewport_size({"width": 1280, "height": 1900})
+    notebook.page.wait_for_timeout(500)
+    notebook.shot("done-light-1280")
+    notebook.page.set_viewport_size({"width": 800, "height": 1900})
+    notebook.theme("Dark")
+    notebook.page.wait_for_timeout(1000)
+    notebook.shot("done-dark-800")
+    notebook.theme("Light")
+    notebook.page.set_viewport_size({"width": 1280, "height": 1400})
     notebook.button("Change").click()
     notebook.output.get_by_label("Trigger word", exact=True).first.fill("zxmine")
     notebook.output.get_by_label("Trigger word", exact=True).first.press("Tab")

@@ -11,8 +11,11 @@ import pytest
 
 from kit import __version__
 from kit.cli import COMMANDS, main
+from kit.demo import BASE
 from kit.errors import ModelError
 from kit.events import Began, Finished, Loaded, Noticed, Saved, Stepped
+from kit.hosts import Gpu
+from kit.runs.measured import Measured, remember, work_of
 from kit.settings import Settings, declarations
 from kit.sinks import read_events
 from tests.support.pictures import folder_of
@@ -125,6 +128,21 @@ def test_the_plan_is_printed_in_words(folder, capsys):
     assert "6 images, with repeats 60" in text
     assert "cats.safetensors" in text
     assert "! pretrained_model_name_or_path is blank" in text
+    assert text.endswith("Time and memory are not known on this machine yet.\n")
+
+
+def test_the_plan_tells_time_and_memory_as_the_form_does(folder, capsys, monkeypatch):
+    monkeypatch.setenv("LORA_KIT_CACHE", str(folder / "cache"))
+    monkeypatch.setattr("kit.planning.forecast.gpu", lambda: Gpu("Tesla T4", 15_000))
+    work = work_of(Settings().replace(resolution="64"), "sd1")
+    remember(Measured("Tesla T4", work, 2.0, 9_800))
+    words = [*SMALL, "--set", f"pretrained_model_name_or_path={BASE}"]
+    words += ["--set", "max_train_steps=420"]
+    assert main(["plan", *words]) == 0
+    assert capsys.readouterr().out.endswith("\nAbout 14 min on this T4, 9.8 of 15 GB.\n")
+    assert main(["plan", *words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["forecast"]
+    assert told == "About 14 min on this T4, 9.8 of 15 GB"
 
 
 def test_the_plan_is_printed_as_numbers(folder, capsys):
@@ -337,14 +355,19 @@ def test_only_one_form_of_settings_can_be_asked_for(capsys):
 )
 def test_the_demo_is_handed_its_options(stand_in, words, asked):
     heard = []
-    stand_in("kit.demo.run", main=lambda out, *, seed, steps: heard.append((out, seed, steps)))
+
+    def run(out, *, seed, steps):
+        heard.append((out, seed, steps))
+        return Finished(3, "done", "zib-ball.safetensors")
+
+    stand_in("kit.demo.run", main=run)
     assert main(["demo", *words]) == 0
     assert heard == [asked]
 
 
-def test_the_demos_exit_code_is_ours(stand_in):
-    stand_in("kit.demo.run", main=lambda out, *, seed, steps: 1)
-    assert main(["demo"]) == 1
+def test_a_demo_that_was_stopped_ends_as_a_training_does(stand_in):
+    stand_in("kit.demo.run", main=lambda out, *, seed, steps: Finished(3, "asked to stop"))
+    assert main(["demo"]) == 3
 
 
 def test_a_file_is_inspected_for_people_and_for_programs(stand_in, capsys):

@@ -5,7 +5,7 @@ import pytest
 from kit import catalog
 from kit.exchange import Verdict, load_any, networks
 from kit.exchange.known import network_args
-from kit.exchange.networks import ALGORITHMS, arguments_of, kind_of, module_of
+from kit.exchange.networks import arguments_of, kind_of, module_of
 from kit.settings import Settings
 
 
@@ -39,10 +39,6 @@ def test_every_lora_type_of_ours_goes_out_and_comes_back(kind):
     assert kind_of(module, arguments) == kind
     assert not {"unit", "block_size"} <= set(arguments)
     assert all(" " not in text for text in arguments.values())
-
-
-def test_all_algorithms_of_lycoris_are_named():
-    assert set(ALGORITHMS.values()) >= {k for k in catalog.LORA_TYPES if k.startswith("LyCORIS/")}
 
 
 @pytest.mark.parametrize("argument", network_args())

@@ -6,7 +6,6 @@ import pytest
 from kit.families.kohya_names import (
     sgm_path,
     sgm_position,
-    sgm_unet_name,
     text_encoder_name,
     unet_name,
 )
@@ -16,7 +15,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "sdxl_unet_names.jso
 
 
 def test_every_path_of_sdxl_gets_its_kohya_name():
-    assert {path: sgm_unet_name(path, layers_per_block=2) for path in GOLDEN} == GOLDEN
+    assert {path: unet_name(sgm_path(path, layers_per_block=2)) for path in GOLDEN} == GOLDEN
 
 
 def test_stable_diffusion_keeps_diffusers_layout():

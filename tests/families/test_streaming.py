@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kit.bench.models import empty_part, fill, full_parts
 from kit.families import loading
+from kit.families.loading import config_folder
 from kit.families.streaming import ALIGNMENT, DTYPES, PIECE, place, read_weights
-from tests.support.full import config_folder, empty_part, fill, full_parts
 from tests.support.ldm import single_file_weights
 from tests.support.parts import load_tiny
 from tests.support.tiny import write_tiny

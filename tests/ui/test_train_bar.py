@@ -9,7 +9,7 @@ from kit import catalog
 from kit.errors import KitError
 from kit.events import to_line
 from kit.planning import plan
-from kit.runs.run import RunRecord, write_record
+from kit.runs.record import RunRecord, write_record
 from kit.settings import Settings
 from kit.ui import door
 from kit.ui.form.form import Form
@@ -165,6 +165,48 @@ def test_a_kernel_that_starts_anew_brings_form_run_and_way_back(script, ready):
     for _ in range(2):
         again.head.undo()
     assert again.settings.network.network_dim == 48
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_finished_run_is_shown_again_in_a_new_kernel(script, ready, remembers):
+    """Also where the form was given its settings, or forgot what it started."""
+    TrainBar(kit.ui.show(ready)).upper.button.click()
+    script.let(0)
+    Session.current.join(20)
+    run_dir = Session.current.plan.run.dir
+    (run_dir / "events.jsonl").write_text(
+        "\n".join(to_line(event) for event in whole_run(5)), "utf-8"
+    )
+    write_record(run_dir, RunRecord(Session.current.plan.run.fingerprint, 7, 5, finished=True))
+    Session.current, door._form = None, None  # as a new kernel has them
+    if not remembers:
+        place().with_name(STATE).unlink()
+    again = kit.ui.show(None if remembers else ready)
+    (shown,) = again.top.children[-1].children
+    assert ">done<" in shown.children[1].value
+    assert again.plan.run.name == "cat-2"  # Train would begin another
+
+
+def test_a_run_whose_folder_went_with_the_session_is_shown_from_where_it_was_copied(
+    kernel, ready, tmp_path
+):
+    copy = place().parent / "cat.run"
+    copy.mkdir(parents=True)
+    text = "\n".join(to_line(event) for event in whole_run(5))
+    (copy / "events.jsonl").write_text(text, "utf-8")
+    form = Form(ready.replace(output_dir=str(tmp_path / "elsewhere"), output_name="dog"))
+    form.memory.run_dir = str(tmp_path / "gone" / "cat.run")
+    (shown,) = TrainBar(form).upper.slot.children
+    assert ">done<" in shown.children[1].value
+
+
+def test_notices_are_told_once_while_it_trains(script, ready):
+    form = Form(ready)
+    TrainBar(form).upper.button.click()
+    assert form.plan_line.layout.display == "none"
+    script.let(0)
+    Session.current.join(20)
+    until(lambda: form.plan_line.layout.display is None)
 
 
 def test_without_anything_remembered_the_form_opens_blank_on_own_pictures(kernel):

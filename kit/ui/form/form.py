@@ -256,6 +256,8 @@ class Form(Shown):
         followed: list[str] = []
         self._filling(lambda: followed.append(self.autofill.follow()))
         what = what or followed[0]
+        if not self.is_training:
+            self.pictures_in.use_words(self._words())
         self.plan, settings, notices = None, None, list[str]()
         try:
             settings = self.settings
@@ -313,8 +315,6 @@ class Form(Shown):
         if self.plan and self.autofill.is_following and not self._has_seen_pictures:
             self._has_seen_pictures = True  # afterwards the person decides
             self.images.open()
-        if not self.is_training:
-            self.pictures_in.use_words(self._words())
         self.start.show_family(self.autofill.family())
 
     def _mark(self, found: tuple[str, ...], settings: Settings | None) -> None:
@@ -326,9 +326,8 @@ class Form(Shown):
             MODEL: model_line(str(values[MODEL])),
             "LoRA_type": f"{catalog.read_by(values).sentence}.",
         }
-        if settings and family:
-            name = settings.model.pretrained_model_name_or_path
-            notes["resolution"] = size_note(settings.images.size, family, name)
+        if settings:
+            notes["resolution"] = size_note(settings.model, settings.images.size)
         for name, field in self.fields.items():
             field.mark(
                 problem=wrong.get(name, ""),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from kit import catalog
-from kit.basemodel import ModelFile
-from kit.basemodel.mismatches import Known, Mismatch, known_of, known_of_file, size_mismatches
+from kit.basemodel.mismatches import Mismatch, known_of, size_mismatches
 from kit.basemodel.mismatches import mismatches as mismatches
 from kit.basemodel.preflight import found_model
 from kit.catalog.base_models import PREDICTS
 from kit.errors import ModelError
-from kit.settings import Settings
+from kit.settings import Model, Settings
 from kit.settings.links import is_link, tidied
 
 __all__ = ["Mismatch", "family_of", "mismatches", "model_line", "size_note", "tidied"]
@@ -21,12 +20,10 @@ def family_of(settings: Settings) -> str:
     return known.family if known else ""
 
 
-def size_note(size: tuple[int, int], family: str, name_or_path: str = "") -> str:
-    """A word about a resolution that the model was not made for."""
-    found = found_model(name_or_path)
-    side = catalog.FAMILIES[family].native_size
-    known = known_of_file(found) if isinstance(found, ModelFile) else Known(family, side)
-    return next((each.text for each in size_mismatches(known, size)), "")
+def size_note(model: Model, size: tuple[int, int]) -> str:
+    """The mismatch of a resolution that the model was not made for, beneath its field; else ""."""
+    known = known_of(model)
+    return next((each.text for each in size_mismatches(known, size)), "") if known else ""
 
 
 def model_line(name_or_path: str) -> str:

@@ -119,11 +119,17 @@ class Results:
         return f"<div class='kit-newest'>{download(file, words, name=name)}</div>"
 
 
-def newest_run(folders: Iterable[Path]) -> Path | None:
-    """The run that was at work last in these output folders; None where there is none."""
+def newest_run(folders: Iterable[Path], name: str = "") -> Path | None:
+    """The run that was at work last in these output folders; None where there is none.
+
+    name: of this name, or of this name with a number.
+    """
     found: list[tuple[float, Path]] = []
+    called = re.compile(rf"{re.escape(name)}(-\d+)?" if name else ".*")
     for folder in dict.fromkeys(folders):
         for events in folder.expanduser().glob("*.run/events.jsonl"):
+            if not called.fullmatch(events.parent.stem):
+                continue
             try:
                 found.append((events.stat().st_mtime, events.parent))
             except OSError:  # removed just now

@@ -66,7 +66,12 @@ def _rates(rates: dict[str, float]) -> list[tuple[str, str]]:
     values = set(rates.values())
     if len(values) == 1:
         return [("learning rate", f"{values.pop():.3g}")]
-    return [(f"rate {name.replace('_', ' ')}", f"{rate:.3g}") for name, rate in rates.items()]
+    return [(f"rate {_part(name)}", f"{rate:.3g}") for name, rate in rates.items()]
+
+
+def _part(name: str) -> str:
+    """A group of weights as it is called elsewhere in the form; events keep their own name."""
+    return {"unet": "U-Net", "textencoder": "text encoder"}.get(name, name.replace("_", " "))
 
 
 def _row(cells: list[tuple[str, str]]) -> str:

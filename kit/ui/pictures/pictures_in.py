@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ class PicturesIn:
         self._mark, self._staging = new_mark(), None  # type: tuple[str, Staging | None]
         self._arranged: Path | None = None  # a folder whose name follows the words
         self._is_filling, self._said = False, 0.0
+        self._receiving = threading.Lock()  # held while pictures are put in place
         self._loop, self._context = _running_loop(), contextvars.copy_context()
         self.box = widgets.HTML(drop_box(self._mark), layout=widgets.Layout(width="100%"))
         self.data_set = widgets.Dropdown(
@@ -151,22 +153,38 @@ class PicturesIn:
     def use_words(self, words: Words) -> None:
         """Trigger or class word were changed: a folder that was named by them gets its new name.
 
-        Only one that an upload of this session arranged; not to be called while a run is at work.
+        At once, so that no plan is made of the old one; while pictures are put in place, after
+        that, and then `on_folder` is called. Only a folder that an upload of this session
+        arranged; not to be called while a run is at work.
         """
-        if self._arranged is not None and self._arranged.name != words.folder:
-            self._work().do(lambda: self._rename(words))
+        if self._arranged is None or self._arranged.name == words.folder:
+            return
+        if not self._receiving.acquire(blocking=False):
+            self._work().do(lambda: self._rename_later(words))
+            return
+        try:
+            self._rename(words)
+        except KitError as error:
+            self._fail(error)
+        finally:
+            self._receiving.release()
 
     def _rename(self, words: Words) -> None:
         before = self._arranged
         if before is None or not before.is_dir() or before.name == words.folder:
             return
         self._arranged = data_sets.renamed(before, words)
-        dataset = before.parent
         if (kept := self._kept()) is not None:
-            copy = kept / dataset.name / before.name
+            copy = kept / before.parent.name / before.name
             if copy.is_dir():
-                data_sets.renamed(copy, words)
-        self._in_kernel(lambda: self._on_folder(dataset))
+                self._work().do(lambda: data_sets.renamed(copy, words))
+
+    def _rename_later(self, words: Words) -> None:
+        with self._receiving:
+            self._rename(words)
+            arranged = self._arranged
+        if arranged is not None:
+            self._in_kernel(lambda: self._on_folder(arranged.parent))
 
     def _choose(self) -> None:
         if self._is_filling:
@@ -195,6 +213,10 @@ class PicturesIn:
         self._work().do(lambda: self._look_into(path))
 
     def _look_into(self, path: Path) -> None:
+        with self._receiving:
+            self._take_from(path)
+
+    def _take_from(self, path: Path) -> None:
         as_it_is = data_sets.usable_as_it_is(path)
         if as_it_is is None or self._here.is_slow(path):
             local = self._folder() / path.name
@@ -214,7 +236,9 @@ class PicturesIn:
         """An upload is whole: put it where the menu says."""
         chosen = Path(self.data_set.value) if self.data_set.value else None
         is_ours = chosen is not None and chosen.parent == self._folder()
-        self._receive(sources, name=self.name.value.strip(), into=chosen if is_ours else None)
+        name, into = self.name.value.strip(), chosen if is_ours else None
+        with self._receiving:
+            self._receive(sources, name=name, into=into)
 
     def _receive(
         self,

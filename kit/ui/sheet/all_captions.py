@@ -48,7 +48,7 @@ class AllCaptions:
         self.is_open = False
         self._asked: tuple[str, Rewrite, str] | None = None  # what, how, and what else is said
         self._counts: list[tuple[str, int]] = []
-        self.trigger = _text("Trigger word", "zxdog")
+        self.trigger = _text("Word for all", "zxdog")  # the start's is the trigger word
         self.find = _text("Find a tag", "")
         self.tags = widgets.SelectMultiple(
             description="Tags", rows=9, layout=widgets.Layout(width="100%")

@@ -45,18 +45,19 @@ class Card:
     def show(
         self,
         number: int,
+        name: str,
         image: TrainImage,
         place: BucketFit,
         caption: Caption,
         findings: Sequence[str],
         trained_as: Sequence[str],
     ) -> None:
-        """Show this picture; its thumbnail comes when it is made."""
+        """Show this picture; its thumbnail comes when it is made. name: as no other is called."""
         if number != self.number:
             self.number, self.line.value = number, ""
-        self.facts.value = _facts(image, place, findings, trained_as)
+        self.facts.value = _facts(name, image, place, findings, trained_as)
         # Where a description is HTML (ipywidgets 7), a name must not be read as such.
-        self.text.description = f"Caption of {MARKUP.sub(' ', image.path.name)}"
+        self.text.description = f"Caption of {MARKUP.sub(' ', name)}"
         self.text.placeholder = "" if caption.is_written else f"{caption.text} (no file)"
         self.text.disabled = bool(caption.locked)
         self._fill(caption.text if caption.is_written else "")
@@ -99,7 +100,11 @@ class Card:
 
 
 def _facts(
-    image: TrainImage, place: BucketFit, findings: Sequence[str], trained_as: Sequence[str]
+    name: str,
+    image: TrainImage,
+    place: BucketFit,
+    findings: Sequence[str],
+    trained_as: Sequence[str],
 ) -> str:
     width, height = place.bucket
     use = "regularisation" if image.is_reg else f"{image.repeats} times an epoch"
@@ -109,7 +114,7 @@ def _facts(
     texts = "".join(f"<li>{escaped(text) or '<i>no words</i>'}</li>" for text in trained_as)
     epochs = f"<div class='kit-quiet'>In the first epochs:<ol>{texts}</ol></div>" if texts else ""
     return (
-        f"<div class='kit-name'>{escaped(image.path.name)}</div>"
+        f"<div class='kit-name' title='{escaped(name)}'>{escaped(name)}</div>"
         f"<div class='kit-quiet'>{image.width} x {image.height} to {width} x {height}{cut}, {use}"
         f"</div>{told}{epochs}"
     )

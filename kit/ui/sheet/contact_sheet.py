@@ -210,14 +210,15 @@ class ContactSheet:
         for card, number in zip(self._cards, numbers, strict=False):
             image, place = pictures.images[number], pictures.fits[number]
             told = pictures.findings[number], pictures.trained_as(number)
-            card.show(number, image, place, pictures.captions[number], *told)
+            name = pictures.names[number]
+            card.show(number, name, image, place, pictures.captions[number], *told)
             if image.path in self._unsaved:
                 card.keep(*self._unsaved[image.path])
             thumbnail = image.path, place
             key = thumbnail_key(thumbnail)
             if card.is_drawn(key):
                 continue
-            take = partial(card.draw, image.path.name, key)
+            take = partial(card.draw, name, key)
             made = self.thumbnails.kept(thumbnail)
             if made is None:
                 wanted.append((take, thumbnail))

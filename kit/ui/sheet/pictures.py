@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,11 @@ class Pictures:
     def findings(self) -> tuple[tuple[str, ...], ...]:
         """Sentences about each image that is worth a look."""
         return picture_findings(self.images, self.fits, self.captions, self.ways)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What each image is called: by its file alone where no other is called so."""
+        return told_apart([image.path for image in self.images])
 
     @cached_property
     def folders(self) -> tuple[Path, ...]:
@@ -90,3 +96,24 @@ class Pictures:
                     "no longer is."
                 )
         return list(dict.fromkeys(told))
+
+
+def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
+    """File names, with as many folders before those that are alike as tell them apart.
+
+    A file that is there more than once, as in two data sets, is counted.
+    """
+    names, parts = [path.name for path in paths], 1
+    longest = max((len(path.parts) for path in paths), default=0)
+    while parts < longest and len(set(names)) < len(names):
+        parts += 1
+        counted = Counter(names)
+        names = [
+            Path(*path.parts[-parts:]).as_posix() if counted[name] > 1 else name
+            for path, name in zip(paths, names, strict=True)
+        ]
+    seen: Counter[str] = Counter()
+    for i, name in enumerate(names):
+        seen[name] += 1
+        names[i] = f"{name} ({seen[name]})" if seen[name] > 1 else name
+    return tuple(names)

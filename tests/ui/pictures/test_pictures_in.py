@@ -111,7 +111,27 @@ def test_words_that_come_after_the_pictures_name_their_folder(form, tmp_path):
     send(pictures, "b1", picture(tmp_path / "a.png"))
     until(lambda: form.folders)
     assert "learn the trigger word and the class word" in pictures.line.value
-    pictures.use_words(Words("zxcat", "cat"))
+    pictures.use_words(Words("zxcat", "cat"))  # at once: who presses Train now trains these
+    (image,) = scan(str(form.folders[0])).images
+    assert image.caption == "zxcat cat"
+    taken = picture(form.data / "pictures" / "10_taken" / "a.png").parent
+    pictures.use_words(Words("taken"))
+    until(lambda: "is there already" in pictures.line.value)
+    assert image.path.is_file()
+    assert taken.is_dir()
+
+
+def test_words_that_change_while_pictures_are_put_in_place_name_the_folder_afterwards(
+    form, tmp_path
+):
+    form.words = Words()
+    pictures = form.pictures()
+    send(pictures, "b1", picture(tmp_path / "a.png"))
+    until(lambda: form.folders)
+    with pictures._receiving:
+        pictures.use_words(Words("zxcat", "cat"))
+        time.sleep(0.05)
+        assert (form.data / "pictures" / "10_" / "a.png").is_file()
     until(lambda: len(form.folders) == 2)
     (image,) = scan(str(form.folders[1])).images
     assert image.caption == "zxcat cat"
