@@ -17,6 +17,7 @@ from IPython.display import display
 from kit.basemodel.headers import read_header
 from kit.errors import KitError
 from kit.events import Saved
+from kit.reading.paths import path_of
 from kit.sinks import read_events
 from kit.sinks.model_card import trigger_words
 from kit.ui.look import escaped, style, style_sheet
@@ -123,7 +124,7 @@ def newest_run(folders: Iterable[Path]) -> Path | None:
     """The run that was at work last in these output folders; None where there is none."""
     found: list[tuple[float, Path]] = []
     for folder in dict.fromkeys(folders):
-        for events in folder.expanduser().glob("*.run/events.jsonl"):
+        for events in path_of(folder).glob("*.run/events.jsonl"):
             try:
                 found.append((events.stat().st_mtime, events.parent))
             except OSError:  # removed just now
