@@ -156,7 +156,7 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: str, targe
             "Deflate, bzip2 and LZMA can. Nothing was taken over.",
             "Pack it again as an ordinary zip.",
         ) from error
-    except (zipfile.BadZipFile, RuntimeError, OSError) as error:
+    except Exception as error:  # of names that are no text, too
         raise _broken(shown, str(error)) from error
     with packed, target.open("wb") as file:
         while True:

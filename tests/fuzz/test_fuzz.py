@@ -124,7 +124,7 @@ def test_any_table_gives_values_of_the_type_or_refuses(value):
                 try:
                     ask(key)
                 except KitError as error:
-                    assert str(error).startswith("x ")
+                    assert str(error).startswith("x")
     except KitError as error:
         assert not isinstance(value, dict)
         assert str(error).startswith("x is ")
