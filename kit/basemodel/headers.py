@@ -70,7 +70,7 @@ def _read_safetensors(path: Path) -> Header:
         entries, metadata = entries_in(text)
     except Unreadable as error:
         raise ModelError(
-            f"{path} is damaged: {error.what} {error.why}.",
+            f"{path} is no safetensors file, or damaged: {error.what} {error.why}.",
             "A safetensors file begins with a table of its tensors.",
             "Fetch the file again.",
         ) from error

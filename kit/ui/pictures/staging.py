@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit.dataset.incoming import Source
-from kit.errors import DatasetError, KitError, without_secrets
+from kit.errors import DatasetError, KitError, Unreadable, without_secrets
 from kit.reading.paths import resolved
 from kit.reading.texts import read_json
 
@@ -141,7 +141,7 @@ class Staging:
     def _hand_on(self, batch: str, path: Path) -> None:
         try:
             sources = self._listed(batch, read_json(path))
-        except ValueError:
+        except (Unreadable, ValueError):
             if self._is_still(batch):  # no list, or one that was never finished
                 self._forget(batch)
             return
