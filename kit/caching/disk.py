@@ -13,8 +13,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kit.errors import DatasetError
+from kit.errors import DatasetError, Unreadable
 from kit.events import Event, Noticed
+from kit.reading.fields import Table
+from kit.reading.paths import path_of
+from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
 from kit.settings import Folders
 
@@ -92,16 +95,15 @@ class Hashes:
 
     def _read(self) -> dict[str, str]:
         try:
-            kept = json.loads(self.path.read_text("utf-8"))
-        except (OSError, ValueError):
+            return Table(read_json(self.path), HASHES).texts_in()
+        except Unreadable:
             return {}
-        return {str(name): str(value) for name, value in kept.items()}
 
 
 def cache_folder(folders: Folders) -> Path:
     """Where a run's caches lie: beside its images."""
     config = folders.dataset_config.strip()
-    root = Path(config).expanduser().parent if config else Path(folders.train_data_dir).expanduser()
+    root = path_of(config).parent if config else path_of(folders.train_data_dir)
     return root / FOLDER
 
 

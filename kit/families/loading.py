@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,12 +24,14 @@ from kit.basemodel import ModelFile, locate_vae
 from kit.basemodel.detecting import INPAINTING, PLAIN
 from kit.basemodel.pickles import read_tensors
 from kit.basemodel.weight_names import Weights, choose_weights
-from kit.errors import DeviceError, MissingPackage, ModelError
+from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable
 from kit.families import Family, Prediction, clip, target_layers
 from kit.families.clip_weights import read_text_encoder
 from kit.families.quantized import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
+from kit.reading.fields import Table
+from kit.reading.texts import read_json
 
 CONFIGS = Path(__file__).with_name("configs")
 ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it
@@ -295,8 +296,11 @@ def _read_separate_vae(
 
 def _scaling(folder: Path) -> float | None:
     """The factor a VAE's settings name; None in old ones that leave it to their model."""
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return settings.get("scaling_factor")
+    try:
+        told = Table(read_json(folder / "config.json"), folder / "config.json")
+        return told.number("scaling_factor") if "scaling_factor" in told else None
+    except Unreadable as error:
+        raise _unfit(folder, f"{error.what} {error.why}") from error
 
 
 def _check_complete(module: nn.Module, path: Path) -> None:

@@ -6,8 +6,10 @@ import json
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from kit.errors import Unreadable
+from kit.reading.fields import Table, made_of
+from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
 
 
@@ -24,10 +26,10 @@ class RunRecord:
 def read_record(run_dir: Path) -> RunRecord | None:
     """The run's record, or None where there is none that can be read."""
     try:
-        values: dict[str, Any] = json.loads((run_dir / "run.json").read_text("utf-8"))
-        return RunRecord(**values)
-    except (OSError, ValueError, TypeError):
+        record = made_of(RunRecord, read_json(run_dir / "run.json"), "run.json")
+    except Unreadable:
         return None
+    return record if record.step >= 0 else None
 
 
 def write_record(run_dir: Path, record: RunRecord) -> None:
@@ -53,7 +55,7 @@ def remember(run_dir: Path, name: str, value: str) -> None:
 
 def _memories(run_dir: Path) -> dict[str, str]:
     try:
-        known = json.loads((run_dir / "logs.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        known = Table(read_json(run_dir / "logs.json"), "logs.json").values
+    except Unreadable:
         return {}
-    return known if isinstance(known, dict) else {}
+    return {name: value for name, value in known.items() if isinstance(value, str)}

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.errors import OutputError
+from kit.reading.paths import path_of
 from kit.runs.atomic_write import write_atomically
 from kit.runs.record import RunRecord, read_record, write_record
 
@@ -89,7 +90,7 @@ def choose_run(
     seed: the one that was asked for; 0 goes on with whatever was drawn. workplace: a fast folder
     to work in while output_dir, which is slow, keeps copies.
     """
-    folder = Path(output_dir).expanduser()
+    folder = path_of(output_dir, "output_dir")
     candidate, number = name, 1
     while True:
         renamed = "" if number == 1 else name

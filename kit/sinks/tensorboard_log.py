@@ -19,6 +19,7 @@ from PIL import Image
 
 from kit import catalog
 from kit.events import Began, Event, Failed, Finished, Loaded, Sampled, Stepped
+from kit.reading.paths import path_of, resolved
 from kit.runs.record import recall, remember
 from kit.runs.run import Run
 from kit.settings import Settings, effective
@@ -79,7 +80,7 @@ class TensorBoard:
 
     def _folder(self, from_step: int) -> Path:
         logs = self._settings.logs
-        root = Path(logs.logging_dir).expanduser().resolve()
+        root = resolved(path_of(logs.logging_dir, "logging_dir"))
         kept = recall(self._run.dir, KEPT) if from_step else ""
         if kept and Path(kept).is_relative_to(root):
             return Path(kept)
