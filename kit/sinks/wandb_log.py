@@ -15,7 +15,8 @@ from typing import Any
 
 from kit import catalog, hosts
 from kit.events import Event, Failed, Loaded, Noticed, Sampled, Stepped
-from kit.runs.run import Run, recall, remember
+from kit.runs.record import recall, remember
+from kit.runs.run import Run
 from kit.settings import Settings, effective
 from kit.settings.public import all_public_settings
 from kit.sinks.background import ENDS
