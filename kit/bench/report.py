@@ -8,7 +8,7 @@ from typing import Any
 
 from kit import catalog
 from kit.bench.work import Work
-from kit.runs.run import write_atomically
+from kit.runs.atomic_write import write_atomically
 
 COLUMNS = ("work", "s / step", "images / s", "of limit", "GPU MiB", "RAM MiB", "calls", "ratio")
 BLUE, GREY = "#1f5fa8", "#9aa3ad"

@@ -20,7 +20,7 @@ from kit.bench.report import picture, table
 from kit.bench.work import Work, usual
 from kit.devices import choose_device
 from kit.errors import KitError
-from kit.runs.run import write_text
+from kit.runs.atomic_write import write_text
 
 LEAST = 20.0  # seconds that a piece of work is worth beginning for
 CLOSING = 5.0  # of a process that has measured and must tell
