@@ -26,6 +26,7 @@ from kit.errors import LoraFileError, ModelError, OutputError
 from kit.exchange import foreign_lora
 from kit.exchange.foreign_tensors import converted
 from kit.runs.atomic_write import write_atomically
+from kit.runs.disk import why_unwritten
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,10 +137,10 @@ def write_lora(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write)
     except OSError as error:
-        size = sum(len(chunk) for chunk in chunks) / 1e6
+        size = sum(len(chunk) for chunk in chunks)
         raise OutputError(
-            f"The LoRA file {path} cannot be written: {error.strerror or error}.",
-            f"It needs {size:.1f} MB in a folder where you may create files.",
+            f"The LoRA file {path} cannot be written: {why_unwritten(error, path, size)}.",
+            f"It needs {size / 1e6:.1f} MB in a folder where you may create files.",
             "Free some space, or choose another output_dir. Nothing was left half written.",
         ) from error
 
