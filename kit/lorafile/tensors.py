@@ -29,6 +29,7 @@ from kit.exchange.foreign_tensors import converted
 from kit.reading import paths
 from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_atomically
+from kit.runs.disk import why_unwritten
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,10 +130,10 @@ def write_lora(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write)
     except OSError as error:
-        size = sum(len(chunk) for chunk in chunks) / 1e6
+        size = sum(len(chunk) for chunk in chunks)
         raise OutputError(
-            f"The LoRA file {path} cannot be written: {error.strerror or error}.",
-            f"It needs {size:.1f} MB in a folder where you may create files.",
+            f"The LoRA file {path} cannot be written: {why_unwritten(error, path, size)}.",
+            f"It needs {size / 1e6:.1f} MB in a folder where you may create files.",
             "Free some space, or choose another output_dir. Nothing was left half written.",
         ) from error
 

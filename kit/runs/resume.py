@@ -15,11 +15,11 @@ from kit.errors import SettingsError, Unreadable
 from kit.hub import Place, fetch, fetch_record
 from kit.reading import paths
 from kit.runs.record import read_record
+from kit.runs.state_files import FOLDER, STATE_FILE, holds_state
 
 if TYPE_CHECKING:
     from kit.settings import Saving
 
-STATE_FILE = "state.pt"
 FOREIGN = ("optimizer.bin", "train_state.json", "scheduler.bin", "random_states_0.pkl")
 
 
@@ -56,7 +56,7 @@ def find_start(resume: str, *, on_hub: bool = False) -> ResumePoint | None:
     except Unreadable as error:
         raise SettingsError([f"[saving] resume: {error.found}"]) from error
     for file, record_dir in _places(folder):
-        if paths.is_file(file) and (record := read_record(record_dir)) and record.step:
+        if holds_state(file.parent) and (record := read_record(record_dir)) and record.step:
             return ResumePoint(file, record.seed, record.step)
     raise SettingsError([f"[saving] resume: {_why_not(folder)}"])
 
@@ -72,7 +72,7 @@ def _start_on_hub(named: Place) -> ResumePoint:
 def _places(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Where a state and its record may lie."""
     yield folder / STATE_FILE, folder
-    yield folder / "state" / STATE_FILE, folder  # <name>.run
+    yield folder / FOLDER / STATE_FILE, folder  # <name>.run
     yield folder / STATE_FILE, folder.parent  # <name>.run/state
 
 

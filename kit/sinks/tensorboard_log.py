@@ -69,7 +69,7 @@ class TensorBoard:
         options = effective.tracker_options(self._settings.logs, "tensorboard")
         ending = options.get("filename_suffix", "")
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}{ending}"
-        self._file = (folder / name).open("wb")
+        self._file = (folder / name).open("wb", buffering=0)  # closing has nothing to write then
         self._records = _load("summary.writer.record_writer:RecordWriter")(self._file)
         self._record(file_version="brain.Event:2")
         if from_step:
