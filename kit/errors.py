@@ -8,6 +8,7 @@
     ├── OutputError      a place that cannot be written
     ├── DeviceError      the machine lacks what a setting asks for
     ├── Diverged         the loss is no longer a finite number
+    ├── Unreadable       a text, JSON, TOML or path that is not what it should be
     └── MissingPackage   an optional package is not installed
 
 A message has three parts: what was found (with the name of the setting or file), what is possible,
@@ -69,6 +70,18 @@ class DeviceError(KitError):
 
 class Diverged(KitError):
     """The loss is no longer a finite number."""
+
+
+class Unreadable(KitError):
+    """A text, JSON, TOML or path that is not what it should be; `kit.reading` raises it.
+
+    what, why: the sentence's two halves, "run.json" and "is no JSON (...)", to be told anew by
+    whoever knows which setting asked for it.
+    """
+
+    def __init__(self, what: object, why: str, possible: str = "", do: str = "") -> None:
+        self.what, self.why = str(what), why
+        super().__init__(f"{what} {why}.", possible, do)
 
 
 class MissingPackage(KitError):

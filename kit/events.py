@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
-from kit.errors import KitError
+from kit.errors import KitError, Unreadable
+from kit.reading.fields import Table, made_of
+from kit.reading.texts import from_json
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,6 @@ _ALL = (
     Failed,
 )
 EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in _ALL}
-TUPLES = ("removed", "bands")  # fields that JSON knows as lists only
 
 
 def to_line(event: Event) -> str:
@@ -183,11 +183,13 @@ def from_line(line: str) -> Event:
     Raises: KitError where the line is none of ours.
     """
     try:
-        record: dict[str, Any] = json.loads(line)
-        kind = EVENT_TYPES[record.pop("event")]
-        record |= {name: tuple(record[name]) for name in TUPLES if name in record}
-        return kind(**record)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        record = Table(from_json(line, "the line"), "the line")
+        kind = EVENT_TYPES.get(record.text("event"))
+        if kind is None:
+            raise Unreadable("the line", "has an event of another version")
+        values = {name: value for name, value in record.values.items() if name != "event"}
+        return made_of(kind, values, "the line")
+    except Unreadable as error:
         raise KitError(
             f"Not a line of events.jsonl: {line[:80]!r}",
             "Each line is one JSON object with an 'event' field.",

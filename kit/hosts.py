@@ -17,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from kit.reading.paths import path_of, why_no_path
+
 HostName: TypeAlias = Literal["colab", "kaggle", "runpod", "vscode", "plain"]
 
 
@@ -40,9 +42,9 @@ class Host:
 
     def is_slow(self, path: str | Path) -> bool:
         """The path lies on the slow storage."""
-        return self.slow is not None and Path(path).expanduser().absolute().is_relative_to(
-            self.slow
-        )
+        if self.slow is None or why_no_path(str(path)):
+            return False
+        return path_of(path).absolute().is_relative_to(self.slow)
 
 
 def host(
@@ -100,11 +102,11 @@ def cache_folder(here: Host | None = None) -> Path:
     """
     here = here or host()
     if named := os.environ.get("LORA_KIT_CACHE", "").strip():
-        return Path(named).expanduser()
+        return path_of(named, "LORA_KIT_CACHE")
     if here.name == "runpod" and here.persistent:
         return Path("/workspace/.cache/lora-kit")
     home = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
-    return Path(home).expanduser() / "lora-kit"
+    return path_of(home, "XDG_CACHE_HOME") / "lora-kit"
 
 
 @dataclass(frozen=True)

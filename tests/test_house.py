@@ -211,6 +211,63 @@ def test_a_circle_is_found():
     assert in_circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == {*"abc"}
 
 
+# What a file of anybody's may make these raise is told in kit.reading alone.
+BARE_READERS = frozenset(
+    {
+        "json.load",
+        "json.loads",
+        "json.JSONDecoder",
+        "tomllib.load",
+        "tomllib.loads",
+        "tomlkit.parse",
+        "tomlkit.load",
+        "ast.literal_eval",
+        "expanduser",  # of os.path, too
+        "resolve",
+    }
+)
+MAY_READ = {
+    "reading/texts.py": "the one reader of JSON and TOML",
+    "reading/paths.py": "the one reader of paths",
+    "settings/optimizer_args.py": "Python literals, as the reference has them; errors are caught",
+    "exchange/from_lora.py": "a size in a LoRA's metadata, a Python tuple; all errors are caught",
+}
+
+
+def bare_readers_in(tree):
+    """Calls of what raises more than a KitError at what somebody wrote."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        last = name.rpartition(".")[2]
+        if name in BARE_READERS or last in BARE_READERS:
+            yield last if last in BARE_READERS else name
+
+
+def test_files_and_paths_are_read_in_one_place():
+    for name, tree in TREES.items():
+        found = set() if name in MAY_READ else set(bare_readers_in(tree))
+        assert not found, f"{name}: {sorted(found)}; kit.reading does it without a traceback"
+
+
+def test_a_bare_reader_is_seen_however_it_is_called():
+    for text in (
+        "json.loads(x)",
+        "a = tomllib.loads(b)",
+        "Path(x).expanduser()",
+        "file.resolve()",
+    ):
+        assert list(bare_readers_in(ast.parse(text))), text
+    for text in ("json.dumps(x)", "from_json(x)", "resolved(x)"):
+        assert not list(bare_readers_in(ast.parse(text))), text
+
+
+def test_what_may_read_by_itself_still_does():
+    for name in MAY_READ:
+        assert set(bare_readers_in(TREES[name])), f"{name} needs no exception any more"
+
+
 def silent_rules_in(tree):
     """Functions that yield sentences, without a decorator, and that no other one calls."""
     called = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from kit.adapters.lokr import CORE, TUCKER, WHOLE
 from kit.adapters.oft import BLOCKS, CONSTRAINT
+from kit.errors import Unreadable
+from kit.reading.fields import Table
+from kit.reading.texts import from_json
 
 NOTE = "lorakit_network"
 
@@ -53,18 +56,20 @@ def as_trained(
 
 def _read(text: str) -> dict[str, Any]:
     try:
-        note = json.loads(text or "{}")
-    except ValueError:
+        return Table(from_json(text or "{}", NOTE), NOTE).values
+    except Unreadable:
         return {}
-    return note if isinstance(note, dict) else {}
 
 
 def _number(note: Mapping[str, Any], name: str, module: str) -> float:
     numbers = note.get(name)
     if not isinstance(numbers, dict):
         return 0.0
-    number = numbers.get(module, numbers.get("", 0.0))
-    return float(number) if isinstance(number, int | float) else 0.0
+    told = Table(numbers, NOTE)
+    try:
+        return told.number(module, told.number("", 0.0))
+    except Unreadable:
+        return 0.0
 
 
 def _split(found: dict[str, Tensor], module: str, rank: int) -> None:

@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from kit.basemodel import web
 from kit.errors import ModelError
+from kit.settings.links import parts_of
 
 API = "https://civitai.com"
 _VERSION = re.compile(r"modelVersionId=(\d+)|/(?:api/download/models|model-versions)/(\d+)")
@@ -34,7 +34,7 @@ class Listed:
 
 def is_civitai(link: str) -> bool:
     """The link is to Civitai."""
-    return urlsplit(link).hostname in web.CIVITAI_HOSTS
+    return parts_of(link).hostname in web.CIVITAI_HOSTS
 
 
 def version_in(link: str) -> str:

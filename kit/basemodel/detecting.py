@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,10 @@ from typing import Any
 from kit import catalog
 from kit.basemodel.headers import SUFFIXES, Header, read_header
 from kit.basemodel.weight_names import choose_weights
-from kit.errors import ModelError
+from kit.errors import ModelError, Unreadable
+from kit.reading import paths
+from kit.reading.fields import Table, kind_of
+from kit.reading.texts import read_json
 
 EPSILON, V = "epsilon", "v_prediction"
 _POSSIBLE = "LoRA Kit trains Stable Diffusion 1.x, 2.x and XL."
@@ -78,9 +80,9 @@ def detect(path: Path) -> ModelFile:
 
     Raises: ModelError where it is no base model that can be trained, saying what it is instead.
     """
-    if path.is_dir():
+    if paths.is_folder(path):
         return _detect_folder(path)
-    if path.is_file():
+    if paths.is_file(path):
         return _detect_file(path)
     raise ModelError(
         f"There is no {path}.",
@@ -195,7 +197,7 @@ def _no_diffusers_folder(folder: Path, index: Mapping[str, Any] | None) -> Model
     """Says what the folder holds instead."""
     names = sorted(file.name for file in folder.iterdir())
     if index is not None:
-        pipeline = index.get("_class_name", "unknown")
+        pipeline = str(index.get("_class_name", "unknown"))
         if pipeline.startswith("StableDiffusion") and "3" not in pipeline:
             return ModelError(
                 f"{folder} is incomplete; it lacks unet/.", "", "Fetch the model again."
@@ -215,13 +217,12 @@ def _no_diffusers_folder(folder: Path, index: Mapping[str, Any] | None) -> Model
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
+    if not paths.is_file(path):
         return None
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is damaged: {error}", "", "Fetch the model again.") from error
-    return contents if isinstance(contents, dict) else {}
+        return Table(read_json(path), path).values
+    except Unreadable as error:
+        raise ModelError(f"{path} {error.why}.", "", "Fetch the model again.") from error
 
 
 def _refuse(
@@ -233,11 +234,10 @@ def _refuse(
             raise _wrong(path, what, do)
 
 
-def _refuse_channels(path: Path, channels: int) -> None:
+def _refuse_channels(path: Path, channels: object) -> None:
     if channels not in (PLAIN, INPAINTING):
-        what = _CHANNELS.get(
-            channels, f"a model whose U-Net reads {channels} channels instead of 4"
-        )
+        what = f"a model whose U-Net reads {kind_of(channels)} channels instead of 4"
+        what = _CHANNELS.get(channels, what) if isinstance(channels, int) else what
         raise _wrong(path, what, "Choose the plain text-to-image model.")
 
 

@@ -21,12 +21,15 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from kit import hosts
 from kit.basemodel import civitai, web
-from kit.errors import ModelError
+from kit.errors import ModelError, Unreadable
+from kit.reading.fields import Table
+from kit.reading.texts import read_json
 from kit.settings import links
+from kit.settings.links import parts_of
 
 CHUNK = 1 << 20  # bytes
 TRIES = 5  # that bring nothing, one after the other
@@ -89,7 +92,9 @@ def download(link: str, *, wants_model: bool = True) -> Generator[tuple[int, int
 
 def _folder(link: str) -> Path:
     version = civitai.version_in(link) if civitai.is_civitai(link) else ""
-    key = hashlib.sha256((f"civitai {version}" if version else link).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        (f"civitai {version}" if version else link).encode(errors="surrogatepass")
+    ).hexdigest()[:16]
     return hosts.cache_folder() / "models" / key
 
 
@@ -97,11 +102,11 @@ def _found(link: str, wants_model: bool) -> _File:
     """What to ask for, and by which name it is kept."""
     folder = _folder(link)
     if not civitai.is_civitai(link):
-        name = _clean(unquote(urlsplit(link).path.rstrip("/").rpartition("/")[2]))
+        name = _clean(unquote(parts_of(link).path.rstrip("/").rpartition("/")[2]))
         return _File(web.Address(link, links.whole(link)), folder, name)
-    token = links.token_for(urlsplit(link).hostname or "") or hosts.secret(web.KEY)
+    token = links.token_for(parts_of(link).hostname or "") or hosts.secret(web.KEY)
     told = civitai.listed(link, token, wants_model=wants_model)
-    is_theirs = urlsplit(told.url).netloc == urlsplit(civitai.API).netloc
+    is_theirs = parts_of(told.url).netloc == parts_of(civitai.API).netloc
     address = web.Address(link, told.url, token if is_theirs else "")
     return _File(address, folder, _clean(told.name), told.sha256)
 
@@ -253,10 +258,9 @@ def _size(path: Path) -> int:
 
 def _record(folder: Path) -> dict[str, Any]:
     try:
-        told = json.loads((folder / "source.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        return Table(read_json(folder / "source.json"), "source.json").values
+    except Unreadable:
         return {}
-    return told if isinstance(told, dict) else {}
 
 
 def _write(folder: Path, record: Mapping[str, Any]) -> None:

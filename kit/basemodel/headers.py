@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from kit.basemodel.pickles import state_of
-from kit.errors import ModelError
+from kit.errors import ModelError, Unreadable
+from kit.reading.fields import Table
+from kit.reading.texts import from_json
 
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library itself
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+MOST_SIDES = 64  # of a tensor; torch's own limit
 SUFFIXES = (".safetensors", *PICKLES)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lies: bytes `begin` to `end` after the header."""
+
+    dtype: str  # safetensors' name: F32, F16, BF16 ...
+    shape: tuple[int, ...]
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,8 @@ def read_header(path: Path) -> Header:
 
 
 def _read_safetensors(path: Path) -> Header:
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with _opened(path) as file:
+        size = path.stat().st_size
         start = file.read(72)
         length = int.from_bytes(start[:8], "little")
         plausible = start[8:9] == b"{" and length <= LONGEST_HEADER
@@ -55,15 +67,45 @@ def _read_safetensors(path: Path) -> Header:
         file.seek(8)
         text = file.read(length)
     try:
-        entries: dict[str, Any] = json.loads(text)
-        metadata = entries.pop("__metadata__", {})
-        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise _not_safetensors(path, start) from error
+        entries, metadata = entries_in(text)
+    except Unreadable as error:
+        raise ModelError(
+            f"{path} is no safetensors file, or damaged: {error.what} {error.why}.",
+            "A safetensors file begins with a table of its tensors.",
+            "Fetch the file again.",
+        ) from error
+    end = max((entry.end for entry in entries.values()), default=0)
     if size < 8 + length + end:
         raise _cut_short(path, size, 8 + length + end)
-    return Header(shapes, {str(key): str(value) for key, value in metadata.items()})
+    return Header({name: entry.shape for name, entry in entries.items()}, metadata)
+
+
+def entries_in(text: str | bytes) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The tensors and the metadata of a safetensors table.
+
+    Raises: Unreadable where it is none.
+    """
+    table = Table(from_json(text, "its table"), "its table")
+    metadata = table.texts("__metadata__", {})
+    entries = {}
+    for name, entry in table.tables():
+        if name != "__metadata__":
+            offsets = entry.wholes("data_offsets")
+            if len(offsets) != 2 or offsets[0] > offsets[1]:
+                raise Unreadable(entry.what[:200], "has no data_offsets in order")
+            shape = entry.wholes("shape")
+            if len(shape) > MOST_SIDES:
+                raise Unreadable(entry.what[:200], f"has {len(shape)} sides")
+            entries[name] = Entry(entry.text("dtype"), shape, *offsets)
+    return entries, metadata
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ModelError(f"{path} cannot be read ({why}).", do="Check the path.") from error
 
 
 def _read_pickle(path: Path) -> Header:

@@ -18,7 +18,8 @@ from kit.basemodel.downloading import download, downloaded
 from kit.basemodel.headers import SUFFIXES
 from kit.basemodel.hub_progress import Progress, watched
 from kit.basemodel.weight_names import wanted_files
-from kit.errors import ModelError
+from kit.errors import ModelError, Unreadable
+from kit.reading import paths
 from kit.settings.links import is_link, tidied
 
 _URL = re.compile(r"https?://(?:huggingface\.co|hf\.co)/(.+?)/?(?:\?.*)?")
@@ -73,8 +74,8 @@ def _fetching(name_or_path: str, *, setting: str, index: str) -> Found:
             "It takes a file, a diffusers folder, a Hub id such as owner/name, or a link.",
             "Choose a model.",
         )
-    path = Path(name).expanduser()
-    if _exists(path):
+    path = Path(name) if is_link(name) else _path(name, setting)
+    if not is_link(name) and paths.is_there(path):
         return path.absolute()
     url = _URL.fullmatch(name)
     if is_link(name) and not url:
@@ -202,11 +203,11 @@ def _unreachable(name: str, setting: str, cause: BaseException) -> ModelError:
     )
 
 
-def _exists(path: Path) -> bool:
+def _path(name: str, setting: str) -> Path:
     try:
-        return path.exists()
-    except OSError:  # longer than a path may be
-        return False
+        return paths.path_of(name, setting)
+    except Unreadable as error:
+        raise ModelError(error.found, error.possible, error.do) from error
 
 
 def _is_offline() -> bool:
@@ -222,7 +223,7 @@ def _looked_in(path: Path) -> str:
 def _nearest_parent(path: Path) -> str:
     """Where the path stops being right, for a person who mistyped one part of it."""
     for parent in path.absolute().parents:
-        if parent.is_dir():
+        if paths.is_folder(parent):
             lost = path.absolute().relative_to(parent)
             return f"Check the spelling; {parent} exists, {lost} in it does not."
     return "Check the spelling."

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from kit.basemodel.headers import PICKLES, read_header
 from kit.catalog.lora_shapes import magnitudes_on_output
-from kit.errors import ModelError
+from kit.errors import ModelError, Unreadable
+from kit.reading.paths import is_file, path_of
 from kit.settings import Settings
 
 
@@ -16,14 +15,14 @@ def follow_file(settings: Settings) -> tuple[Settings, list[str]]:
     A file that cannot be read is told elsewhere; a pickle's axis shows when it is loaded.
     """
     network = settings.network
-    path = Path(network.network_weights.strip()).expanduser()
     if not (network.network_weights.strip() and network.dora_wd):
         return settings, []
     try:
-        if path.suffix.lower() in PICKLES or not path.is_file():
+        path = path_of(network.network_weights.strip())
+        if path.suffix.lower() in PICKLES or not is_file(path):
             return settings, []
         axis = magnitudes_on_output(read_header(path).shapes)
-    except (ModelError, OSError):
+    except (ModelError, Unreadable, OSError):
         return settings, []
     if axis is None or axis == network.wd_on_output:
         return settings, []

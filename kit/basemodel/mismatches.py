@@ -6,7 +6,6 @@ is. The same questions are asked again when a model has come that was not known 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,9 @@ from typing import Any
 from kit import catalog
 from kit.basemodel.detecting import EPSILON, ModelFile, V
 from kit.basemodel.preflight import found_model
+from kit.errors import Unreadable
+from kit.reading.fields import Table
+from kit.reading.texts import read_json
 from kit.settings import Model, Noise
 from kit.settings.links import tidied
 
@@ -204,7 +206,7 @@ def _own_side(file: ModelFile) -> int:
     if not file.is_folder:
         return 0
     try:
-        config = json.loads((file.path / "unet" / "config.json").read_text("utf-8"))
-        return 8 * int(config.get("sample_size") or 0)
-    except (OSError, ValueError, TypeError):  # some configs hold two sides
+        path = file.path / "unet" / "config.json"
+        return 8 * Table(read_json(path), path).whole("sample_size", 0, least=0)
+    except Unreadable:  # some configs hold two sides
         return 0

@@ -14,7 +14,8 @@ from kit.basemodel.claims import check_claims, check_inpainting
 from kit.basemodel.detecting import ModelFile, detect
 from kit.basemodel.downloading import downloaded
 from kit.basemodel.headers import SUFFIXES, read_header
-from kit.errors import ModelError
+from kit.errors import ModelError, Unreadable
+from kit.reading import paths
 from kit.settings import Model, Settings
 from kit.settings.links import is_link, tidied
 
@@ -41,12 +42,12 @@ def foreseen_refusals(settings: Settings) -> Iterator[str]:
 def found_model(name_or_path: str) -> ModelFile | ModelError | None:
     """The model at a path here or fetched from a link before, what is wrong with it, or None."""
     name = tidied(name_or_path)
-    path = (downloaded(name) if is_link(name) else None) or Path(name).expanduser()
     try:
-        if not name or not path.exists():
+        path = downloaded(name) if is_link(name) else paths.path_of(name)
+        if not name or path is None or not paths.is_there(path):
             return None
         return _detected(path, path.stat().st_mtime_ns)
-    except OSError:  # longer than a path may be, or not to be read
+    except (Unreadable, OSError):  # no path, or gone just now
         return None
 
 
@@ -56,9 +57,9 @@ def _refused_weights(text: str) -> str:
         return ""
     if not _exists(text):
         return f" = {text} is not on this machine"
-    path = Path(text.strip()).expanduser()
-    if path.is_dir():
-        is_adapter = (path / "adapter_config.json").is_file()  # PEFT's; its layout is told apart
+    path = paths.path_of(text.strip())
+    if paths.is_folder(path):
+        is_adapter = paths.is_file(path / "adapter_config.json")  # PEFT's; its layout is told apart
         return "" if is_adapter else f" = {text} is a folder, and a LoRA is one file"
     if path.suffix.lower() not in SUFFIXES:
         return ""
@@ -73,10 +74,8 @@ def _refused_weights(text: str) -> str:
 
 
 def _exists(text: str) -> bool:
-    try:
-        return bool(text.strip()) and Path(text.strip()).expanduser().exists()
-    except OSError:  # longer than a path may be
-        return False
+    plain = text.strip()
+    return not paths.why_no_path(plain) and bool(plain) and paths.is_there(paths.path_of(plain))
 
 
 @lru_cache(maxsize=16)

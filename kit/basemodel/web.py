@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
-import json
 import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import IO, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
-from kit.errors import ModelError
+from kit.errors import ModelError, Unreadable
+from kit.reading.texts import from_json
+from kit.settings.links import parts_of
 
 PATIENCE = 30  # seconds that a host may keep silent
 LOGIN = (401, 403)
@@ -55,6 +56,8 @@ def opened(address: Address, headers: dict[str, str] | None = None) -> http.clie
             raise _refusal(address, error) from error
     except urllib.error.URLError as error:
         raise ConnectionError(str(error.reason)) from error
+    except ValueError as error:  # of an address, such as the one that a host sends us on to
+        raise ConnectionError(f"no such address can be ({error})") from error
     except http.client.HTTPException as error:
         raise ConnectionError(f"the host's answer is no HTTP ({type(error).__name__})") from error
     return answer
@@ -67,10 +70,10 @@ def asked_json(address: Address) -> Any:
     """
     try:
         with opened(address) as answer:
-            return json.load(answer)
+            return from_json(answer.read(), address.shown)
     except (OSError, http.client.HTTPException) as error:
         raise unreachable(address, str(error)) from error
-    except ValueError as error:
+    except Unreadable as error:
         raise no_file(address, "a page that is no list of files") from error
 
 
@@ -111,7 +114,7 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
         target = urljoin(req.full_url, newurl)
         try:
             _check_scheme(target, self._address)
-            if _LOGIN_PAGE.search(urlsplit(target).path):
+            if _LOGIN_PAGE.search(parts_of(target).path):
                 raise _wants_login(self._address, code)
         except ModelError:
             fp.close()
@@ -120,7 +123,7 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
 
 
 def _check_scheme(url: str, address: Address) -> None:
-    parts = urlsplit(url)
+    parts = parts_of(url)
     if parts.scheme == "https" or (parts.scheme == "http" and _is_here(parts.hostname or "")):
         return
     raise ModelError(
@@ -152,14 +155,14 @@ def _refusal(address: Address, error: urllib.error.HTTPError) -> ModelError:
 def _wants_login(address: Address, code: int) -> ModelError:
     told = "does not accept the key that was given" if address.token else "wants a login"
     return ModelError(
-        f"{urlsplit(address.shown).hostname} {told} ({code}) for {address.shown}.",
+        f"{parts_of(address.shown).hostname} {told} ({code}) for {address.shown}.",
         "Some authors give their files to people who are logged in.",
         _how_to_log_in(address),
     )
 
 
 def _how_to_log_in(address: Address) -> str:
-    if urlsplit(address.shown).hostname in CIVITAI_HOSTS:
+    if parts_of(address.shown).hostname in CIVITAI_HOSTS:
         return (
             f"Make an API key in Civitai's account settings and give it as {KEY}: a secret of the "
             "notebook (then run cell 1 again) or a variable of the environment."

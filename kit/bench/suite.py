@@ -19,7 +19,9 @@ from kit.bench.measuring import measure
 from kit.bench.report import picture, table
 from kit.bench.work import Work, usual
 from kit.devices import choose_device
-from kit.errors import KitError
+from kit.errors import KitError, Unreadable
+from kit.reading.fields import Table
+from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_text
 
 LEAST = 20.0  # seconds that a piece of work is worth beginning for
@@ -100,8 +102,10 @@ def _in_process(work: Work, *, steps: int, against: bool, seconds: float) -> dic
     if ran.returncode:
         lines = [line for line in ran.stderr.splitlines() if line.strip()]
         return lines[-1] if lines else f"the process ended with {ran.returncode}"
-    result: dict[str, Any] = json.loads(ran.stdout)
-    return result
+    try:
+        return Table(from_json(ran.stdout, "its answer"), "its answer").values
+    except Unreadable as error:
+        return f"{error.what} {error.why}"
 
 
 def as_words(result: dict[str, Any], *, as_json: bool) -> str:

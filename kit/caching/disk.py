@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from kit.errors import DatasetError
+from kit.errors import DatasetError, Unreadable
 from kit.events import Event, Noticed
+from kit.reading.fields import Table
+from kit.reading.paths import path_of
+from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
+from kit.runs.disk import why_unwritten
 from kit.settings import Folders
 
 FOLDER, HASHES = ".kit_cache", "hashes.json"
+SUM = "crc32"  # in a file's metadata
 
 
 class DiskCache:
@@ -28,6 +34,7 @@ class DiskCache:
         """kind: of what is kept, a folder below the root; trusted: as in `Hashes`."""
         self.folder, self.hashes = root / kind, Hashes(root, trusted=trusted)
         self.refused = ""
+        self.damaged: list[Path] = []
 
     @staticmethod
     def key(*parts: object) -> str:
@@ -38,9 +45,11 @@ class DiskCache:
     def get(self, key: str, *names: str) -> dict[str, Tensor] | None:
         """What lies there, or None where nothing whole with these names does."""
         path = self.folder / f"{key}.safetensors"
-        try:
-            tensors = safetensors.torch.load_file(path) if path.is_file() else {}
-        except (SafetensorError, OSError):
+        if not path.is_file():
+            return None
+        tensors = _whole(path)
+        if tensors is None:
+            self.damaged.append(path)
             return None
         return tensors if tensors.keys() >= set(names) else None
 
@@ -49,22 +58,56 @@ class DiskCache:
         if self.refused:
             return
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        path = self.folder / f"{key}.safetensors"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(
-                self.folder / f"{key}.safetensors",
-                lambda part: safetensors.torch.save_file(whole, part),
+                path,
+                lambda part: safetensors.torch.save_file(whole, part, {SUM: checksum(whole)}),
             )
         except (OSError, SafetensorError) as error:
-            self.refused = str(error)
+            self.refused = why_unwritten(error, path)
 
     def notice(self) -> Iterator[Event]:
-        """Tell where the disk refused."""
+        """Tell what was damaged, and where the disk refused."""
+        if self.damaged:
+            yield Noticed(
+                f"{len(self.damaged)} entries of the cache in {self.folder} were damaged and are "
+                f"made anew, such as {self.damaged[0].name}"
+            )
+            self.damaged.clear()
         if self.refused:
             yield Noticed(
                 f"the cache cannot be kept in {self.folder} ({self.refused}); it stays in memory "
                 "for this run"
             )
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """A CRC-32 of names, types, shapes and bytes: what a file says of itself."""
+    number = 0
+    for name, tensor in sorted(tensors.items()):
+        number = zlib.crc32(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode(), number)
+        number = zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().data, number)
+    return f"{number:08x}"
+
+
+def _whole(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of a file, or None where it is not what was written.
+
+    Files of versions without checksums are believed where every number is finite.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            told = (file.metadata() or {}).get(SUM)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return None
+    if told is None:
+        is_whole = all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+    else:
+        is_whole = told == checksum(tensors)
+    return tensors if is_whole else None
 
 
 class Hashes:
@@ -92,16 +135,15 @@ class Hashes:
 
     def _read(self) -> dict[str, str]:
         try:
-            kept = json.loads(self.path.read_text("utf-8"))
-        except (OSError, ValueError):
+            return Table(read_json(self.path), HASHES).texts_in()
+        except Unreadable:
             return {}
-        return {str(name): str(value) for name, value in kept.items()}
 
 
 def cache_folder(folders: Folders) -> Path:
     """Where a run's caches lie: beside its images."""
     config = folders.dataset_config.strip()
-    root = Path(config).expanduser().parent if config else Path(folders.train_data_dir).expanduser()
+    root = path_of(config).parent if config else path_of(folders.train_data_dir)
     return root / FOLDER
 
 

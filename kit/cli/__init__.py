@@ -37,6 +37,7 @@ from kit.errors import KitError, nearest
 from kit.events import Event, Finished
 from kit.planning import plan
 from kit.planning.forecast import forecast
+from kit.reading.texts import from_json
 from kit.sinks import Console, listening
 
 WRONG = 2  # the exit code of argparse, too
@@ -106,7 +107,7 @@ def _act_plan(chosen: argparse.Namespace) -> None:
     planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
     told = forecast(planned)
     if chosen.json:
-        print(json.dumps({**json.loads(planned.to_json()), "forecast": told}, indent=2))
+        print(json.dumps({**from_json(planned.to_json(), "the plan"), "forecast": told}, indent=2))
     else:
         print(planned, f"{told}.", sep="\n")
 

@@ -8,6 +8,7 @@ from kit.cli.command import Command
 from kit.cli.settings_arguments import read_settings, takes_settings
 from kit.errors import KitError
 from kit.presets import preset_named, presets
+from kit.reading.paths import is_file
 from kit.settings.diffs import diff
 
 
@@ -21,7 +22,7 @@ def _describe(parser: argparse.ArgumentParser) -> None:
 
 def _act(chosen: argparse.Namespace) -> None:
     if chosen.file and not chosen.preset:  # a preset's name where a file could stand
-        if chosen.file.is_file():
+        if is_file(chosen.file):
             raise KitError(
                 f"kit presets {chosen.file}: which preset is meant?",
                 do="Add --preset NAME; kit presets lists them.",

@@ -22,7 +22,9 @@ from typing import Any
 
 from kit.dataset.caption_tags import TagStyle, tag_style
 from kit.dataset.images import TrainImage, caption_file
-from kit.errors import DatasetError, OutputError
+from kit.errors import DatasetError, OutputError, Unreadable
+from kit.reading.paths import resolved, why_no_path
+from kit.reading.texts import from_json
 from kit.settings import Settings
 
 JOURNAL = ".captions_before.jsonl"
@@ -256,11 +258,24 @@ def _rows(journal: Path) -> Iterator[dict[str, Any]]:
         return
     for line in lines:
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = from_json(line, journal)
+        except Unreadable:
             continue
-        if isinstance(row, dict) and ("undone" in row or row.keys() >= KEYS):
+        if isinstance(row, dict) and _is_ours(row):
             yield row
+
+
+def _is_ours(row: dict[str, Any]) -> bool:
+    """A row of the journal; its file lies in the journal's own folder."""
+    if "undone" in row:
+        return type(row["undone"]) is int
+    if not row.keys() >= KEYS or type(row["edit"]) is not int:
+        return False
+    texts = (row["before"], row["after"])
+    name = row["file"]
+    is_name = isinstance(name, str) and Path(name).name == name and not why_no_path(name)
+    is_told = isinstance(row["what"], str)
+    return is_name and is_told and all(t is None or isinstance(t, str) for t in texts)
 
 
 def _write_all(changes: Sequence[Change]) -> None:
@@ -288,7 +303,7 @@ def _write(file: Path, content: str | None) -> None:
     if content is None:
         file.unlink(missing_ok=True)
         return
-    target = file.resolve()
+    target = resolved(file)
     part = target.with_name(f".{target.name}.part")  # hidden: no training takes it for a caption
     try:
         with part.open("wb") as written:

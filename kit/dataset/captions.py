@@ -9,7 +9,7 @@ text encoder.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from kit.randomness import random_at
 from kit.settings import Captions
 
 CHOICE = re.compile(r"\{([^{}]*)\}")
+BRACE = re.compile(r"([{}])")
+DEEPEST = 32  # wildcards within each other; more braces are ordinary characters
 # Stand-ins for doubled braces while wildcards are read: no keyboard types them.
 OPENED, CLOSED = "\ue000", "\ue001"
 
@@ -129,12 +131,23 @@ def _with_ends(line: str, settings: Captions) -> str:
 
 def _choose(text: str, random: np.random.Generator) -> str:
     """One of each {a|b|c}, from the inside out."""
-    text = text.replace("{{", OPENED).replace("}}", CLOSED)
-    while match := CHOICE.search(text):
-        options = match[1].split("|")
-        chosen = options[int(random.integers(len(options)))]
-        text = text[: match.start()] + chosen + text[match.end() :]
-    return text.replace(OPENED, "{").replace(CLOSED, "}")
+    return _resolved(text, lambda options: options[int(random.integers(len(options)))])
+
+
+def _resolved(text: str, choose: Callable[[list[str]], str]) -> str:
+    """Each {a|b|c} as what is chosen of it, the first that closes first, in one walk."""
+    pieces: list[str] = []
+    opened: list[int] = []  # where the braces stand that wait to be closed
+    for part in BRACE.split(text.replace("{{", OPENED).replace("}}", CLOSED)):
+        if part == "}" and opened:
+            start = opened.pop()
+            chosen = choose("".join(pieces[start + 1 :]).split("|"))
+            pieces[start:] = [chosen]
+            continue
+        if part == "{" and len(opened) < DEEPEST:
+            opened.append(len(pieces))
+        pieces.append(part)
+    return "".join(pieces).replace(OPENED, "{").replace(CLOSED, "}")
 
 
 def _rearranged(
@@ -185,10 +198,7 @@ def fullest_captions(caption: str, settings: Captions) -> list[str]:
 def _fullest(line: str, settings: Captions) -> str:
     text = _with_ends(line, settings)
     if settings.enable_wildcard and "{" in text:
-        text = text.replace("{{", OPENED).replace("}}", CLOSED)
-        while match := CHOICE.search(text):
-            text = text[: match.start()] + max(match[1].split("|"), key=len) + text[match.end() :]
-        text = text.replace(OPENED, "{").replace(CLOSED, "}")
+        text = _resolved(text, lambda options: max(options, key=len))
     if (mark := settings.keep_tokens_separator) and mark in text:
         head, free, tail = _parts(text, settings)
         text = f"{settings.caption_separator} ".join([*head, *free, *tail])

@@ -10,15 +10,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit.catalog import CAPTION_EXTENSIONS
 from kit.dataset.files import READABLE, REFERENCE, image_files, measure, most_pixels
 from kit.dataset.leftover import Leftover
-from kit.errors import DatasetError
+from kit.errors import DatasetError, Unreadable
+from kit.reading import paths
+from kit.reading.paths import shortened, why_no_text
+from kit.reading.texts import read_text
 
 CONCEPT = re.compile(r"^(\d+)_(.*)$", re.DOTALL)
+LONGEST_CAPTION = 10_000_000  # bytes
 MOST_REPEATS = 100_000  # more is a date or another number that was not meant as repeats
 
 
@@ -60,6 +65,9 @@ class Findings:
 
     def size_of(self, path: Path) -> tuple[int, int] | None:
         """Width and height as seen; None where it cannot be used, which is kept to be told."""
+        if why_no_text(str(path)):  # neither metadata nor a caption could hold it
+            self.broken.append(f"{shortened(path.name)} (its path is no UTF-8 text; rename it)")
+            return None
         size = measure(path)
         if isinstance(size, str):
             self.broken.append(f"{path.name} ({size})")
@@ -84,12 +92,30 @@ def scan(
     """
     extension = caption_extension or ".caption"
     findings = Findings()
-    root = _existing(train_data_dir, "train_data_dir")
-    _collect(root, findings, extension, "train_data_dir", dataset_repeats, is_reg=False)
-    if reg_data_dir:
-        reg_root = _existing(reg_data_dir, "reg_data_dir")
-        _collect(reg_root, findings, extension, "reg_data_dir", dataset_repeats, is_reg=True)
+    with readable_folders():
+        root = _existing(train_data_dir, "train_data_dir")
+        _collect(root, findings, extension, "train_data_dir", dataset_repeats, is_reg=False)
+        if reg_data_dir:
+            reg_root = _existing(reg_data_dir, "reg_data_dir")
+            _collect(reg_root, findings, extension, "reg_data_dir", dataset_repeats, is_reg=True)
     return Scan(tuple(findings.images), tuple(told(findings, extension)))
+
+
+@contextmanager
+def readable_folders() -> Iterator[None]:
+    """Tells what a file system refuses while folders are looked through.
+
+    Raises: DatasetError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename or 'A folder of images'} cannot be read: {error.strerror or error}.",
+            "Every folder of images, every picture and every caption file must be readable.",
+            "Give yourself the right to read it, or move it away; connect its storage again if it "
+            "was lost.",
+        ) from error
 
 
 def _existing(path: str, setting: str) -> Path:
@@ -100,9 +126,9 @@ def _existing(path: str, setting: str) -> Path:
             "images/10_cat/001.png.",
             f"Set {setting} to that folder.",
         )
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        kind = "is a file, not a folder" if folder.exists() else "does not exist"
+    folder = paths.path_of(path, setting)
+    if not paths.is_folder(folder):
+        kind = "is a file, not a folder" if paths.is_there(folder) else "does not exist"
         near = _nearest_parent(folder)
         raise DatasetError(
             f"{setting} = {path} {kind}.",
@@ -114,7 +140,7 @@ def _existing(path: str, setting: str) -> Path:
 
 def _nearest_parent(folder: Path) -> str:
     for parent in folder.absolute().parents:
-        if parent.is_dir():
+        if paths.is_folder(parent):
             return str(parent)
     return ""
 
@@ -206,7 +232,7 @@ def add_image(
 def caption_file(path: Path, extension: str) -> Path | None:
     """The file in which an image's caption stands: the settings' extension before the others."""
     endings = dict.fromkeys((extension, *CAPTION_EXTENSIONS))
-    return next((file for end in endings if (file := path.with_suffix(end)).is_file()), None)
+    return next((file for end in endings if paths.is_file(file := path.with_suffix(end))), None)
 
 
 def find_caption(path: Path, extension: str) -> tuple[str | None, str]:
@@ -215,12 +241,9 @@ def find_caption(path: Path, extension: str) -> tuple[str | None, str]:
     if file is None:
         return None, ""
     try:
-        lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"The caption file {file} is not UTF-8 text ({error.reason} at byte {error.start}).",
-            do="Save it as UTF-8 in your editor.",
-        ) from error
+        lines = read_text(file, most=LONGEST_CAPTION).strip().splitlines()
+    except Unreadable as error:
+        raise DatasetError(f"The caption file {file} {error.why}.", do=error.do) from error
     text = "\n".join(line.strip() for line in lines if line.strip())
     return text, file.name.removeprefix(path.stem)
 

@@ -10,7 +10,6 @@ import shutil
 import stat
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -157,13 +156,13 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shown: str, targe
             "Deflate, bzip2 and LZMA can. Nothing was taken over.",
             "Pack it again as an ordinary zip.",
         ) from error
-    except (zipfile.BadZipFile, RuntimeError, OSError) as error:
+    except Exception as error:  # of names that are no text, too
         raise _broken(shown, str(error)) from error
     with packed, target.open("wb") as file:
         while True:
             try:  # only what is read: a full disk is another matter
                 piece = packed.read(1 << 20)
-            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+            except Exception as error:  # each way of packing has errors of its own
                 raise _broken(shown, f"{entry.filename}: {error}") from error
             if not piece:
                 return

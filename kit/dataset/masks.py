@@ -20,6 +20,7 @@ from kit.dataset.files import image_files, measure, opened, orientation_of
 from kit.dataset.images import TrainImage
 from kit.dataset.pixels import UPRIGHT, area_scaled, open_upright, prepared
 from kit.errors import DatasetError
+from kit.reading.paths import is_folder, path_of
 
 SAME_SHAPE = 0.02  # the widest difference of proportions that still is the same picture
 
@@ -49,8 +50,8 @@ def mask_files(folder: str) -> MaskFolder:
 
     Raises: DatasetError where there is no such folder.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
+    root = path_of(folder, "conditioning_data_dir")
+    if not is_folder(root):
         raise DatasetError(
             f"conditioning_data_dir = {folder} is no folder.",
             "It holds a mask for each training image, under the same name; white is learned.",

@@ -2,15 +2,20 @@
 
 The notation is the Stable Diffusion WebUI's: round brackets multiply by 1.1 or by the number behind
 a colon, square ones divide by 1.1, nesting multiplies, a backslash makes a bracket an ordinary
-character, and a bracket that is never closed reaches to the end.
+character, and a bracket that is never closed reaches to the end. Of brackets within each other,
+those beyond the 32nd are ordinary characters: so the time grows with the text alone.
 https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis
 """
 
 from __future__ import annotations
 
 import re
+from itertools import groupby
+from operator import itemgetter
 
 STEP = 1.1
+DEEPEST = 32  # brackets within each other
+LONGEST_NUMBER = 64  # characters, with the blanks around it
 NUMBER_BEHIND = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
 BRACKETS = {")": "(", "]": "["}
 
@@ -33,7 +38,7 @@ def parse_emphasis(text: str) -> list[tuple[str, float]]:
             weights.append(1.0)
             at += 2
             continue
-        if letter in BRACKETS.values():
+        if letter in BRACKETS.values() and len(opened) < DEEPEST:
             opened.append((letter, len(letters)))
         elif letter in BRACKETS and any(kind == BRACKETS[letter] for kind, _ in opened):
             start = _take(opened, BRACKETS[letter])
@@ -59,18 +64,15 @@ def _factor(closing: str, letters: list[str], weights: list[float], start: int) 
     """What the bracket multiplies by; a number in front of a round one is taken out of the text."""
     if closing == "]":
         return 1 / STEP
-    match = NUMBER_BEHIND.search("".join(letters[start:]))
+    tail = max(start, len(letters) - LONGEST_NUMBER)
+    match = NUMBER_BEHIND.search("".join(letters[tail:]))
     if match is None:
         return STEP
-    del letters[start + match.start() :], weights[start + match.start() :]
+    del letters[tail + match.start() :], weights[tail + match.start() :]
     return float(match[1])
 
 
 def _joined(letters: list[str], weights: list[float]) -> list[tuple[str, float]]:
-    pieces: list[tuple[str, float]] = []
-    for letter, weight in zip(letters, weights, strict=True):
-        if pieces and pieces[-1][1] == weight:
-            pieces[-1] = (pieces[-1][0] + letter, weight)
-        else:
-            pieces.append((letter, weight))
+    pairs = groupby(zip(letters, weights, strict=True), key=itemgetter(1))
+    pieces = [("".join(letter for letter, _ in group), weight) for weight, group in pairs]
     return pieces or [("", 1.0)]

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kit.catalog import CAPTION_EXTENSIONS
 from kit.dataset.files import ALWAYS, PLUG_INS, READABLE, image_files
-from kit.dataset.images import CONCEPT, Findings, Scan, TrainImage, add_image, scan, told
+from kit.dataset.images import (
+    CONCEPT,
+    Findings,
+    Scan,
+    TrainImage,
+    add_image,
+    readable_folders,
+    scan,
+    told,
+)
 from kit.dataset.masks import check_masks
 from kit.dataset.subsets import Subset, shown
-from kit.errors import DatasetError
+from kit.errors import DatasetError, Unreadable
+from kit.reading import paths
+from kit.reading.fields import Table
+from kit.reading.texts import from_json, read_text
 from kit.settings import Folders, Images
 
 
@@ -28,7 +39,8 @@ def scan_folders(folders: Folders, images: Images, *, masked: bool) -> Scan:
         dataset_repeats=images.dataset_repeats,
     )
     if masked and folders.conditioning_data_dir:
-        check_masks(dataset.images, folders.conditioning_data_dir)
+        with readable_folders():
+            check_masks(dataset.images, folders.conditioning_data_dir)
     return dataset
 
 
@@ -43,7 +55,8 @@ def scan_subsets(subsets: Sequence[Subset]) -> Scan:
     for number, subset in enumerate(subsets):
         findings = Findings(are_named=bool(subset.metadata_file))
         read = _read_metadata if subset.metadata_file else _read_folder
-        read(subset, number, findings)
+        with readable_folders():
+            read(subset, number, findings)
         if not findings.images:
             raise DatasetError(
                 f"dataset_config, {shown(subset)}: there is no image that can be read"
@@ -61,13 +74,14 @@ def scan_subsets(subsets: Sequence[Subset]) -> Scan:
         extension = subset.settings.images.caption_extension or ".caption"
         texts = told(findings, extension, instead="class_tokens")
         notices += [f"{shown(subset)}: {text}" for text in texts]
-    _check_masks(subsets, images)
+    with readable_folders():
+        _check_masks(subsets, images)
     return Scan(tuple(images), tuple(notices))
 
 
 def _read_folder(subset: Subset, number: int, findings: Findings) -> None:
-    folder = Path(subset.image_dir).expanduser()
-    if not folder.is_dir():
+    folder = paths.path_of(subset.image_dir, "dataset_config: image_dir")
+    if not paths.is_folder(folder):
         raise DatasetError(
             f"dataset_config, {shown(subset)}: image_dir = {folder} is no folder.",
             "It holds the images themselves; a relative path is looked for beside the "
@@ -97,7 +111,7 @@ def _read_folder(subset: Subset, number: int, findings: Findings) -> None:
 
 
 def _read_metadata(subset: Subset, number: int, findings: Findings) -> None:
-    path, missing = Path(subset.metadata_file), []
+    path, missing = paths.path_of(subset.metadata_file, "dataset_config: metadata_file"), []
     for key, entry in _entries(path):
         image = _image_of(key, subset)
         if image is None:
@@ -124,19 +138,18 @@ def _read_metadata(subset: Subset, number: int, findings: Findings) -> None:
 def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Image names with what is said of them, by name; of a .json or a .jsonl file."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-            entries = {str(row["image_path"]): row for row in rows}
+        text = read_text(path)
+        if path.suffix.lower() != ".jsonl":
+            entries = dict(Table(from_json(text, path), path).tables())
         else:
-            entries = dict(json.loads(text))
-        if not all(isinstance(entry, dict) for entry in entries.values()):
-            raise ValueError("an entry is no object with a caption or tags")
-        return sorted(entries.items())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            lines = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
+            rows = [Table(from_json(line, f"line {n}"), f"line {n}") for n, line in lines]
+            entries = {row.text("image_path"): row for row in rows}
+        return sorted((key, entry.values) for key, entry in entries.items())
+    except Unreadable as error:
+        why = error.why if error.what == str(path) else f"cannot be read: {error.what} {error.why}"
         raise DatasetError(
-            f"dataset_config: metadata_file = {path} cannot be read ({why}).",
+            f"dataset_config: metadata_file = {path} {why}.",
             'It is {"<image>": {"caption": "...", "tags": "..."}} as .json, or a .jsonl with '
             "image_path in every line.",
             "Correct the file, or use a subset with image_dir alone.",
@@ -145,11 +158,11 @@ def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _image_of(key: str, subset: Subset) -> Path | None:
     """The file that a key names, with or without its ending."""
-    path = Path(subset.image_dir).expanduser() / key
-    if path.is_file():
+    path = paths.path_of(subset.image_dir, "dataset_config: image_dir") / key
+    if paths.is_file(path):
         return path
-    found = (path.with_name(path.name + ending) for ending in sorted({*ALWAYS, *PLUG_INS}))
-    return next((path for path in found if path.is_file()), None)
+    found = (Path(f"{path}{ending}") for ending in sorted({*ALWAYS, *PLUG_INS}))
+    return next((path for path in found if paths.is_file(path)), None)
 
 
 def _joined(entry: dict[str, Any], separator: str) -> str:

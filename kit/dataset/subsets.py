@@ -19,15 +19,16 @@ Source: https://github.com/kohya-ss/sd-scripts/blob/main/docs/config_README-en.m
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kit.errors import SettingsError, nearest
+from kit.errors import SettingsError, Unreadable, nearest
+from kit.reading import paths
+from kit.reading.fields import kind_of
+from kit.reading.texts import read_json, read_toml
 from kit.settings import Settings
 from kit.settings.rules import notices, problems
 
@@ -89,7 +90,10 @@ def read_subsets(settings: Settings) -> tuple[Subset, ...]:
     """
     if not settings.folders.dataset_config.strip():
         return ()
-    path = Path(settings.folders.dataset_config.strip()).expanduser()
+    try:
+        path = paths.path_of(settings.folders.dataset_config.strip())
+    except Unreadable as error:
+        raise SettingsError([f"[folders] {NAME}: {error.found}"]) from error
     wrong: list[str] = []
     subsets = tuple(_subsets(_read(path), settings, path.parent, wrong))
     if not subsets and not wrong:
@@ -130,13 +134,10 @@ def shown(subset: Subset) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
-    except OSError as error:
-        why = f"{path} cannot be read ({error.strerror or error}); give a .toml or .json file"
+        content: Any = (read_json if path.suffix.lower() == ".json" else read_toml)(path)
+    except Unreadable as error:
+        why = f"{path} {error.why}; give a .toml or .json file"
         raise SettingsError([f"[folders] {NAME}: {why}"]) from error
-    except ValueError as error:
-        raise SettingsError([f"[folders] {NAME}: {path} cannot be understood: {error}"]) from error
     return content if isinstance(content, dict) else {"": content}
 
 
@@ -199,7 +200,7 @@ def _misplaced(values: dict[str, Any], possible: frozenset[str]) -> Iterator[str
         if name in IMPOSSIBLE:
             harmless, why = IMPOSSIBLE[name]
             if given not in harmless:
-                yield f"{name} = {given!r} cannot be done: {why}; take it out"
+                yield f"{name} = {kind_of(given)} cannot be done: {why}; take it out"
         elif name in ANYWHERE | OF_DATASETS | OF_SUBSETS:
             where = "[general] or [[datasets]]" if name in OF_DATASETS else "[[datasets.subsets]]"
             yield f"{name} does not stand here, but in {where}"
@@ -213,7 +214,9 @@ def _of_wrong_kind(values: dict[str, Any]) -> Iterator[str]:
             continue
         value = values[name]
         if type(value) is not kind or (isinstance(value, int) and value < LEAST.get(name, 0)):
-            yield f"{name} = {value!r} is not {words}"
+            yield f"{name} = {kind_of(value)} is not {words}"
+        elif name in PATHS and isinstance(value, str) and (why := paths.why_no_path(value)):
+            yield f"{name} {why}"
 
 
 def _refused(changes: dict[str, Any], settings: Settings) -> list[str]:
@@ -233,7 +236,7 @@ def _changes(values: dict[str, Any], possible: frozenset[str]) -> dict[str, Any]
 def _subset(values: dict[str, Any], settings: Settings, dataset: int) -> Subset:
     own = {name: values[name] for name in OWN if name in values}
     own.setdefault("num_repeats", settings.images.dataset_repeats or 1)
-    name = Path(own.get("metadata_file") or own["image_dir"]).name
+    name = Path(str(own.get("metadata_file") or own["image_dir"])).name  # or told already
     try:
         changes = _changes(values, ANYWHERE | OF_DATASETS | OF_SUBSETS)
         return Subset(name, dataset, settings.replace(**changes), frozenset(changes), **own)
@@ -243,5 +246,5 @@ def _subset(values: dict[str, Any], settings: Settings, dataset: int) -> Subset:
 
 def _beside(path: str, folder: Path) -> str:
     """A relative path is looked for beside the configuration first, as the reference does not."""
-    beside = folder / Path(path).expanduser()
-    return str(beside if beside.exists() else Path(path).expanduser())
+    beside = folder / paths.path_of(path)
+    return str(beside if paths.is_there(beside) else paths.path_of(path))

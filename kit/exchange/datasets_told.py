@@ -6,12 +6,13 @@ they differ, a line says how.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kit.errors import Unreadable
 from kit.exchange.dialect import Entries, Outcome, Rule, no_effect, take
 from kit.exchange.report import shown
+from kit.reading.texts import from_json
 
 KEY = "ss_datasets"
 OF_DATASETS = {
@@ -34,8 +35,8 @@ OF_SUBSETS = {
 def entries_of(text: str) -> dict[str, Any]:
     """A key for each thing that the data sets tell, with the different values in their order."""
     try:
-        datasets = json.loads(text)
-    except (ValueError, RecursionError):
+        datasets = from_json(text, KEY)
+    except Unreadable:
         return {}
     tables = [entry for entry in datasets if isinstance(entry, dict)] if _is_list(datasets) else []
     subsets = [subset for table in tables for subset in _subsets(table)]

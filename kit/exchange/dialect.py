@@ -229,7 +229,8 @@ def _is_off(value: Any, default: Any) -> bool:
 
 def _of_another_type(outcome: Outcome, lora_type: str) -> Outcome:
     """What the LoRA type does not read is left alone, as the GUI's hidden fields should be."""
-    if lora_type in catalog.LORA_TYPES and set(outcome.changes) & unread_by(lora_type):
+    is_known = isinstance(lora_type, str) and lora_type in catalog.LORA_TYPES
+    if is_known and set(outcome.changes) & unread_by(lora_type):
         return no_effect(f"LoRA_type = {lora_type} does not use it")
     return outcome
 

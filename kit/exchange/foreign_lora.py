@@ -15,7 +15,6 @@ read from their files.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -26,7 +25,10 @@ from typing import Any
 
 from kit.basemodel.headers import SUFFIXES, read_header
 from kit.catalog.lora_shapes import Shape
-from kit.errors import LoraFileError, ModelError
+from kit.errors import LoraFileError, ModelError, Unreadable
+from kit.reading import paths
+from kit.reading.fields import Table
+from kit.reading.texts import from_json, read_text
 
 CONFIG = "adapter_config.json"  # PEFT's, beside its weights
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -229,9 +231,12 @@ def _alphas(
 
 def _folder_config(path: Path) -> dict[str, Any]:
     file = path.parent / CONFIG
-    if not file.is_file():
+    if not paths.is_file(file):
         raise _refusal(path, f"is of a PEFT adapter folder, and its {CONFIG} is not beside it")
-    config = _json(path, file.read_text(encoding="utf-8"), CONFIG)
+    try:
+        config = _json(path, read_text(file), CONFIG)
+    except Unreadable as error:
+        raise _refusal(path, f"cannot be read: its {CONFIG} {error.why}") from error
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise _refusal(path, f"is PEFT's adapter of type {kind}, and only LORA can be converted")
@@ -244,10 +249,9 @@ def _header_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def _json(path: Path, text: str, what: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise _refusal(path, f"cannot be read: its {what} is damaged ({error})") from error
-    return found if isinstance(found, dict) else {}
+        return Table(from_json(text, what), what).values
+    except Unreadable as error:
+        raise _refusal(path, f"cannot be read: its {what} is damaged ({error.why})") from error
 
 
 def _of_part(whole: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -281,23 +285,23 @@ def _fits(path: Path, pattern: str, layer: str) -> bool:
 
 def file_of(path: Path) -> Path:
     """The weights of a PEFT adapter folder; any other path as it is."""
-    if not (path.is_dir() and (path / CONFIG).is_file()):
+    if not (paths.is_folder(path) and paths.is_file(path / CONFIG)):
         return path
-    return next((path / name for name in WEIGHTS if (path / name).is_file()), path)
+    return next((path / name for name in WEIGHTS if paths.is_file(path / name)), path)
 
 
 def foreseen_conversion(network_weights: str) -> Iterator[str]:
     """What the plan says of network_weights in another program's layout."""
     text = network_weights.strip()
     try:
-        path = file_of(Path(text).expanduser()) if text else Path()
-        if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+        path = file_of(paths.path_of(text)) if text else Path()
+        if not paths.is_file(path) or path.suffix.lower() not in SUFFIXES:
             return
         header = read_header(path)
         found = recognised(path, header.shapes, header.metadata)
     except LoraFileError as error:
         yield f"training would be refused: network_weights: {error.found}"
-    except (ModelError, OSError):
+    except (ModelError, Unreadable, OSError):
         return  # told by kit.basemodel.preflight
     else:
         if found.layout:

@@ -6,7 +6,6 @@ Ours carry all of them; of other trainers' files as much is taken as their ss_* 
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -14,7 +13,7 @@ from typing import Any
 
 from kit import catalog
 from kit.catalog.lora_shapes import magnitudes_on_output
-from kit.errors import SettingsError
+from kit.errors import SettingsError, Unreadable
 from kit.exchange import datasets_told, networks, sd_scripts_rules
 from kit.exchange.dialect import (
     Dialect,
@@ -31,6 +30,7 @@ from kit.exchange.dialect import (
 )
 from kit.exchange.known import Foreign, trainer_args
 from kit.exchange.report import Line, Verdict
+from kit.reading.texts import from_json
 from kit.settings import Settings, declarations
 
 RECIPE = "lorakit_settings"
@@ -116,8 +116,8 @@ def _from_recipe(text: str, base: Settings | None) -> tuple[Settings, list[Line]
 
 def _json_object(text: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = from_json(text, RECIPE)
+    except Unreadable:
         return None
     return value if isinstance(value, dict) else None
 
@@ -263,7 +263,7 @@ def _resolution(value: Any, entries: Entries) -> Outcome | None:
     """`(512, 512)`, or a side."""
     try:
         size = ast.literal_eval(str(value))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
     sides = size if isinstance(size, tuple) else (size, size)
     return take("resolution", ",".join(map(str, sides)))

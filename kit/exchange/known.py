@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
 from typing import Any
+
+from kit.reading.texts import from_json
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ _Tables = tuple[
 @cache
 def _known() -> _Tables:
     text = resources.files("kit.exchange").joinpath("known.json").read_text("utf-8")
-    tables = json.loads(text)
+    tables = from_json(text, "known.json")
     return (
         MappingProxyType({row[0]: _foreign(row) for row in tables["gui"]}),
         MappingProxyType({row[0]: _foreign(row) for row in tables["trainer"]}),

@@ -9,18 +9,18 @@ model family, or is no file of settings, changes nothing.
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kit.basemodel.headers import read_header
-from kit.errors import SettingsError
+from kit.errors import SettingsError, Unreadable
 from kit.exchange import command_line, from_lora, gui_json, made_here, sd_scripts
 from kit.exchange.additional import with_additional
 from kit.exchange.report import Line, Report, Verdict, shown
+from kit.reading import paths
+from kit.reading.texts import from_json, from_toml, read_text
 from kit.settings import Settings, declarations
 from kit.settings.rules import problems
 
@@ -41,7 +41,7 @@ def load_any(source: str | Path, base: Settings | None = None) -> tuple[Settings
     """
     if isinstance(source, str) and _is_text(source):
         return _settled(*_from_text(source, "the text", Path(), base), base)
-    path = Path(source).expanduser()
+    path = _path(str(source))
     if path.suffix.lower() == ".safetensors":
         return _settled(*_from_lora(path, base), base)
     return _settled(*_from_text(_read(path), path.name, path.parent, base), base)
@@ -65,22 +65,28 @@ def _is_text(source: str) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
+        return read_text(path)
+    except Unreadable as error:
+        if "UTF-8" in error.why:
+            words = "is no text; of files of weights only a LoRA's .safetensors can be read"
+            raise SettingsError([f"{path}: {words}"]) from error
         raise SettingsError(
             [
-                f"{path}: cannot be read ({error.strerror}); give a .toml or .json file with "
-                "settings, a LoRA's .safetensors, or a text file with a command line"
+                f"{path}: {error.why}; give a .toml or .json file with settings, a LoRA's "
+                ".safetensors, or a text file with a command line"
             ]
         ) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(
-            [f"{path}: is no text; of files of weights only a LoRA's .safetensors can be read"]
-        ) from error
+
+
+def _path(text: str) -> Path:
+    try:
+        return paths.path_of(text)
+    except Unreadable as error:
+        raise SettingsError([error.found]) from error
 
 
 def _from_lora(path: Path, base: Settings | None) -> tuple[Settings, Report]:
-    if not path.is_file():
+    if not paths.is_file(path):
         raise SettingsError([f"{path}: there is no such file"])
     header = read_header(path)
     settings, lines = from_lora.from_metadata(header.metadata, base)
@@ -108,31 +114,31 @@ def _from_text(
         entries = with_config_file(command_line.arguments_in(text), folder)
         return _from_arguments(entries, f"{name} (a command line)", base)
     try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError([f"{name}: is no TOML file: {error}"]) from error
+        from_toml(text, name)
+    except Unreadable as error:
+        raise SettingsError([f"{name}: {error.why}"]) from error
     raise SettingsError([f"{name}: holds no settings"])
 
 
 def _as_toml(text: str) -> dict[str, Any] | None:
     try:
-        return tomllib.loads(text) or None
-    except tomllib.TOMLDecodeError:
+        return from_toml(text, "the text") or None
+    except Unreadable:
         return None
 
 
 def _is_json_list(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), list)
-    except (ValueError, RecursionError):
+        return isinstance(from_json(text, "the text"), list)
+    except Unreadable:
         return False
 
 
 def _from_json(text: str, name: str, base: Settings | None) -> tuple[Settings, Report]:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SettingsError([f"{name}: is no JSON file: {error}"]) from error
+        values = from_json(text, name)
+    except Unreadable as error:
+        raise SettingsError([f"{name}: {error.why}"]) from error
     if "network_module" in values and "LoRA_type" not in values:
         return _from_arguments(sd_scripts.entries_of(values), f"{name} (sd-scripts)", base)
     settings, lines = gui_json.from_gui(values, base)
@@ -178,9 +184,11 @@ def with_config_file(entries: Mapping[str, Any], folder: Path) -> dict[str, Any]
     named = entries.get(CONFIG_FILE)
     if not named:
         return sd_scripts.entries_of(entries)
-    path = Path(str(named)).expanduser()
-    path = path if path.is_absolute() or path.exists() else folder / path
-    if not path.exists() and path.with_suffix(".toml").exists():
+    if not isinstance(named, str):
+        raise SettingsError([f"--{CONFIG_FILE} has no file behind it; name one, or take it out"])
+    path = _path(named)
+    path = path if path.is_absolute() or paths.is_there(path) else folder / path
+    if not paths.is_there(path) and path.name and paths.is_there(path.with_suffix(".toml")):
         path = path.with_suffix(".toml")
     inner = _as_toml(_read(path)) or {}
     return {**sd_scripts.entries_of(inner), **sd_scripts.entries_of(entries)}
@@ -210,7 +218,7 @@ def missing_paths(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_there(name: str, value: str) -> bool:
-    if Path(value).expanduser().exists():
+    if not paths.why_no_path(value) and paths.is_there(paths.path_of(value)):
         return True
     may_be_on_hub = declarations()[name].section == "model"
     parts = value.split("/")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import KitError
+from kit.reading.texts import from_json
 from kit.settings import Settings
 from kit.settings.public import public_settings
 
@@ -30,6 +31,6 @@ def settings_beside(file: Path, recipe: Mapping[str, Any]) -> tuple[Settings, Pa
             settings = Settings.load(path)
         except KitError:
             continue
-        if json.loads(json.dumps(public_settings(settings))) == dict(recipe):
+        if from_json(json.dumps(public_settings(settings)), path) == dict(recipe):
             return settings, path
     return None

@@ -68,7 +68,7 @@ def _without_tables(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _pairs(value: Any) -> dict[str, str]:
     """`conv_dim=4` and the like; what has no = stands for itself."""
-    texts = value.split() if isinstance(value, str) else value or []
+    texts = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
     pairs = (str(text).strip("\"' ").partition("=") for text in texts)
     return {name.strip(): text.strip() for name, _, text in pairs if name.strip()}
 

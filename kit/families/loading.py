@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,13 +26,15 @@ from kit.basemodel.detecting import INPAINTING, PLAIN
 from kit.basemodel.pickles import read_tensors
 from kit.basemodel.weight_names import Weights as WeightNames
 from kit.basemodel.weight_names import choose_weights
-from kit.errors import DeviceError, MissingPackage, ModelError
+from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable
 from kit.families import Family, Prediction, clip, target_layers
 from kit.families.clip_weights import read_text_encoder
 from kit.families.quantized import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
 from kit.families.streaming import Weights, place, read_weights
+from kit.reading.fields import Table
+from kit.reading.texts import read_json
 
 CONFIGS = Path(__file__).with_name("configs")
 # A family is its file, a line here, a row of the catalog and a folder of configs.
@@ -328,8 +329,11 @@ def _read_separate_vae(path: Path, file: ModelFile, dtype: torch.dtype, *, mappe
 
 def _scaling(folder: Path) -> float | None:
     """The factor a VAE's settings name; None in old ones that leave it to their model."""
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return settings.get("scaling_factor")
+    try:
+        told = Table(read_json(folder / "config.json"), folder / "config.json")
+        return told.number("scaling_factor") if "scaling_factor" in told else None
+    except Unreadable as error:
+        raise _unfit(folder, f"{error.what} {error.why}") from error
 
 
 def _check_complete(module: nn.Module, path: Path) -> None:

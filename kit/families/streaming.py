@@ -7,7 +7,6 @@ weights that lie in the file as they are needed stay there, shared by all who tr
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+
+from kit.reading.texts import from_json
 
 ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it
 PIECE = 64 * 2**20  # bytes between two times of giving pages back
@@ -73,7 +74,7 @@ def _one(path: Path, *, mapped: bool) -> Weights:
         names = list(checked.keys())
     with path.open("rb") as file:
         size = int.from_bytes(file.read(HEADER), "little")
-        header = json.loads(file.read(size))
+        header = from_json(file.read(size), path)
         # Private, and written to by nobody: torch warns of bytes that cannot be written.
         whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if mapped else _read(file)
     begin = HEADER + size

@@ -16,16 +16,20 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from kit.basemodel import headers
+from kit.basemodel.headers import Entry
 from kit.basemodel.pickles import Stored, read_tensors, state_of
-from kit.errors import LoraFileError, ModelError, OutputError
+from kit.errors import LoraFileError, ModelError, OutputError, Unreadable
 from kit.exchange import foreign_lora
 from kit.exchange.foreign_tensors import converted
+from kit.reading import paths
+from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_atomically
+from kit.runs.disk import why_unwritten
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,16 +85,6 @@ SAFETENSORS_NAMES = {
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where one tensor lies: bytes `begin` to `end` after the header."""
-
-    dtype: str  # safetensors' name: F32, F16, BF16 ...
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True)
 class Header:
     """The table at the start of a .safetensors."""
 
@@ -136,10 +130,10 @@ def write_lora(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write)
     except OSError as error:
-        size = sum(len(chunk) for chunk in chunks) / 1e6
+        size = sum(len(chunk) for chunk in chunks)
         raise OutputError(
-            f"The LoRA file {path} cannot be written: {error.strerror or error}.",
-            f"It needs {size:.1f} MB in a folder where you may create files.",
+            f"The LoRA file {path} cannot be written: {why_unwritten(error, path, size)}.",
+            f"It needs {size / 1e6:.1f} MB in a folder where you may create files.",
             "Free some space, or choose another output_dir. Nothing was left half written.",
         ) from error
 
@@ -180,16 +174,11 @@ def read_header(path: Path) -> Header:
         headers.read_header(path)  # says in words what is wrong with the file
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
-            table: dict[str, Any] = json.loads(file.read(start - 8))
-        metadata = {str(key): str(value) for key, value in table.pop("__metadata__", {}).items()}
-        entries = {
-            name: Entry(e["dtype"], tuple(map(int, e["shape"])), *map(int, e["data_offsets"]))
-            for name, e in table.items()
-        }
+            entries, metadata = headers.entries_in(file.read(start - 8))
     except ModelError as error:
         whole = "A LoRA file is a whole .safetensors, .ckpt or .pt."
         raise LoraFileError(error.found, whole, error.do) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, Unreadable) as error:
         raise _unreadable(path, error) from error
     refuse_others(path, entries)
     return Header(entries, metadata, start)
@@ -277,7 +266,7 @@ def _safetensors(
         "sshs_model_hash": hashlib.sha256(values).hexdigest(),
         "sshs_legacy_hash": _short(data[LEGACY_WINDOW]),
     }
-    table = json.loads(data[8:start]) | {"__metadata__": {**metadata, **hashes}}
+    table = from_json(bytes(data[8:start]), "the header") | {"__metadata__": {**metadata, **hashes}}
     header = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return [len(header).to_bytes(8, "little"), header, values]
@@ -302,8 +291,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
+    if not paths.is_file(path):
+        kind = "is a folder" if paths.is_folder(path) else "does not exist"
         possible = "A LoRA is one file, usually a .safetensors."
         raise LoraFileError(f"{path} {kind}.", possible, "Give the file's path.")
     return path

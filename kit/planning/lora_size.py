@@ -7,7 +7,6 @@ linear), inputs, outputs, and how many there are; its normalisations by block, c
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from kit.basemodel.claims import claimed_family
 from kit.basemodel.preflight import found_model
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shapes
+from kit.reading.texts import read_json
 from kit.settings import NetworkSettings, Settings
 from kit.settings.effective import part_rates, reads
 from kit.settings.targets import CONVOLUTIONS, ENCODERS, PRESETS, TRANSFORMER
@@ -62,7 +62,7 @@ class LayerShape:
 @cache
 def layer_shapes(family: str) -> tuple[LayerShape, ...]:
     """The layers of a full-size model; family: the catalog's key."""
-    rows = json.loads(LAYERS.read_text("utf-8"))[family]
+    rows = read_json(LAYERS)[family]
     return tuple(LayerShape(*row) for row in rows)
 
 
@@ -140,7 +140,7 @@ def _norms(settings: Settings, family: str) -> Iterator[tuple[bool, int, int]]:
     if not (reads(network, "train_norm") and network.train_norm and learns):
         return
     preset = PRESETS[network.LyCORIS_preset]
-    for in_transformer, channels, count in json.loads(LAYERS.read_text("utf-8"))[f"{family} norms"]:
+    for in_transformer, channels, count in read_json(LAYERS)[f"{family} norms"]:
         around = TRANSFORMER if in_transformer else CONVOLUTIONS
         if preset.takes("", around, is_unet=True, is_conv3x3=False):
             yield in_transformer, channels, count

@@ -10,7 +10,6 @@ captions, the seed.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +19,7 @@ from typing import Any
 
 from kit import catalog
 from kit.errors import SettingsError, nearest
+from kit.reading.texts import from_toml
 from kit.settings import Settings, declarations
 
 SECTIONS = ("basic", "rates", "network", "blocks", "noise", "memory", "images", "captions")
@@ -52,7 +52,7 @@ class Preset:
 def presets() -> MappingProxyType[str, Preset]:
     """All presets by name, in the order of aim, family and card."""
     text = resources.files("kit.presets").joinpath("values.toml").read_text("utf-8")
-    table = tomllib.loads(text)
+    table = from_toml(text, "values.toml")
     made = [
         _made(table, aim, family, card)
         for aim in table["aim"]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from kit.dataset.images import TrainImage
 from kit.dataset.subsets import Subset
+from kit.reading.paths import resolved
 from kit.settings import Settings, declarations
 
 
@@ -25,7 +26,7 @@ def fingerprint(
     asked = {n: v for n, v in settings.flat().items() if declarations()[n].shapes_run}
     pictures = [
         (
-            str(i.path.resolve()),
+            str(resolved(i.path)),
             i.caption,
             i.repeats,
             i.is_reg,

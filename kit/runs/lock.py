@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from kit.errors import OutputError
+from kit.errors import OutputError, Unreadable
+from kit.reading.texts import from_json
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
 
@@ -119,9 +120,9 @@ def _lives(holder: dict[str, Any]) -> bool:
 
 
 def _read(file: TextIO) -> dict[str, Any]:
-    with suppress(OSError, ValueError, RecursionError):
+    with suppress(OSError, ValueError, Unreadable):
         file.seek(0)
-        known = json.loads(file.read() or "{}")
+        known = from_json(file.read() or "{}", NAME)
         if isinstance(known, dict):
             return known
     return {}

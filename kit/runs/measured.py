@@ -15,7 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from kit.errors import Unreadable
 from kit.hosts import cache_folder, host
+from kit.reading.fields import Table
+from kit.reading.texts import from_json, read_text
 from kit.settings import Settings, effective
 
 Work: TypeAlias = Mapping[str, Any]
@@ -74,8 +77,8 @@ def work_of(settings: Settings, family: str = "") -> dict[str, Any]:
 def read_measured(text: str) -> list[Measured]:
     """The rows of a file, oldest first; what cannot be read is left out."""
     try:
-        rows = json.loads(text)
-    except ValueError:
+        rows = from_json(text, FILE)
+    except Unreadable:
         return []
     return [row for row in map(_row, rows if isinstance(rows, list) else []) if row]
 
@@ -83,8 +86,8 @@ def read_measured(text: str) -> list[Measured]:
 def measured_here() -> list[Measured]:
     """What this machine's runs measured, oldest first."""
     try:
-        return read_measured(_file().read_text("utf-8"))
-    except OSError:
+        return read_measured(read_text(_file()))
+    except Unreadable:
         return []
 
 
@@ -126,8 +129,15 @@ def _file() -> Path:
 
 def _row(values: Any) -> Measured | None:
     try:
-        row = Measured(**values)
-        is_whole = row.seconds > 0 and row.megabytes >= 0 and isinstance(row.work, dict)
-        return row if is_whole and isinstance(row.device, str) else None
-    except TypeError:
+        told = Table(values, FILE)
+        row = Measured(
+            told.text("device"),
+            told.table("work").values,
+            told.number("seconds"),
+            told.whole("megabytes", least=0),
+            told.number("picture_seconds", 0.0),
+            told.text("source", ""),
+        )
+    except Unreadable:
         return None
+    return row if row.seconds > 0 else None

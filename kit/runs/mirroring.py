@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextvars
 import hashlib
 import os
+import queue
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from kit.events import Noticed
 from kit.runs import lock
 from kit.runs.atomic_write import write_atomically
 from kit.runs.run import Run
+from kit.runs.state_files import BEFORE, FOLDER, STATE_FILE, before, replace_state
 
 SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_BETWEEN_STATES = 60.0  # a lost session costs at most this much, and one copy's time
@@ -44,7 +47,7 @@ def mirrored(run: Run) -> Iterator[Mirror]:
         mirror.finish()
 
 
-LEFT = ("run.json", lock.NAME)  # the record comes last, the lock is for this machine
+LEFT = (BEFORE, lock.NAME)  # the copies keep a state before of their own; the lock is for here
 
 
 class Mirror:
@@ -53,6 +56,8 @@ class Mirror:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._copied: dict[Path, Stamp] = {}
+        self._copied_record = ""
+        self._dropped: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._failing: dict[Path, str] = {}
         self._told = False
         self._states_copied_at = float("-inf")
@@ -102,21 +107,50 @@ class Mirror:
             pause = min(pause * 2, 60) if self._failing else SECONDS_BETWEEN_LOOKS
 
     def copy_new(self, *, last: bool = False) -> None:
-        """Copy every file that is new or changed, remove copies of those that are gone."""
-        assert self.run.home is not None
+        """Copy every file that is new or changed, remove copies of those that are gone.
+
+        The record is copied last, as it was at first: what it tells of is there by then.
+        """
         state_due = time.monotonic() - self._states_copied_at >= SECONDS_BETWEEN_STATES
+        record = self._record_now()
         for path in self._files(with_state=last or state_due):
             self._copy(path)
-        if last or state_due:
-            self._copy_record()
-        for path in [path for path in self._copied if not path.exists()]:
-            copy = self.run.home / path.relative_to(self.run.output_dir)
-            copy.unlink(missing_ok=True)
-            if self.run.owns_state(copy.parent.name) and not any(copy.parent.iterdir()):
-                copy.parent.rmdir()
-            del self._copied[path]
+        if record and (last or state_due) and self.run.own_state / STATE_FILE not in self._failing:
+            self._copy_record(record)
+        self._remove_gone()
         if state_due:
             self._states_copied_at = time.monotonic()
+
+    def drop(self, paths: Iterable[str]) -> None:
+        """The run has replaced these: their copies go, also those of an earlier session."""
+        for path in paths:
+            self._dropped.put(Path(path))
+
+    def _remove_gone(self) -> None:
+        """Remove copies of what is no longer there."""
+        assert self.run.home is not None
+        gone = [path for path in self._copied if not path.exists()]
+        while not self._dropped.empty():
+            gone.append(self._dropped.get())
+        for path in gone:
+            is_state = path.parent == self.run.own_state
+            if path.exists() or (is_state and path.parent.exists()):
+                continue  # made again, or between two renames
+            try:
+                self._remove(self.run.home / path.relative_to(self.run.output_dir))
+            except OSError:
+                self._dropped.put(path)  # a storage that does not answer
+            self._copied.pop(path, None)
+
+    def _remove(self, copy: Path) -> None:
+        if copy.is_dir():
+            shutil.rmtree(copy)
+        else:
+            copy.unlink(missing_ok=True)
+        if copy.name == STATE_FILE:
+            before(copy).unlink(missing_ok=True)
+        if self.run.owns_state(copy.parent.name) and not any(copy.parent.iterdir()):
+            copy.parent.rmdir()
 
     def _files(self, *, with_state: bool) -> Iterator[Path]:
         """What belongs to the run: LoRA files first, then samples, then its folder."""
@@ -130,14 +164,30 @@ class Mirror:
             yield from sorted(run.sample_dir.glob(f"{run.name}_*"))
         for path in sorted(run.dir.rglob("*")) if run.dir.is_dir() else ():
             is_state = path.parent != run.dir
-            if path.is_file() and path.name not in LEFT and (with_state or not is_state):
+            if path == run.dir / "run.json" or path.name in LEFT:  # the record comes last
+                continue
+            if path.is_file() and (with_state or not is_state):
                 yield path
 
-    def _copy_record(self) -> None:
-        """The record last: it must never tell of a state that is not there."""
-        record = self.run.dir / "run.json"
-        if record.is_file():
-            self._copy(record)
+    def _record_now(self) -> str:
+        try:
+            return (self.run.dir / "run.json").read_text("utf-8")
+        except OSError:
+            return ""  # there is none yet
+
+    def _copy_record(self, text: str) -> None:
+        assert self.run.home is not None
+        record, copy = self.run.dir / "run.json", self.run.home / self.run.dir.name / "run.json"
+        if text == self._copied_record:
+            return
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(copy, lambda part: part.write_text(text, "utf-8"))
+        except OSError as error:
+            self._failing[record] = error.strerror or str(error)
+        else:
+            self._copied_record = text
+            self._failing.pop(record, None)
 
     def _copy(self, path: Path) -> None:
         if path.suffix == ".part" or self.run.home is None:
@@ -158,7 +208,9 @@ class Mirror:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file, read the copy back, and rename it only if it is the same.
+    """Copy a file, read the copy back, and put it in its place only if it is the same.
+
+    Of a run's own state the copy of before stays beside the new one.
 
     Raises: OSError where it cannot be written, or reads back otherwise.
     """
@@ -176,4 +228,5 @@ def copy_whole(source: Path, target: Path) -> None:
             if hashlib.file_digest(copy, "sha256").digest() != digest.digest():
                 raise OSError(f"{part.name} reads back otherwise than it was written")
 
-    write_atomically(target, write)
+    is_state = (target.parent.name, target.name) == (FOLDER, STATE_FILE)
+    (replace_state if is_state else write_atomically)(target, write)

@@ -6,34 +6,54 @@ import json
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from kit.errors import Unreadable
+from kit.reading.fields import Table, made_of
+from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
+from kit.runs.state_files import FOLDER
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """run.json: what a later start needs to know."""
+    """run.json: what a later start needs to know.
+
+    owed: what was due after `step` and may not be there, or was not told: "samples", "files",
+    "rates" (a change that was asked for), "end". It is made, or made again, when the run goes on.
+    """
 
     fingerprint: str
     seed: int
     step: int = 0
     finished: bool = False
+    owed: tuple[str, ...] = ()
 
 
 def read_record(run_dir: Path) -> RunRecord | None:
-    """The run's record, or None where there is none that can be read."""
+    """The run's record, or the one beside its state, or None where none can be read."""
+    return _record_in(run_dir) or _record_in(run_dir / FOLDER)
+
+
+def _record_in(folder: Path) -> RunRecord | None:
     try:
-        values: dict[str, Any] = json.loads((run_dir / "run.json").read_text("utf-8"))
-        return RunRecord(**values)
-    except (OSError, ValueError, TypeError):
+        record = made_of(RunRecord, read_json(folder / "run.json"), "run.json")
+    except Unreadable:
         return None
+    return record if record.step >= 0 else None
 
 
-def write_record(run_dir: Path, record: RunRecord) -> None:
-    """Replace the run's record in one step."""
-    text = json.dumps(asdict(record), indent=2)
-    write_atomically(run_dir / "run.json", lambda part: part.write_text(text, "utf-8"))
+def write_record(folder: Path, record: RunRecord, *, forced: bool = True) -> None:
+    """Replace the record of a run or a state in one step; forced: to the disk, at once."""
+    values = asdict(record)
+    if not record.owed:
+        del values["owed"]  # older versions do not know it
+    text = json.dumps(values, indent=2)
+    if forced:
+        write_atomically(folder / "run.json", lambda part: part.write_text(text, "utf-8"))
+        return
+    part = folder / "run.json.part"
+    part.write_text(text, "utf-8")
+    part.replace(folder / "run.json")
 
 
 _REMEMBERING = threading.Lock()  # listeners live in several threads
@@ -53,7 +73,7 @@ def remember(run_dir: Path, name: str, value: str) -> None:
 
 def _memories(run_dir: Path) -> dict[str, str]:
     try:
-        known = json.loads((run_dir / "logs.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        known = Table(read_json(run_dir / "logs.json"), "logs.json").values
+    except Unreadable:
         return {}
-    return known if isinstance(known, dict) else {}
+    return {name: value for name, value in known.items() if isinstance(value, str)}

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.errors import SettingsError
+from kit.errors import SettingsError, Unreadable
 from kit.hub import Place, fetch, fetch_record
+from kit.reading import paths
 from kit.runs.record import read_record
+from kit.runs.state_files import FOLDER, STATE_FILE, holds_state
 
 if TYPE_CHECKING:
     from kit.settings import Saving
 
-STATE_FILE = "state.pt"
 FOREIGN = ("optimizer.bin", "train_state.json", "scheduler.bin", "random_states_0.pkl")
 
 
@@ -50,9 +51,12 @@ def find_start(resume: str, *, on_hub: bool = False) -> ResumePoint | None:
         return None
     if on_hub:
         return _start_on_hub(Place.named(resume))
-    folder = Path(resume.strip()).expanduser()
+    try:
+        folder = paths.path_of(resume.strip())
+    except Unreadable as error:
+        raise SettingsError([f"[saving] resume: {error.found}"]) from error
     for file, record_dir in _places(folder):
-        if file.is_file() and (record := read_record(record_dir)) and record.step:
+        if holds_state(file.parent) and (record := read_record(record_dir)) and record.step:
             return ResumePoint(file, record.seed, record.step)
     raise SettingsError([f"[saving] resume: {_why_not(folder)}"])
 
@@ -68,14 +72,14 @@ def _start_on_hub(named: Place) -> ResumePoint:
 def _places(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Where a state and its record may lie."""
     yield folder / STATE_FILE, folder
-    yield folder / "state" / STATE_FILE, folder  # <name>.run
+    yield folder / FOLDER / STATE_FILE, folder  # <name>.run
     yield folder / STATE_FILE, folder.parent  # <name>.run/state
 
 
 def _why_not(folder: Path) -> str:
-    if not folder.is_dir():
+    if not paths.is_folder(folder):
         return f"there is no folder {folder}; choose one named <name>-...-state, or <name>.run"
-    if any((folder / name).exists() for name in FOREIGN):
+    if any(paths.is_there(folder / name) for name in FOREIGN):
         return (
             f"{folder} is a state of sd-scripts, whose optimizer and random numbers cannot go on "
             "here; set network_weights to the LoRA file that was saved with it, to begin with its "

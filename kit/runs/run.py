@@ -7,7 +7,7 @@
 <output_dir>/<name>.run/run.json          fingerprint, seed, last kept step, whether it is finished
 <output_dir>/<name>.run/events.jsonl      what happened
 <output_dir>/<name>.run/logs.json         where its curves are logged, to go on there
-<output_dir>/<name>.run/state/            what is needed to go on
+<output_dir>/<name>.run/state/            what is needed to go on: see `kit.runs.state_files`
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.errors import OutputError
+from kit.reading.paths import path_of
 from kit.runs.atomic_write import write_atomically
 from kit.runs.record import RunRecord, read_record, write_record
+from kit.runs.state_files import FOLDER, holds_state
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class Run:
         """Where sample pictures go, as with kohya's trainer."""
         return self.output_dir / "sample"
 
+    @property
+    def own_state(self) -> Path:
+        """The folder of the state that the run itself goes on from."""
+        return self.dir / FOLDER
+
     def file(self, suffix: str) -> Path:
         """The LoRA file: suffix "" for the final one, "-000002" for epoch 2."""
         return self.output_dir / f"{self.name}{suffix}.{self.ending}"
@@ -89,7 +98,7 @@ def choose_run(
     seed: the one that was asked for; 0 goes on with whatever was drawn. workplace: a fast folder
     to work in while output_dir, which is slow, keeps copies.
     """
-    folder = Path(output_dir).expanduser()
+    folder = path_of(output_dir, "output_dir")
     candidate, number = name, 1
     while True:
         renamed = "" if number == 1 else name
@@ -99,6 +108,8 @@ def choose_run(
         record = newest_record(run)
         is_same = record and not record.finished and record.fingerprint == fingerprint
         if record and is_same and seed in (0, record.seed):
+            if not has_state(run):  # deleted by hand, or none was kept yet
+                return replace(run, seed=record.seed)
             return replace(run, seed=record.seed, from_step=record.step)
         if not any(_is_taken(run, place) for place in {run.output_dir, run.kept_in}):
             return run
@@ -112,10 +123,12 @@ def begin(run: Run, *, seed: int, settings_toml: str) -> None:
     Raises: OutputError where the folder cannot be written.
     """
     bring_back(run)
+    sweep(run)
     try:
         run.dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run.dir / "run.toml", lambda part: part.write_text(settings_toml, "utf-8"))
         if not run.resumes:
+            shutil.rmtree(run.own_state, ignore_errors=True)  # of a kill before its record
             write_record(run.dir, RunRecord(run.fingerprint, seed))
     except OSError as error:
         abandon(run)
@@ -134,7 +147,7 @@ def bring_back(run: Run) -> None:
     if run.home is None or not run.resumes:
         return
     kept, record = run.home / run.dir.name, newest_record(run)
-    if record is None or record == read_record(run.dir):
+    if record is None or (record == read_record(run.dir) and holds_state(run.own_state)):
         return
     try:
         shutil.copytree(kept, run.dir, dirs_exist_ok=True)
@@ -150,6 +163,37 @@ def abandon(run: Run) -> None:
     """Give a new run's name back: nothing was learned, so nothing is lost."""
     if not run.resumes:
         shutil.rmtree(run.dir, ignore_errors=True)
+
+
+def sweep(run: Run) -> None:
+    """Remove what a killed process had half written."""
+    samples = re.compile(rf"{re.escape(run.name)}_e?\d{{6}}_\d+_\d{{14}}(_\d+)?\.png\.part")
+    halves = [path for path in _listed(run.sample_dir) if samples.fullmatch(path.name)]
+    for path in _listed(run.output_dir):
+        if path == run.dir or run.owns_state(path.name):
+            halves += path.rglob("*.part")
+        elif path.suffix == ".part" and run.owns(path.stem):
+            halves.append(path)
+    for path in halves:
+        with suppress(OSError):
+            path.unlink()
+
+
+def files_of(run: Run, *, states: bool = False) -> Iterator[Path]:
+    """The run's LoRA files, and those of its state folders, here and where they are kept."""
+    for place in dict.fromkeys((run.output_dir, run.kept_in)):
+        for path in sorted(_listed(place)):
+            if run.owns(path.name):
+                yield path
+            elif states and run.owns_state(path.name):
+                yield from sorted(_listed(path))
+
+
+def has_state(run: Run) -> bool:
+    """There is a state to go on from, here or in the copies after a lost session."""
+    return any(
+        holds_state(place / run.dir.name / FOLDER) for place in {run.output_dir, run.kept_in}
+    )
 
 
 def newest_record(run: Run) -> RunRecord | None:

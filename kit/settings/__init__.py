@@ -18,6 +18,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kit.errors import SettingsError, nearest
+from kit.reading.fields import kind_of
 from kit.settings.basic import Basic
 from kit.settings.blocks import Blocks
 from kit.settings.captions import Captions
@@ -181,4 +182,4 @@ def in_words(section: str, kind: type[Section], detail: Any) -> str:
     name = str(detail["loc"][0])
     if detail["type"] == "value_error":
         return f"[{section}] {name}: {detail['ctx']['error']}"
-    return f"[{section}] {name}: {detail['input']!r} is not {kind.declared(name).possible}"
+    return f"[{section}] {name}: {kind_of(detail['input'])} is not {kind.declared(name).possible}"

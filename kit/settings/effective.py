@@ -5,14 +5,15 @@ Each answer takes the sections that it reads. Sentences about them are in `kit.s
 
 from __future__ import annotations
 
-import json
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kit import catalog
 from kit.catalog import lr_schedules
+from kit.errors import Unreadable
+from kit.reading.fields import kind_of
+from kit.reading.paths import path_of
+from kit.reading.texts import read_json, read_toml
 from kit.settings.basic import Basic
 from kit.settings.hub import Hub
 from kit.settings.logs import Logs
@@ -247,14 +248,17 @@ def keeps_attention_matrices(memory: Memory) -> bool:
     return memory.cross_attention == "none" and not memory.mem_eff_attn
 
 
+MOST_DIGITS = 4  # of a GPU's number
+
+
 def gpu_ids(text: str) -> tuple[int, ...]:
     """The numbers of GPUs that "1,0" names; none where it is blank.
 
     Raises: ValueError where it names something else.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdecimal() for part in parts):
-        raise ValueError(f"{text!r} is no list of GPU numbers")
+    if not all(part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
+        raise ValueError(f"{kind_of(text)} is no list of GPU numbers")
     return tuple(int(part) for part in parts)
 
 
@@ -291,12 +295,11 @@ def tracker_tables(logs: Logs) -> dict[str, dict[str, Any]]:
     named = logs.log_tracker_config.strip()
     if not named:
         return {}
-    path = Path(named).expanduser()
-    read = json.loads if path.suffix.lower() == ".json" else tomllib.loads
     try:
-        tables: Any = read(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+        path = path_of(named)
+        tables: Any = (read_json if path.suffix.lower() == ".json" else read_toml)(path)
+    except Unreadable as error:
+        raise ValueError(f"{error.what} {error.why}") from error
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
         raise ValueError(f"{path} holds options outside of a table; write [wandb] above them")
     return tables

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
-from kit.errors import SettingsError
+from kit.errors import SettingsError, Unreadable
+from kit.reading import texts
 from kit.settings.setting import Declared
 
 if TYPE_CHECKING:
@@ -23,16 +23,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises: SettingsError where there is no such file or it is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
+        return texts.read_toml(path)
+    except Unreadable as error:
         raise SettingsError(
-            [
-                f"{path}: cannot be read ({error.strerror}); give the path of a .toml file with "
-                "settings"
-            ]
+            [f"{path}: {error.why}; give the path of a .toml file with settings"]
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{path}: is no TOML file: {error}"]) from error
 
 
 def to_toml(settings: Settings, *, with_help: bool) -> str:

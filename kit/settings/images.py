@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import field_validator
 
+from kit.reading.fields import kind_of
 from kit.settings.setting import Section, setting
 
 
@@ -109,11 +110,15 @@ class Images(Section, box="Parameters / Basic"):
         parts = parts if isinstance(parts, list | tuple) else [parts]
         try:
             sides = [int(part) for part in parts]
-        except (TypeError, ValueError):
-            raise ValueError(f"{value!r} is no size; write width,height such as 512,768") from None
+        except (TypeError, ValueError, OverflowError):  # OverflowError: inf
+            raise ValueError(
+                f"{kind_of(value)} is no size; write width,height such as 512,768"
+            ) from None
         sides = sides * 2 if len(sides) == 1 else sides
         if len(sides) != 2 or not all(64 <= side <= 8192 for side in sides):
-            raise ValueError(f"{value!r} is no size; write width,height, each from 64 to 8192")
+            raise ValueError(
+                f"{kind_of(value)} is no size; write width,height, each from 64 to 8192"
+            )
         return f"{sides[0]},{sides[1]}"
 
     @field_validator("caption_extension")

@@ -6,7 +6,7 @@ A token is a secret: it is taken out of a link at the first door, and kept in me
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 _SECRET = re.compile(
     r"(?:^|[_-])(?:token|api[_-]?key|key|apikey|access[_-]?token|auth|signature|sig|password|secret"
@@ -23,6 +23,16 @@ _whole: dict[str, str] = {}
 def is_link(text: str) -> bool:
     """The text names a place on the web."""
     return re.match(r"https?://", text.strip(), re.IGNORECASE) is not None
+
+
+def parts_of(link: str) -> SplitResult:
+    """A link's parts; all of them blank where it is no address, such as `https://[::1`."""
+    try:
+        parts = urlsplit(link)
+        _ = parts.port  # a number is asked for when it is read
+    except ValueError:
+        return urlsplit("")
+    return parts
 
 
 def tidied(text: str) -> str:

@@ -7,7 +7,9 @@ import math
 import re
 from typing import Any
 
-ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)\s*=\s*")
+# From a word's start on: tried at each letter, a long word would take time by its square.
+ASSIGNMENT = re.compile(r"(?<![A-Za-z_])([A-Za-z_]\w*+)\s*+=\s*")
+LONGEST = 10_000  # characters
 
 
 def parse_optimizer_args(text: str) -> dict[str, Any]:
@@ -18,6 +20,8 @@ def parse_optimizer_args(text: str) -> dict[str, Any]:
     cleaned = text.strip().replace('"', "").replace("'", "")
     if not cleaned:
         return {}
+    if len(cleaned) > LONGEST:
+        raise ValueError(f"it has {len(cleaned)} characters, and can have {LONGEST}")
     matches = list(ASSIGNMENT.finditer(cleaned))
     if not matches or cleaned[: matches[0].start()].strip(" ,;"):
         raise ValueError(f"{text!r} is no name=value; write e.g. weight_decay=0.1 betas=0.9,0.99")
@@ -41,7 +45,7 @@ def _value(raw: str) -> Any:
         return ast.literal_eval(
             {"true": "True", "false": "False", "none": "None"}.get(raw.lower(), raw)
         )
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         if any(mark in raw for mark in "()[]{} "):
             raise ValueError(
                 f"{raw!r} cannot be read; write numbers, True, False or 0.9,0.99"

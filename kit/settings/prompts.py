@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kit import catalog
-from kit.errors import SettingsError
+from kit.errors import SettingsError, Unreadable
+from kit.reading.fields import kind_of
+from kit.reading.paths import path_of
+from kit.reading.texts import from_json, from_toml, read_text
 
 OPTION = re.compile(r"\s--(?=[a-zA-Z])")
 FILES = (".txt", ".toml", ".json")
@@ -129,7 +130,7 @@ def _from_keys(entries: Mapping[str, Any]) -> Prompt:
             values[name] = converted
         elif key not in KEYS:
             possible = ", ".join(["prompt", *KEYS])
-            what = f"{value!r} is no text" if key == "prompt" else "is no key of a prompt"
+            what = f"{kind_of(value)} is no text" if key == "prompt" else "is no key of a prompt"
             raise ValueError(f"{key}: {what}; there are {possible}")
     return _bounded(Prompt(**{"text": "", **values}, skipped=tuple(skipped)))
 
@@ -163,10 +164,11 @@ def _written(sample_prompts: str) -> Iterator[tuple[str, str | Mapping[str, Any]
         return
     try:
         entries = _in_toml(inside) if ending == ".toml" else _in_json(inside)
-    except (ValueError, RecursionError) as error:
-        reason = str(error) or "it is nested too deeply"
+    except Unreadable as error:
+        raise SettingsError([f"[samples] sample_prompts: {text} {error.why}"]) from error
+    except ValueError as error:
         raise SettingsError(
-            [f"[samples] sample_prompts: {text} cannot be read: {reason}"]
+            [f"[samples] sample_prompts: {text} cannot be read: {error}"]
         ) from error
     for number, entry in enumerate(entries, start=1):
         yield f"{Path(text).name}, prompt {number}", entry
@@ -180,12 +182,11 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, RuntimeError, ValueError) as error:  # no such home, or no text
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        return read_text(path_of(path))
+    except Unreadable as error:
         raise SettingsError(
             [
-                f"[samples] sample_prompts: {path} cannot be read: {reason}; give a "
+                f"[samples] sample_prompts: {error.what} {error.why}; give a "
                 f"{', '.join(FILES[:-1])} or {FILES[-1]} file, or prompts"
             ]
         ) from error
@@ -193,7 +194,7 @@ def _read(path: str) -> str:
 
 def _in_toml(text: str) -> list[Mapping[str, Any]]:
     """`[prompt]` with what all have, and a `[[prompt.subset]]` for each, which counts more."""
-    table = tomllib.loads(text).get("prompt")
+    table = from_toml(text, "it").get("prompt")
     subsets = table.get("subset") if isinstance(table, dict) else None
     if not isinstance(table, dict) or not isinstance(subsets, list):
         raise ValueError("it has no [[prompt.subset]]")
@@ -203,7 +204,7 @@ def _in_toml(text: str) -> list[Mapping[str, Any]]:
 
 def _in_json(text: str) -> list[str | Mapping[str, Any]]:
     """A list of lines, or of objects."""
-    entries = json.loads(text)
+    entries = from_json(text, "it")
     if not isinstance(entries, list):
         raise ValueError("it is no list of prompts")
     return [entry if isinstance(entry, str) else _table(entry) for entry in entries]
@@ -211,7 +212,7 @@ def _in_json(text: str) -> list[str | Mapping[str, Any]]:
 
 def _table(entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise ValueError(f"{entry!r} is no prompt: a prompt is a table of keys")
+        raise ValueError(f"{kind_of(entry)} is no prompt: a prompt is a table of keys")
     return entry
 
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic.fields import FieldInfo
 
 from kit.errors import nearest
+from kit.reading.paths import shortened, why_no_path, why_no_text
 
 ALL_FAMILIES = ("sd1", "sd2", "sdxl")
 
@@ -134,6 +135,8 @@ class Section(BaseModel):
             return None
         if isinstance(value, PurePath) and declared.type in ("path", "text", "str"):
             return str(value)
+        if isinstance(value, str) and (why := _why_no_text(value, declared)):
+            raise ValueError(f"{shortened(value)} {why}")
         if isinstance(value, bool) and declared.type in ("int", "float"):
             raise ValueError(f"{value} is not {declared.possible}")
         return value
@@ -163,6 +166,13 @@ class Section(BaseModel):
         """The declarations of this section, in order."""
         for name in cls.model_fields:
             yield cls.declared(name)
+
+
+def _why_no_text(value: str, declared: Declared) -> str:
+    """What no setting may hold: half a character anywhere, and where it is a path, what is none."""
+    if declared.type == "path" and "://" not in value:
+        return why_no_path(value.strip())
+    return why_no_text(value)
 
 
 def _declared(section: type[Section], name: str, info: FieldInfo) -> Declared:

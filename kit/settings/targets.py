@@ -9,12 +9,15 @@ Source: https://github.com/KohakuBlueleaf/LyCORIS (names and keys of presets).
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from kit.errors import Unreadable
+from kit.reading import paths
+from kit.reading.texts import read_toml
 
 # Names that a preset may use -> the class in diffusers and transformers.
 CLASSES = {
@@ -96,14 +99,14 @@ def preset_of(name: str) -> Preset:
     name = name.strip()
     if name in PRESETS:
         return PRESETS[name]
-    path = Path(name).expanduser()
-    if not path.is_file():
+    path = Path() if paths.why_no_path(name) else paths.path_of(name)
+    if not paths.is_file(path):
         names = ", ".join(PRESETS)
         raise ValueError(f"{name!r} is neither a file nor a preset; the presets are {names}")
     try:
-        asked = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as TOML: {error}") from error
+        asked = read_toml(path)
+    except Unreadable as error:
+        raise ValueError(f"{path} {error.why}; give a preset's name or a TOML file") from error
     return _from_table(path, asked)
 
 

@@ -11,7 +11,7 @@ A sink is a callable that takes an event, and may return notices that the others
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,24 @@ def listening(
     """
     bring_back(run)  # the events of an earlier session, before new ones are added
     with ExitStack() as stack:
-        lines = stack.enter_context(closing(JsonLines(run.dir / "events.jsonl", run.from_step)))
+        lines = JsonLines(run.dir / "events.jsonl", run.from_step)
+        stack.callback(_close, lines)
         drawn = LossChart(chart or run.dir / "loss.png", lines.kept())
-        others = [stack.enter_context(closing(sink)) for sink in _chosen(run, settings)]
+        others = list(_chosen(run, settings))
+        for sink in others:
+            stack.callback(_close, sink)
         tell = fan_out(*more, lines, drawn, *others)
         try:
             yield tell
         except Exception as error:  # told, so that who looks at the run later knows, too
             tell(Failed(without_secrets(error) or type(error).__name__))
             raise
+
+
+def _close(sink: Any) -> None:
+    """A listener that cannot even close, on a full disk say, must not hide what ended the run."""
+    with suppress(Exception):
+        sink.close()
 
 
 def _chosen(run: Run, settings: Settings | None) -> Iterator[Any]:

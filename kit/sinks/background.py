@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
+from kit.errors import in_a_line
 from kit.events import Event, Failed, Finished, Noticed
 
 Sink: TypeAlias = Callable[[Event], Iterable[Noticed] | None]
@@ -17,7 +18,7 @@ PATIENCE = 120.0  # seconds that the end of a run waits for what is still on its
 def muted(sink: object, error: BaseException) -> Noticed:
     """The one notice about a listener that broke."""
     name = getattr(sink, "__name__", type(sink).__name__)
-    return Noticed(f"{name} failed and is muted; the run goes on: {error}")
+    return Noticed(f"{name} failed and is muted; the run goes on: {in_a_line(error)}")
 
 
 class Background:

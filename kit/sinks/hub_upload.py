@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kit import catalog
 from kit.basemodel.headers import read_header
 from kit.errors import KitError
-from kit.events import Event, Failed, Finished, Noticed, Sampled, Saved, StateKept
+from kit.events import Event, Failed, Finished, Loaded, Noticed, Sampled, Saved, StateKept
 from kit.hub import hub_token, reason
-from kit.runs.run import Run
+from kit.runs.record import recall, remember
+from kit.runs.run import Run, files_of
 from kit.settings import Settings
 from kit.sinks.model_card import MARK, Sample, model_card
 
 PAUSES = (1.0, 4.0)  # seconds before another try
 REFUSED = (400, 401, 403, 404)  # answers that another try does not change
 CARD = "README.md"
+KEPT = "hub"  # under which the run remembers what is there
 
 
 class Uploader:
@@ -36,6 +38,7 @@ class Uploader:
         self._repo = self._hub.huggingface_repo_id.strip()
         self._kind = self._hub.huggingface_repo_type or "model"
         self._pending: dict[str, Path] = {}
+        self._sent: set[str] = set()  # places in the repository
         self._samples: dict[int, Sampled] = {}
         self._newest: Path | None = None  # LoRA file, of which the card tells
         self._is_ready = self._is_refused = self._owns_card = False
@@ -46,6 +49,8 @@ class Uploader:
         match event:
             case _ if self._is_refused:
                 return
+            case Loaded():
+                yield from self._go_on(event.from_step)
             case Sampled():
                 self._samples[event.index] = event
             case Saved():
@@ -67,6 +72,20 @@ class Uploader:
     def close(self) -> None:
         """Nothing is held."""
 
+    def _go_on(self, from_step: int) -> Iterator[Noticed]:
+        """Send what lies there and was not on the Hub before the run was broken off."""
+        if not from_step:
+            return
+        self._sent = set(recall(self._run.dir, KEPT).splitlines())
+        for path in files_of(self._run, states=self._hub.save_state_to_huggingface):
+            folder = (
+                "" if path.parent in (self._run.output_dir, self._run.home) else path.parent.name
+            )
+            if self._place(folder, path.name) not in self._sent:
+                self._add(path, folder)
+        if self._pending:
+            yield from self._send("what was left")
+
     def _add(self, path: Path, folder: str = "") -> None:
         self._pending[self._place(folder, path.name)] = path
 
@@ -82,7 +101,7 @@ class Uploader:
                 time.sleep(PAUSES[number - 1])
             try:
                 self._upload(what)
-                self._pending.clear()
+                self._note_sent()
                 return
             except Exception as error:  # each thing that can go wrong has one of its own
                 why = reason(error, self._token)
@@ -90,6 +109,13 @@ class Uploader:
             if self._is_refused:
                 break
         yield from self._failed(why)
+
+    def _note_sent(self) -> None:
+        """Remember it, so that a start after a kill sends what is still missing."""
+        self._sent |= self._pending.keys()
+        self._pending.clear()
+        with suppress(OSError):  # it is sent once more then
+            remember(self._run.dir, KEPT, "\n".join(sorted(self._sent)))
 
     def _failed(self, why: str) -> Iterator[Noticed]:
         if self._is_refused:

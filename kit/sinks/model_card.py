@@ -11,6 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kit.errors import Unreadable
+from kit.reading.fields import Table
+from kit.reading.texts import from_json
+
 MARK = "<!-- written by LoRA Kit, and anew with each upload -->"
 REPEATS = re.compile(r"^\d+_")
 # Licences that the Hub knows by name; https://huggingface.co/docs/hub/repositories-licenses.
@@ -107,10 +111,9 @@ def _recipe(name: str, metadata: Mapping[str, str]) -> Iterator[str]:
 
 def _object(text: str | None) -> dict[str, Any]:
     try:
-        value = json.loads(text or "{}")
-    except ValueError:
+        return Table(from_json(text or "{}", "the metadata"), "the metadata").values
+    except Unreadable:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _cell(value: object) -> str:

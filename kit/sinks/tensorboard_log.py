@@ -19,6 +19,7 @@ from PIL import Image
 
 from kit import catalog
 from kit.events import Began, Event, Failed, Finished, Loaded, Sampled, Stepped
+from kit.reading.paths import path_of, resolved
 from kit.runs.record import recall, remember
 from kit.runs.run import Run
 from kit.settings import Settings, effective
@@ -68,7 +69,7 @@ class TensorBoard:
         options = effective.tracker_options(self._settings.logs, "tensorboard")
         ending = options.get("filename_suffix", "")
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}{ending}"
-        self._file = (folder / name).open("wb")
+        self._file = (folder / name).open("wb", buffering=0)  # closing has nothing to write then
         self._records = _load("summary.writer.record_writer:RecordWriter")(self._file)
         self._record(file_version="brain.Event:2")
         if from_step:
@@ -79,7 +80,7 @@ class TensorBoard:
 
     def _folder(self, from_step: int) -> Path:
         logs = self._settings.logs
-        root = Path(logs.logging_dir).expanduser().resolve()
+        root = resolved(path_of(logs.logging_dir, "logging_dir"))
         kept = recall(self._run.dir, KEPT) if from_step else ""
         if kept and Path(kept).is_relative_to(root):
             return Path(kept)

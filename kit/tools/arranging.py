@@ -19,6 +19,7 @@ from kit.dataset.files import READABLE, image_files
 from kit.dataset.images import CONCEPT
 from kit.errors import DatasetError, OutputError, SettingsError
 from kit.events import Cached, Event, Noticed
+from kit.reading.paths import path_of, resolved
 from kit.settings.tools import Arrangement, Balance
 
 
@@ -65,7 +66,7 @@ def arranged(asked: Arrangement) -> Arranged:
     ]
     if blank:
         raise SettingsError(blank)
-    root = Path(asked.destination).expanduser()
+    root = path_of(asked.destination, "destination")
     words = f"{asked.instance_prompt} {asked.class_prompt}"
     train = root / "img" / f"{asked.training_repeats}_{words}"
     folders = {train: _files(asked.training_images, "training_images", train)}
@@ -114,7 +115,7 @@ def balanced(asked: Balance) -> tuple[Renaming, ...]:
     """
     if not asked.dataset_folder.strip():
         raise SettingsError(["[balance] dataset_folder: it is blank; name the folder"])
-    root = Path(asked.dataset_folder).expanduser()
+    root = path_of(asked.dataset_folder, "dataset_folder")
     if not root.is_dir():
         raise DatasetError(f"dataset_folder = {root} is no folder.", do="Correct its path.")
     found = []
@@ -188,10 +189,10 @@ def _renamed(changes: list[Renaming]) -> Iterator[Event]:
 
 def _files(path: str, name: str, target: Path) -> tuple[Path, ...]:
     """The images of a folder with their captions, if the target can take them."""
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     if not folder.is_dir():
         raise DatasetError(f"{name} = {folder} is no folder.", do="Correct its path.")
-    source, new = folder.resolve(), target.resolve()
+    source, new = resolved(folder), resolved(target)
     if new == source or new.is_relative_to(source) or source.is_relative_to(new):
         raise DatasetError(
             f"{name} = {folder} and the new folder {target} lie inside each other.",

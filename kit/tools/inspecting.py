@@ -8,7 +8,6 @@ torch is not needed, and of the weights only the alphas are read.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import struct
 import textwrap
@@ -21,10 +20,12 @@ from typing import Any
 
 from kit import catalog
 from kit.catalog import readers
-from kit.errors import LoraFileError
+from kit.errors import LoraFileError, Unreadable
 from kit.exchange import foreign_lora
 from kit.lorafile.metadata import V_ARCHITECTURES
 from kit.lorafile.tensors import Entry, Header, read_header, split_name
+from kit.reading.fields import Table
+from kit.reading.texts import from_json
 
 # A part's label, and how its modules begin with kohya.
 PARTS: dict[str, tuple[str, str]] = {
@@ -341,10 +342,9 @@ def _words(report: Mapping[str, Any]) -> Iterator[str]:
 def _json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     """Some tools write these badly; then there is nothing to tell."""
     try:
-        found = json.loads(metadata.get(key, "{}"))
-    except ValueError:
+        return Table(from_json(metadata.get(key, "{}"), key), key).values
+    except Unreadable:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _shapes(report: Mapping[str, Any], most: int = 12) -> Iterator[str]:

@@ -12,9 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -28,12 +27,14 @@ from kit.optim.making import restore_optimizer
 from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.runs.atomic_write import write_atomically
-from kit.runs.record import RunRecord, write_record
-from kit.runs.resume import STATE_FILE, keeps_states
+from kit.runs.disk import why_unwritten
+from kit.runs.record import RunRecord, read_record, write_record
+from kit.runs.resume import keeps_states
+from kit.runs.state_files import STATE_FILE, before, make_newest, replace_state
+from kit.training.state_file import Damaged, bytes_of, read_state, write_state
 
 # The share of time for keeping state; a kill then costs at most cost / SHARE seconds
 SHARE = 0.03
-FORMAT = 1
 
 
 @dataclass
@@ -74,9 +75,12 @@ class Checkpoint:
         self.plan, self.network = plan, network
         self.optimization, self.losses = optimization, losses
         self.scaler, self.write_file = scaler, write_file
-        self.path = plan.run.dir / "state" / STATE_FILE
+        self.path = plan.run.own_state / STATE_FILE
         self.state_step = 0
+        self.owed: tuple[str, ...] = ()  # of the newest whole step: see RunRecord
         self.notices: list[str] = []
+        self._recorded: tuple[str, ...] = ()
+        self._is_finished = False
         self._kept_at, self._cost = time.monotonic(), 0.0
 
     def resume(self) -> int:
@@ -87,17 +91,72 @@ class Checkpoint:
         start = self.plan.start
         if not self.plan.run.resumes and start is None:
             return 0
-        path = self.path if self.plan.run.resumes or start is None else start.fetched()
-        state = self._read(path)
         rates = _first_rates(self.optimization)
-        try:
-            self._restore(state)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise _misfit(path, str(error).splitlines()[0]) from error
+        if self.plan.run.resumes or start is None:
+            self.go_back()
+        else:
+            self._restore_newest(start.fetched(), start.step, own=False)
         if rates != (own := _first_rates(self.optimization)):
             shown = ", ".join(f"{rate:g}" for rate in own)
             self.notices.append(f"the learning rates are those of the state: {shown}")
         return self.state_step
+
+    def go_back(self) -> int:
+        """Restore the run's last good state, at its start or in mid-run; returns its step.
+
+        Raises: OutputError where none can be read, or is of another network or optimizer.
+        """
+        record = read_record(self.plan.run.dir)
+        path = self._restore_newest(self.path, record.step if record else 0, own=True)
+        with self._writing(self.path):
+            make_newest(path)
+        if record and record.step == self.state_step:
+            self.owed = self._recorded = record.owed
+        else:  # nobody knows: whatever was due is made again
+            self.owed, self._recorded = self.due_after(self.state_step), ()
+        return self.state_step
+
+    def _restore_newest(self, path: Path, step: int, *, own: bool) -> Path:
+        """Restore the state there, or the one before it; returns which.
+
+        step: that of the record; a state of another one is what a kill left without its record.
+        """
+        found: dict[Path, dict[str, Any]] = {}
+        damaged: dict[Path, str] = {}
+        for place in (path, before(path)):
+            try:
+                found[place] = read_state(place)
+            except Damaged as error:
+                damaged[place] = str(error)
+            if place in found and found[place]["step"] == step:
+                break
+        if not found:
+            raise self._lost(path, damaged) if own else _unreadable(path, damaged)
+        used = place if place in found and found[place]["step"] == step else next(iter(found))
+        try:
+            self._restore(found[used])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _misfit(used, (str(error).splitlines() or [type(error).__name__])[0]) from error
+        if path in damaged and path.exists():
+            self.notices.append(
+                f"the state {path} is damaged ({damaged[path]}); the training goes on from the "
+                f"one before it, of step {self.state_step}"
+            )
+        return used
+
+    def _lost(self, path: Path, damaged: Mapping[Path, str]) -> OutputError:
+        """No state of this run is left to go on from."""
+        run, told = self.plan.run, [f"{place.name}: {why}" for place, why in damaged.items()]
+        folders = {
+            place / run.dir.name / path.parent.name for place in (run.output_dir, run.kept_in)
+        }
+        named = " and ".join(str(folder) for folder in sorted(folders))
+        return OutputError(
+            f"No state in {path.parent} can be read ({'; '.join(told)}).",
+            "Without one the run cannot go on where it stopped. LoRA files that it has written are "
+            "not touched.",
+            f"Put back a copy of {path.name}, or delete {named} to begin the run anew.",
+        )
 
     def _restore(self, state: dict[str, Any]) -> None:
         # Old states hold a class path, which changes when a class moves within its package.
@@ -111,24 +170,9 @@ class Checkpoint:
         self.optimization.scheduler.load_state_dict(state["schedule"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        self.losses.recent.clear()
         self.losses.recent.extend(state["losses"])
         self.state_step = int(state["step"])
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-            raise OutputError(
-                f"The state cannot be read: {path} ({error}).",
-                "Without it the run cannot go on where it stopped.",
-                f"Delete the folder {path.parent} to begin again, or restore the file.",
-            ) from error
-        if state["format"] != FORMAT:
-            raise OutputError(
-                f"The state was written by another version of LoRA Kit: {path}.",
-                do=f"Delete the folder {path.parent} to begin again.",
-            )
-        return state
 
     def save_state_if_cheap(self, step: int) -> None:
         """Save state, unless that would take more than its share of the time."""
@@ -140,37 +184,64 @@ class Checkpoint:
 
         Raises: OutputError where it cannot be written; the state before it stays as it was.
         """
-        if step == self.state_step and not again:
+        if self._is_finished or (step == self.state_step and not again):
             return
-        began = time.monotonic()
-        with self._writing(self.path):
-            self._write(self.path, step)
-            self._record(step, finished=False)
+        began, state = time.monotonic(), self._state(step)
+        with self._writing(self.path, bytes_of(state)):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_state(self.path, lambda part: write_state(part, state))
+            record = self._record(step)
+            write_record(self.path.parent, record, forced=False)
+            write_record(self.plan.run.dir, record)
+        self._recorded = record.owed
         self.state_step, self._kept_at = step, time.monotonic()
         self._cost = self._kept_at - began
 
-    def _write(self, path: Path, step: int) -> None:
-        scaler = self.scaler.state_dict() if self.scaler else {}
-        state = {
-            "format": FORMAT,
+    def due_after(self, step: int) -> tuple[str, ...]:
+        """What is due after a step, in the words of its record."""
+        samples = ("samples",) if self.plan.sample_due(step) else ()
+        return (*samples, "files") if self.plan.save_due(step) else samples
+
+    def owe(self, *what: str) -> None:
+        """From here on this is due, and was not told: a state that is kept now says so."""
+        self.owed = tuple(dict.fromkeys((*self.owed, *what)))
+
+    def pay(self, step: int, *what: str) -> None:
+        """It is there and was told; where the state of this step is kept, its record says so.
+
+        Raises: OutputError where the record cannot be written.
+        """
+        self.owed = tuple(name for name in self.owed if name not in what)
+        self.record_owed(step)
+
+    def record_owed(self, step: int) -> None:
+        """Have the record say what is owed, if it is this step's and says otherwise.
+
+        Raises: OutputError where it cannot be written.
+        """
+        if step == self.state_step and step and self._recorded != self.owed:
+            with self._writing(self.path):
+                write_record(self.plan.run.dir, self._record(step))
+            self._recorded = self.owed
+
+    def _state(self, step: int) -> dict[str, Any]:
+        return {
             "step": step,
             "network": self.network.state_dict(),
             "optimizer": self.optimization.optimizer.state_dict(),
             "optimizer_type": self.optimization.name,
             "schedule": self.optimization.scheduler.state_dict(),
-            "scaler": scaler,
+            "scaler": self.scaler.state_dict() if self.scaler else {},
             "losses": list(self.losses.recent),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda part: torch.save(state, part))
 
     @contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
+    def _writing(self, path: Path, needed: int = 0) -> Iterator[None]:
         try:
             yield
         except (OSError, RuntimeError) as error:
             raise OutputError(
-                f"The state could not be written to {path}: {error}",
+                f"The state could not be written to {path}: {why_unwritten(error, path, needed)}",
                 f"The state of step {self.state_step} is untouched, and so is every file.",
                 "Free some space there, and start the same settings again to go on.",
             ) from error
@@ -184,9 +255,10 @@ class Checkpoint:
         if not keeps_states(self.plan.settings.saving, at_end=step == self.plan.total_steps):
             return
         suffix = Path(saved.path).name.removeprefix(run.name).removesuffix(f".{run.ending}")
-        folder = run.state_dir(suffix)
-        with self._writing(folder):
-            self._write(folder / STATE_FILE, step)
+        folder, state = run.state_dir(suffix), self._state(step)
+        with self._writing(folder, bytes_of(state)):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / STATE_FILE, lambda part: write_state(part, state))
             write_record(folder, RunRecord(run.fingerprint, self.plan.seed, step))
         saving = self.plan.settings.saving
         old = self._outdated(
@@ -195,23 +267,29 @@ class Checkpoint:
             saving.save_last_n_epochs_state or saving.save_last_n_epochs,
             saving.save_last_n_steps_state or saving.save_last_n_steps,
         )
-        gone = run.state_dir(old) if old else None
-        removed = (str(gone),) if gone and gone.is_dir() else ()
-        for path in removed:
-            shutil.rmtree(path, ignore_errors=True)
+        if old:
+            shutil.rmtree(run.state_dir(old), ignore_errors=True)
+        removed = (str(run.state_dir(old)),) if old else ()
         yield StateKept(step, saved.epoch, str(folder), removed)
 
     def finish(self, step: int) -> None:
-        """The run is done: its state is no longer needed."""
-        self._record(step, finished=True)
+        """The run is done, and that was told: its state is no longer needed.
+
+        Raises: OutputError where the record cannot be written.
+        """
+        self.owed, self._is_finished = (), True
+        with self._writing(self.path):
+            write_record(self.plan.run.dir, replace(self._record(step), finished=True))
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
-    def _record(self, step: int, *, finished: bool) -> None:
-        run = self.plan.run
-        write_record(run.dir, RunRecord(run.fingerprint, self.plan.seed, step, finished))
+    def _record(self, step: int) -> RunRecord:
+        return RunRecord(self.plan.run.fingerprint, self.plan.seed, step, owed=self.owed)
 
     def save_due(self, step: int) -> Saved | None:
-        """Write the epoch's or the step's LoRA file if one is due, and remove those it replaces."""
+        """Write the epoch's or the step's LoRA file if one is due, and remove the one it replaces.
+
+        What is replaced is told also where it is gone already: a kill may have come between.
+        """
         kind = self.plan.save_due(step)
         if not kind:
             return None
@@ -221,11 +299,11 @@ class Checkpoint:
         saving = self.plan.settings.saving
         kept = saving.save_last_n_epochs, saving.save_last_n_steps
         outdated = self._outdated(step, kind, *kept)
-        old = self.plan.run.file(outdated) if outdated else None
-        if old and old.exists():
-            old.unlink()
-            return Saved(saved.step, saved.epoch, saved.path, (str(old),))
-        return saved
+        if not outdated:
+            return saved
+        old = self.plan.run.file(outdated)
+        old.unlink(missing_ok=True)
+        return replace(saved, removed=(str(old),))
 
     def save(self, step: int, suffix: str) -> Saved:
         """Write the network now; suffix "" is the final file."""
@@ -239,16 +317,17 @@ class Checkpoint:
         """The suffix that this save outdates where the last `epochs` or `steps` are kept.
 
         For steps it is the reference's rule: kept is what was saved in the last N steps (trainer
-        behaviour 10.1). Empty where nothing is outdated.
+        behaviour 10.1). Empty where nothing is outdated, or another run saved it.
         """
-        saving = self.plan.settings.saving
+        saving, plan = self.plan.settings.saving, self.plan
+        began = plan.start.step if plan.start else 0
         if kind == "epoch" and epochs:
-            old = self.plan.epoch_of(step) - (saving.save_every_n_epochs or 1) * epochs
-            return epoch_suffix(old) if old > 0 else ""
+            old = plan.epoch_of(step) - (saving.save_every_n_epochs or 1) * epochs
+            return epoch_suffix(old) if old > plan.epoch_of(began) else ""
         if kind == "step" and steps:
             old = step - steps - 1
             old -= old % (saving.save_every_n_steps or 1)
-            return step_suffix(old) if old > 0 else ""
+            return step_suffix(old) if old > began and plan.save_due(old) == "step" else ""
         return ""
 
 
@@ -280,6 +359,13 @@ def _misfit(path: Path, why: str) -> OutputError:
         "A state goes on with the base model, the LoRA type, the ranks and the optimizer that it "
         "was made with.",
         "Set them as they were in its run, or leave resume blank.",
+    )
+
+
+def _unreadable(path: Path, damaged: Mapping[Path, str]) -> OutputError:
+    return OutputError(
+        f"The state cannot be read: {path} ({damaged[path]}).",
+        do="Set resume to another state folder, or leave it blank.",
     )
 
 

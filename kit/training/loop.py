@@ -16,7 +16,7 @@ from contextlib import closing
 from kit.control import RunControl, stop_on_interrupt
 from kit.devices import at_work, free_memory, peak_megabytes, ran_out_of_memory
 from kit.errors import DeviceError, Diverged, OutputError
-from kit.events import Began, Event, Finished, Noticed, Stepped
+from kit.events import Began, Event, Finished, Noticed, RateChanged, Saved, Stepped
 from kit.optim.learning_rates import rates_of
 from kit.planning import Plan
 from kit.runs import run as runs
@@ -24,9 +24,9 @@ from kit.runs.lock import at_work_in
 from kit.runs.mirroring import Mirror, mirrored
 from kit.runs.run import Run
 from kit.settings.effective import learning_rates
-from kit.training.checkpoint import step_suffix
+from kit.training.checkpoint import Checkpoint, step_suffix
 from kit.training.preparation import Resources, prepare
-from kit.training.requests import answer_requests, due_samples
+from kit.training.requests import answer_requests, changed_rates, due_samples
 from kit.training.step import NotFinite, run_step
 
 
@@ -65,12 +65,14 @@ def _trained(plan: Plan, control: RunControl) -> Generator[Event, None, None]:
             if step == 0:
                 yield from due_samples(control, resources, 0)
                 yield from resources.notices()
+            yield from _made_up(control, resources, mirror, done)
 
             for step in range(done + 1, plan.total_steps + 1):
                 if control.stop_requested:
                     break
                 stepped = _step(resources, step)
                 done = step
+                resources.checkpoint.owe(*resources.checkpoint.due_after(step))
                 yield stepped
                 yield from _between_steps(control, resources, mirror, step)
                 if not control.stop_requested:
@@ -88,14 +90,46 @@ def _between_steps(
     control: RunControl, resources: Resources, mirror: Mirror, step: int
 ) -> Generator[Event, None, None]:
     """Samples and files that are due after a step, notices, and what was requested meanwhile."""
-    yield from due_samples(control, resources, step)
-    if saved := resources.checkpoint.save_due(step):
-        resources.checkpoint.save_state(step)
-        yield saved
-        yield from resources.checkpoint.state_beside(saved)
+    yield from _due(control, resources, mirror, step)
     yield from mirror.notices()
     yield from answer_requests(control, resources, step)
     yield from resources.notices()
+
+
+def _due(
+    control: RunControl, resources: Resources, mirror: Mirror, step: int
+) -> Generator[Event, None, None]:
+    """What is owed after a step; a state that is kept before all of it was told says what is."""
+    checkpoint = resources.checkpoint
+    if "samples" in checkpoint.owed and (yield from due_samples(control, resources, step)):
+        checkpoint.pay(step, "samples")
+    if "files" in checkpoint.owed and (saved := checkpoint.save_due(step)):
+        checkpoint.save_state(step)
+        yield saved
+        mirror.drop(saved.removed)
+        yield from _state_beside(checkpoint, mirror, saved)
+        checkpoint.pay(step, "files")
+
+
+def _state_beside(
+    checkpoint: Checkpoint, mirror: Mirror, saved: Saved
+) -> Generator[Event, None, None]:
+    for kept in checkpoint.state_beside(saved):
+        yield kept
+        mirror.drop(kept.removed)
+
+
+def _made_up(
+    control: RunControl, resources: Resources, mirror: Mirror, step: int
+) -> Generator[Event, None, None]:
+    """What the state that the run goes on from still owed: done now, or done again.
+
+    Listeners have forgotten what they were told of it: see `kit.sinks.jsonl`.
+    """
+    if "rates" in resources.checkpoint.owed:
+        yield RateChanged(step, changed_rates(resources.optimization))
+        resources.checkpoint.pay(step, "rates")
+    yield from _due(control, resources, mirror, step)
 
 
 def _step(resources: Resources, step: int) -> Stepped:
@@ -155,14 +189,19 @@ def _ended(resources: Resources, mirror: Mirror, done: int) -> Generator[Event, 
         saved = checkpoint.save(done, step_suffix(done))
         reason = "asked to stop"
     else:
+        checkpoint.owe("end")
+        checkpoint.record_owed(done)
         saved = checkpoint.save(done, "")
-        checkpoint.finish(done)
         reason = "done"
     yield saved
-    yield from checkpoint.state_beside(saved)
+    yield from _state_beside(checkpoint, mirror, saved)
     mirror.finish()
     yield from mirror.notices()
-    yield Finished(done, reason, saved.path)
+    try:
+        yield Finished(done, reason, saved.path)
+    finally:  # it was told, even if whoever iterates wants no more
+        if reason == "done":
+            checkpoint.finish(done)
 
 
 def _prepared(

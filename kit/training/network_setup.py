@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from kit.families.placing import placed
 from kit.lorafile import tensors
 from kit.optim.making import build_optimization
 from kit.optim.optimization import Optimization
+from kit.reading.paths import path_of
 from kit.settings import Basic, NetworkSettings
 from kit.settings.unet_blocks import BlockPlan
 
@@ -42,7 +42,7 @@ def attached_network(
     """
     start = None
     if network.network_weights:
-        path = Path(network.network_weights.strip()).expanduser()
+        path = path_of(network.network_weights.strip(), "network_weights")
         file = tensors.read_lora(path)
         wants_parts = network.dim_from_weights or network.use_tucker
         start = placed(as_trained(file.tensors, file.metadata, tucker=wants_parts), family)

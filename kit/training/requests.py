@@ -15,6 +15,7 @@ from kit.devices import free_memory
 from kit.errors import KitError, in_a_line
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.averaging import averaged
+from kit.optim.optimization import Optimization
 from kit.training.checkpoint import step_suffix
 from kit.training.preparation import Resources
 
@@ -23,18 +24,20 @@ FAILURES = (KitError, OSError, RuntimeError, ValueError, MemoryError)
 
 def due_samples(
     control: RunControl, resources: Resources, step: int
-) -> Generator[Event, None, None]:
+) -> Generator[Event, None, bool]:
     """Draw what is due after this step; a request to stop is heard after each picture.
 
-    A picture that cannot be drawn or written is told; the training goes on.
+    A picture that cannot be drawn or written is told; the training goes on. Returns whether that
+    was all: where a stop broke it off, the rest is owed.
     """
     if not resources.plan.sample_due(step):
-        return
+        return True
     try:
-        yield from _unless_stopped(_drawn(resources, step), control)
+        return (yield from _unless_stopped(_drawn(resources, step), control))
     except FAILURES as error:
         free_memory()  # a picture may have been too large
         yield Noticed(f"step {step}: the samples could not be drawn: {in_a_line(error)}")
+        return True
 
 
 def _drawn(resources: Resources, step: int, **which: Any) -> Generator[Event, None, None]:
@@ -45,13 +48,17 @@ def _drawn(resources: Resources, step: int, **which: Any) -> Generator[Event, No
 
 def _unless_stopped(
     job: Generator[Event, None, None], control: RunControl
-) -> Generator[Event, None, None]:
-    """Whatever takes long, left after the event at which a stop is requested."""
+) -> Generator[Event, None, bool]:
+    """Whatever takes long, left after the event at which a stop is requested.
+
+    Returns whether it was left to its end.
+    """
     with closing(job):
         for event in job:
             yield event
             if control.stop_requested:
-                return
+                return False
+    return True
 
 
 def answer_requests(
@@ -130,5 +137,13 @@ def _rates_changed(
             )
         )
         return
+    resources.checkpoint.owe("rates")
     resources.checkpoint.save_state(step, again=True)
     yield RateChanged(step, changed)
+    resources.checkpoint.pay(step, "rates")
+
+
+def changed_rates(optimization: Optimization) -> dict[str, float]:
+    """What the schedule's rates are multiplied by, by group, where that was ever requested."""
+    groups = optimization.optimizer.param_groups
+    return {group["name"]: group["factor"] for group in groups if "factor" in group}

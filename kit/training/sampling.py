@@ -9,6 +9,8 @@ Shapes: B batch (2 with guidance), C latent channels, h w latent height and widt
 from __future__ import annotations
 
 import inspect
+import io
+import re
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -28,12 +30,13 @@ from kit.dataset.buckets import Size
 from kit.devices import free_memory
 from kit.diffusion.inpainting import blank_inpaint_cond, unet_input
 from kit.diffusion.noise import BETA_END, BETA_START, TIMESTEPS
-from kit.errors import MissingPackage
+from kit.errors import MissingPackage, OutputError
 from kit.events import Event, Sampled
 from kit.families import Conditioning, Family
 from kit.families.text import TextConditioner
 from kit.randomness import seed_for
 from kit.runs.atomic_write import write_atomically
+from kit.runs.disk import why_unwritten
 from kit.settings.prompts import Prompt
 
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -193,10 +196,31 @@ class SampleWriter:
             for index, prompt in numbered.items():
                 seed = self.seed_of(prompt, index)
                 picture = self.pipeline.generate(prompt, size=self.size_of(prompt), seed=seed)
-                path = self._path(when, index, prompt)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, lambda part, picture=picture: picture.save(part, "PNG"))  # type: ignore[misc]
+                path = self._kept(picture, self._path(when, index, prompt))
                 yield Sampled(step, index, str(path), prompt.text, seed, wished)
+
+    def _kept(self, picture: Image.Image, path: Path) -> Path:
+        """Write the picture, unless an earlier start has drawn the same; returns where it lies."""
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        data = file.getvalue()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for other in self._alike(path):
+                if other.stat().st_size == len(data) and other.read_bytes() == data:
+                    return other
+            write_atomically(path, lambda part: part.write_bytes(data))
+        except OSError as error:
+            raise OutputError(
+                f"The sample {path} cannot be written: {why_unwritten(error, path, len(data))}."
+            ) from error
+        return path
+
+    def _alike(self, path: Path) -> list[Path]:
+        """Pictures of the same prompt at the same step or epoch, drawn at whatever time."""
+        head, stamp, tail = re.split(r"(?<=_)(\d{14})(?=_\d+\.png$|\.png$)", path.name)
+        pattern = re.compile(rf"{re.escape(head)}\d{{{len(stamp)}}}{re.escape(tail)}")
+        return sorted(other for other in path.parent.iterdir() if pattern.fullmatch(other.name))
 
     def number_of(self, prompt: Prompt) -> int:
         """The place of a prompt that was typed while it trains: behind those of the run."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
+
+from kit.errors import Unreadable
+from kit.reading.fields import Table
+from kit.reading.paths import path_of, resolved, why_no_path
+from kit.reading.texts import read_json
 
 TOLD = ("root_dir", "notebook_dir", "base_url")  # never its token
 
@@ -21,8 +25,8 @@ def told_by_server(folder: Path | None = None) -> dict[str, str]:
         folder = Path(jupyter_runtime_dir())
     for name in (f"jpserver-{number}.json", f"nbserver-{number}.json"):
         try:
-            told = json.loads((folder / name).read_text("utf-8"))
-        except (OSError, ValueError):
+            told = Table(read_json(folder / name), name).values
+        except Unreadable:
             continue
         return {key: str(told[key]) for key in TOLD if told.get(key)}
     return {}
@@ -32,4 +36,4 @@ def server_root(folder: Path | None = None) -> Path | None:
     """The folder below which the server reads and writes files for the page."""
     told = told_by_server(folder)
     root = told.get("root_dir") or told.get("notebook_dir")
-    return Path(root).expanduser().resolve() if root else None
+    return None if not root or why_no_path(root) else resolved(path_of(root))

@@ -1,6 +1,7 @@
 """Captions at each use: the reference's results and frequencies, its losses put right."""
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from kit.dataset.captions import (
     cached_captions,
     caption_at,
     effective_captions,
+    fullest_captions,
     varies,
 )
 from kit.settings import Captions
@@ -118,3 +120,18 @@ def test_three_epochs_of_a_caption_can_be_looked_at():
     shown = effective_captions(TAGS, Captions(shuffle_caption=True), seed=1, image=0)
     assert len(shown) == 3
     assert {tuple(sorted(text.split(", "))) for text in shown} == {tuple(sorted(TAGS.split(", ")))}
+
+
+@pytest.mark.parametrize("text", ["{a|b}" * 100_000, "{a" * 100_000 + "}" * 100_000])
+def test_many_wildcards_are_read_in_time_that_grows_with_it(text):
+    began = time.monotonic()
+    caption_at(text, Captions(enable_wildcard=True), CaptionContext(1, 1, 0, 1, 0, 0))
+    fullest_captions(text, Captions(enable_wildcard=True))
+    assert time.monotonic() - began < 10
+
+
+def test_unclosed_and_stray_braces_stay():
+    wild = Captions(enable_wildcard=True)
+    for text in ("a } b", "{ {a} b", "}{", "{ " * 40 + "a", "{a"):
+        closed = text.replace("{a}", "a")
+        assert caption_at(text, wild, CaptionContext(1, 1, 0, 1, 0, 0)) == closed

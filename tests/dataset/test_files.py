@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib
+import os
 import random
+import shutil
 import sys
 import threading
 import time
@@ -320,3 +322,34 @@ def test_this_machine_tells_its_memory():
 def test_names_in_order_and_nothing_else(one):
     draw(one / "10_cat" / "a.gif")
     assert [path.name for path in image_files(one / "10_cat")] == ["a.gif", "sound.png"]
+
+
+def test_a_cut_picture_that_claims_to_be_enormous_is_named_and_left_out(one):
+    whole = draw(one / "10_cat" / "bomb.png").read_bytes()
+    claims = (60_000).to_bytes(4, "big") * 2
+    (one / "10_cat" / "bomb.png").write_bytes(whole[:16] + claims + whole[24:-12])
+    notice = next(text for text in scan(str(one)).notices if "bomb.png" in text)
+    assert "skipped" in notice or "left out" in notice
+    with pytest.raises(DatasetError, match=r"bomb\.png cannot be read"):
+        open_upright(one / "10_cat" / "bomb.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_name_that_is_no_text_is_told_and_left_out(one):
+    odd = os.fsencode(one / "10_cat") + b"/caf\xe9.png"
+    shutil.copyfile(one / "10_cat" / "sound.png", odd)
+    found = scan(str(one))
+    assert [image.path.name for image in found.images] == ["sound.png"]
+    (notice,) = found.notices
+    assert "is no UTF-8 text; rename it" in notice
+    notice.encode()
+
+
+def test_a_folder_that_may_not_be_read_is_named(one, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DatasetError, match="cannot be read: Permission denied") as caught:
+        scan(str(one))
+    assert str(one) in str(caught.value)

@@ -178,7 +178,7 @@ CATS = 'image_dir = "cats"\n'
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ("what", "cannot be understood"),
+        ("what", "is no TOML file"),
         ("", "[[datasets]] is missing"),
         ("[general]\n[datasets]", "no list of tables"),
         ("[[datasets]]\nresolution = 64", "data set 1: [[datasets.subsets]] is missing"),

@@ -282,7 +282,8 @@ def test_a_given_seed_is_kept(planned):
 
 def keep(found, step, *, finished=False):
     """What a run leaves behind."""
-    found.run.dir.mkdir(parents=True)
+    found.run.own_state.mkdir(parents=True)
+    (found.run.own_state / "state.pt").touch()
     write_record(found.run.dir, RunRecord(found.run.fingerprint, found.seed, step, finished))
     (found.run.dir / "run.toml").write_text(found.settings.to_toml(), "utf-8")
 

@@ -14,7 +14,8 @@ def choose(folder, name="cat", fingerprint="abc", **more):
 
 def leave(folder, name="cat", **record):
     place = folder / f"{name}.run"
-    place.mkdir(parents=True)
+    (place / "state").mkdir(parents=True)
+    (place / "state" / "state.pt").touch()
     write_record(place, RunRecord(**{"fingerprint": "abc", "seed": 7, "step": 20, **record}))
 
 

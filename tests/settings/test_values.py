@@ -154,3 +154,14 @@ def test_a_name_that_no_file_can_have_is_refused(value):
 @pytest.mark.parametrize("value", ["cat", "my cat v1.2", "Käse", "猫", ".hidden"])
 def test_other_names_are_taken(value):
     assert Settings().replace(output_name=value).folders.output_name == value
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), [float("inf"), 64], {"a": 1}, "inf"])
+def test_a_resolution_without_a_size_is_refused(value):
+    assert "is no size; write width,height" in problems(resolution=value)[0]
+
+
+def test_half_a_character_is_in_no_setting():
+    # It could not be written into run.toml.
+    for name in ("output_name", "training_comment", "train_data_dir", "caption_prefix"):
+        assert "half of a character" in problems(**{name: "a\ud800"})[0]

@@ -6,6 +6,7 @@ import re
 import pytest
 from PIL import Image
 
+from kit import sinks
 from kit.errors import KitError
 from kit.events import (
     Began,
@@ -89,11 +90,15 @@ def test_sinks_that_all_raise_end_nothing():
     tell(stepped(2))
 
 
-def test_a_muted_sink_of_a_class_is_named_by_its_class(tmp_path):
+def test_a_muted_sink_of_a_class_is_named_by_its_class():
+    class Ledger:
+        def __call__(self, event):
+            raise OSError(errno.ENOSPC, "No space left on device", "ledger.txt")
+
     heard = []
-    tell = fan_out(JsonLines(tmp_path / "missing" / "events.jsonl"), heard.append)
-    tell(stepped(1))
-    assert heard[-1].text.startswith("JsonLines failed and is muted")
+    fan_out(Ledger(), heard.append)(stepped(1))
+    assert heard[-1].text.startswith("Ledger failed and is muted")
+    assert heard[-1].text.endswith("No space left on device: ledger.txt")
 
 
 def test_ctrl_c_in_a_sink_is_not_swallowed():
@@ -466,21 +471,35 @@ def test_a_run_that_goes_on_draws_its_past_too(tmp_path):
     assert sorted(chart._steps) == list(range(1, 21))
 
 
-def test_a_full_disk_mutes_the_file_of_events_and_ends_nothing(tmp_path):
-    class FullDisk(io.StringIO):
-        def flush(self):
+def test_a_full_disk_is_told_of_the_file_of_events_once_and_ends_nothing(tmp_path):
+    class FullDisk(io.RawIOBase):
+        def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
-
-        def close(self):
-            self.flush()
 
     lines, heard = JsonLines(tmp_path / "events.jsonl"), []
     lines._file = FullDisk()
     tell = fan_out(lines, heard.append)
     tell(Noticed("hello"))
+    tell(Noticed("again"))
     lines.close()
-    assert [type(event) for event in heard] == [Noticed, Noticed]
-    assert "No space left on device" in heard[1].text
+    texts = [event.text for event in heard]
+    assert (texts[0], texts[2]) == ("hello", "again")
+    assert "events.jsonl cannot be written (No space left on device" in texts[1]
+    assert len(texts) == 3
+
+
+def test_a_listener_that_cannot_close_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
+    class Stubborn:
+        def __call__(self, event):
+            pass
+
+        def close(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sinks, "_chosen", lambda run, settings: [Stubborn()])
+    this = Run(tmp_path, "cat", "safetensors", "f")
+    with pytest.raises(KitError, match="the good message"), listening(this):
+        raise KitError("the good message")
 
 
 def test_a_history_that_cannot_be_read_does_not_hide_what_comes_after(tmp_path):

@@ -118,7 +118,8 @@ def test_showing_again_while_it_trains_shows_the_same_widgets(script, ready, ker
 def test_an_unfinished_run_of_these_settings_is_offered_and_its_past_is_shown(kernel, ready):
     ready_plan = plan(ready)
     lines = [to_line(event) for event in list(whole_run(60))[:22]]
-    ready_plan.run.dir.mkdir(parents=True)
+    ready_plan.run.own_state.mkdir(parents=True)
+    (ready_plan.run.own_state / "state.pt").touch()
     write_record(ready_plan.run.dir, RunRecord(ready_plan.run.fingerprint, ready_plan.seed, 20))
     (ready_plan.run.dir / "events.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     bar = TrainBar(Form(ready_plan.settings))
@@ -134,6 +135,8 @@ def test_the_button_offers_to_go_on_after_a_stop(script, ready):
     session = Session.current
     assert script.began.wait(20)
     run = session.plan.run
+    run.own_state.mkdir(parents=True, exist_ok=True)
+    (run.own_state / "state.pt").touch()
     write_record(run.dir, RunRecord(run.fingerprint, session.plan.seed, 2))
     session.interrupt()
     session.join(20)

@@ -25,8 +25,11 @@ def gpu_numbers(machine: Machine) -> Iterator[str]:
 @notice
 def further_gpus(machine: Machine) -> Iterator[str]:
     text = machine.gpu_ids
-    if text.replace(",", "").replace(" ", "").isdecimal() and len(gpu_ids(text)) > 1:
+    try:
         first, *others = gpu_ids(text)
+    except ValueError:  # none, or what `gpu_numbers` tells
+        return
+    if others:
         named = ", ".join(map(str, others))
         yield f"gpu_ids = {text}: {first} trains, {named} have no effect; a run uses one GPU"
 

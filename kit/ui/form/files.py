@@ -12,6 +12,7 @@ import ipywidgets as widgets
 
 from kit.errors import KitError, SettingsError
 from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_any
+from kit.reading.paths import path_of
 from kit.runs.atomic_write import write_text
 from kit.settings import Settings
 from kit.settings.diffs import diff
@@ -118,7 +119,7 @@ class SettingsFiles:
         return ""
 
     def _named_file(self) -> Path:
-        return Path(self.path.value.strip() or "run.toml").expanduser()
+        return path_of(self.path.value.strip() or "run.toml")
 
     def _tell(self, job: Callable[[], str]) -> None:
         """Do what a button asks for, and say how it went beside it."""

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
-from kit.errors import KitError, without_secrets
+from kit.errors import KitError, Unreadable, without_secrets
 from kit.hosts import host
+from kit.reading.fields import Table
+from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
 from kit.settings import Settings
 
@@ -62,11 +64,10 @@ def remember(settings: Settings) -> None:
 def remembered_state() -> dict[str, Any] | None:
     """What `remember_state` kept; None where there is none that can be read."""
     try:
-        state = json.loads(place().with_name(STATE).read_text("utf-8"))
-    except (OSError, ValueError):
+        state = Table(read_json(place().with_name(STATE)), STATE)
+        return state.values if state.whole("version") == VERSION else None
+    except Unreadable:
         return None
-    is_ours = isinstance(state, dict) and state.get("version") == VERSION
-    return state if is_ours else None
 
 
 def remember_state(state: Mapping[str, Any]) -> None:

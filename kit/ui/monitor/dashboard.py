@@ -21,6 +21,7 @@ from kit.control import RunControl
 from kit.errors import KitError, OutputError
 from kit.events import Event, Failed, Finished, Noticed, Paused, RateChanged, Resumed
 from kit.planning import Plan
+from kit.reading.paths import is_file, is_folder, path_of
 from kit.runs.run import Run
 from kit.sinks import read_events
 from kit.ui.charts import CHARTS
@@ -204,9 +205,9 @@ def events_file(path: str | Path) -> Path:
 
     Raises: OutputError where there is no such file.
     """
-    file = Path(path).expanduser()
-    file = file / "events.jsonl" if file.is_dir() or file.suffix == ".run" else file
-    if not file.is_file():
+    file = path_of(path)
+    file = file / "events.jsonl" if is_folder(file) or file.suffix == ".run" else file
+    if not is_file(file):
         raise OutputError(
             f"{file} does not exist, so there is nothing to show.",
             "A run's folder is <output_dir>/<output_name>.run.",

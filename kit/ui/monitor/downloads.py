@@ -15,6 +15,7 @@ from urllib.parse import quote
 import ipywidgets as widgets
 
 from kit.hosts import host
+from kit.reading.paths import resolved
 from kit.ui.jupyter_server import server_root, told_by_server
 from kit.ui.look import escaped
 
@@ -61,7 +62,7 @@ def address_of(path: Path, servers: Path | None = None) -> str | None:
     if root is None or not path.is_file():
         return None
     try:
-        inside = path.resolve().relative_to(root)
+        inside = resolved(path).relative_to(root)
     except ValueError:
         return None
     if any(part.startswith(".") for part in inside.parts):
@@ -78,7 +79,7 @@ def shelved(path: Path, servers: Path | None = None) -> str | None:
     root = server_root(servers)
     if root is None or not path.is_file():
         return None
-    source = path.resolve()
+    source = resolved(path)
     folder = root / SHELF / hashlib.sha256(str(source.parent).encode()).hexdigest()[:8]
     placed = folder / source.name
     try:

@@ -17,6 +17,7 @@ from IPython.display import display
 from kit.basemodel.headers import read_header
 from kit.errors import KitError
 from kit.events import Saved
+from kit.reading.paths import path_of
 from kit.sinks import read_events
 from kit.sinks.model_card import trigger_words
 from kit.ui.look import escaped, style, style_sheet
@@ -127,7 +128,7 @@ def newest_run(folders: Iterable[Path], name: str = "") -> Path | None:
     found: list[tuple[float, Path]] = []
     called = re.compile(rf"{re.escape(name)}(-\d+)?" if name else ".*")
     for folder in dict.fromkeys(folders):
-        for events in folder.expanduser().glob("*.run/events.jsonl"):
+        for events in path_of(folder).glob("*.run/events.jsonl"):
             if not called.fullmatch(events.parent.stem):
                 continue
             try:

@@ -26,6 +26,7 @@ from kit.dataset.incoming import Source
 from kit.dataset.receiving import Received, receive
 from kit.errors import KitError
 from kit.hosts import Host, host
+from kit.reading.paths import path_of, why_no_path
 from kit.ui.jupyter_server import server_root
 from kit.ui.look import block, escaped, grid
 from kit.ui.pictures.box import Script, drop_box, upload_script
@@ -142,7 +143,8 @@ class PicturesIn:
         self._is_filling = True
         values = [value for _, value in self.data_set.options]
         text = str(path) if str(path).strip() else ""
-        absolute = str(Path(text).expanduser().absolute()) if text else ""
+        is_path = text and not why_no_path(text)
+        absolute = str(path_of(text).absolute()) if is_path else ""
         if absolute in values:
             self.data_set.value, self.path.value = absolute, ""
         else:
@@ -196,7 +198,7 @@ class PicturesIn:
     def _take_path(self) -> None:
         text = self.path.value.strip().strip("\"'").strip()
         if text and not self._is_filling:
-            self._use(Path(text).expanduser().absolute())
+            self._use(path_of(text, "The folder of pictures").absolute())
 
     def _take_drive(self) -> None:
         if problem := self._connect():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kit.hosts import Host
+from kit.reading.paths import path_of
 
 NAME = "datasets"
 KAGGLE = Path("/kaggle/input")
@@ -13,7 +14,7 @@ KAGGLE = Path("/kaggle/input")
 def datasets_folder(here: Host) -> Path:
     """Where uploads go: fast, and writable."""
     root = here.output_folder if here.name == "kaggle" else here.data_folder
-    return (root / NAME).expanduser().absolute()
+    return path_of(root / NAME).absolute()
 
 
 def kept_folder(here: Host) -> Path | None:

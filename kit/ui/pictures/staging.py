@@ -12,7 +12,6 @@ import base64
 import binascii
 import contextlib
 import contextvars
-import json
 import os
 import queue
 import re
@@ -25,7 +24,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit.dataset.incoming import Source
-from kit.errors import DatasetError, KitError, without_secrets
+from kit.errors import DatasetError, KitError, Unreadable, without_secrets
+from kit.reading.paths import resolved
+from kit.reading.texts import read_json
 
 SHELF = "lora-kit-uploads"  # no leading dot: Jupyter's servers refuse such folders
 SECONDS = 0.4  # between two looks
@@ -139,8 +140,8 @@ class Staging:
 
     def _hand_on(self, batch: str, path: Path) -> None:
         try:
-            sources = self._listed(batch, json.loads(path.read_text("utf-8")))
-        except ValueError:
+            sources = self._listed(batch, read_json(path))
+        except (Unreadable, ValueError):
             if self._is_still(batch):  # no list, or one that was never finished
                 self._forget(batch)
             return
@@ -205,7 +206,7 @@ def new_mark() -> str:
 
 def shelf_below(root: Path) -> Path | None:
     """Where pieces can lie: below the server's root and writable, near the notebook if possible."""
-    for folder in dict.fromkeys((Path.cwd().resolve(), root)):
+    for folder in dict.fromkeys((resolved(Path.cwd()), root)):
         try:
             inside = folder.relative_to(root)
         except ValueError:

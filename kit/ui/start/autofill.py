@@ -7,12 +7,13 @@ person says is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from kit.basemodel.mismatches import known_of
 from kit.dataset.files import image_files
+from kit.errors import Unreadable
 from kit.hosts import gpu, host
+from kit.reading.paths import path_of
 from kit.settings import Model, declarations
 from kit.ui.form.field import Field, as_text
 from kit.ui.form.remembered import example_values
@@ -106,8 +107,8 @@ class Autofill:
         """Pictures that lie directly in the image folder."""
         text = self._text(PICTURES)
         try:
-            return len(image_files(Path(text).expanduser())) if text else 0
-        except OSError:  # no folder, or not to be read: the plan tells
+            return len(image_files(path_of(text))) if text else 0
+        except (OSError, Unreadable):  # no folder, or not to be read: the plan tells
             return 0
 
     def _say(self) -> None:
