@@ -28,6 +28,7 @@ from kit.basemodel.weight_names import Weights, choose_weights
 from kit.errors import DeviceError, MissingPackage, ModelError
 from kit.families import Family, Prediction, clip, target_layers
 from kit.families.clip_weights import read_text_encoder
+from kit.families.finite import check_finite
 from kit.families.quantized import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
@@ -75,14 +76,30 @@ def load_family(
     if separate:
         with _quiet(), _readable(separate):
             own_vae = _read_separate_vae(separate, file, vae_dtype, mapped=mapped)
-    for module in (unet, own_vae, *encoders):
+    for module, path in zip(
+        (unet, own_vae, *encoders), _paths_of_parts(file, separate), strict=True
+    ):
         _check_complete(module, file.path)
+        check_finite(module, path)
         module.requires_grad_(False).eval()
     _compress(unet, encoders if compress_text_encoders else [], base_precision, device)
     for module in (unet, own_vae, *encoders):
         module.to(device)
         _align(module)
     return _assemble(file, predicts, unet, own_vae, encoders)
+
+
+def _paths_of_parts(file: ModelFile, vae: Path | None) -> Iterator[Path]:
+    """The file, or the folder of several, that U-Net, VAE and text encoders were read from."""
+    encoders = (part.name for part in FAMILIES[file.family].encoder_parts(file.family))
+    for name in ("unet", "vae", *encoders):
+        if vae and name == "vae":
+            yield vae
+        elif file.is_folder:
+            names = _weights_of(file.path / name).names
+            yield file.path / name / (names[0] if len(names) == 1 else "")
+        else:
+            yield file.path
 
 
 def _compress(
