@@ -103,12 +103,15 @@ class Mirror:
     def copy_new(self, *, last: bool = False) -> None:
         """Copy every file that is new or changed, remove copies of those that are gone."""
         assert self.run.home is not None
+        if not os.path.exists(self.run.home / self.run.dir.name):
+            self._copied.clear()  # the first look, or somebody deleted the copies
         state_due = time.monotonic() - self._states_copied_at >= SECONDS_BETWEEN_STATES
         for path in self._files(with_state=last or state_due):
             self._copy(path)
         if last or state_due:
             self._copy_record()
-        for path in [path for path in self._copied if not path.exists()]:
+        is_whole = self.run.dir.exists()  # else somebody deleted the work: the copies are kept
+        for path in [path for path in self._copied if is_whole and not path.exists()]:
             copy = self.run.home / path.relative_to(self.run.output_dir)
             copy.unlink(missing_ok=True)
             if self.run.owns_state(copy.parent.name) and not any(copy.parent.iterdir()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ class JsonLines:
             return  # the run did not even begin: there is nothing that could be shown later
         if self._file is None:
             self._file = self._opened()
+        elif not _is_at(self._file, self.path):
+            self._file = self._opened_again(self._file)
         self._file.write(f"{to_line(event)}\n")
         self._file.flush()
 
@@ -48,7 +51,18 @@ class JsonLines:
             text = "".join(f"{to_line(event)}\n" for event in self.kept())
             write_atomically(self.path, lambda part: part.write_text(text, "utf-8"))
             self._is_trimmed = True
-        return self.path.open("a", encoding="utf-8")
+        return self.path.open("a+", encoding="utf-8")
+
+    def _opened_again(self, gone: TextIO) -> TextIO:
+        """Somebody deleted the file or its folder: as long as it was open, its text is not lost."""
+        told = ""
+        with suppress(OSError, ValueError), gone:
+            gone.seek(0)
+            told = gone.read()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            write_atomically(self.path, lambda part: part.write_text(told, "utf-8"))
+        return self.path.open("a+", encoding="utf-8")
 
     def kept(self) -> list[Event]:
         """What an earlier attempt told about the steps that are not made again."""
@@ -59,6 +73,16 @@ class JsonLines:
         except OSError:  # it cannot be read: the history begins anew, and writing tells why
             return []
         return [event for event in events if not _is_after(event, self.from_step)]
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """The path still leads to this open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+    except OSError:  # a storage that does not answer: writing will tell
+        return True
 
 
 def read_events(path: Path) -> list[Event]:

@@ -10,7 +10,7 @@ there with the same data, to the same weights as if nothing had happened.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from kit.control import RunControl, stop_on_interrupt
@@ -22,6 +22,7 @@ from kit.planning import Plan
 from kit.runs import run as runs
 from kit.runs.lock import at_work_in
 from kit.runs.mirroring import Mirror, mirrored
+from kit.runs.presence import Presence
 from kit.runs.run import Run
 from kit.settings.effective import learning_rates
 from kit.training.checkpoint import step_suffix
@@ -39,11 +40,12 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
     Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says
     what to change.
     """
-    with at_work_in(plan.run.dir):
-        yield from _trained(plan, control or RunControl())
+    with at_work_in(plan.run.dir) as hold:
+        place = Presence(plan.run, plan.settings.to_toml(), hold)
+        yield from _trained(plan, control or RunControl(), place)
 
 
-def _trained(plan: Plan, control: RunControl) -> Generator[Event, None, None]:
+def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Event, None, None]:
     """The run, in a folder that is held."""
     runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
     yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
@@ -72,7 +74,9 @@ def _trained(plan: Plan, control: RunControl) -> Generator[Event, None, None]:
                 stepped = _step(resources, step)
                 done = step
                 yield stepped
-                yield from _between_steps(control, resources, mirror, step)
+                for event in _between_steps(control, resources, mirror, place, step):
+                    place.note(event)
+                    yield event
                 if not control.stop_requested:
                     resources.checkpoint.save_state_if_cheap(step)
 
@@ -85,10 +89,12 @@ def _trained(plan: Plan, control: RunControl) -> Generator[Event, None, None]:
 
 
 def _between_steps(
-    control: RunControl, resources: Resources, mirror: Mirror, step: int
+    control: RunControl, resources: Resources, mirror: Mirror, place: Presence, step: int
 ) -> Generator[Event, None, None]:
     """Samples and files that are due after a step, notices, and what was requested meanwhile."""
+    yield from _made_again(place, resources, step)
     yield from due_samples(control, resources, step)
+    yield from _made_again(place, resources, step)  # pictures take long
     if saved := resources.checkpoint.save_due(step):
         resources.checkpoint.save_state(step)
         yield saved
@@ -96,6 +102,13 @@ def _between_steps(
     yield from mirror.notices()
     yield from answer_requests(control, resources, step)
     yield from resources.notices()
+
+
+def _made_again(place: Presence, resources: Resources, step: int) -> Iterator[Noticed]:
+    """Somebody deleted the run's folder: it is there again, with the state of this step."""
+    if told := place.made_again():
+        resources.checkpoint.save_state(step, again=True)
+        yield Noticed(told)
 
 
 def _step(resources: Resources, step: int) -> Stepped:
