@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kit.errors import DatasetError
 from kit.events import Event, Noticed
-from kit.runs.run import write_atomically
+from kit.runs.atomic_write import write_atomically
 from kit.settings import Folders
 
 FOLDER, HASHES = ".kit_cache", "hashes.json"

@@ -10,7 +10,7 @@ from kit.cli.command import Command
 from kit.cli.settings_arguments import read_settings, takes_settings
 from kit.errors import KitError
 from kit.exchange import export_gui, export_sd_scripts, load_any
-from kit.runs.run import write_text
+from kit.runs.atomic_write import write_text
 from kit.settings import Settings
 
 WRONG = 2  # nothing could be taken

@@ -22,7 +22,8 @@ from kit.families.loading import load_family
 from kit.families.text import TextConditioner
 from kit.lorafile import tensors
 from kit.planning import plan
-from kit.runs.run import Run, write_atomically
+from kit.runs.atomic_write import write_atomically
+from kit.runs.run import Run
 from kit.settings import NetworkSettings
 from kit.settings.prompts import Prompt
 from kit.sinks import Console, listening

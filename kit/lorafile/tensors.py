@@ -25,7 +25,7 @@ from kit.basemodel.pickles import Stored, read_tensors, state_of
 from kit.errors import LoraFileError, ModelError, OutputError
 from kit.exchange import foreign_lora
 from kit.exchange.foreign_tensors import converted
-from kit.runs.run import write_atomically
+from kit.runs.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from kit.events import Noticed
 from kit.runs import lock
-from kit.runs.run import Run, write_atomically
+from kit.runs.atomic_write import write_atomically
+from kit.runs.run import Run
 
 SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_BETWEEN_STATES = 60.0  # a lost session costs at most this much, and one copy's time

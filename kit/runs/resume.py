@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kit.errors import SettingsError
 from kit.hub import Place, fetch, fetch_record
-from kit.runs.run import read_record
+from kit.runs.record import read_record
 
 if TYPE_CHECKING:
     from kit.settings import Saving

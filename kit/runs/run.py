@@ -13,17 +13,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 import shutil
-import threading
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kit.errors import OutputError
+from kit.runs.atomic_write import write_atomically
+from kit.runs.record import RunRecord, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -76,16 +73,6 @@ class Run:
         """The name is that of a LoRA file of this run, of its end or from along its way."""
         pattern = rf"{re.escape(self.name)}(-\d{{6}}|-step\d{{8}})?\.{re.escape(self.ending)}"
         return re.fullmatch(pattern, file_name) is not None
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """run.json: what a later start needs to know."""
-
-    fingerprint: str
-    seed: int
-    step: int = 0
-    finished: bool = False
 
 
 def choose_run(
@@ -165,77 +152,12 @@ def abandon(run: Run) -> None:
         shutil.rmtree(run.dir, ignore_errors=True)
 
 
-def read_record(run_dir: Path) -> RunRecord | None:
-    """The run's record, or None where there is none that can be read."""
-    try:
-        values: dict[str, Any] = json.loads((run_dir / "run.json").read_text("utf-8"))
-        return RunRecord(**values)
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def write_record(run_dir: Path, record: RunRecord) -> None:
-    """Replace the run's record in one step."""
-    text = json.dumps(asdict(record), indent=2)
-    write_atomically(run_dir / "run.json", lambda part: part.write_text(text, "utf-8"))
-
-
-_REMEMBERING = threading.Lock()  # listeners live in several threads
-
-
-def recall(run_dir: Path, name: str) -> str:
-    """What a listener had to remember about this run; "" where it is not known."""
-    return _memories(run_dir).get(name, "")
-
-
-def remember(run_dir: Path, name: str, value: str) -> None:
-    """Keep it for when the run goes on."""
-    with _REMEMBERING:
-        text = json.dumps({**_memories(run_dir), name: value}, indent=2)
-        write_atomically(run_dir / "logs.json", lambda part: part.write_text(text, "utf-8"))
-
-
-def _memories(run_dir: Path) -> dict[str, str]:
-    try:
-        known = json.loads((run_dir / "logs.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to `<name>.part`, force it to disk, rename: `path` is whole or untouched."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        write(part)
-        with part.open("r+b") as file:  # Windows flushes only what may be written
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def newest_record(run: Run) -> RunRecord | None:
     """The record that has come farthest: the work's, or that of the copies after a lost session."""
     folders = [run.dir] if run.home is None else [run.dir, run.home / run.dir.name]
     found = [record for folder in folders if (record := read_record(folder))]
     mine = [record for record in found if record.fingerprint == run.fingerprint] or found
     return max(mine, key=lambda record: (record.finished, record.step), default=None)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text that a person asked for, whole or not at all.
-
-    Raises: OutputError where it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}.", do="Choose another path."
-        ) from error
 
 
 def _place_for(folder: Path, workplace: Path) -> Path:

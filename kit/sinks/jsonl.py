@@ -10,7 +10,7 @@ from typing import TextIO
 
 from kit.errors import KitError
 from kit.events import Event, Failed, Sampled, Saved, from_line, to_line
-from kit.runs.run import write_atomically
+from kit.runs.atomic_write import write_atomically
 
 
 class JsonLines:

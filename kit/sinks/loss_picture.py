@@ -9,7 +9,7 @@ from typing import Any
 
 from kit import catalog
 from kit.events import Event, Finished, Loaded, Saved, Stepped
-from kit.runs.run import write_atomically
+from kit.runs.atomic_write import write_atomically
 
 
 class LossChart:

@@ -19,7 +19,8 @@ from PIL import Image
 
 from kit import catalog
 from kit.events import Began, Event, Failed, Finished, Loaded, Sampled, Stepped
-from kit.runs.run import Run, recall, remember
+from kit.runs.record import recall, remember
+from kit.runs.run import Run
 from kit.settings import Settings, effective
 from kit.settings.public import all_public_settings
 from kit.sinks.scalars import ended_epoch, scalars

@@ -16,7 +16,8 @@ from typing import Any
 from kit import catalog, hosts
 from kit.errors import KitError, in_a_line, without_secrets
 from kit.events import Event, Failed, Loaded, Noticed, Sampled, Stepped
-from kit.runs.run import Run, recall, remember
+from kit.runs.record import recall, remember
+from kit.runs.run import Run
 from kit.settings import Settings, effective
 from kit.settings.public import all_public_settings
 from kit.sinks.background import ENDS

@@ -27,8 +27,9 @@ from kit.optim.averaging import averaged
 from kit.optim.making import restore_optimizer
 from kit.optim.optimization import Optimization
 from kit.planning import Plan
+from kit.runs.atomic_write import write_atomically
+from kit.runs.record import RunRecord, write_record
 from kit.runs.resume import STATE_FILE, keeps_states
-from kit.runs.run import RunRecord, write_atomically, write_record
 
 # The share of time for keeping state; a kill then costs at most cost / SHARE seconds
 SHARE = 0.03

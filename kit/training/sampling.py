@@ -33,7 +33,7 @@ from kit.events import Event, Sampled
 from kit.families import Conditioning, Family
 from kit.families.text import TextConditioner
 from kit.randomness import seed_for
-from kit.runs.run import write_atomically
+from kit.runs.atomic_write import write_atomically
 from kit.settings.prompts import Prompt
 
 Autocast = Callable[[], AbstractContextManager[Any]]

@@ -24,7 +24,7 @@ from kit import planning
 from kit.demo.scenes import draw_subject
 from kit.families import base_model
 from kit.lorafile.tensors import write_lora
-from kit.runs.run import RunRecord, write_record
+from kit.runs.record import RunRecord, write_record
 from kit.settings import Settings
 from kit.training.preparation import Resources, prepare
 from tests.support.parts import outcome

@@ -10,7 +10,7 @@ from kit.dataset.batches import batch_at
 from kit.errors import DatasetError, SettingsError
 from kit.planning import plan
 from kit.planning.steps import total_steps, warmup_steps
-from kit.runs.run import RunRecord, write_record
+from kit.runs.record import RunRecord, write_record
 from kit.settings import Settings
 from tests.support.pictures import draw, folder_of
 

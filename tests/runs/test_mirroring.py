@@ -9,7 +9,8 @@ from kit.events import Finished, Noticed
 from kit.planning import plan
 from kit.runs import mirroring
 from kit.runs.mirroring import Mirror, copy_whole, mirrored
-from kit.runs.run import Run, RunRecord, read_record, write_record
+from kit.runs.record import RunRecord, read_record, write_record
+from kit.runs.run import Run
 from kit.sinks import listening
 from tests.support.places import be_colab_like
 from tests.support.tiny import write_tiny

@@ -14,7 +14,7 @@ from kit.devices import at_work
 from kit.errors import OutputError
 from kit.events import EVENT_TYPES, Stepped, from_line, to_line
 from kit.lorafile.tensors import read_lora
-from kit.runs.run import read_record, write_record
+from kit.runs.record import read_record, write_record
 from kit.settings import Settings
 from kit.sinks.jsonl import read_events
 from kit.tools.inspecting import inspect

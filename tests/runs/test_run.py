@@ -4,7 +4,8 @@ import pytest
 
 from kit.errors import OutputError
 from kit.runs import run as runs
-from kit.runs.run import RunRecord, begin, choose_run, read_record, write_atomically, write_record
+from kit.runs.record import RunRecord, read_record, write_record
+from kit.runs.run import begin, choose_run
 
 
 def choose(folder, name="cat", fingerprint="abc", **more):
@@ -127,34 +128,3 @@ def test_a_full_disk_is_told_by_its_setting(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "write_atomically", full)
     with pytest.raises(OutputError, match="No space left on device"):
         begin(choose(tmp_path), seed=5, settings_toml="")
-
-
-def test_a_file_is_replaced_as_a_whole(tmp_path):
-    path = tmp_path / "a.txt"
-    for text in ("old", "new"):
-        write_atomically(path, lambda part, text=text: part.write_text(text, "utf-8"))
-        assert path.read_text("utf-8") == text
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("error", [OSError(28, "full"), KeyboardInterrupt(), ValueError()])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
-    path = tmp_path / "a.txt"
-    path.write_text("old", "utf-8")
-
-    def fail(part):
-        part.write_text("half", "utf-8")
-        raise error
-
-    with pytest.raises(type(error)):
-        write_atomically(path, fail)
-    assert path.read_text("utf-8") == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_writer_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old", "utf-8")
-    with pytest.raises(FileNotFoundError):
-        write_atomically(path, lambda part: None)
-    assert path.read_text("utf-8") == "old"

@@ -15,7 +15,7 @@ from kit import planning
 from kit.control import RunControl
 from kit.errors import DeviceError, Diverged, ModelError, OutputError
 from kit.events import Finished, Loaded, Noticed, Sampled, Saved, Stepped
-from kit.runs.run import read_record
+from kit.runs.record import read_record
 from kit.training.loop import train
 from kit.training.step import TrainingStep
 from tests.support.tiny import write_tiny

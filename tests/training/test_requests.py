@@ -18,7 +18,7 @@ from kit.events import (
     Saved,
     Stepped,
 )
-from kit.runs.run import read_record
+from kit.runs.record import read_record
 from kit.settings.prompts import parse_prompt
 from kit.training.loop import train
 from kit.training.sampling import SamplePipeline

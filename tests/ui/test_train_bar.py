@@ -9,7 +9,7 @@ from kit import catalog
 from kit.errors import KitError
 from kit.events import to_line
 from kit.planning import plan
-from kit.runs.run import RunRecord, write_record
+from kit.runs.record import RunRecord, write_record
 from kit.settings import Settings
 from kit.ui import door
 from kit.ui.form.form import Form

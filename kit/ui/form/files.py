@@ -12,7 +12,7 @@ import ipywidgets as widgets
 
 from kit.errors import KitError, SettingsError
 from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_any
-from kit.runs.run import write_text
+from kit.runs.atomic_write import write_text
 from kit.settings import Settings
 from kit.settings.diffs import diff
 from kit.ui.form.problem_texts import as_lines, as_list

@@ -16,7 +16,7 @@ from typing import Any
 from kit import catalog
 from kit.errors import KitError, without_secrets
 from kit.hosts import host
-from kit.runs.run import write_atomically
+from kit.runs.atomic_write import write_atomically
 from kit.settings import Settings
 
 NAME = "form.toml"

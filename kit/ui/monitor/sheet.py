@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kit.errors import OutputError
 from kit.events import Sampled
-from kit.runs.run import write_atomically
+from kit.runs.atomic_write import write_atomically
 from kit.ui.monitor.pictures import Samples, fitted, locate, opened, rows_of, step_words
 
 NAME = "samples.jpg"

@@ -7,7 +7,7 @@ import pytest
 
 from kit.events import Finished, Saved, StateKept
 from kit.planning import plan
-from kit.runs.run import RunRecord, write_record
+from kit.runs.record import RunRecord, write_record
 from kit.sinks import listening
 from kit.sinks.hub_upload import Uploader
 from tests.effects.rows.saving import start
