@@ -25,7 +25,7 @@ from kit.basemodel import ModelFile, locate_vae
 from kit.basemodel.detecting import INPAINTING, PLAIN
 from kit.basemodel.pickles import read_tensors
 from kit.basemodel.weight_names import Weights, choose_weights
-from kit.errors import DeviceError, MissingPackage, ModelError
+from kit.errors import DeviceError, MissingPackage, ModelError, in_a_line
 from kit.families import Family, Prediction, clip, target_layers
 from kit.families.clip_weights import read_text_encoder
 from kit.families.finite import check_finite
@@ -355,8 +355,7 @@ def _readable(path: Path) -> Iterator[None]:
         SafetensorError,
         UnpicklingError,
     ) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _unfit(path, said) from error
+        raise _unfit(path, in_a_line(error)) from error
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import torch
 
 from kit import catalog
 from kit.adapters.network import Network
-from kit.errors import OutputError
+from kit.errors import OutputError, in_a_line
 from kit.events import Saved, StateKept
 from kit.optim.averaging import averaged
 from kit.optim.making import restore_optimizer
@@ -119,7 +119,7 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
             raise OutputError(
-                f"The state cannot be read: {path} ({error}).",
+                f"The state cannot be read: {path} ({in_a_line(error)}).",
                 "Without it the run cannot go on where it stopped.",
                 f"Delete the folder {path.parent} to begin again, or restore the file.",
             ) from error
