@@ -43,7 +43,9 @@ def check_finite(module: nn.Module, path: Path) -> None:
 def _broken(path: Path, wrong: dict[str, int], tensors: dict[str, torch.Tensor]) -> ModelError:
     name, count = next(iter(wrong.items()))
     tensor = tensors[name]
-    others = f" So do {len(wrong) - 1} more of its {len(tensors)} tensors." if len(wrong) > 1 else ""
+    others = (
+        f" So do {len(wrong) - 1} more of its {len(tensors)} tensors." if len(wrong) > 1 else ""
+    )
     precision, is_half = str(tensor.dtype).removeprefix("torch."), tensor.dtype is torch.float16
     return ModelError(
         f"{path} is broken: {count} of the {tensor.numel()} values of {name} are no numbers (NaN "

@@ -104,14 +104,14 @@ class Mirror:
     def copy_new(self, *, last: bool = False) -> None:
         """Copy every file that is new or changed, remove copies of those that are gone."""
         assert self.run.home is not None
-        if not os.path.exists(self.run.home / self.run.dir.name):
+        if _is_gone(self.run.home / self.run.dir.name):
             self._copied.clear()  # the first look, or somebody deleted the copies
         state_due = time.monotonic() - self._states_copied_at >= SECONDS_BETWEEN_STATES
         for path in self._files(with_state=last or state_due):
             self._copy(path)
         if last or state_due:
             self._copy_record()
-        is_whole = self.run.dir.exists()  # else somebody deleted the work: the copies are kept
+        is_whole = not _is_gone(self.run.dir)  # else somebody deleted the work: copies are kept
         for path in [path for path in self._copied if is_whole and not path.exists()]:
             copy = self.run.home / path.relative_to(self.run.output_dir)
             copy.unlink(missing_ok=True)
@@ -158,6 +158,17 @@ class Mirror:
         else:
             self._copied[path] = stamp
             self._failing.pop(path, None)
+
+
+def _is_gone(folder: Path) -> bool:
+    """A storage that does not answer is not known to have lost it."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def copy_whole(source: Path, target: Path) -> None:

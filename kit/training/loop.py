@@ -21,9 +21,11 @@ from kit.optim.learning_rates import rates_of
 from kit.planning import Plan
 from kit.runs import run as runs
 from kit.runs.lock import at_work_in
+from kit.runs.made_of import keep
 from kit.runs.mirroring import Mirror, mirrored
 from kit.runs.presence import Presence
 from kit.runs.run import Run
+from kit.runs.unfinished import refuse_undecided
 from kit.settings.effective import learning_rates
 from kit.training.checkpoint import step_suffix
 from kit.training.preparation import Resources, prepare
@@ -40,6 +42,7 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
     Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says
     what to change.
     """
+    refuse_undecided(plan.run)
     with at_work_in(plan.run.dir) as hold:
         place = Presence(plan.run, plan.settings.to_toml(), hold)
         yield from _trained(plan, control or RunControl(), place)
@@ -62,6 +65,8 @@ def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Even
         if resources is None:
             yield Finished(plan.run.from_step, "asked to stop")
             return
+        if told := keep(plan.run.dir, plan.made_of, [i.path for i in resources.plan.images]):
+            yield Noticed(told)
         step = done = resources.checkpoint.state_step
         try:
             if step == 0:

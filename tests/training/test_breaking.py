@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kit import planning
-from kit.errors import DeviceError, OutputError
+from kit.errors import DeviceError, KitError, OutputError
 from kit.events import Finished, Noticed, Sampled, Stepped
 from kit.runs.lock import NAME, at_work_in
 from kit.sinks import read_events
@@ -15,7 +15,7 @@ from kit.training.loop import train
 from kit.training.sampling import SamplePipeline
 from kit.training.step import TrainingStep
 from tests.support.tiny import write_tiny
-from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
+from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 
 STEPS = 6
 
@@ -186,3 +186,35 @@ def test_a_run_goes_on_from_a_folder_that_was_made_again(tmp_path, asked, never_
     assert told == [2]  # a kill would cost no step
     assert losses(run(asked(tmp_path / "b"))) == losses(whole)[2:]
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+# ------------------------------------------------------------------- what torch would advise
+
+
+class Harm:
+    """A pickle of it runs something."""
+
+    def __reduce__(self):
+        return print, ("harm",)
+
+
+def test_torchs_advice_to_trust_a_pickle_is_not_passed_on(tmp_path, asked, never_cheap, capsys):
+    leave_after(3, asked(tmp_path / "a"))
+    plan = planning.plan(asked(tmp_path / "a"))
+    for path in (plan.run.dir / "state").glob("*.pt"):
+        torch.save({"format": 1, "harm": Harm()}, path)
+    with pytest.raises(OutputError) as told:
+        list(train(plan))
+    assert "weights" not in str(told.value).lower()
+    assert "harm" not in capsys.readouterr().out
+
+
+def test_nor_is_it_for_a_base_model_of_pickles(tmp_path, asked):
+    folder = write_tiny(tmp_path / "model", "sd1", thin=True)
+    for path in (folder / "unet").glob("*.safetensors"):
+        path.unlink()
+    torch.save({"harm": Harm()}, folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(KitError) as told:
+        run(asked(tmp_path / "a", pretrained_model_name_or_path=str(folder)))
+    assert "weights_only" not in str(told.value)
+    assert "torch.load" not in str(told.value)
