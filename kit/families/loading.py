@@ -24,9 +24,10 @@ from kit.basemodel import ModelFile, locate_vae
 from kit.basemodel.detecting import INPAINTING, PLAIN
 from kit.basemodel.pickles import read_tensors
 from kit.basemodel.weight_names import Weights, choose_weights
-from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable
+from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable, in_a_line
 from kit.families import Family, Prediction, clip, target_layers
 from kit.families.clip_weights import read_text_encoder
+from kit.families.finite import check_finite
 from kit.families.quantized import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
@@ -76,14 +77,30 @@ def load_family(
     if separate:
         with _quiet(), _readable(separate):
             own_vae = _read_separate_vae(separate, file, vae_dtype, mapped=mapped)
-    for module in (unet, own_vae, *encoders):
+    for module, path in zip(
+        (unet, own_vae, *encoders), _paths_of_parts(file, separate), strict=True
+    ):
         _check_complete(module, file.path)
+        check_finite(module, path)
         module.requires_grad_(False).eval()
     compress_base(unet, encoders if compress_text_encoders else [], base_precision, device)
     for module in (unet, own_vae, *encoders):
         module.to(device)
         _align(module)
     return _assemble(file, predicts, unet, own_vae, encoders)
+
+
+def _paths_of_parts(file: ModelFile, vae: Path | None) -> Iterator[Path]:
+    """The file, or the folder of several, that U-Net, VAE and text encoders were read from."""
+    encoders = (part.name for part in FAMILIES[file.family].encoder_parts(file.family))
+    for name in ("unet", "vae", *encoders):
+        if vae and name == "vae":
+            yield vae
+        elif file.is_folder:
+            names = _weights_of(file.path / name).names
+            yield file.path / name / (names[0] if len(names) == 1 else "")
+        else:
+            yield file.path
 
 
 def compress_base(
@@ -342,8 +359,7 @@ def _readable(path: Path) -> Iterator[None]:
         SafetensorError,
         UnpicklingError,
     ) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _unfit(path, said) from error
+        raise _unfit(path, in_a_line(error)) from error
 
 
 @contextmanager
