@@ -20,6 +20,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from pickle import UnpicklingError
 
 SECRETS = (
     "HF_TOKEN",
@@ -28,6 +29,7 @@ SECRETS = (
     "WANDB_API_KEY",
     "CIVITAI_TOKEN",
 )
+SHORTEST = 6  # characters of a token
 
 
 class KitError(Exception):
@@ -89,12 +91,23 @@ class MissingPackage(KitError):
 
 
 def in_a_line(error: BaseException) -> str:
-    """What an error says, for a notice: a KitError whole, of others the first line."""
+    """What an error says, for a notice: a KitError whole, of others the first line.
+
+    torch's advice to read a pickle with weights_only=False, so that it may run what it wants, is
+    never passed on.
+    """
     if isinstance(error, KitError):
         return " ".join(str(error).split("\n"))
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = str(error).strip()
+    if (
+        isinstance(error, UnpicklingError)
+        or "weights_only" in text
+        or "weights only" in text.lower()
+    ):
+        return "it is damaged, or holds something else than tensors"
+    return (text or type(error).__name__).splitlines()[0]
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -104,10 +117,18 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {as_written[close[0]]}?" if close else ""
 
 
+_of_links: set[str] = set()  # tokens that links carried, in this process
+
+
+def keep_secret(value: str) -> None:
+    """Blot this out, too, wherever secrets are; what is shorter than a token would hit words."""
+    if len(value) >= SHORTEST:
+        _of_links.add(value)
+
+
 def without_secrets(text: object) -> str:
-    """The text, with the values of tokens in the environment blotted out."""
+    """The text, with tokens of the environment and of links blotted out."""
     plain = str(text)
-    for name in SECRETS:
-        value = os.environ.get(name, "")
+    for value in (*(os.environ.get(name, "") for name in SECRETS), *_of_links):
         plain = plain.replace(value, "***") if value else plain
     return plain

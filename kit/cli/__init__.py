@@ -14,8 +14,8 @@
     kit bench --family sdxl --px 1024               what a training step costs on this machine
 
 Exit codes: 0 done; 2 something that a person can put right, told without traceback; 3 a training
-(train, demo) that was asked to stop, which the same command goes on with; 130 Ctrl-C, of a training
-the second; 1 a fault of ours.
+(train, demo) that was asked to stop, which the same command goes on with (0 where WORLD_SIZE says
+that it is one of several processes); 130 Ctrl-C, of a training the second; 1 a fault of ours.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from kit import __version__, catalog
 from kit.cli import bench, dataset, import_export, presets
 from kit.cli.command import Command
 from kit.cli.settings import act_settings, describe_settings
-from kit.cli.settings_arguments import read_settings, takes_settings
-from kit.errors import KitError, nearest
+from kit.cli.settings_arguments import takes_settings
+from kit.cli.unfinished import planned, refuse, takes_answer
+from kit.errors import KitError, nearest, without_secrets
 from kit.events import Event, Finished
-from kit.planning import plan
 from kit.planning.forecast import forecast
 from kit.reading.texts import from_json
 from kit.sinks import Console, listening
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KitError as error:
-        print(f"kit: {error}", file=sys.stderr)
+        print(f"kit: {without_secrets(error)}", file=sys.stderr)
         return WRONG
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,36 +100,49 @@ def _parser() -> argparse.ArgumentParser:
 
 def _describe_plan(parser: argparse.ArgumentParser) -> None:
     takes_settings(parser)
+    takes_answer(parser)
     parser.add_argument("--json", action="store_true", help="the plan's numbers, for programs")
 
 
 def _act_plan(chosen: argparse.Namespace) -> None:
-    planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
-    told = forecast(planned)
+    found = planned(chosen)
+    told = forecast(found)
     if chosen.json:
-        print(json.dumps({**from_json(planned.to_json(), "the plan"), "forecast": told}, indent=2))
+        print(json.dumps({**from_json(found.to_json(), "the plan"), "forecast": told}, indent=2))
     else:
-        print(planned, f"{told}.", sep="\n")
+        print(found, f"{told}.", sep="\n")
+
+
+def _describe_train(parser: argparse.ArgumentParser) -> None:
+    takes_settings(parser)
+    takes_answer(parser)
 
 
 def _act_train(chosen: argparse.Namespace) -> int:
-    planned = plan(read_settings(chosen.file, chosen.changes, preset=chosen.preset))
-    print(*planned.lines(), sep="\n", flush=True)  # its notices come as events
+    found = planned(chosen)
+    refuse(chosen, found.run)
+    print(*found.lines(), sep="\n", flush=True)  # its notices come as events
     print("loading torch and the base model ...", flush=True)
     train = catalog.load("kit.training.loop:train")
     with (
-        closing(Console(planned.total_steps)) as console,
-        listening(planned.run, console, settings=planned.settings) as tell,
+        closing(Console(found.total_steps)) as console,
+        listening(found.run, console, settings=found.settings) as tell,
     ):
-        event: Event = Finished(planned.run.from_step, "asked to stop")
-        for event in train(planned):
+        event: Event = Finished(found.run.from_step, "asked to stop")
+        for event in train(found):
             tell(event)
     return exit_code(event)
 
 
 def exit_code(last: Event) -> int:
-    """0 where the run is done, STOPPED where somebody ended it before."""
-    return 0 if isinstance(last, Finished) and last.reason == "done" else STOPPED
+    """0 where the run is done, STOPPED where somebody ended it before.
+
+    Of several processes (WORLD_SIZE, which torchrun sets) each ends with 0: a launcher takes any
+    other code for a failure, ends the other processes and begins anew.
+    """
+    is_done = isinstance(last, Finished) and last.reason == "done"
+    is_one_of_several = os.environ.get("WORLD_SIZE", "").strip() not in ("", "0", "1")
+    return 0 if is_done or is_one_of_several else STOPPED
 
 
 # ------------------------------------------------------------------------- demo, inspect
@@ -168,7 +181,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "plan": Command("show what a training would do, without doing it", _describe_plan, _act_plan),
     "train": Command(
-        "train a LoRA, or go on with a training of the same settings", takes_settings, _act_train
+        "train a LoRA, or go on with a training of the same settings", _describe_train, _act_train
     ),
     "settings": Command("print every setting with its help", describe_settings, act_settings),
     "presets": presets.PRESETS,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kit.dataset.buckets import BucketFit, Size
 from kit.dataset.files import MOST_PIXELS, READABLE, UNREADABLE, opened, orientation_of
-from kit.errors import DatasetError
+from kit.errors import DatasetError, in_a_line
 from kit.randomness import random_at
 
 WHITE = (255, 255, 255)
@@ -62,11 +62,32 @@ def open_upright(path: Path, *, on_white: bool = True, about: int = 0) -> Image.
             image = image if turn is None else image.transpose(turn)
             return _on_white(image) if on_white else image.convert("RGBA").convert("RGB")
     except UNREADABLE as error:
-        raise DatasetError(
-            f"The image {path} cannot be read: {error}",
-            READABLE,
-            "Save it again with a picture editor, or move it out of the folder.",
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: BaseException) -> DatasetError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return DatasetError(
+            f"The image {path} is not there any more.",
+            "It was when the images were looked for.",
+            "Put it back, or look for the images anew: begin once more.",
+        )
+    if isinstance(error, OSError) and error.errno:  # of the storage; Pillow's own have no number
+        return DatasetError(
+            f"The image {path} cannot be read: {error.strerror}.",
+            "The file itself may be sound: it is its storage that refuses.",
+            "Check that you may read it and that its drive is connected, and begin once more.",
+        )
+    if isinstance(error, MemoryError):
+        return DatasetError(
+            f"The image {path} cannot be read: the memory is not enough for it.",
+            do="Scale it down, or close what else uses the memory.",
+        )
+    return DatasetError(
+        f"The image {path} cannot be read: {in_a_line(error)}",
+        READABLE,
+        "Save it again with a picture editor, or move it out of the folder.",
+    )
 
 
 def _refuse_too_large(image: Image.Image) -> None:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from kit.settings.diffs import in_words
+from kit.settings.links import without_tokens
 
 LONGEST_VALUE = 60
 
@@ -33,6 +34,11 @@ class Line:
     told: str = ""  # how it was translated, or why it has no effect
     changes: Mapping[str, Any] = field(default_factory=dict)  # settings that it decides
     is_elsewhere: bool = False  # it says that the whole file is for another kind of model
+
+    def __post_init__(self) -> None:
+        """A report is printed and kept: the token of a link goes no further."""
+        for name in ("value", "told"):
+            object.__setattr__(self, name, without_tokens(getattr(self, name)))
 
     def __str__(self) -> str:
         """The key, its value and what became of it."""

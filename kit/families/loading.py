@@ -26,9 +26,10 @@ from kit.basemodel.detecting import INPAINTING, PLAIN
 from kit.basemodel.pickles import read_tensors
 from kit.basemodel.weight_names import Weights as WeightNames
 from kit.basemodel.weight_names import choose_weights
-from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable
+from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable, in_a_line
 from kit.families import Family, Prediction, clip, target_layers
 from kit.families.clip_weights import read_text_encoder
+from kit.families.finite import check_finite
 from kit.families.quantized import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
@@ -82,15 +83,32 @@ def load_family(
             own_vae = _read_separate_vae(separate, file, vae_dtype, mapped=mapped)
     assert own_vae is not None, "read from the model or from its own file"
     parts = [(unet, dtype), (own_vae, vae_dtype), *((encoder, dtype) for encoder in encoders)]
-    for part, _ in parts:
+    paths = [*_paths_of_parts(file, separate)]
+    for (part, _), path in zip(parts, paths, strict=True):
         _check_complete(part.module, file.path)
+        if catalog.BASE_PRECISIONS[base_precision].code:  # later its weights are bits
+            check_finite(part.module, path)
+            part.weights.release()
         part.module.requires_grad_(False).eval()
     modules = [encoder.module for encoder in encoders]
-    packed = modules if compress_text_encoders else []
-    compress_base(unet.module, packed, base_precision, device, dtype)
-    for part, precision in parts:
+    compress_base(unet.module, modules * compress_text_encoders, base_precision, device, dtype)
+    for (part, precision), path in zip(parts, paths, strict=True):
         place(part.module, device, precision, part.weights)
+        check_finite(part.module, path)
     return _assemble(file, predicts, unet.module, own_vae.module, modules)
+
+
+def _paths_of_parts(file: ModelFile, vae: Path | None) -> Iterator[Path]:
+    """The file, or the folder of several, that U-Net, VAE and text encoders were read from."""
+    encoders = (part.name for part in FAMILIES[file.family].encoder_parts(file.family))
+    for name in ("unet", "vae", *encoders):
+        if vae and name == "vae":
+            yield vae
+        elif file.is_folder:
+            names = _weights_of(file.path / name).names
+            yield file.path / name / (names[0] if len(names) == 1 else "")
+        else:
+            yield file.path
 
 
 def compress_base(
@@ -100,9 +118,7 @@ def compress_base(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Keep the layers that adapters sit at in few bits.
-
-    dtype: what their weights are rounded to before; None: nothing.
+    """Keep the layers that adapters sit at in few bits; dtype: what is rounded to before.
 
     Raises: DeviceError where the device cannot; MissingPackage.
     """
@@ -170,9 +186,7 @@ def _tokenizer(file: ModelFile, part: clip.EncoderPart, text_encoder: Any) -> cl
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A part whose weights are still as the file has them, and where they lie."""
-
+class _Part:  # its weights still as the file has them
     module: Any
     weights: Weights
 
@@ -293,8 +307,8 @@ def _read_converted(
 
 def _stored_dtype(tensors: Mapping[str, Tensor], prefix: str) -> torch.dtype | None:
     """The precision that a part lies in, so that reading copies nothing; None: several."""
-    own = [tensor for name, tensor in tensors.items() if name.startswith(prefix)]
-    kinds = {each.dtype for each in own or tensors.values() if each.is_floating_point()}
+    own = [each for name, each in tensors.items() if name.startswith(prefix)] or tensors.values()
+    kinds = {each.dtype for each in own if each.is_floating_point()}
     return kinds.pop() if len(kinds) == 1 else None
 
 
@@ -365,8 +379,7 @@ def _readable(path: Path) -> Iterator[None]:
         SafetensorError,
         UnpicklingError,
     ) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _unfit(path, said) from error
+        raise _unfit(path, in_a_line(error)) from error
 
 
 @contextmanager

@@ -26,15 +26,21 @@ from kit.planning.lora_size import stored_otherwise
 from kit.planning.steps import share_or_steps, steps_per_epoch, total_steps, warmup_steps
 from kit.planning.value import Plan
 from kit.runs.fingerprint import fingerprint
+from kit.runs.made_of import made_of
 from kit.runs.resume import beyond_the_end, find_start
-from kit.runs.run import Run, choose_run
+from kit.runs.run import Answer, Run, choose_run
+from kit.runs.unfinished import is_past, told_of_unfinished
 from kit.settings import Settings, effective
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
 
 
-def plan(settings: Settings) -> Plan:
+def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
     """Decide everything that follows from the settings and the folders.
+
+    unfinished: what to do with a run of that name that is not finished and whose pictures, captions
+    or rounding are others now: "go on" with it, "begin anew" beside it, or "ask", which plans a new
+    one that is not trained before a person has decided.
 
     Raises: SettingsError with all contradictions at once; DatasetError for folders and images.
     """
@@ -49,13 +55,15 @@ def plan(settings: Settings) -> Plan:
     prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
-    run = choose_run(
+    run, made = choose_run(
         settings.folders.output_dir,
         settings.folders.output_name,
         ending=settings.saving.save_model_as,
         fingerprint=fingerprint(settings, dataset.images, subsets),
+        made_of=made_of(settings.flat(), settings.captions, dataset.images, subsets),
         seed=settings.basic.seed or 0,
         workplace=here.scratch if here.is_slow(settings.folders.output_dir) else None,
+        answer=unfinished,
     )
     seed = settings.basic.seed or run.seed or (start.seed if start else 0) or _drawn_seed()
     settings = settings.replace(seed=seed, output_name=run.name)
@@ -68,8 +76,9 @@ def plan(settings: Settings) -> Plan:
     per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered)
     total = total_steps(settings.basic, per_epoch)
     wrong = length_problems(settings, RunLength(total))
-    if start and (text := beyond_the_end(start, total)):
-        wrong.append(text)
+    wrong += [
+        text for text in (start and beyond_the_end(start, total), is_past(run, total)) if text
+    ]
     if wrong:
         raise SettingsError(wrong)
     return Plan(
@@ -82,6 +91,7 @@ def plan(settings: Settings) -> Plan:
         warmup_steps=warmup_steps(settings.basic, settings.rates, total),
         prompts=prompts,
         run=run,
+        made_of=made,
         start=start,
         notices=(
             *dataset.notices,
@@ -125,11 +135,12 @@ def _noticed(
     yield from foreseen_refusals(settings)
     yield from foreseen_conversion(settings.network.network_weights)
     yield from stored_otherwise(settings)
-    if run.renamed_from:
+    if run.renamed_from and not run.resumes:
         yield (
             f"{run.renamed_from} is already there and is not overwritten: this run is named "
             f"{run.name}"
         )
+    yield from told_of_unfinished(run)
     strongly_cut = [
         image.path.name
         for image, place in zip(images, fits, strict=True)

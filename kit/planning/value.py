@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from kit.catalog.lr_schedules import ScheduleParams
@@ -14,6 +14,7 @@ from kit.dataset.buckets import BucketFit, Size
 from kit.dataset.images import TrainImage
 from kit.dataset.subsets import Subset
 from kit.planning import steps, words
+from kit.runs.made_of import MadeOf
 from kit.runs.resume import ResumePoint
 from kit.runs.run import Run
 from kit.settings import Settings, effective
@@ -34,6 +35,7 @@ class Plan:
     prompts: tuple[Prompt, ...]
     run: Run
     notices: tuple[str, ...]
+    made_of: MadeOf = field(default_factory=MadeOf)
     start: ResumePoint | None = None  # the state that a new run goes on from
     subsets: tuple[Subset, ...] = ()  # of the dataset configuration, where there is one
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from kit import catalog
 from kit.dataset.images import TrainImage
@@ -13,6 +14,7 @@ from kit.settings import Basic, effective
 
 if TYPE_CHECKING:
     from kit.planning.value import Plan
+    from kit.runs.differences import Unfinished
 
 # What belongs to a data set as a whole, and stands in the plan anyway.
 WHOLE_SET = frozenset({"train_batch_size", "resolution"})
@@ -103,9 +105,15 @@ def to_json(plan: Plan) -> str:
         "from_step": plan.from_step,
         "saves": [step for step in range(1, plan.total_steps) if plan.save_due(step)],
         "samples": [step for step in range(plan.total_steps + 1) if plan.sample_due(step)],
+        "unfinished": _unfinished(plan.run.unfinished, asks=plan.run.asks),
         "notices": list(plan.notices),
     }
     return json.dumps(numbers, indent=2)
+
+
+def _unfinished(other: Unfinished | None, *, asks: bool) -> dict[str, Any] | None:
+    """The unfinished run of that name which is made otherwise."""
+    return {**asdict(other), "asks": asks} if other else None
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

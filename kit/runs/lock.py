@@ -26,20 +26,40 @@ NAME = "at_work.json"
 STALE = 12 * 3600.0  # seconds after which another machine's word is no longer taken
 
 
+class Hold:
+    """A run's folder that is held."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir, self._file = run_dir, _held(run_dir)
+
+    def renew(self) -> None:
+        """Hold the folder again, after it was deleted and made anew.
+
+        Raises: OutputError as `at_work_in`.
+        """
+        if not _is_there(self._file, self._run_dir / NAME):
+            self.close()
+            self._file = _held(self._run_dir)
+
+    def close(self) -> None:
+        """Let go of it."""
+        with suppress(OSError):
+            self._file.close()
+
+
 @contextmanager
-def at_work_in(run_dir: Path) -> Iterator[None]:
+def at_work_in(run_dir: Path) -> Iterator[Hold]:
     """Hold the folder of a run, which is made where it is not there yet.
 
     Raises: OutputError where another training holds it, or the folder cannot be written.
     """
-    file = _held(run_dir)
+    hold = Hold(run_dir)
     try:
-        yield
+        yield hold
     finally:
         with suppress(OSError):  # while it is held, but for Windows, where an open file stays
             (run_dir / NAME).unlink()
-        with suppress(OSError):
-            file.close()
+        hold.close()
         if fcntl is None:
             with suppress(OSError):
                 (run_dir / NAME).unlink()

@@ -111,6 +111,10 @@ class Mirror:
 
         The record is copied last, as it was at first: what it tells of is there by then.
         """
+        assert self.run.home is not None
+        if _is_gone(self.run.home / self.run.dir.name):
+            self._copied.clear()  # the first look, or somebody deleted the copies
+            self._copied_record = ""
         state_due = time.monotonic() - self._states_copied_at >= SECONDS_BETWEEN_STATES
         record = self._record_now()
         for path in self._files(with_state=last or state_due):
@@ -129,7 +133,8 @@ class Mirror:
     def _remove_gone(self) -> None:
         """Remove copies of what is no longer there."""
         assert self.run.home is not None
-        gone = [path for path in self._copied if not path.exists()]
+        is_whole = not _is_gone(self.run.dir)  # else somebody deleted the work: copies are kept
+        gone = [path for path in self._copied if is_whole and not path.exists()]
         while not self._dropped.empty():
             gone.append(self._dropped.get())
         for path in gone:
@@ -205,6 +210,17 @@ class Mirror:
         else:
             self._copied[path] = stamp
             self._failing.pop(path, None)
+
+
+def _is_gone(folder: Path) -> bool:
+    """A storage that does not answer is not known to have lost it."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def copy_whole(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@
 <output_dir>/sample/<name>_...png         sample pictures
 <output_dir>/<name>.run/run.toml          the settings that were used, with help
 <output_dir>/<name>.run/run.json          fingerprint, seed, last kept step, whether it is finished
+<output_dir>/<name>.run/made_of.json      settings, pictures and captions, to say what differs later
 <output_dir>/<name>.run/events.jsonl      what happened
 <output_dir>/<name>.run/logs.json         where its curves are logged, to go on there
 <output_dir>/<name>.run/state/            what is needed to go on: see `kit.runs.state_files`
@@ -19,12 +20,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from kit.errors import OutputError
 from kit.reading.paths import path_of
 from kit.runs.atomic_write import write_atomically
+from kit.runs.differences import Differences, Unfinished, compare
+from kit.runs.made_of import MadeOf, read_made_of
 from kit.runs.record import RunRecord, read_record, write_record
 from kit.runs.state_files import FOLDER, holds_state
+
+# An older version, or one that was killed before its first step, kept a fingerprint alone.
+UNKNOWN = "of it only a fingerprint is kept, which is another one; what differs cannot be named"
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class Run:
     seed: int = 0  # 0: not drawn yet
     from_step: int = 0
     renamed_from: str = ""
+    unfinished: Unfinished | None = None  # the one of that name which is made otherwise
+    asks: bool = False  # whether to go on with that one is for a person to say
     home: Path | None = None  # where the files are kept, if output_dir is only to work in
 
     @property
@@ -84,20 +93,29 @@ class Run:
         return re.fullmatch(pattern, file_name) is not None
 
 
+Answer: TypeAlias = Literal["ask", "go on", "begin anew"]
+
+
 def choose_run(
     output_dir: str,
     name: str,
     *,
     ending: str,
     fingerprint: str,
+    made_of: MadeOf | None = None,
     seed: int = 0,
     workplace: Path | None = None,
-) -> Run:
-    """The unfinished run of the same settings, or a new one under a name that is still free.
+    answer: Answer = "ask",
+) -> tuple[Run, MadeOf]:
+    """The unfinished run of the same making, or a new one under a name that is still free.
 
     seed: the one that was asked for; 0 goes on with whatever was drawn. workplace: a fast folder
-    to work in while output_dir, which is slow, keeps copies.
+    to work in while output_dir, which is slow, keeps copies. answer: what a person says where the
+    newest run of that name is not finished and made otherwise, but could go on.
+
+    Returns what it is made of as well, with the hashes of pictures that are known.
     """
+    made_of, other = made_of or MadeOf(), None
     folder = path_of(output_dir, "output_dir")
     candidate, number = name, 1
     while True:
@@ -106,15 +124,48 @@ def choose_run(
         if workplace is not None:
             run = replace(run, output_dir=_place_for(folder, workplace), home=folder)
         record = newest_record(run)
-        is_same = record and not record.finished and record.fingerprint == fingerprint
-        if record and is_same and seed in (0, record.seed):
-            if not has_state(run):  # deleted by hand, or none was kept yet
-                return replace(run, seed=record.seed)
-            return replace(run, seed=record.seed, from_step=record.step)
-        if not any(_is_taken(run, place) for place in {run.output_dir, run.kept_in}):
-            return run
+        if record and not record.finished:
+            found = _differences(run, record, made_of, seed)
+            step = record.step if has_state(run) else 0  # deleted by hand, or none was kept yet
+            going_on = replace(run, seed=record.seed, from_step=step)
+            if not found:
+                return going_on, found.known
+            other = going_on, found
+        elif not any(_is_taken(run, place) for place in {run.output_dir, run.kept_in}):
+            return _decided(run, made_of, other, answer)
+        else:
+            other = None  # what is older than a finished run was left behind
         number += 1
         candidate = f"{name}-{number}"
+
+
+def _decided(
+    new: Run, made_of: MadeOf, other: tuple[Run, Differences] | None, answer: Answer
+) -> tuple[Run, MadeOf]:
+    """The new run, or the other one, which is made otherwise, where a person wants that."""
+    if other is None:
+        return new, made_of
+    run, found = other
+    can_go_on = run.resumes and not found.others
+    unfinished = Unfinished(run.name, run.from_step, (*found.others, *found.decidable), can_go_on)
+    if can_go_on and answer == "go on":
+        return replace(run, unfinished=unfinished), found.known
+    asks = can_go_on and answer == "ask"
+    return replace(new, unfinished=unfinished, asks=asks), made_of
+
+
+def _differences(run: Run, record: RunRecord, made_of: MadeOf, seed: int) -> Differences:
+    """What is asked otherwise than an unfinished run is made."""
+    folders = [run.dir] if run.home is None else [run.dir, run.home / run.dir.name]
+    kept = next((made for folder in folders if (made := read_made_of(folder))), None)
+    if kept:
+        found = compare(kept, made_of)
+    else:
+        is_same = record.fingerprint == run.fingerprint
+        found = Differences(made_of, others=() if is_same else (UNKNOWN,))
+    if seed in (0, record.seed):
+        return found
+    return replace(found, others=(*found.others, f"seed: {record.seed} -> {seed}"))
 
 
 def begin(run: Run, *, seed: int, settings_toml: str) -> None:

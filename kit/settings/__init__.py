@@ -26,6 +26,7 @@ from kit.settings.extra import Extra
 from kit.settings.folders import Folders
 from kit.settings.hub import Hub
 from kit.settings.images import Images
+from kit.settings.links import without_tokens
 from kit.settings.logs import Logs
 from kit.settings.machine import Machine
 from kit.settings.memory import Memory
@@ -181,5 +182,6 @@ def in_words(section: str, kind: type[Section], detail: Any) -> str:
     """One of pydantic's findings as a sentence with the setting, the value and what is possible."""
     name = str(detail["loc"][0])
     if detail["type"] == "value_error":
-        return f"[{section}] {name}: {detail['ctx']['error']}"
-    return f"[{section}] {name}: {kind_of(detail['input'])} is not {kind.declared(name).possible}"
+        return without_tokens(f"[{section}] {name}: {detail['ctx']['error']}")
+    what = f"{kind_of(detail['input'])} is not {kind.declared(name).possible}"
+    return without_tokens(f"[{section}] {name}: {what}")

@@ -20,6 +20,7 @@ class Folders(Section, box="Folders"):
         "set.",
         kind="path",
         search="image directory containing training images subfolders dataset",
+        resumes="freely",
     )
     reg_data_dir: str = setting(
         "",
@@ -29,6 +30,7 @@ class Folders(Section, box="Folders"):
         "of an epoch; they help small subject sets to keep the class.",
         kind="path",
         search="regularisation directory containing regularisation images",
+        resumes="freely",
     )
     dataset_config: str = setting(
         "",

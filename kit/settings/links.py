@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
+from kit.errors import keep_secret
+
 _SECRET = re.compile(
     r"(?:^|[_-])(?:token|api[_-]?key|key|apikey|access[_-]?token|auth|signature|sig|password|secret"
     r"|credential)$",
     re.IGNORECASE,
 )
+LINK = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 # What is copied together with a path; the last are typographic quotes.
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
 # Of this process: the token by host, and the whole link by what is left of it.
@@ -46,6 +49,11 @@ def tidied(text: str) -> str:
     return _without_token(tidy) if is_link(tidy) else tidy
 
 
+def without_tokens(text: str) -> str:
+    """The text, with no token in any link that it holds; each is remembered for its host."""
+    return LINK.sub(lambda found: _without_token(found[0]), text)
+
+
 def token_for(host: str) -> str:
     """The token that a link to this host carried in this process; "" where there was none.
 
@@ -72,6 +80,8 @@ def _without_token(link: str) -> str:
         secrets.append(parts.password)
     if secrets:
         _tokens[host.lower()] = secrets[0]
+        for secret in secrets:
+            keep_secret(secret)
     if not secrets and "@" not in parts.netloc:
         return link
     tidy = urlunsplit((parts.scheme, host, parts.path, urlencode(open_pairs), parts.fragment))

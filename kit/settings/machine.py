@@ -51,6 +51,7 @@ class Machine(Section, box="Accelerate launch"):
         "Results are rounded differently.",
         choices=tuple(catalog.COMPILERS),
         source="https://docs.pytorch.org/docs/stable/generated/torch.compile.html",
+        resumes="asked",
     )
     dynamo_mode: str = setting(
         "default",
@@ -58,15 +59,18 @@ class Machine(Section, box="Accelerate launch"):
         "Only inductor: reduce-overhead uses CUDA graphs and more memory, max-autotune tries many "
         "kernels and takes longest to compile.",
         choices=("default", "reduce-overhead", "max-autotune"),
+        resumes="asked",
     )
     dynamo_use_fullgraph: bool = setting(
         False,
         "Dynamo use fullgraph",
         "Refuse to go on where the U-Net cannot be compiled in one piece, instead of running the "
         "rest uncompiled.",
+        resumes="asked",
     )
     dynamo_use_dynamic: bool = setting(
         False,
         "Dynamo use dynamic",
         "Compile once for all bucket sizes instead of anew for each; somewhat slower steps.",
+        resumes="asked",
     )

@@ -15,18 +15,21 @@ class Memory(Section, box="Parameters / Advanced"):
         "weights stay in 32 bits.",
         choices=("no", "fp16", "bf16"),
         box="Parameters / Basic",
+        resumes="asked",
     )
     gradient_checkpointing: bool = setting(
         False,
         "Gradient checkpointing",
         "Recomputes instead of remembering: about a third less speed for much less memory.",
         source="https://arxiv.org/abs/1604.06174",
+        resumes="asked",
     )
     cache_latents: bool = setting(
         True,
         "Cache latents",
         "Encode every image once and keep the result. Not together with Random crop.",
         box="Parameters / Basic",
+        resumes="freely",
     )
     cache_latents_to_disk: bool = setting(
         False,
@@ -34,6 +37,7 @@ class Memory(Section, box="Parameters / Advanced"):
         "Keep encoded images in the folder '.kit_cache' beside the image folder, for the next run "
         "too. A changed image, size or VAE is encoded anew.",
         box="Parameters / Basic",
+        resumes="freely",
     )
     vae_batch_size: int = setting(
         1,
@@ -41,12 +45,14 @@ class Memory(Section, box="Parameters / Advanced"):
         "Images that the VAE encodes at once while caching.",
         between=(1, 256),
         unit="images",
+        resumes="asked",
     )
     no_half_vae: bool = setting(
         False,
         "No half VAE",
         "Run the VAE in 32 bits. SDXL's own VAE overflows in fp16; there it is on by itself.",
         gui="sdxl_no_half_vae",
+        resumes="asked",
     )
     cache_text_encoder_outputs: bool = setting(
         False,
@@ -54,6 +60,7 @@ class Memory(Section, box="Parameters / Advanced"):
         "Encode every caption once and move the text encoders off the GPU. Needs a text encoder "
         "learning rate of 0.",
         gui="sdxl_cache_text_encoder_outputs",
+        resumes="freely",
     )
     cache_text_encoder_outputs_to_disk: bool = setting(
         False,
@@ -61,6 +68,7 @@ class Memory(Section, box="Parameters / Advanced"):
         "Keep encoded captions in '.kit_cache' beside the image folder. A changed caption or model "
         "is encoded anew.",
         gui=None,
+        resumes="freely",
     )
     clip_skip: int = setting(
         1,
@@ -99,6 +107,7 @@ class Memory(Section, box="Parameters / Advanced"):
         choices=("as_mixed_precision", "int8", "nf4"),
         gui=None,
         source="https://arxiv.org/abs/2305.14314",
+        resumes="asked",
     )
     fp8_base: bool = setting(
         False,
@@ -106,6 +115,7 @@ class Memory(Section, box="Parameters / Advanced"):
         "Keep the frozen base's layers in fp8, with a scale for each output, which the reference "
         "lacks. int8 in Base precision takes as much memory and is more exact.",
         source="https://arxiv.org/abs/2209.05433",
+        resumes="asked",
     )
     compress_text_encoders: bool = setting(
         False,
@@ -113,6 +123,7 @@ class Memory(Section, box="Parameters / Advanced"):
         "Base precision and fp8 base also for the text encoders, not only for the U-Net. Where "
         "their outputs are cached they leave the GPU anyway.",
         gui=None,
+        resumes="asked",
     )
     highvram: bool = setting(
         False,
@@ -127,6 +138,7 @@ class Memory(Section, box="Parameters / Advanced"):
         "Trust what lies in the caches on disk without reading images and model again to see that "
         "they are the same. Saves minutes where the images lie on a slow drive; a changed image is "
         "then not noticed.",
+        resumes="freely",
     )
     disable_mmap_load_safetensors: bool = setting(
         False,
@@ -145,10 +157,12 @@ class Memory(Section, box="Parameters / Advanced"):
         choices=("none", "sdpa", "xformers"),
         gui="xformers",
         source="https://arxiv.org/abs/2205.14135",
+        resumes="asked",
     )
     mem_eff_attn: bool = setting(
         False,
         "Memory efficient attention",
         "Overrules CrossAttention none with PyTorch's memory-efficient attention. sdpa and "
         "xformers have it anyway.",
+        resumes="asked",
     )

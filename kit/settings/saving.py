@@ -15,12 +15,14 @@ class Saving(Section, box="Parameters / Basic"):
         "metadata.",
         choices=("safetensors", "ckpt", "pt"),
         box="Source Model",
+        resumes="freely",
     )
     save_precision: str = setting(
         "fp16",
         "Save precision",
         "fp16 and bf16 halve the file; float keeps the training's 32 bits.",
         choices=("float", "fp16", "bf16"),
+        resumes="freely",
     )
     save_every_n_epochs: int | None = setting(
         1,
@@ -29,6 +31,7 @@ class Saving(Section, box="Parameters / Basic"):
         "file.",
         between=(0, 100_000),
         unit="epochs",
+        resumes="freely",
     )
     save_every_n_steps: int | None = setting(
         None,
@@ -37,6 +40,7 @@ class Saving(Section, box="Parameters / Basic"):
         between=(0, 10_000_000),
         unit="steps",
         box="Parameters / Advanced",
+        resumes="freely",
     )
     save_last_n_epochs: int | None = setting(
         None,
@@ -44,6 +48,7 @@ class Saving(Section, box="Parameters / Basic"):
         "Keep only the newest N epoch files. Blank or 0: keep all.",
         between=(0, 100_000),
         box="Parameters / Advanced",
+        resumes="freely",
     )
     save_last_n_steps: int | None = setting(
         None,
@@ -52,6 +57,7 @@ class Saving(Section, box="Parameters / Basic"):
         between=(0, 10_000_000),
         unit="steps",
         box="Parameters / Advanced",
+        resumes="freely",
     )
     save_state: bool = setting(
         False,

@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from kit.errors import nearest
 from kit.reading.paths import shortened, why_no_path, why_no_text
+from kit.settings.links import without_tokens
 
 ALL_FAMILIES = ("sd1", "sd2", "sdxl")
 
@@ -46,6 +47,7 @@ class Declared:
     families: tuple[str, ...]
     source: str
     shapes_run: bool  # another value makes another run, which starts from the beginning
+    resumes: str = "never"  # an unfinished run, with another value: "freely", "asked" or "never"
     search: str = ""  # other words by which people look for it, such as the GUI's own label
 
     @property
@@ -84,6 +86,7 @@ def setting(
     source: str = "",
     box: str = "",
     shapes_run: bool = True,
+    resumes: str = "",
     search: str = "",
 ) -> Any:
     """Declare a setting inside a Section.
@@ -93,6 +96,9 @@ def setting(
     box: the place in the form, where it differs from the section's;
     shapes_run: False where it changes no number of the training, so that an unfinished run goes on
     when it is changed;
+    resumes: whether an unfinished run goes on when it is changed: "freely" (so where shapes_run is
+    False; or only what is written differs), "asked" (it rounds otherwise: a person decides) or
+    "never";
     search: words of other programs and guides by which the form's search finds it as well.
     """
     extra: dict[str, Any] = {
@@ -105,6 +111,7 @@ def setting(
         "source": source,
         "box": box,
         "shapes_run": shapes_run,
+        "resumes": resumes or ("never" if shapes_run else "freely"),
         "search": search,
     }
     return Field(default, title=label, description=help, json_schema_extra=extra)
@@ -147,6 +154,8 @@ class Section(BaseModel):
         declared = cls.declared(str(info.field_name))
         if value is None:
             return value
+        if isinstance(value, str) and "://" in value:
+            value = without_tokens(value)  # settings are written to files
         if declared.choices and value not in declared.choices:
             meant = nearest(str(value), map(str, declared.choices))
             raise ValueError(f"{value!r} is not possible; it can be {declared.possible}{meant}")
@@ -195,6 +204,7 @@ def _declared(section: type[Section], name: str, info: FieldInfo) -> Declared:
         families=extra["families"],
         source=extra["source"],
         shapes_run=extra["shapes_run"],
+        resumes=extra["resumes"],
         search=extra["search"],
     )
 

@@ -47,10 +47,9 @@ class Background:
         self._events.put(event)
         if isinstance(event, ENDS) and not self._through.wait(self.patience):
             self._leaves = True
-            name = type(self.sink).__name__
-            self._notices.put(
-                Noticed(f"{name} is still not through after {self.patience:g} s; it is left behind")
-            )
+            name, left = type(self.sink).__name__, getattr(self.sink, "left", "")
+            told = f"{name} is still not through after {self.patience:g} s; it is left behind"
+            self._notices.put(Noticed(f"{told}: {left}" if left else told))
         return self._told()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import FileIO
@@ -53,6 +54,8 @@ class JsonLines:
         try:
             if self._file is None:
                 self._open()
+            elif not _is_at(self._file, self.path):
+                self._open_again(self._file)
             if isinstance(event, Loaded) and event.from_step < self.from_step:
                 self._go_back(event.from_step)
         except OSError as error:
@@ -100,7 +103,7 @@ class JsonLines:
             self._rewrite(kept)
             self._is_trimmed = True
             self._retold = _products_of(kept, self.from_step)
-        self._file = self.path.open("ab", buffering=0)
+        self._file = self.path.open("ab+", buffering=0)
 
     def _rewrite(self, events: Iterable[Event]) -> None:
         text = "".join(f"{to_line(event)}\n" for event in events)
@@ -124,7 +127,18 @@ class JsonLines:
     def _take_out(self, is_wrong: Callable[[Event], bool]) -> None:
         self.close()
         self._rewrite(event for event in _readable(_lines(self.path)) if not is_wrong(event))
-        self._file = self.path.open("ab", buffering=0)
+        self._file = self.path.open("ab+", buffering=0)
+
+    def _open_again(self, gone: FileIO) -> None:
+        """Somebody deleted the file or its folder: as long as it was open, its text is not lost."""
+        told = b""
+        with suppress(OSError, ValueError), gone:
+            gone.seek(0)
+            told = gone.read()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            write_atomically(self.path, lambda part: part.write_bytes(told))
+        self._file = self.path.open("ab+", buffering=0)
 
     def kept(self) -> list[Event]:
         """What an earlier attempt told about the steps that are not made again."""
@@ -153,6 +167,16 @@ def _key(event: Event) -> object:
         case Finished() | RateChanged():
             return type(event), event.step
     return None
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    """The path still leads to this open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+    except OSError:  # a storage that does not answer: writing will tell
+        return True
 
 
 def read_events(path: Path) -> list[Event]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog, hosts
+from kit.errors import KitError, in_a_line, without_secrets
 from kit.events import Event, Failed, Loaded, Noticed, Sampled, Stepped
 from kit.runs.record import recall, remember
 from kit.runs.run import Run
@@ -67,14 +68,30 @@ class WeightsAndBiases:
             if options["mode"] == "offline":
                 yield Noticed(
                     "Weights & Biases has no key, so this run is logged offline. Set WANDB_API_KEY "
-                    f"for the next one; `wandb sync {self._run.dir / 'wandb'}/*run-*` sends this"
+                    f"for the next one; {self.left}"
                 )
         known = recall(self._run.dir, KEPT) if from_step else ""
         if not known:
             known = secrets.token_hex(4)
             remember(self._run.dir, KEPT, known)
+        try:
+            self._there = self._begun(known, options)
+        except KitError:
+            raise
+        except Exception as error:  # a refused key, no network, no answer: each has its own kind
+            if options.get("mode", os.environ.get("WANDB_MODE") or "online") != "online":
+                raise
+            yield Noticed(
+                f"Weights & Biases cannot be reached ({without_secrets(in_a_line(error))}), so "
+                f"this run is logged offline; {self.left}"
+            )
+            self._there = self._begun(known, {**options, "mode": "offline"})
+        if not self._there.offline:
+            yield Noticed(f"Weights & Biases shows this run at {self._there.url}")
+
+    def _begun(self, known: str, options: dict[str, Any]) -> Any:
         config = all_public_settings(self._settings) if self._settings.logs.log_config else None
-        self._there = _load("init")(
+        return _load("init")(
             **options,
             id=known,
             resume="allow",
@@ -83,8 +100,12 @@ class WeightsAndBiases:
             reinit="create_new",  # a run of the notebook's own goes on
             settings=self._private(),
         )
-        if not self._there.offline:
-            yield Noticed(f"Weights & Biases shows this run at {self._there.url}")
+
+    @property
+    def left(self) -> str:
+        """How what was not sent is sent later."""
+        kept = self._run.kept_in / self._run.dir.name / "wandb"
+        return f"`wandb sync {kept}/*run-*` sends it once there is a network and a key"
 
     def _has_key(self) -> bool:
         """Give wandb the key, if there is one; it is told to nobody else."""

@@ -10,7 +10,7 @@ there with the same data, to the same weights as if nothing had happened.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from kit.control import RunControl, stop_on_interrupt
@@ -21,8 +21,11 @@ from kit.optim.learning_rates import rates_of
 from kit.planning import Plan
 from kit.runs import run as runs
 from kit.runs.lock import at_work_in
+from kit.runs.made_of import keep
 from kit.runs.mirroring import Mirror, mirrored
+from kit.runs.presence import Presence
 from kit.runs.run import Run
+from kit.runs.unfinished import refuse_undecided
 from kit.settings.effective import learning_rates
 from kit.training.checkpoint import Checkpoint, step_suffix
 from kit.training.preparation import Resources, prepare
@@ -39,11 +42,13 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
     Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says
     what to change.
     """
-    with at_work_in(plan.run.dir):
-        yield from _trained(plan, control or RunControl())
+    refuse_undecided(plan.run)
+    with at_work_in(plan.run.dir) as hold:
+        place = Presence(plan.run, plan.settings.to_toml(), hold)
+        yield from _trained(plan, control or RunControl(), place)
 
 
-def _trained(plan: Plan, control: RunControl) -> Generator[Event, None, None]:
+def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Event, None, None]:
     """The run, in a folder that is held."""
     runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
     yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
@@ -60,12 +65,14 @@ def _trained(plan: Plan, control: RunControl) -> Generator[Event, None, None]:
         if resources is None:
             yield Finished(plan.run.from_step, "asked to stop")
             return
+        if told := keep(plan.run.dir, plan.made_of, [i.path for i in resources.plan.images]):
+            yield Noticed(told)
         step = done = resources.checkpoint.state_step
         try:
             if step == 0:
                 yield from due_samples(control, resources, 0)
                 yield from resources.notices()
-            yield from _made_up(control, resources, mirror, done)
+            yield from _made_up(control, resources, mirror, place, done)
 
             for step in range(done + 1, plan.total_steps + 1):
                 if control.stop_requested:
@@ -74,7 +81,9 @@ def _trained(plan: Plan, control: RunControl) -> Generator[Event, None, None]:
                 done = step
                 resources.checkpoint.owe(*resources.checkpoint.due_after(step))
                 yield stepped
-                yield from _between_steps(control, resources, mirror, step)
+                for event in _between_steps(control, resources, mirror, place, step):
+                    place.note(event)
+                    yield event
                 if not control.stop_requested:
                     resources.checkpoint.save_state_if_cheap(step)
 
@@ -87,22 +96,31 @@ def _trained(plan: Plan, control: RunControl) -> Generator[Event, None, None]:
 
 
 def _between_steps(
-    control: RunControl, resources: Resources, mirror: Mirror, step: int
+    control: RunControl, resources: Resources, mirror: Mirror, place: Presence, step: int
 ) -> Generator[Event, None, None]:
     """Samples and files that are due after a step, notices, and what was requested meanwhile."""
-    yield from _due(control, resources, mirror, step)
+    yield from _made_again(place, resources, step)
+    yield from _due(control, resources, mirror, place, step)
     yield from mirror.notices()
     yield from answer_requests(control, resources, step)
     yield from resources.notices()
 
 
+def _made_again(place: Presence, resources: Resources, step: int) -> Iterator[Noticed]:
+    """Somebody deleted the run's folder: it is there again, with the state of this step."""
+    if told := place.made_again():
+        resources.checkpoint.save_state(step, again=True)
+        yield Noticed(told)
+
+
 def _due(
-    control: RunControl, resources: Resources, mirror: Mirror, step: int
+    control: RunControl, resources: Resources, mirror: Mirror, place: Presence, step: int
 ) -> Generator[Event, None, None]:
     """What is owed after a step; a state that is kept before all of it was told says what is."""
     checkpoint = resources.checkpoint
     if "samples" in checkpoint.owed and (yield from due_samples(control, resources, step)):
         checkpoint.pay(step, "samples")
+    yield from _made_again(place, resources, step)  # pictures take long
     if "files" in checkpoint.owed and (saved := checkpoint.save_due(step)):
         checkpoint.save_state(step)
         yield saved
@@ -120,7 +138,7 @@ def _state_beside(
 
 
 def _made_up(
-    control: RunControl, resources: Resources, mirror: Mirror, step: int
+    control: RunControl, resources: Resources, mirror: Mirror, place: Presence, step: int
 ) -> Generator[Event, None, None]:
     """What the state that the run goes on from still owed: done now, or done again.
 
@@ -129,7 +147,7 @@ def _made_up(
     if "rates" in resources.checkpoint.owed:
         yield RateChanged(step, changed_rates(resources.optimization))
         resources.checkpoint.pay(step, "rates")
-    yield from _due(control, resources, mirror, step)
+    yield from _due(control, resources, mirror, place, step)
 
 
 def _step(resources: Resources, step: int) -> Stepped:

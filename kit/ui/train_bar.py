@@ -14,6 +14,7 @@ import ipywidgets as widgets
 from kit import planning
 from kit.errors import KitError
 from kit.hosts import host
+from kit.runs.run import Answer, Run
 from kit.ui.errors import panel
 from kit.ui.form.form import Form
 from kit.ui.form.problem_texts import as_lines, with_labels
@@ -22,6 +23,7 @@ from kit.ui.monitor.dashboard import Dashboard
 from kit.ui.monitor.history import OVER
 from kit.ui.monitor.results import newest_run
 from kit.ui.monitor.session import Session
+from kit.ui.unfinished import Question
 
 
 class Bar:
@@ -48,6 +50,7 @@ class Bar:
         )
         self.root.add_class(css)
         self.line = block()
+        self.question: Question | None = None  # about an unfinished run that is made otherwise
         self.slot = widgets.VBox([], layout=widgets.Layout(width="100%"))
 
     def tell(self, problems: int, name: str, *, is_blocked: bool) -> None:
@@ -78,7 +81,8 @@ class TrainBar:
         for bar, place in zip(self.bars, (form.top, form.end), strict=True):
             bar.button.on_click(self._pressed(bar))
             bar.problems_button.on_click(lambda _: form.show_problem())
-            place.children = [bar.root, bar.line, bar.slot]
+            bar.question = Question(self._answered(bar))
+            place.children = [bar.root, bar.question.root, bar.line, bar.slot]
         form.on_planned.append(self.offer)
         self.offer()
         if Session.current is not None:
@@ -86,8 +90,11 @@ class TrainBar:
         else:
             self._show_last()
 
-    def train(self, bar: Bar | None = None) -> None:
-        """Start what stands in the form and show it beneath this bar, or say there why not."""
+    def train(self, bar: Bar | None = None, answer: Answer = "ask") -> None:
+        """Start what stands in the form and show it beneath this bar, or say there why not.
+
+        answer: what to do with an unfinished run that is made otherwise.
+        """
         bar = bar or self.upper
         if self._form.problems:
             missing = self._form.autofill.missing()
@@ -95,7 +102,11 @@ class TrainBar:
             self._form.show_problem()
             return
         try:
-            session = Session.start(planning.plan(self._form.settings))
+            plan = planning.plan(self._form.settings, unfinished=answer)
+            if plan.run.asks:
+                self._ask(plan.run)
+                return
+            session = Session.start(plan)
         except KitError as error:
             bar.line.value = panel(error)
             self._form.show_problem()
@@ -131,6 +142,7 @@ class TrainBar:
         name = f"Resume from step {plan.run.from_step}" if plan and resumes else "Train"
         for bar in self.bars:
             bar.tell(mistakes, name, is_blocked=is_blocked or self._form.is_training)
+        self._ask(plan.run if plan and not is_blocked and not self._form.is_training else None)
         if plan is None or not resumes or self._form.is_training:
             return
         is_new = self._shown is None or self._shown.plan.run.dir != plan.run.dir
@@ -140,6 +152,15 @@ class TrainBar:
             past.history.state = "stopped"
             past.draw()
             self._place([past.root], self.upper)
+
+    def _ask(self, run: Run | None) -> None:
+        """Show the question that a plan's run asks, in both bars."""
+        for bar in self.bars:
+            if bar.question is not None:
+                bar.question.show(run, lambda text: with_labels(text, self._form.fields))
+
+    def _answered(self, bar: Bar) -> Callable[[Answer], None]:
+        return lambda answer: self.train(bar, answer)
 
     def _show_last(self) -> None:
         """The run that this form started last, from its folder: the kernel may be a new one."""

@@ -1,5 +1,6 @@
 """Models from links: what is asked of a host, what is kept, and what a person is told."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -231,6 +232,20 @@ def test_a_token_in_a_link_reaches_the_host_and_no_file(host, tmp_path):
     kept = "".join(p.read_text() for p in (tmp_path / "cache").rglob("*.json"))
     assert link in kept
     assert "s3cr3t" not in kept
+
+
+def test_a_token_in_a_link_reaches_no_file_of_a_run_and_no_event(host, tmp_path):
+    host.files["/m.safetensors"], host.key = host.files[MODEL], "s3cr3t"
+    typed = f"{host.url}/m.safetensors?type=Model&token=s3cr3t"
+    example = demo.settings(str(tmp_path / "out"), steps=2)
+    plan = kit.plan(example.replace(vae=typed))
+    told, events = [], kit.train(plan)
+    with contextlib.suppress(ModelError):  # no VAE alone lies there
+        told.extend(events)
+    assert f"{host.url}/m.safetensors?type=Model" in plan.settings.to_toml()
+    written = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not [path for path in written if b"s3cr3t" in path.read_bytes()]
+    assert "s3cr3t" not in repr((told, plan))
 
 
 def test_a_token_stands_in_no_message(host):

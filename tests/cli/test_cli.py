@@ -15,7 +15,10 @@ from kit.demo import BASE
 from kit.errors import ModelError
 from kit.events import Began, Finished, Loaded, Noticed, Saved, Stepped
 from kit.hosts import Gpu
+from kit.planning import plan
+from kit.runs.made_of import keep
 from kit.runs.measured import Measured, remember, work_of
+from kit.runs.record import RunRecord, write_record
 from kit.settings import Settings, declarations
 from kit.sinks import read_events
 from tests.support.pictures import folder_of
@@ -102,19 +105,19 @@ def test_an_unknown_option_is_refused_by_exit_code_2(capsys):
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
-    def broken(_settings):
+    def broken(_settings, **_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("kit.cli.plan", broken)
+    monkeypatch.setattr("kit.cli.unfinished.plan", broken)
     with pytest.raises(ZeroDivisionError):
         main(["plan"])
 
 
 def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
-    def pressed(_settings):
+    def pressed(_settings, **_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kit.cli.plan", pressed)
+    monkeypatch.setattr("kit.cli.unfinished.plan", pressed)
     assert main(["plan"]) == 130
     assert capsys.readouterr().err == "\nkit: interrupted\n"
 
@@ -268,6 +271,42 @@ def test_a_stopped_training_has_an_exit_code_of_its_own(folder, stand_in, reason
     assert main(["train", *SMALL]) == code
 
 
+def test_one_of_several_processes_ends_with_0_after_a_stop(folder, stand_in, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    stand_in("kit.training.loop", train=lambda plan: iter([Finished(1, "asked to stop")]))
+    assert main(["train", *SMALL]) == 0
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main(["train", *SMALL]) == 3
+
+
+def test_a_terminal_tells_both_commands_where_a_caption_was_corrected(folder, capsys, stand_in):
+    found = plan(Settings().replace(train_data_dir="images", resolution="64"))
+    found.run.dir.mkdir(parents=True)
+    write_record(found.run.dir, RunRecord(found.run.fingerprint, found.seed, 20))
+    assert keep(found.run.dir, found.made_of) == ""
+    (folder / "images" / "10_cat" / "002.txt").write_text("a dog")
+    asked = ["train", *SMALL, "--set", "training_comment=two words"]
+    told = refused(capsys, *asked)
+    assert "last is not finished (step 20)" in told
+    assert 'caption of 10_cat/002.png changed (it began "cat")' in told
+    command = "kit train --set train_data_dir=images --set resolution=64 --set "
+    command += "'training_comment=two words'"
+    assert f"To go on with it:            {command} --go-on\n" in told
+    assert f"To begin anew as last-2: {command} --begin-anew\n" in told
+
+    begun = []
+    stand_in(
+        "kit.training.loop", train=lambda plan: begun.append(plan) or iter([Finished(1, "done")])
+    )
+    assert main([*asked, "--go-on"]) == 0
+    assert main([*asked, "--begin-anew"]) == 0
+    assert [(plan.run.name, plan.from_step) for plan in begun] == [("last", 20), ("last-2", 0)]
+    capsys.readouterr()
+    assert main(["plan", *SMALL, "--json"]) == 0
+    unfinished = json.loads(capsys.readouterr().out)["unfinished"]
+    assert (unfinished["name"], unfinished["asks"]) == ("last", True)
+
+
 def test_settings_are_refused_before_the_training_is_loaded(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "kit.training.loop", None)
     assert "epoch: 0 is outside" in refused(capsys, "train", *SMALL, "--set", "epoch=0")
@@ -320,7 +359,7 @@ def test_settings_are_printed_as_a_list_for_programs(capsys):
         assert set(row) == {
             "name", "section", "box", "label", "help", "type", "default", "optional", "choices",
             "between", "unit", "gui_key", "families", "source", "possible",
-            "shapes_run", "search",
+            "shapes_run", "resumes", "search",
         }  # fmt: skip
         assert row["type"] in {"int", "float", "bool", "str", "choice", "path", "text"}
         assert set(row["families"]) <= {"sd1", "sd2", "sdxl"}

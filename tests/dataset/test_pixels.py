@@ -189,6 +189,23 @@ def test_a_file_that_cannot_be_decoded_is_named(tmp_path, content):
         open_upright(path)
 
 
+def test_a_missing_file_is_not_to_be_saved_again_with_a_picture_editor(tmp_path):
+    with pytest.raises(DatasetError, match=r"gone\.png is not there any more") as told:
+        open_upright(tmp_path / "gone.png")
+    assert "editor" not in str(told.value)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "I/O")])
+def test_a_storage_that_refuses_is_not_the_pictures_fault(tmp_path, monkeypatch, error):
+    def refuse(path):
+        raise error
+
+    monkeypatch.setattr("kit.dataset.pixels.opened", refuse)
+    with pytest.raises(DatasetError, match=error.strerror) as told:
+        open_upright(tmp_path / "a.png")
+    assert "editor" not in str(told.value)
+
+
 def test_a_thumbnail_needs_not_all_of_a_jpeg_and_is_upright(tmp_path):
     path, exif = tmp_path / "a.jpg", Image.Exif()
     exif[0x0112] = 6  # turned by a quarter

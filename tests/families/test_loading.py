@@ -14,6 +14,7 @@ from kit.basemodel import ModelFile, detect
 from kit.errors import ModelError
 from kit.families import Family, Prediction, loading
 from kit.families.clip import packaged_tokenizer
+from kit.families.finite import check_finite
 from tests.support.ldm import single_file_weights, write_single_file
 from tests.support.tiny import build_vae, write_tiny
 
@@ -242,6 +243,53 @@ def test_a_folder_with_a_missing_weight_is_refused(part, folders, tmp_path):
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="does not fit its family"):
         load(detect(folder))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+def test_a_folder_with_a_weight_that_is_no_number_is_refused(part, bad, folders, tmp_path):
+    folder = shutil.copytree(folders["sdxl"], tmp_path / "copy")
+    path = next((folder / part).glob("*.safetensors"))
+    weights = load_file(path)
+    name = sorted(weights)[3]
+    weights[name].view(-1)[1] = bad
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="no numbers") as told:
+        load(detect(folder))
+    assert f"{path} is broken: 1 of the {weights[name].numel()} values of {name}" in str(told.value)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_single_file_with_weights_that_are_no_numbers_is_refused(
+    suffix, folders, tiny_configs, tmp_path
+):
+    weights = single_file_weights(folders["sd1"])
+    for name in sorted(weights):
+        if name.startswith("model.diffusion_model.time_embed."):
+            weights[name][:] = float("nan")
+    path = tmp_path / f"model{suffix}"
+    torch.save({"state_dict": weights}, path) if suffix == ".ckpt" else save_file(weights, path)
+    with pytest.raises(ModelError, match=r"of time_embedding\.linear_1\.") as told:
+        load(detect(path))
+    assert f"{path} is broken" in str(told.value)
+    assert "So do 3 more" in str(told.value)
+
+
+def test_numbers_for_which_fp16_has_no_room_are_told_with_what_mends_it(folders, tmp_path):
+    folder = shutil.copytree(folders["sd1"], tmp_path / "copy")
+    path = next((folder / "unet").glob("*.safetensors"))
+    weights = load_file(path)
+    weights["conv_in.weight"][0] = 1e5
+    save_file(weights, path, metadata={"format": "pt"})
+    load(detect(folder), dtype=torch.bfloat16)
+    with pytest.raises(ModelError, match=r"above 65504[\s\S]*mixed_precision = bf16"):
+        load(detect(folder), dtype=torch.float16)
+
+
+def test_large_numbers_whose_sum_overflows_are_numbers():
+    layer = torch.nn.Linear(64, 64)
+    torch.nn.init.constant_(layer.weight, 3e38)
+    check_finite(layer, Path("model"))
 
 
 def test_a_real_sized_file_of_another_shape_is_refused(folders, tmp_path):

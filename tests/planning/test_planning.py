@@ -1,6 +1,9 @@
 """Settings and folders to numbers, against recorded layouts of the reference trainer."""
 
+import hashlib
 import json
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,8 +13,10 @@ from kit.dataset.batches import batch_at
 from kit.errors import DatasetError, SettingsError
 from kit.planning import plan
 from kit.planning.steps import total_steps, warmup_steps
+from kit.runs import made_of
+from kit.runs.made_of import FILE
 from kit.runs.record import RunRecord, write_record
-from kit.settings import Settings
+from kit.settings import Settings, declarations
 from tests.support.pictures import draw, folder_of
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "steps.json").read_text())
@@ -23,7 +28,7 @@ COUNTED = {name: case for name, case in CASES.items() if "error" not in case}
 def planned(tmp_path):
     """Plan for folders of plain pictures, with settings by name."""
 
-    def make(folders=None, *, reg=None, **values):
+    def make(folders=None, *, reg=None, unfinished="ask", **values):
         train = tmp_path / "train"
         if not train.exists():
             folder_of(train, folders or {"10_cat": [(64, 64)] * 5})
@@ -39,7 +44,8 @@ def planned(tmp_path):
                     "resolution": "64,64",
                     **values,
                 }
-            )
+            ),
+            unfinished=unfinished,
         )
 
     return make
@@ -286,6 +292,7 @@ def keep(found, step, *, finished=False):
     (found.run.own_state / "state.pt").touch()
     write_record(found.run.dir, RunRecord(found.run.fingerprint, found.seed, step, finished))
     (found.run.dir / "run.toml").write_text(found.settings.to_toml(), "utf-8")
+    assert made_of.keep(found.run.dir, found.made_of) == ""
 
 
 def test_the_same_settings_go_on_with_the_seed_that_was_drawn(planned):
@@ -331,24 +338,189 @@ def test_what_watches_a_run_or_labels_its_files_does_not_make_it_another(planned
     "change",
     [{"network_dim": 4}, {"seed": 5}, {"epoch": 2}, {"learning_rate": 2e-4}, {"flip_aug": True}],
 )
-def test_changed_settings_are_a_new_run_under_a_new_name(planned, change):
+def test_changed_settings_are_a_new_run_under_a_new_name_and_it_is_told_why(planned, change):
     keep(planned(seed=7), 20)
     again = planned(**{"seed": 7, **change})
-    assert (again.run.from_step, again.run.name) == (0, "last-2")
+    assert (again.run.from_step, again.run.name, again.run.asks) == (0, "last-2", False)
     assert any("last is already there" in notice for notice in again.notices)
+    (name,) = change
+    (told,) = [text for text in again.notices if "last is not finished (step 20)" in text]
+    assert f"was made otherwise: {name}: " in told
+    assert f"resume = {again.run.output_dir / 'last.run'}" in told
     assert again.settings.folders.output_name == "last-2"
 
 
-def test_a_changed_image_is_a_new_run(planned, tmp_path):
+def asking(found):
+    """The differences that a plan asks about, beside which nothing is begun."""
+    assert found.run.asks
+    assert (found.run.name, found.from_step) == ("last-2", 0)
+    assert f"not finished (step 20), and was made otherwise: {found.run.unfinished.told}" in str(
+        found
+    )
+    return found.run.unfinished.differences
+
+
+def test_another_picture_is_asked_about(planned, tmp_path):
     keep(planned(seed=7), 20)
     draw(tmp_path / "train" / "10_cat" / "000.png", color="blue")
-    assert planned(seed=7).run.name == "last-2"
+    assert asking(planned(seed=7)) == ("10_cat/000.png is another picture",)
 
 
-def test_a_changed_caption_is_a_new_run(planned, tmp_path):
+def test_a_corrected_caption_is_asked_about_and_named_by_its_first_words(planned, tmp_path):
+    folder_of(tmp_path / "train", {"10_cat": [(64, 64)] * 5})
+    caption = tmp_path / "train" / "10_cat" / "003.txt"
+    caption.write_text("a cat that sleeps " + "very " * 50, "utf-8")
     keep(planned(seed=7), 20)
-    (tmp_path / "train" / "10_cat" / "000.txt").write_text("a cat", "utf-8")
-    assert planned(seed=7).run.name == "last-2"
+    caption.write_text("a dog that sleeps", "utf-8")
+    (told,) = asking(planned(seed=7))
+    assert told.startswith('caption of 10_cat/003.png changed (it began "a cat that sleeps very')
+    assert len(told) < 100
+    kept = (tmp_path / "output" / "last.run" / FILE).read_text()
+    assert "very " * 10 not in kept
+
+
+def test_pictures_that_come_go_and_are_repeated_are_asked_about(planned, tmp_path):
+    keep(planned(seed=7), 20)
+    draw(tmp_path / "train" / "10_cat" / "new.png", color="blue")
+    (tmp_path / "train" / "10_cat" / "001.png").unlink()
+    assert set(asking(planned(seed=7))) == {"10_cat/new.png is new", "10_cat/001.png is gone"}
+    (tmp_path / "train" / "10_cat" / "new.png").rename(tmp_path / "train" / "10_cat" / "001.png")
+    (tmp_path / "train" / "10_cat").rename(tmp_path / "train" / "20_cat")
+    told = asking(planned(seed=7))
+    assert "20_cat/001.png is another picture" in told
+    assert "repeats of 20_cat: 10 -> 20" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"cross_attention": "xformers"}, "cross_attention: sdpa -> xformers"),
+        ({"gradient_checkpointing": True}, "gradient_checkpointing: false -> true"),
+        ({"vae_batch_size": 2}, "vae_batch_size: 1 -> 2"),
+        ({"mixed_precision": "no"}, "mixed_precision: fp16 -> no"),
+    ],
+)
+def test_another_rounding_is_asked_about(planned, change, told):
+    keep(planned(seed=7), 20)
+    assert asking(planned(seed=7, **change)) == (told,)
+
+
+def test_new_file_times_and_another_place_of_the_pictures_go_on(planned, tmp_path):
+    keep(planned(seed=7), 20)
+    for file in (tmp_path / "train").rglob("*.png"):
+        os.utime(file, (1e9, 1e9))
+    assert planned(seed=7).run.from_step == 20
+    shutil.copytree(tmp_path / "train", tmp_path / "elsewhere")
+    moved = planned(seed=7, train_data_dir=str(tmp_path / "elsewhere"))
+    assert (moved.run.from_step, moved.run.name) == (20, "last")
+    assert not any("otherwise" in text for text in moved.notices)
+    (tmp_path / "elsewhere" / "10_cat").rename(tmp_path / "elsewhere" / "10_dog")
+    told = asking(planned(seed=7, train_data_dir=str(tmp_path / "elsewhere")))
+    assert all(text.startswith("caption of 10_dog/") for text in told)  # the folder's word
+
+
+def test_the_base_model_may_move_and_not_become_another(planned, tmp_path):
+    (tmp_path / "one.safetensors").write_bytes(b"a" * 300_000)
+    keep(planned(seed=7, vae=str(tmp_path / "one.safetensors")), 20)
+    shutil.copy(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
+    assert planned(seed=7, vae=str(tmp_path / "two.safetensors")).run.from_step == 20
+    (tmp_path / "two.safetensors").write_bytes(b"a" * 299_999 + b"b")
+    again = planned(seed=7, vae=str(tmp_path / "two.safetensors"))
+    assert again.run.name == "last-2"
+    assert any("vae: " in text and "is another one" in text for text in again.notices)
+
+
+def test_what_is_only_written_drawn_cached_or_logged_otherwise_goes_on(planned):
+    keep(planned(seed=7), 20)
+    written = {
+        "save_precision": "float", "save_every_n_epochs": 0, "save_every_n_steps": 5,
+        "save_last_n_steps": 10, "save_last_n_epochs": 1, "save_state": True,
+        "save_model_as": "ckpt",
+    }  # fmt: skip
+    drawn = {"sample_prompts": "a cat", "sample_every_n_steps": 3}
+    cached = {"cache_latents": False, "cache_latents_to_disk": False}
+    for others in (written, drawn, cached, {"log_with": "wandb", "logging_dir": "logs"}):
+        assert planned(seed=7, **others).run.from_step == 20, others
+    free = {name for name, declared in declarations().items() if declared.resumes == "freely"}
+    named = {n for n in declarations() if n.startswith(("save_", "sample_", "cache_", "log_"))}
+    assert named <= free
+
+
+def test_captions_that_vary_are_drawn_otherwise_from_a_cache(planned):
+    asked = {"seed": 7, "shuffle_caption": True, "text_encoder_lr": 0}
+    keep(planned(**asked), 20)
+    again = planned(**asked, cache_text_encoder_outputs=True)
+    assert again.run.name == "last-2"
+    assert any("cache_text_encoder_outputs: false -> true" in text for text in again.notices)
+
+
+def test_going_on_with_it_is_told_and_a_new_run_beside_it_is_one_only_if_asked_for(planned):
+    keep(planned(seed=None), 20)
+    asked = {"seed": None, "gradient_checkpointing": True}
+    on = planned(unfinished="go on", **asked)
+    assert (on.run.name, on.run.from_step, on.run.asks) == ("last", 20, False)
+    assert "goes on with last at step 20, although gradient_checkpointing: false -> true" in str(on)
+    anew = planned(unfinished="begin anew", **asked)
+    assert (anew.run.name, anew.run.from_step, anew.run.asks) == ("last-2", 0, False)
+    assert "begins anew as last-2, as asked" in str(anew)
+    keep(anew, 5)
+    assert planned(**asked).run.name == "last-2"  # goes on with the one that was begun
+    assert planned(seed=None).run.name == "last"
+
+
+def test_what_was_left_behind_is_not_asked_about_for_ever(planned):
+    keep(planned(seed=7), 20)
+    anew = planned(unfinished="begin anew", seed=7, gradient_checkpointing=True)
+    keep(anew, anew.total_steps, finished=True)
+    third = planned(seed=7, vae_batch_size=2)
+    assert (third.run.name, third.run.asks) == ("last-3", False)
+
+
+def test_a_run_that_is_farther_than_the_whole_would_be_cannot_go_on(planned, tmp_path):
+    keep(planned(seed=7), 20)
+    for name in ("000", "001", "002", "003"):
+        (tmp_path / "train" / "10_cat" / f"{name}.png").unlink()
+    with pytest.raises(SettingsError, match=r"is at step 20 already[\s\S]*the whole run has 10"):
+        planned(unfinished="go on", seed=7)
+    assert planned(unfinished="begin anew", seed=7).total_steps == 10
+
+
+def test_an_older_versions_run_goes_on_by_its_fingerprint_alone(planned, tmp_path):
+    first = planned(seed=7)
+    keep(first, 20)
+    (first.run.dir / FILE).unlink()
+    assert planned(seed=7).run.from_step == 20
+    os.utime(tmp_path / "train" / "10_cat" / "000.png", (1e9, 1e9))
+    again = planned(seed=7)
+    assert again.run.name == "last-2"
+    assert any("only a fingerprint is kept" in text for text in again.notices)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"settings": 1}', '{"pictures": [{}]}', "null"])
+def test_a_damaged_account_of_what_it_is_made_of_counts_as_none(planned, text):
+    first = planned(seed=7)
+    keep(first, 20)
+    (first.run.dir / FILE).write_text(text)
+    assert planned(seed=7).run.from_step == 20
+
+
+def test_each_picture_is_read_once_for_its_hash(planned, tmp_path, monkeypatch):
+    made_of._hashed.cache_clear()
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(
+        made_of.hashlib, "file_digest", lambda f, kind: read.append(f.name) or digest(f, kind)
+    )
+    keep(planned(seed=7), 20)
+    assert len(read) == 5
+    for file in (tmp_path / "train").rglob("*.png"):
+        os.utime(file, (1e9, 1e9))
+    for _ in range(3):
+        assert planned(seed=7).run.from_step == 20
+    assert len(read) == 10
+    assert made_of.keep(tmp_path / "output" / "last.run", planned(seed=7).made_of) == ""
+    made_of._hashed.cache_clear()  # another process
+    assert planned(seed=7).run.from_step == 20
+    assert len(read) == 10  # the run remembers their new times
 
 
 def test_a_finished_run_is_not_gone_on_with(planned):

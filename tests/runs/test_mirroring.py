@@ -112,6 +112,22 @@ def test_a_file_that_the_run_replaced_goes_from_the_copies_too(work):
     assert not (work.home / "cat-000002.safetensors").exists()
 
 
+def test_copies_that_somebody_deletes_are_made_again(work):
+    mirror = Mirror(work)
+    mirror.copy_new(last=True)
+    shutil.rmtree(work.home)
+    mirror.copy_new(last=True)
+    assert files(work.home) == ALL
+
+
+def test_work_that_somebody_deletes_takes_no_copy_with_it(work):
+    mirror = Mirror(work)
+    mirror.copy_new(last=True)
+    shutil.rmtree(work.output_dir)
+    mirror.copy_new(last=True)
+    assert files(work.home) == ALL
+
+
 def test_a_copy_that_fails_is_told_once_tried_again_and_then_whole(work, monkeypatch):
     failures = 2
     real = mirroring.copy_whole

@@ -9,7 +9,7 @@ from kit.runs.run import begin, choose_run
 
 
 def choose(folder, name="cat", fingerprint="abc", **more):
-    return choose_run(str(folder), name, ending="safetensors", fingerprint=fingerprint, **more)
+    return choose_run(str(folder), name, ending="safetensors", fingerprint=fingerprint, **more)[0]
 
 
 def leave(folder, name="cat", **record):

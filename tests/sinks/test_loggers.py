@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,6 +191,36 @@ def test_a_service_that_does_not_answer_slows_nothing_and_is_told_once(run, wand
     assert "WeightsAndBiases failed and is muted; the run goes on: no route to host" in told
 
 
+def test_with_a_key_and_no_network_it_is_logged_offline_and_can_be_sent(run, wandb, monkeypatch):
+    started, told = wandb
+    begin = sys.modules["wandb"].init
+
+    def unreachable(**options):
+        if options["mode"] == "online":
+            raise TimeoutError("no answer in 30 s (key s3cret)")
+        return begin(**options)
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", unreachable)
+    monkeypatch.setenv("WANDB_API_KEY", "s3cret")
+    (text,) = noticed(live(run, Settings().replace(log_with="wandb")))
+    assert "cannot be reached (no answer in 30 s (key ***))" in text
+    assert f"`wandb sync {run.dir / 'wandb'}/*run-*`" in text
+    assert started[0]["mode"] == "offline"
+    assert [step for step, _ in told] == [1, 2, 3, 4, 4, -1]  # all curves
+
+
+def test_what_was_not_sent_in_time_is_told_with_how_to_send_it(run):
+    class Slow:
+        left = "`wandb sync there` sends it"
+
+        def __call__(self, event):
+            time.sleep(0.3)
+
+    sink = Background(Slow(), patience=0.01)
+    (told,) = sink(Finished(1, "done"))
+    assert told.text.endswith("it is left behind: `wandb sync there` sends it")
+
+
 REAL = """
 import sys
 from pathlib import Path
@@ -203,6 +234,28 @@ with listening(run, settings=asked) as tell:
     for event in story(run):
         tell(event)
 """
+
+
+@pytest.mark.slow
+def test_a_real_run_with_a_key_and_no_network_is_in_its_file(tmp_path):
+    where = {"cwd": Path(__file__).parents[2], "text": True, "capture_output": True}
+    unreachable = {
+        "WANDB_API_KEY": "k" * 40,
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_ERROR_REPORTING": "false",
+        "HOME": str(tmp_path),
+    }
+    env = {**{k: v for k, v in os.environ.items() if k != "WANDB_MODE"}, **unreachable}
+    code = REAL.replace("from kit.sinks import", "from kit.sinks import wandb_log,").replace(
+        "asked =", "wandb_log.SECONDS_TO_START = 3\nasked ="
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=env, **where)
+    files = (tmp_path / "cat.run" / "wandb").glob("offline-run-*/*.wandb")
+    (lines,) = [[r for r in read_wandb(file) if r.HasField("history")] for file in files]
+    assert len(lines) >= 4
+    events = (tmp_path / "cat.run" / "events.jsonl").read_text()
+    assert "cannot be reached" in events
+    assert "k" * 40 not in events
 
 
 @pytest.mark.slow

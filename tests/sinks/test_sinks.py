@@ -2,6 +2,7 @@ import errno
 import io
 import math
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -151,6 +152,19 @@ def written(tmp_path):
 
 def test_events_come_back_from_their_file(written):
     assert read_events(written(a_run())) == list(a_run())
+
+
+def test_a_deleted_folder_costs_no_event(tmp_path):
+    sink, told = JsonLines(tmp_path / "cat.run" / "events.jsonl"), list(a_run())
+    sink.path.parent.mkdir()
+    for number, event in enumerate(told):
+        sink(event)
+        if number == 5:
+            shutil.rmtree(sink.path.parent)
+        if number == 9:
+            sink.path.unlink()
+    sink.close()
+    assert read_events(sink.path) == told
 
 
 def test_a_line_is_there_as_soon_as_its_event(tmp_path):

@@ -1,17 +1,21 @@
 """What breaks while it trains: told in words, and at most the current step is lost."""
 
+import shutil
+
 import pytest
 import torch
 
 from kit import planning
-from kit.errors import DeviceError, OutputError
+from kit.errors import DeviceError, KitError, OutputError
 from kit.events import Finished, Noticed, Sampled, Stepped
 from kit.runs.lock import NAME, at_work_in
+from kit.sinks import read_events
+from kit.telling import train as kit_train
 from kit.training.loop import train
 from kit.training.sampling import SamplePipeline
 from kit.training.step import TrainingStep
 from tests.support.tiny import write_tiny
-from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
+from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 
 STEPS = 6
 
@@ -138,3 +142,79 @@ def test_the_lock_is_free_after_an_error(tmp_path, asked, monkeypatch):
         run(asked(tmp_path))
     with at_work_in(tmp_path / "toy.run"):
         pass
+
+
+# ------------------------------------------------------------------- a folder that is deleted
+
+
+@pytest.mark.parametrize("what", ["the run's folder", "the output folder"])
+def test_a_folder_that_is_deleted_meanwhile_is_made_again(tmp_path, asked, never_cheap, what):
+    whole = run(asked(tmp_path / "a", save_every_n_steps=2))
+    plan = planning.plan(asked(tmp_path / "b", save_every_n_steps=2))
+    told, noticed = [], []
+    for event in kit_train(plan):
+        told.append(event)
+        if isinstance(event, Noticed):
+            noticed.append(event.text)
+        if isinstance(event, Stepped) and event.step == 3:
+            shutil.rmtree(plan.run.dir if what == "the run's folder" else plan.run.output_dir)
+    (text,) = [text for text in noticed if "was deleted while the run was at work" in text]
+    gone = "nothing else" if what == "the run's folder" else "1 LoRA file"
+    assert f"gone is {gone}" in text
+    assert losses(told) == losses(whole)
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+    kept = read_events(plan.run.dir / "events.jsonl")
+    assert [type(e) for e in kept] == [type(e) for e in told]
+    assert losses(kept) == losses(whole)
+    assert (plan.run.dir / "run.toml").exists()
+    assert (plan.run.output_dir / "toy-step00000004.safetensors").exists()
+
+
+def test_a_run_goes_on_from_a_folder_that_was_made_again(tmp_path, asked, never_cheap):
+    whole = run(asked(tmp_path / "a"))
+    plan, told = planning.plan(asked(tmp_path / "b")), []
+    job = train(plan)
+    for event in job:
+        if isinstance(event, Stepped) and event.step == 2:
+            shutil.rmtree(plan.run.output_dir)
+        if isinstance(event, Noticed) and "made again" in event.text:
+            told.append(planning.plan(asked(tmp_path / "b")).run.from_step)
+            with pytest.raises(OutputError, match="already at work"), at_work_in(plan.run.dir):
+                pass  # it is held as before
+            break
+    job.close()
+    assert told == [2]  # a kill would cost no step
+    assert losses(run(asked(tmp_path / "b"))) == losses(whole)[2:]
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+# ------------------------------------------------------------------- what torch would advise
+
+
+class Harm:
+    """A pickle of it runs something."""
+
+    def __reduce__(self):
+        return print, ("harm",)
+
+
+def test_torchs_advice_to_trust_a_pickle_is_not_passed_on(tmp_path, asked, never_cheap, capsys):
+    leave_after(3, asked(tmp_path / "a"))
+    plan = planning.plan(asked(tmp_path / "a"))
+    for path in (plan.run.dir / "state").glob("*.pt"):
+        torch.save({"format": 1, "harm": Harm()}, path)
+    with pytest.raises(OutputError) as told:
+        list(train(plan))
+    assert "weights" not in str(told.value).lower()
+    assert "harm" not in capsys.readouterr().out
+
+
+def test_nor_is_it_for_a_base_model_of_pickles(tmp_path, asked):
+    folder = write_tiny(tmp_path / "model", "sd1", thin=True)
+    for path in (folder / "unet").glob("*.safetensors"):
+        path.unlink()
+    torch.save({"harm": Harm()}, folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(KitError) as told:
+        run(asked(tmp_path / "a", pretrained_model_name_or_path=str(folder)))
+    assert "weights_only" not in str(told.value)
+    assert "torch.load" not in str(told.value)

@@ -9,6 +9,7 @@ from kit import catalog
 from kit.errors import KitError
 from kit.events import to_line
 from kit.planning import plan
+from kit.runs.made_of import keep
 from kit.runs.record import RunRecord, write_record
 from kit.settings import Settings
 from kit.ui import door
@@ -127,6 +128,64 @@ def test_an_unfinished_run_of_these_settings_is_offered_and_its_past_is_shown(ke
     assert not bar.upper.button.disabled
     assert len(bar.upper.slot.children) == 1
     assert ">stopped<" in bar.upper.slot.children[0].children[1].value  # after the style sheet
+
+
+@pytest.fixture
+def unfinished(ready, images):
+    """A run at step 20, one of whose captions was corrected since."""
+    found = plan(ready)
+    found.run.dir.mkdir(parents=True)
+    write_record(found.run.dir, RunRecord(found.run.fingerprint, found.seed, 20))
+    assert keep(found.run.dir, found.made_of) == ""
+    (images / "4_cat" / "1.txt").write_text("a dog", encoding="utf-8")
+    return ready
+
+
+def test_a_form_without_an_unfinished_run_asks_nothing(kernel, ready):
+    bar = TrainBar(Form(ready))
+    assert [each.question.root.layout.display for each in bar.bars] == ["none", "none"]
+
+
+def test_the_form_asks_whether_to_go_on_where_a_caption_was_corrected(script, unfinished):
+    bar = TrainBar(Form(unfinished.replace(cross_attention="none")))
+    question = bar.upper.question
+    assert question.root.layout.display is None
+    assert "<b>cat</b> is not finished (step 20)" in question.text.value
+    assert "caption of 4_cat/1.png changed (it began &quot;a cat number 1&quot;)" in (
+        question.text.value
+    )
+    assert "CrossAttention: sdpa -&gt; none" in question.text.value  # by its label
+    bar.upper.button.click()  # Train alone is no answer
+    assert Session.current is None
+    assert question.root.layout.display is None
+    assert question.go_on.description == "Go on with cat"
+    question.go_on.click()
+    run = Session.current.plan.run
+    assert (run.name, run.from_step) == ("cat", 20)
+    assert question.root.layout.display == "none"
+    script.let(0)
+    Session.current.join(20)
+
+
+def test_the_form_begins_anew_beside_an_unfinished_run_where_it_is_told_to(script, unfinished):
+    bar = TrainBar(Form(unfinished))
+    assert bar.lower.question.begin_anew.description == "Begin anew as cat-2"
+    bar.lower.question.begin_anew.click()
+    session = Session.current
+    assert (session.plan.run.name, session.plan.run.from_step) == ("cat-2", 0)
+    assert bar.lower.slot.children == (session.dashboard.root,)
+    script.let(0)
+    session.join(20)
+
+
+def test_the_question_goes_when_the_old_caption_is_back(kernel, unfinished, images):
+    form = Form(unfinished)
+    bar = TrainBar(form)
+    (images / "4_cat" / "1.txt").write_text("a cat number 1", encoding="utf-8")
+    form.refresh()
+    assert form.problems == ()  # it is planned anew
+    assert bar.upper.question.root.layout.display == "none"
+    assert bar.upper.button.description == "Resume from step 20"
 
 
 def test_the_button_offers_to_go_on_after_a_stop(script, ready):

@@ -23,6 +23,7 @@ from kit.errors import KitError, SettingsError
 from kit.hosts import host
 from kit.planning.forecast import forecast
 from kit.settings import Settings, declarations
+from kit.settings.links import without_tokens
 from kit.settings.rules import problems
 from kit.ui import look
 from kit.ui.form import problem_texts as texts
@@ -245,9 +246,15 @@ class Form(Shown):
 
     def _tidy(self) -> None:
         """Take quotes, and a link's token, out of what was typed, before it is kept anywhere."""
-        for name in PATHS:
-            field = self.fields[name]
-            if (tidy := tidied(field.value)) != field.value:
+        for name, field in self.fields.items():
+            typed = field.value
+            if name in PATHS:
+                tidy = tidied(typed)
+            elif isinstance(typed, str) and "://" in typed:
+                tidy = without_tokens(typed)
+            else:
+                continue
+            if tidy != typed:
                 self._filling(partial(setattr, field, "value", tidy))
 
     def _replan(self) -> None:

@@ -9,6 +9,7 @@ from kit.errors import SettingsError
 from kit.settings import Settings, declarations
 from kit.ui import Form
 from kit.ui.form.pages import heading
+from kit.ui.form.remembered import STATE, place
 
 # Every way a person may have set things, one value away from its default each.
 EDITS = {
@@ -230,3 +231,21 @@ def test_only_core_widgets_are_used(settings):
     """Colab shows no others; and a Tab of ipywidgets 7 knows no `titles`."""
     for widget in widgets_under(Form(settings).root):
         assert type(widget).__module__.startswith("ipywidgets.")
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("pretrained_model_name_or_path", "", ""),
+        ("network_weights", "", ""),
+        ("additional_parameters", "--vae=", " --network_train_unet_only"),
+    ],
+)
+def test_a_links_token_leaves_the_widgets_as_soon_as_it_is_typed(settings, name, before, after):
+    form = Form(settings)
+    set_by_hand(form, name, f"{before}https://x.org/m?token=t0k3n-secret{after}")
+    assert form.fields[name].control.value == f"{before}https://x.org/m{after}"
+    assert form.problems is not None  # it is planned
+    held = [repr(widget.get_state()) for widget in widgets_under(form.root)]
+    assert not [text for text in held if "t0k3n" in text]
+    assert "t0k3n" not in place().with_name(STATE).read_text("utf-8")
