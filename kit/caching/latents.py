@@ -10,7 +10,7 @@ Shapes: 3 colours, H W picture, C latent channels, h w latent height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -23,6 +23,7 @@ from torch import Tensor
 from kit.caching.disk import DiskCache, Hashes, file_hash, weights_hash
 from kit.caching.mask_latents import Masks
 from kit.caching.prefetch import Prefetcher
+from kit.caching.shelf import Shelf, reread, unmapped
 from kit.dataset.batches import ImageUse
 from kit.dataset.buckets import BucketFit, Size, crop_conditions
 from kit.dataset.images import TrainImage
@@ -200,28 +201,39 @@ class OnTheFlyLatents:
         return self.encoder.cut(use, epoch=epoch)
 
 
+_Place = tuple[int, bool]  # an image and whether it is mirrored
+
+
 @dataclass(frozen=True)
 class CachedLatents:
-    """Latents in memory, by image and mirroring."""
+    """Encoded latents by image and mirroring, in memory or read from the disk ahead."""
 
     encoder: LatentEncoder
-    kept: dict[tuple[int, bool], Latent]
+    kept: Shelf[_Place, Latent]
 
     def of(self, use: ImageUse, *, epoch: int) -> Latent:
         """Look it up."""
-        cut = self.encoder.cut(use, epoch=epoch)
-        return self.kept[cut.image, cut.flipped]
+        return self.kept[self._place(use, epoch)]
 
-    prefetch_batches = 0
+    @property
+    def prefetch_batches(self) -> int:
+        """None where all of it is in memory."""
+        return self.kept.batches_ahead
 
     def prefetch(self, uses: Sequence[ImageUse], *, epoch: int) -> None:
-        """All of it is there."""
+        """Have those read that lie on the disk alone."""
+        self.kept.prefetch(self._place(use, epoch) for use in uses)
 
     def end_epoch(self) -> None:
-        """No threads."""
+        """The threads read on."""
 
     def close(self) -> None:
-        """No threads."""
+        """End the threads."""
+        self.kept.close()
+
+    def _place(self, use: ImageUse, epoch: int) -> _Place:
+        cut = self.encoder.cut(use, epoch=epoch)
+        return cut.image, cut.flipped
 
 
 def cache_latents(
@@ -230,34 +242,51 @@ def cache_latents(
     """Encode every image, mirrored too where flip_aug asks, and keep the result.
 
     batch_size: of the VAE; source: the file or folder of the VAE, by whose name its hash is kept.
+    What the disk keeps stays in memory only as far as a `Shelf` has room.
     """
     cuts = list(_cuts(encoder))
     keys = _latent_keys(encoder, cuts, disk.hashes, source) if disk else {}
-    found: dict[_Cut, dict[str, Tensor]] = {}
-    for cut, key in keys.items():
-        if disk and (tensors := disk.get(key, "mean", "logvar")):
-            found[cut] = tensors
-    if found:
-        yield Cached("latents", len(found), len(cuts))
-    missing = [cut for cut in cuts if cut not in found]
+    by_place = {(cut.image, cut.flipped): cut for cut in cuts}
+
+    def read(place: _Place) -> Latent:
+        assert disk is not None, "what lies nowhere else stays in memory"
+        cut = by_place[place]
+        return _latent(encoder, cut, reread(disk, keys[cut], "mean", "logvar"))
+
+    kept: Shelf[_Place, Latent] = Shelf(read, _bytes)
+    missing = []
+    for cut in cuts:
+        if disk and (tensors := disk.get(keys[cut], "mean", "logvar")):
+            latent = _latent(encoder, cut, unmapped(tensors))
+            kept.put((cut.image, cut.flipped), latent, on_disk=True)
+        else:
+            missing.append(cut)
+    if kept:
+        yield Cached("latents", len(kept), len(cuts))
     groups = list(_grouped(encoder, missing, batch_size))
     for number, group in enumerate(groups):
         for soon in groups[number : number + 1 + encoder.pictures.workers]:
             encoder.pictures.prefetch(soon)
         for cut, (mean_Chw, logvar_Chw) in zip(group, encoder.encode(group), strict=True):
-            found[cut] = {"mean": mean_Chw, "logvar": logvar_Chw}
+            tensors = {"mean": mean_Chw, "logvar": logvar_Chw}
             if disk:
-                disk.put(keys[cut], found[cut])
-        yield Cached("latents", len(found), len(cuts))
+                disk.put(keys[cut], tensors)
+            latent = _latent(encoder, cut, unmapped(tensors))
+            on_disk = bool(disk and not disk.refused)
+            kept.put((cut.image, cut.flipped), latent, on_disk=on_disk)
+        yield Cached("latents", len(kept), len(cuts))
     if disk:
         yield from disk.notice()
-    kept = {
-        (cut.image, cut.flipped): Latent(
-            found[cut]["mean"], found[cut]["logvar"], encoder.crop(cut), encoder.mask(cut)
-        )
-        for cut in cuts
-    }
     return CachedLatents(encoder, kept)
+
+
+def _latent(encoder: LatentEncoder, cut: _Cut, tensors: Mapping[str, Tensor]) -> Latent:
+    return Latent(tensors["mean"], tensors["logvar"], encoder.crop(cut), encoder.mask(cut))
+
+
+def _bytes(latent: Latent) -> int:
+    mask = 0 if latent.mask_hw is None else latent.mask_hw.nbytes
+    return latent.mean_Chw.nbytes + latent.logvar_Chw.nbytes + mask
 
 
 def _cuts(encoder: LatentEncoder) -> Iterator[_Cut]:

@@ -6,14 +6,16 @@ the weights of the text encoders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kit.caching.disk import DiskCache
+from kit.caching.shelf import Shelf, reread, unmapped
 from kit.dataset.captions import cached_captions
 from kit.dataset.images import TrainImage
 from kit.events import Cached, Event
@@ -24,9 +26,9 @@ from kit.settings import Settings
 
 @dataclass(frozen=True)
 class TextEmbedCache:
-    """Encoded captions in memory."""
+    """Encoded captions, in memory or read from the disk ahead of their use."""
 
-    kept: dict[str, TextEmbeds]
+    kept: Shelf[str, TextEmbeds]
 
     def of(self, captions: Sequence[str]) -> TextEmbeds:
         """The text embeddings of a batch, stacked."""
@@ -34,6 +36,19 @@ class TextEmbedCache:
         pooled = [row.pooled_BP for row in rows if row.pooled_BP is not None]
         hidden_BND = torch.cat([row.hidden_BND for row in rows])
         return TextEmbeds(hidden_BND, torch.cat(pooled) if pooled else None)
+
+    @property
+    def prefetch_batches(self) -> int:
+        """How many batches it is good to prefetch."""
+        return self.kept.batches_ahead
+
+    def prefetch(self, captions: Sequence[str]) -> None:
+        """These will be asked for soon, in this order."""
+        self.kept.prefetch(captions)
+
+    def close(self) -> None:
+        """End the threads."""
+        self.kept.close()
 
 
 def all_captions(
@@ -57,22 +72,45 @@ def cache_text_embeds(
 ) -> Generator[Event, None, TextEmbedCache]:
     """Encode every caption once and keep the result.
 
-    made_by: a hash of all that encodes; it is part of what is kept on the disk.
+    made_by: a hash of all that encodes; it is part of what is kept on the disk. What the disk keeps
+    stays in memory only as far as a `Shelf` has room.
     """
-    kept: dict[str, TextEmbeds] = {}
+    keys: dict[str, str] = {}  # of those on the disk
+
+    def read(caption: str) -> TextEmbeds:
+        assert disk is not None, "what lies nowhere else stays in memory"
+        return _text_embeds(reread(disk, keys[caption], "hidden"))
+
+    kept: Shelf[str, TextEmbeds] = Shelf(read, _bytes)
     for caption in sorted(captions):
         key = DiskCache.key("words", *text.key(caption), made_by) if disk else ""
-        tensors = disk.get(key, "hidden") if disk else None
+        tensors, on_disk = disk.get(key, "hidden") if disk else None, True
         if tensors is None:
             with torch.no_grad(), autocast():
-                text_embeds = text.embeds([caption]).to(torch.device("cpu"))
-            tensors = {"hidden": text_embeds.hidden_BND.float()}
-            if text_embeds.pooled_BP is not None:
-                tensors["pooled"] = text_embeds.pooled_BP.float()
+                tensors = _tensors(text.embeds([caption]).to(torch.device("cpu")))
             if disk:
                 disk.put(key, tensors)
-        kept[caption] = TextEmbeds(tensors["hidden"], tensors.get("pooled"))
+            on_disk = bool(disk and not disk.refused)
+        if on_disk:
+            keys[caption] = key
+        kept.put(caption, _text_embeds(unmapped(tensors)), on_disk=on_disk)
         yield Cached("captions", len(kept), len(captions))
     if disk:
         yield from disk.notice()
     return TextEmbedCache(kept)
+
+
+def _tensors(text_embeds: TextEmbeds) -> dict[str, Tensor]:
+    tensors = {"hidden": text_embeds.hidden_BND.float()}
+    if text_embeds.pooled_BP is not None:
+        tensors["pooled"] = text_embeds.pooled_BP.float()
+    return tensors
+
+
+def _text_embeds(tensors: Mapping[str, Tensor]) -> TextEmbeds:
+    return TextEmbeds(tensors["hidden"], tensors.get("pooled"))
+
+
+def _bytes(text_embeds: TextEmbeds) -> int:
+    pooled_BP = text_embeds.pooled_BP
+    return text_embeds.hidden_BND.nbytes + (0 if pooled_BP is None else pooled_BP.nbytes)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
 from accelerate import init_empty_weights
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -41,9 +40,8 @@ def read_text_encoder(
     config: Path,
     weights: Weights,
     prefix: str,
-    dtype: torch.dtype,
 ) -> CLIPTextModel | CLIPTextModelWithProjection:
-    """A text encoder from those of the weights whose names begin with `prefix`.
+    """A text encoder from those of the weights whose names begin with `prefix`, as they are.
 
     Raises: ModelError where weights are missing or of another shape.
     """
@@ -70,7 +68,7 @@ def read_text_encoder(
             "Models with another text encoder cannot be trained.",
             "Choose another version of the model.",
         )
-    model.load_state_dict({name: renamed[name].to(dtype) for name in wanted}, assign=True)
+    model.load_state_dict({name: renamed[name] for name in wanted}, assign=True)
     return model.eval()
 
 

@@ -5,25 +5,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import diffusers
-import safetensors.torch
 import torch
 import transformers
+from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTokenizer
 
 from kit import catalog
 from kit.basemodel import ModelFile, locate_vae
 from kit.basemodel.detecting import INPAINTING, PLAIN
-from kit.basemodel.pickles import read_tensors
-from kit.basemodel.weight_names import Weights, choose_weights
+from kit.basemodel.weight_names import Weights as WeightNames
+from kit.basemodel.weight_names import choose_weights
 from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable, in_a_line
 from kit.families import Family, Prediction, clip, target_layers
 from kit.families.clip_weights import read_text_encoder
@@ -31,17 +32,19 @@ from kit.families.finite import check_finite
 from kit.families.quantized import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
+from kit.families.streaming import Weights, open_weights, place, read_weights
 from kit.reading.fields import Table
 from kit.reading.texts import read_json
 
 CONFIGS = Path(__file__).with_name("configs")
-ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it
 # A family is its file, a line here, a row of the catalog and a folder of configs.
 FAMILIES: dict[str, type[StableDiffusion | StableDiffusionXL]] = {
     "sd1": StableDiffusion,
     "sd2": StableDiffusion,
     "sdxl": StableDiffusionXL,
 }
+# Where a single file has a part; a separate VAE's names begin without it.
+PREFIXES = {UNet2DConditionModel: "model.diffusion_model.", AutoencoderKL: "first_stage_model."}
 
 
 def load_family(
@@ -77,17 +80,18 @@ def load_family(
     if separate:
         with _quiet(), _readable(separate):
             own_vae = _read_separate_vae(separate, file, vae_dtype, mapped=mapped)
-    for module, path in zip(
-        (unet, own_vae, *encoders), _paths_of_parts(file, separate), strict=True
-    ):
-        _check_complete(module, file.path)
-        check_finite(module, path)
-        module.requires_grad_(False).eval()
-    compress_base(unet, encoders if compress_text_encoders else [], base_precision, device)
-    for module in (unet, own_vae, *encoders):
-        module.to(device)
-        _align(module)
-    return _assemble(file, predicts, unet, own_vae, encoders)
+    assert own_vae is not None, "read from the model or from its own file"
+    parts = [(unet, dtype), (own_vae, vae_dtype), *((encoder, dtype) for encoder in encoders)]
+    for (part, _), path in zip(parts, _paths_of_parts(file, separate), strict=True):
+        _check_complete(part.module, file.path)
+        check_finite(part.module, path)
+        part.module.requires_grad_(False).eval()
+    modules = [encoder.module for encoder in encoders]
+    packed = modules if compress_text_encoders else []
+    compress_base(unet.module, packed, base_precision, device, dtype)
+    for part, precision in parts:
+        place(part.module, device, precision, part.weights)
+    return _assemble(file, predicts, unet.module, own_vae.module, modules)
 
 
 def _paths_of_parts(file: ModelFile, vae: Path | None) -> Iterator[Path]:
@@ -104,9 +108,15 @@ def _paths_of_parts(file: ModelFile, vae: Path | None) -> Iterator[Path]:
 
 
 def compress_base(
-    unet: nn.Module, encoders: list[Any], base_precision: str, device: torch.device
+    unet: nn.Module,
+    encoders: list[Any],
+    base_precision: str,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Keep the layers that adapters sit at in few bits.
+
+    dtype: what their weights are rounded to before; None: nothing.
 
     Raises: DeviceError where the device cannot; MissingPackage.
     """
@@ -123,7 +133,7 @@ def compress_base(
     pack_conv = catalog.load(row.convolutions or row.code, row.needs)
     try:
         pack(torch.ones(64, 64, device=device)).decoded(torch.float32)
-        compress(found, pack, pack_conv, device)
+        compress(found, pack, pack_conv, device, dtype)
     except torch.OutOfMemoryError:
         raise
     except ImportError as error:
@@ -173,58 +183,80 @@ def _tokenizer(file: ModelFile, part: clip.EncoderPart, text_encoder: Any) -> cl
     return clip.own_tokenizer(inner)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A part whose weights are still as the file has them, and where they lie."""
+
+    module: Any
+    weights: Weights
+
+
 def _read_folder(
     file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool, mapped: bool
-) -> tuple[UNet2DConditionModel, AutoencoderKL | None, list[Any]]:
+) -> tuple[_Part, _Part | None, list[_Part]]:
     unet = _read_part(UNet2DConditionModel, file.path / "unet", dtype, mapped=mapped)
     vae = None
     if with_vae:
         vae = _read_part(AutoencoderKL, file.path / "vae", vae_dtype, mapped=mapped)
     encoders = [
-        _read_encoder(part.kind, file.path / part.name, dtype, mapped=mapped)
+        _read_part(part.kind, file.path / part.name, dtype, mapped=mapped)
         for part in FAMILIES[file.family].encoder_parts(file.family)
     ]
     return unet, vae, encoders
 
 
-def _weights_of(folder: Path) -> Weights:
+def _weights_of(folder: Path) -> WeightNames:
     weights = choose_weights(file.name for file in folder.iterdir())
     assert weights is not None, f"{folder} was checked by detect()"
     return weights
 
 
-def _read_encoder(kind: Any, folder: Path, dtype: torch.dtype, *, mapped: bool) -> Any:
-    """A text encoder out of a diffusers folder."""
-    weights = _weights_of(folder)
-    if mapped or not weights.is_safetensors:
-        return _from_folder(kind, folder, weights, dtype=dtype)
-    # Not every supported transformers can read a file without mapping it.
-    tensors: dict[str, Tensor] = {}
-    for name in weights.names:
-        tensors |= {} if name.endswith(".json") else _open(folder / name, mapped=False)
-    return read_text_encoder(kind, config=folder, weights=tensors, prefix="", dtype=dtype)
+def _read_part(kind: Any, folder: Path, dtype: torch.dtype, *, mapped: bool) -> _Part:
+    """A part out of a diffusers folder; dtype: where it must be copied anyway."""
+    names = _weights_of(folder)
+    if names.is_safetensors:
+        files = [folder / name for name in names.names if not name.endswith(".json")]
+        weights = read_weights(files, mapped=mapped)
+        module = _empty(kind, folder)
+        wanted = module.state_dict()
+        # Otherwise it is an older layout, which its library knows, or a fault, which that tells.
+        if _fits(weights.tensors, wanted):
+            own = {name: weights.tensors[name] for name in wanted}
+            module.load_state_dict(own, assign=True)
+            return _Part(module, weights)
+    return _Part(_from_folder(kind, folder, names, dtype, mapped=mapped), Weights({}))
 
 
-def _read_part(kind: Any, folder: Path, dtype: torch.dtype, *, mapped: bool) -> Any:
-    """U-Net or VAE out of a diffusers folder."""
-    weights = _weights_of(folder)
-    if mapped:
-        return _from_folder(kind, folder, weights, torch_dtype=dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # diffusers leaves the closing to Python
-        return _from_folder(kind, folder, weights, torch_dtype=dtype, disable_mmap=True)
+def _fits(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    return all(n in tensors and tensors[n].shape == weight.shape for n, weight in wanted.items())
 
 
-def _from_folder(kind: Any, folder: Path, weights: Weights, **options: Any) -> Any:
+def _empty(kind: Any, folder: Path) -> Any:
+    """A part without weights, by the settings beside them."""
+    with init_empty_weights(include_buffers=False):
+        if issubclass(kind, UNet2DConditionModel | AutoencoderKL):
+            return kind.from_config(kind.load_config(folder))
+        return kind(CLIPTextConfig.from_pretrained(folder))
+
+
+def _from_folder(
+    kind: Any, folder: Path, weights: WeightNames, dtype: torch.dtype, *, mapped: bool
+) -> Any:
     """A part by its library's own reader; fp16 or pickled weights where there are no others."""
-    module, found = kind.from_pretrained(
-        folder,
-        variant=weights.variant,
-        use_safetensors=weights.is_safetensors,
-        local_files_only=True,
-        output_loading_info=True,
-        **options,
-    )
+    is_text = not issubclass(kind, UNet2DConditionModel | AutoencoderKL)
+    options: dict[str, Any] = {"dtype": dtype} if is_text else {"torch_dtype": dtype}
+    with warnings.catch_warnings():
+        if not (mapped or is_text):
+            options["disable_mmap"] = True
+            warnings.simplefilter("ignore", ResourceWarning)  # diffusers leaves closing to Python
+        module, found = kind.from_pretrained(
+            folder,
+            variant=weights.variant,
+            use_safetensors=weights.is_safetensors,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
     missing = sorted(name for name in found["missing_keys"] if "position_ids" not in name)
     if missing:
         raise _unfit(folder, f"{len(missing)} weights are missing, such as {missing[0]}")
@@ -233,22 +265,18 @@ def _from_folder(kind: Any, folder: Path, weights: Weights, **options: Any) -> A
 
 def _read_file(
     file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool, mapped: bool
-) -> tuple[UNet2DConditionModel, AutoencoderKL | None, list[Any]]:
-    weights, configs = _open(file.path, mapped=mapped), config_folder(file.family)
+) -> tuple[_Part, _Part | None, list[_Part]]:
+    weights, configs = open_weights(file.path, mapped=mapped), config_folder(file.family)
     channels = {"in_channels": INPAINTING if file.is_inpainting else PLAIN}
     unet = _read_converted(UNet2DConditionModel, weights, configs / "unet", dtype, **channels)
     vae = _read_converted(AutoencoderKL, weights, configs / "vae", vae_dtype) if with_vae else None
-    encoders: list[Any] = [
+    encoders = [
         read_text_encoder(
-            part.kind,
-            config=configs / part.name,
-            weights=weights,
-            prefix=part.prefix,
-            dtype=dtype,
+            part.kind, config=configs / part.name, weights=weights.tensors, prefix=part.prefix
         )
         for part in FAMILIES[file.family].encoder_parts(file.family)
     ]
-    return unet, vae, encoders
+    return unet, vae, [_Part(encoder, weights) for encoder in encoders]
 
 
 def config_folder(family: str) -> Path:
@@ -256,40 +284,35 @@ def config_folder(family: str) -> Path:
     return CONFIGS / family
 
 
-def _open(path: Path, *, mapped: bool) -> dict[str, Tensor]:
-    """All tensors of a file, mapped from disk if that is wanted and the format allows it."""
-    if path.suffix.lower() == ".safetensors":
-        return safetensors.torch.load_file(path) if mapped else _read_whole(path)
-    return read_tensors(path, mapped=mapped)
-
-
-def _read_whole(path: Path) -> dict[str, Tensor]:
-    return safetensors.torch.load(path.read_bytes())
-
-
 def _read_converted(
-    kind: Any, weights: Mapping[str, Tensor], config: Path, dtype: torch.dtype, **changes: Any
-) -> Any:
+    kind: Any, weights: Weights, config: Path, dtype: torch.dtype, **changes: Any
+) -> _Part:
     """A part out of a single file, renamed by diffusers; `changes` of its packaged settings."""
-    return kind.from_single_file(
-        dict(weights),  # a copy: diffusers takes the names it has read out of it
+    module = kind.from_single_file(
+        dict(weights.tensors),  # a copy: diffusers takes the names it has read out of it
         config=str(config),
-        torch_dtype=dtype,
+        torch_dtype=_stored_dtype(weights.tensors, PREFIXES[kind]) or dtype,
         local_files_only=True,
         **changes,
     )
+    return _Part(module, weights)
 
 
-def _read_separate_vae(
-    path: Path, file: ModelFile, dtype: torch.dtype, *, mapped: bool
-) -> AutoencoderKL:
+def _stored_dtype(tensors: Mapping[str, Tensor], prefix: str) -> torch.dtype | None:
+    """The precision that a part lies in, so that reading copies nothing; None: several."""
+    own = [tensor for name, tensor in tensors.items() if name.startswith(prefix)]
+    kinds = {each.dtype for each in own or tensors.values() if each.is_floating_point()}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _read_separate_vae(path: Path, file: ModelFile, dtype: torch.dtype, *, mapped: bool) -> _Part:
     """A VAE from a folder (itself or its part `vae`), or from a file in either layout.
 
     Raises: ModelError where its latents are scaled otherwise than the model's own.
     """
     base = file.path / "vae" if file.is_folder else config_folder(file.family) / "vae"
     if path.is_file():
-        return _read_converted(AutoencoderKL, _open(path, mapped=mapped), base, dtype)
+        return _read_converted(AutoencoderKL, open_weights(path, mapped=mapped), base, dtype)
     folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
     if not (folder / "config.json").is_file() or not choose_weights(
         f.name for f in folder.iterdir()
@@ -306,8 +329,8 @@ def _read_separate_vae(
             "0.18215 belongs to Stable Diffusion 1.x and 2.x, 0.13025 to XL.",
             "Choose a VAE of the base model's family.",
         )
-    read: AutoencoderKL = _read_part(AutoencoderKL, folder, dtype, mapped=mapped)
-    read.register_to_config(scaling_factor=expected)
+    read = _read_part(AutoencoderKL, folder, dtype, mapped=mapped)
+    read.module.register_to_config(scaling_factor=expected)
     return read
 
 
@@ -324,16 +347,6 @@ def _check_complete(module: nn.Module, path: Path) -> None:
     empty = [name for name, weight in module.named_parameters() if weight.is_meta]
     if empty:
         raise _unfit(path, f"{len(empty)} weights are missing, such as {empty[0]}")
-
-
-def _align(module: nn.Module) -> None:
-    """Copy what lies unaligned in a mapped file: there CPU kernels round otherwise.
-
-    So the same weights train to the same bits from a folder and from a single file.
-    """
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
-            tensor.data = tensor.data.clone()
 
 
 def _unfit(path: Path, why: str) -> ModelError:

@@ -188,16 +188,20 @@ def compress(
     pack: Pack,
     pack_conv: Pack,
     device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Turn layers into compressed ones, where they are, one weight at a time on the device.
 
-    pack: what encodes a linear layer's weight; pack_conv: a convolution's.
+    pack: what encodes a linear layer's weight; pack_conv: a convolution's; dtype: what weights are
+    rounded to before; None: nothing.
     """
     for layer in layers:
         if isinstance(layer, CompressedLinear | CompressedConv2d):
             continue
         is_conv = isinstance(layer, nn.Conv2d)
-        packed = (pack_conv if is_conv else pack)(layer.weight.detach().to(device))
+        packed = (pack_conv if is_conv else pack)(
+            layer.weight.detach().to(device=device, dtype=dtype)
+        )
         del layer.weight
         layer.__class__ = CompressedConv2d if is_conv else CompressedLinear
         layer.packed = packed

@@ -89,17 +89,28 @@ class BatchBuilder:
             micro_step=micro_step,
         )
 
+    def close(self) -> None:
+        """End every thread that reads."""
+        self.latents.close()
+        if self.text_embeds:
+            self.text_embeds.close()
+
     def _prefetch(self, micro_step: int) -> None:
         """Tell what this batch and the next ones will ask for."""
         plan = self.plan
         if micro_step % plan.batches_per_epoch == 0:
             self.latents.end_epoch()
-        if not self.latents.prefetch_batches:
-            return
         end = plan.micro_steps(plan.total_steps).stop
-        for soon in range(micro_step, min(micro_step + 1 + self.latents.prefetch_batches, end)):
+        pictures = self.latents.prefetch_batches
+        captions = self.text_embeds.prefetch_batches if self.text_embeds else 0
+        if not pictures and not captions:
+            return
+        for soon in range(micro_step, min(micro_step + 1 + max(pictures, captions), end)):
             _, uses = batch_at(plan.layout, soon)
-            self.latents.prefetch(uses, epoch=soon // plan.batches_per_epoch)
+            if pictures and soon <= micro_step + pictures:
+                self.latents.prefetch(uses, epoch=soon // plan.batches_per_epoch)
+            if self.text_embeds and captions and soon <= micro_step + captions:
+                self.text_embeds.prefetch([self._caption(use, soon) for use in uses])
 
     def _drawn(self, encoded: Latent | MaskedImage, name: str, micro_step: int, row: int) -> Tensor:
         """A draw from what the VAE saw, scaled, shape C h w."""

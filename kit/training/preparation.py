@@ -22,6 +22,8 @@ from kit.families.text import TextConditioner
 from kit.optim.learning_rates import effective_rates_of
 from kit.optim.optimization import Optimization
 from kit.planning import Plan
+from kit.planning.forecast import corrected
+from kit.planning.proposals import Candidate, advice, family_of
 from kit.settings import NetworkSettings, Settings, effective
 from kit.settings.unet_blocks import block_plan
 from kit.training.batches import BatchBuilder
@@ -36,6 +38,7 @@ from kit.training.network_setup import (
     optimizer_options,
     recompute_gradients,
 )
+from kit.training.probe import probed
 from kit.training.sampling import (
     Autocast,
     SamplePipeline,
@@ -85,7 +88,7 @@ class Resources:
     def close(self) -> None:
         """Leave the base model as it was, and no thread behind."""
         self.network.detach_hooks()
-        self.batch_builder.latents.close()
+        self.batch_builder.close()
 
 
 def prepare(plan: Plan) -> Generator[Event, None, Resources]:
@@ -135,19 +138,32 @@ def equip(
     Raises: DatasetError, LoraFileError; each says what to change.
     """
     settings = plan.settings
-    latents = yield from run_latents(plan, family)
     text = text_conditioner(family, settings.memory, settings.captions)
     network, rates = _attached(settings, family, seed=plan.seed)
-    with network.eval_mode():
-        text_embeds = yield from run_text_embeds(
-            plan, text, accelerator.autocast, adapters=network.beside_text_encoders()
+    try:
+        if settings.memory.gradient_checkpointing:
+            recompute_gradients(
+                family, text_encoders=effective.encoder_learns(settings.basic, settings.rates)
+            )
+        step = _training_step(plan, accelerator, text, network, rates)
+        yield from probed(
+            step,
+            network,
+            layout=plan.layout,
+            memory=settings.memory,
+            steps=plan.total_steps - plan.from_step,
+            told=partial(corrected, plan),
+            advice=lambda: advice(Candidate(settings, family_of(settings.model))),
         )
-    if settings.memory.gradient_checkpointing:
-        recompute_gradients(
-            family, text_encoders=effective.encoder_learns(settings.basic, settings.rates)
-        )
+        latents = yield from run_latents(plan, family)
+        with network.eval_mode():
+            text_embeds = yield from run_text_embeds(
+                plan, text, accelerator.autocast, adapters=network.beside_text_encoders()
+            )
+    except BaseException:
+        network.detach_hooks()
+        raise
     compile_unet(family.unet, settings.machine)
-    step = _training_step(plan, accelerator, text, network, rates)
     for told in step.optimization.notices:
         yield Noticed(told)
     scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)

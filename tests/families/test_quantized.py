@@ -106,7 +106,7 @@ def test_a_weight_of_zeros_stays_one(name):
 
 def test_the_walk_finds_the_same_layers_and_shapes_and_no_others_are_touched(model):
     plain, compressed = load_tiny(model), load_tiny(model)
-    loading._compress(compressed.unet, [], "nf4", CPU)
+    loading.compress_base(compressed.unet, [], "nf4", CPU)
     conv = compressed.unet.mid_block.resnets[0].conv1
     assert (type(conv), type(conv.packed)) == (CompressedConv2d, Int8)
     found = [(layer.name, layer.module.weight.shape) for layer in plain.layers()]
@@ -155,7 +155,7 @@ def test_a_device_that_cannot_is_told_with_the_setting(model, monkeypatch):
 
     monkeypatch.setattr(loading.catalog, "load", lambda *_: fail)
     with pytest.raises(DeviceError, match=r"base_precision = nf4[\s\S]*no such kernel"):
-        loading._compress(nn.Module(), [], "nf4", CPU)
+        loading.compress_base(nn.Module(), [], "nf4", CPU)
 
 
 def test_fp16_gradients_are_unscaled_and_an_overflow_skips_the_step():

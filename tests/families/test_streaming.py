@@ -1,0 +1,169 @@
+"""Weights on their way from a file to the device: mapped where that is the same, held once."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from kit.bench.models import empty_part, fill, full_parts
+from kit.families import loading
+from kit.families.loading import config_folder
+from kit.families.streaming import ALIGNMENT, DTYPES, PIECE, place, read_weights
+from tests.support.ldm import single_file_weights
+from tests.support.parts import load_tiny
+from tests.support.tiny import write_tiny
+
+CPU = torch.device("cpu")
+
+
+def written(path: Path, tensors: dict, *, off: int) -> Path:
+    """A file whose values begin `off` bytes after a multiple of the alignment."""
+    for pad in range(ALIGNMENT):
+        save_file(tensors, path, metadata={"pad": "x" * pad})
+        begin = int.from_bytes(path.read_bytes()[:8], "little") + 8
+        if begin % ALIGNMENT == off:
+            return path
+    raise AssertionError(off)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_every_kind_of_values_is_read_as_the_library_reads_it(tmp_path, mapped):
+    tensors = {
+        name: torch.arange(24).reshape(2, 3, 4).to(dtype) for name, dtype in DTYPES.items()
+    } | {"none": torch.zeros(0, 3), "one": torch.tensor(4.6)}
+    save_file(tensors, tmp_path / "f.safetensors")
+    read = read_weights([tmp_path / "f.safetensors"], mapped=mapped).tensors
+    expected = load_file(tmp_path / "f.safetensors")
+    assert read.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (read[name].dtype, read[name].shape) == (tensor.dtype, tensor.shape)
+        ours, theirs = (each.flatten().view(torch.uint8) for each in (read[name], tensor))
+        assert torch.equal(ours, theirs), name
+
+
+def linear(weights) -> nn.Linear:
+    module = nn.Linear(16, 16)
+    module.load_state_dict(weights.tensors, assign=True)
+    return module
+
+
+@pytest.mark.parametrize("off", [0, 8])
+def test_weights_stay_in_the_file_where_that_trains_to_the_same_bits(tmp_path, off):
+    tensors = {"weight": torch.randn(16, 16), "bias": torch.randn(16)}
+    weights = read_weights([written(tmp_path / "f.safetensors", tensors, off=off)], mapped=True)
+    module = linear(weights)
+    place(module, CPU, torch.float32, weights)
+    stays = module.weight.data_ptr() == weights.tensors["weight"].data_ptr()
+    assert stays == (off == 0)
+    assert module.weight.data_ptr() % ALIGNMENT == 0
+    assert torch.equal(module.weight, tensors["weight"])
+    assert not module.weight.requires_grad
+
+
+def test_pages_are_given_back_and_what_stays_is_there_all_the_same(tmp_path):
+    tensors = {"weight": torch.randn(16, 16), "bias": torch.randn(16)}
+    weights = read_weights([written(tmp_path / "f.safetensors", tensors, off=0)], mapped=True)
+    weights.release()
+    assert torch.equal(weights.tensors["weight"], tensors["weight"])
+
+
+def test_precisions_are_rounded_once_and_buffers_keep_theirs(tmp_path):
+    module = nn.Linear(16, 16).half()
+    module.register_buffer("scale", torch.full((1,), 1 / 3))
+    expected = module.weight.detach().to(torch.bfloat16)
+    place(module, CPU, torch.bfloat16, read_weights([], mapped=True))
+    assert torch.equal(module.weight, expected)
+    assert torch.equal(module.scale, torch.full((1,), 1 / 3))
+
+
+def test_a_folder_is_mapped_and_an_older_one_left_to_its_library(tmp_path, monkeypatch):
+    folder = write_tiny(tmp_path / "m", "sd1")
+    asked, real = [], loading._from_folder
+    monkeypatch.setattr(
+        loading, "_from_folder", lambda *a, **k: asked.append(a[1].name) or real(*a, **k)
+    )
+    new = load_tiny(folder)
+    assert asked == []
+    file = next((folder / "vae").glob("*.safetensors"))
+    old = {  # as diffusers named a VAE's attention until 2023
+        name.replace(".to_q.", ".query.")
+        .replace(".to_k.", ".key.")
+        .replace(".to_v.", ".value.")
+        .replace(".to_out.0.", ".proj_attn."): tensor
+        for name, tensor in load_file(file).items()
+    }
+    assert old.keys() != load_file(file).keys()
+    save_file(old, file)
+    same = load_tiny(folder)
+    assert asked == ["vae"]
+    ours, theirs = new.vae.state_dict(), same.vae.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+LOAD = """
+import sys, threading, time, torch
+from kit.basemodel import detect
+from kit.families import Prediction
+from kit.families.loading import load_family
+from pathlib import Path
+
+def held():
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return [int(lines[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile")]
+
+file, dtype, done = detect(Path(sys.argv[1])), getattr(torch, sys.argv[2]), threading.Event()
+before, most = held(), [0, 0]
+def watch():
+    while not done.wait(0.02):
+        now = held()
+        most[:] = [max(most[0], now[0]), max(most[1], sum(now))]
+thread = threading.Thread(target=watch)
+thread.start()
+family = load_family(file, predicts=Prediction.EPSILON, device=torch.device("cpu"), dtype=dtype,
+                     vae_dtype=dtype)
+done.set()
+thread.join()
+parts = (family.unet, family.vae, *family.text_encoders)
+weights = sum(weight.nbytes for part in parts for weight in part.parameters())
+print(weights, most[0] - before[0], most[1] - sum(before))
+"""
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory):
+    """A single file of SD 1.5's real size in fp16: 2.1 GB of random weights."""
+    root = tmp_path_factory.mktemp("full")
+    parts = full_parts("sd1", device=CPU, dtype=torch.float16)
+    parts["vae"] = empty_part(type(parts["vae"]), config_folder("sd1") / "vae")
+    fill(parts["vae"], device=CPU, dtype=torch.float16)
+    for name, module in parts.items():
+        (root / "m" / name).mkdir(parents=True)
+        shutil.copy(config_folder("sd1") / name / "config.json", root / "m" / name)
+        save_file(module.state_dict(), root / "m" / name / "model.safetensors")
+    del parts, module
+    save_file(single_file_weights(root / "m"), root / "m.safetensors")
+    shutil.rmtree(root / "m")
+    yield root / "m.safetensors"
+    shutil.rmtree(root)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of memory")
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_real_sized_model_is_never_held_twice(full_size, dtype):
+    told = subprocess.run(
+        [sys.executable, "-c", LOAD, full_size, dtype],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    weights, anonymous, resident = map(int, told.stdout.split())
+    assert weights > 2e9
+    assert anonymous < weights + 0.3e9
+    assert resident < weights + 0.3e9 + 2 * PIECE  # mapped pages counted
