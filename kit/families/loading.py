@@ -23,7 +23,6 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 from kit import catalog
 from kit.basemodel import ModelFile, locate_vae
 from kit.basemodel.detecting import INPAINTING, PLAIN
-from kit.basemodel.pickles import read_tensors
 from kit.basemodel.weight_names import Weights as WeightNames
 from kit.basemodel.weight_names import choose_weights
 from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable, in_a_line
@@ -33,7 +32,7 @@ from kit.families.finite import check_finite
 from kit.families.quantized import compress
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
-from kit.families.streaming import Weights, place, read_weights
+from kit.families.streaming import Weights, open_weights, place, read_weights
 from kit.reading.fields import Table
 from kit.reading.texts import read_json
 
@@ -91,7 +90,8 @@ def load_family(
             part.weights.release()
         part.module.requires_grad_(False).eval()
     modules = [encoder.module for encoder in encoders]
-    compress_base(unet.module, modules * compress_text_encoders, base_precision, device, dtype)
+    packed = modules if compress_text_encoders else []
+    compress_base(unet.module, packed, base_precision, device, dtype)
     for (part, precision), path in zip(parts, paths, strict=True):
         place(part.module, device, precision, part.weights)
         check_finite(part.module, path)
@@ -118,7 +118,9 @@ def compress_base(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Keep the layers that adapters sit at in few bits; dtype: what is rounded to before.
+    """Keep the layers that adapters sit at in few bits.
+
+    dtype: what their weights are rounded to before; None: nothing.
 
     Raises: DeviceError where the device cannot; MissingPackage.
     """
@@ -186,7 +188,9 @@ def _tokenizer(file: ModelFile, part: clip.EncoderPart, text_encoder: Any) -> cl
 
 
 @dataclass(frozen=True)
-class _Part:  # its weights still as the file has them
+class _Part:
+    """A part whose weights are still as the file has them, and where they lie."""
+
     module: Any
     weights: Weights
 
@@ -266,7 +270,7 @@ def _from_folder(
 def _read_file(
     file: ModelFile, *, dtype: torch.dtype, vae_dtype: torch.dtype, with_vae: bool, mapped: bool
 ) -> tuple[_Part, _Part | None, list[_Part]]:
-    weights, configs = _open(file.path, mapped=mapped), config_folder(file.family)
+    weights, configs = open_weights(file.path, mapped=mapped), config_folder(file.family)
     channels = {"in_channels": INPAINTING if file.is_inpainting else PLAIN}
     unet = _read_converted(UNet2DConditionModel, weights, configs / "unet", dtype, **channels)
     vae = _read_converted(AutoencoderKL, weights, configs / "vae", vae_dtype) if with_vae else None
@@ -282,13 +286,6 @@ def _read_file(
 def config_folder(family: str) -> Path:
     """The packaged settings of a single file's parts, which the file itself does not hold."""
     return CONFIGS / family
-
-
-def _open(path: Path, *, mapped: bool) -> Weights:
-    """All tensors of a file, mapped from disk if that is wanted and the format allows it."""
-    if path.suffix.lower() == ".safetensors":
-        return read_weights([path], mapped=mapped)
-    return Weights(read_tensors(path, mapped=mapped))
 
 
 def _read_converted(
@@ -307,8 +304,8 @@ def _read_converted(
 
 def _stored_dtype(tensors: Mapping[str, Tensor], prefix: str) -> torch.dtype | None:
     """The precision that a part lies in, so that reading copies nothing; None: several."""
-    own = [each for name, each in tensors.items() if name.startswith(prefix)] or tensors.values()
-    kinds = {each.dtype for each in own if each.is_floating_point()}
+    own = [tensor for name, tensor in tensors.items() if name.startswith(prefix)]
+    kinds = {each.dtype for each in own or tensors.values() if each.is_floating_point()}
     return kinds.pop() if len(kinds) == 1 else None
 
 
@@ -319,7 +316,7 @@ def _read_separate_vae(path: Path, file: ModelFile, dtype: torch.dtype, *, mappe
     """
     base = file.path / "vae" if file.is_folder else config_folder(file.family) / "vae"
     if path.is_file():
-        return _read_converted(AutoencoderKL, _open(path, mapped=mapped), base, dtype)
+        return _read_converted(AutoencoderKL, open_weights(path, mapped=mapped), base, dtype)
     folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
     if not (folder / "config.json").is_file() or not choose_weights(
         f.name for f in folder.iterdir()

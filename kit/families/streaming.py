@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from kit.basemodel.pickles import read_tensors
 from kit.reading.texts import from_json
 
 ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it
@@ -67,6 +68,13 @@ def read_weights(paths: Iterable[Path], *, mapped: bool) -> Weights:
     for path in paths:
         weights |= _one(path, mapped=mapped)
     return weights
+
+
+def open_weights(path: Path, *, mapped: bool) -> Weights:
+    """All tensors of a file, mapped from disk if that is wanted and the format allows it."""
+    if path.suffix.lower() == ".safetensors":
+        return read_weights([path], mapped=mapped)
+    return Weights(read_tensors(path, mapped=mapped))
 
 
 def _one(path: Path, *, mapped: bool) -> Weights:
