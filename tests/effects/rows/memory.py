@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 from kit.caching import latents
 from kit.caching.disk import FOLDER
+from kit.families import streaming
 from kit.training import preparation
 from kit.training.step import run_step
 from tests.effects.observers import batch, loss
@@ -122,15 +122,13 @@ def looked_at(stage, settings):
 
 
 def read_whole(stage, settings):
-    """Which files are read as a whole, of a folder and of another VAE."""
-    names, read = [], Path.read_bytes
-    load = safetensors.torch.load
+    """Which weights' files are read as a whole."""
+    names, read = [], streaming._read
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "_families", {})
-        patch.setattr(Path, "read_bytes", lambda path: names.append(path.name) or read(path))
-        patch.setattr(safetensors.torch, "load", lambda data: names.append("loaded") or load(data))
+        patch.setattr(streaming, "_read", lambda file: names.append(file.name) or read(file))
         with stage.prepared(settings):
-            return names
+            return [Path(name).name for name in names]
 
 
 def attention(stage, settings):
