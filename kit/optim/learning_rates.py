@@ -81,6 +81,19 @@ def factor_of(group: dict[str, Any]) -> float:
     return float(group.get("factor", 1.0))
 
 
+def multiply_rates(optimization: Optimization, by: float) -> dict[str, float]:
+    """Multiply the rates of all groups, as a person may while it trains; each group's factor now.
+
+    Empty, and nothing is changed, where the optimizer chooses its rate by itself.
+    """
+    if optimization.own_rate:
+        return {}
+    groups = optimization.optimizer.param_groups
+    for group in groups:
+        group["factor"] = factor_of(group) * by
+    return {group["name"]: group["factor"] for group in groups}
+
+
 @contextmanager
 def at_requested_rates(optimizer: Optimizer) -> Iterator[None]:
     """Inside the block the groups have the rates that were requested; schedules never see them.

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -29,6 +30,7 @@ from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.runs.resume import STATE_FILE, keeps_states
 from kit.runs.run import RunRecord, write_atomically, write_record
+from kit.training.soundness import require_finite_network, require_finite_optimizer
 
 # The share of time for keeping state; a kill then costs at most cost / SHARE seconds
 SHARE = 0.03
@@ -56,6 +58,18 @@ class Losses:
         return sum(self.recent) / max(1, len(self.recent))
 
 
+class Kept(Protocol):
+    """What lies in a run's state beside weights and optimizer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; {} where an older state knows nothing of it."""
+        ...
+
+
 class Checkpoint:
     """Keeps, restores and saves one run."""
 
@@ -76,6 +90,8 @@ class Checkpoint:
         self.path = plan.run.dir / "state" / STATE_FILE
         self.state_step = 0
         self.notices: list[str] = []
+        self.also: dict[str, Kept] = {}  # what else this run must know to go on, by name
+        self._start: bytes | None = None  # the state of the beginning, until one is on disk
         self._kept_at, self._cost = time.monotonic(), 0.0
 
     def resume(self) -> int:
@@ -85,6 +101,7 @@ class Checkpoint:
         """
         start = self.plan.start
         if not self.plan.run.resumes and start is None:
+            self._start = self._in_memory(0)
             return 0
         path = self.path if self.plan.run.resumes or start is None else start.fetched()
         state = self._read(path)
@@ -93,10 +110,34 @@ class Checkpoint:
             self._restore(state)
         except (RuntimeError, ValueError, KeyError) as error:
             raise _misfit(path, str(error).splitlines()[0]) from error
+        if self.plan.run.resumes:
+            for name, keeper in self.also.items():
+                keeper.load_state_dict(state.get(name) or {})
+        else:  # another run's state: what befell that one is not this one's past
+            self._start = self._in_memory(self.state_step)
         if rates != (own := _first_rates(self.optimization)):
             shown = ", ".join(f"{rate:g}" for rate in own)
             self.notices.append(f"the learning rates are those of the state: {shown}")
         return self.state_step
+
+    def restore_last(self) -> int:
+        """Go back to the newest state that is kept, or to the beginning; returns its step.
+
+        Raises: OutputError where it cannot be read.
+        """
+        if self._start is None:
+            state = self._read(self.path)
+        else:
+            state = torch.load(BytesIO(self._start), map_location="cpu", weights_only=True)
+        self._restore(state)
+        for name, keeper in self.also.items():
+            keeper.load_state_dict(state.get(name) or {})
+        return self.state_step
+
+    def _in_memory(self, step: int) -> bytes:
+        file = BytesIO()
+        torch.save(self._captured(step), file)
+        return file.getvalue()
 
     def _restore(self, state: dict[str, Any]) -> None:
         # Old states hold a class path, which changes when a class moves within its package.
@@ -110,6 +151,7 @@ class Checkpoint:
         self.optimization.scheduler.load_state_dict(state["schedule"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        self.losses.recent.clear()
         self.losses.recent.extend(state["losses"])
         self.state_step = int(state["step"])
 
@@ -145,12 +187,21 @@ class Checkpoint:
         with self._writing(self.path):
             self._write(self.path, step)
             self._record(step, finished=False)
+        self._start = None
         self.state_step, self._kept_at = step, time.monotonic()
         self._cost = self._kept_at - began
 
     def _write(self, path: Path, step: int) -> None:
+        """Raises: NotFinite where something of it is not; nothing is written then."""
+        require_finite_network(self.network)
+        require_finite_optimizer(self.optimization.optimizer)
+        state = self._captured(step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda part: torch.save(state, part))
+
+    def _captured(self, step: int) -> dict[str, Any]:
         scaler = self.scaler.state_dict() if self.scaler else {}
-        state = {
+        return {
             "format": FORMAT,
             "step": step,
             "network": self.network.state_dict(),
@@ -159,9 +210,8 @@ class Checkpoint:
             "schedule": self.optimization.scheduler.state_dict(),
             "scaler": scaler,
             "losses": list(self.losses.recent),
+            **{name: keeper.state_dict() for name, keeper in self.also.items()},
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda part: torch.save(state, part))
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:

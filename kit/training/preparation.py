@@ -22,12 +22,15 @@ from kit.families.text import TextConditioner
 from kit.optim.learning_rates import effective_rates_of
 from kit.optim.optimization import Optimization
 from kit.planning import Plan
+from kit.planning.ladder import Footing
 from kit.settings import NetworkSettings, Settings, effective
 from kit.settings.unet_blocks import block_plan
 from kit.training.batches import BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
 from kit.training.checkpoint import Checkpoint, Losses
 from kit.training.compiling import compile_unet
+from kit.training.guardian import Guardian
+from kit.training.lightening import Lightening
 from kit.training.lora_saving import FileWriter, file_writer
 from kit.training.network_setup import (
     attached_network,
@@ -59,6 +62,8 @@ class Resources:
     samples: SampleWriter
     losses: Losses
     checkpoint: Checkpoint
+    guardian: Guardian
+    lightening: Lightening
 
     @property
     def family(self) -> Family:
@@ -155,7 +160,11 @@ def equip(
     checkpoint = Checkpoint(
         plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
     )
+    guardian, lightening = Guardian(settings.basic.guardian), _lightening(plan, step)
+    checkpoint.also = {"guardian": guardian, "footing": lightening}
     from_step = checkpoint.resume()
+    if lightening.has_lowered(settings.memory.gradient_checkpointing):
+        yield Noticed(f"as before, the memory makes it go on with {lightening.footing.words}")
     for told in checkpoint.notices:
         yield Noticed(told)
     # It is on the device already; placing it would read its state once more, and round it.
@@ -172,7 +181,17 @@ def equip(
     )
     builder = BatchBuilder(plan, text, latents, text_embeds)
     samples = _sample_writer(plan, text, network, accelerator.autocast)
-    return Resources(plan, step, network.train(), builder, samples, losses, checkpoint)
+    return Resources(
+        plan,
+        step,
+        network.train(),
+        builder,
+        samples,
+        losses,
+        checkpoint,
+        guardian,
+        lightening,
+    )
 
 
 def _attached(settings: Settings, family: Family, *, seed: int) -> tuple[Network, PartRates]:
@@ -217,6 +236,18 @@ def _training_step(
         max_weight_norm=_max_weight_norm(settings.network),
         limit_norms=network.limit_norms,
         dropout_seed=plan.seed if network.draws else None,
+    )
+
+
+def _lightening(plan: Plan, step: TrainingStep) -> Lightening:
+    """What the run can give up for memory, from what it is told to."""
+    settings = plan.settings
+    return Lightening(
+        step,
+        step.text.family,
+        batch_size=max(part.batch_size for part in plan.layout.parts),
+        encoder_learns=effective.encoder_learns(settings.basic, settings.rates),
+        footing=Footing(settings.memory.gradient_checkpointing),
     )
 
 
