@@ -78,14 +78,14 @@ def load_family(
     for module in (unet, own_vae, *encoders):
         _check_complete(module, file.path)
         module.requires_grad_(False).eval()
-    _compress(unet, encoders if compress_text_encoders else [], base_precision, device)
+    compress_base(unet, encoders if compress_text_encoders else [], base_precision, device)
     for module in (unet, own_vae, *encoders):
         module.to(device)
         _align(module)
     return _assemble(file, predicts, unet, own_vae, encoders)
 
 
-def _compress(
+def compress_base(
     unet: nn.Module, encoders: list[Any], base_precision: str, device: torch.device
 ) -> None:
     """Keep the layers that adapters sit at in few bits.

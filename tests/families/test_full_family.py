@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.support.full import full_parts
+from kit.bench.models import full_parts
 
 
 @pytest.mark.parametrize("key", ["sd1", "sd2", "sdxl"])

@@ -7,10 +7,10 @@ import psutil
 import pytest
 import torch
 
+from kit.bench.models import full_batch, full_family, full_step
 from kit.devices import DTYPES, check_precision, make_accelerator
 from kit.errors import DeviceError
 from kit.training.step import run_step
-from tests.support.full import full_batch, full_family, full_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 

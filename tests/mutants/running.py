@@ -16,7 +16,7 @@ from tests.mutants.listed import Mutation
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("kit", "tests", "pyproject.toml", "README.md", "shared")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "bench", "browser", "results", ".*cache*")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "browser", "results", ".*cache*")
 LONGEST = 600  # seconds for the tests of one fault; then it counts as not noticed
 BY_HAND = ("tests/effects/test_losses_by_hand.py", "tests/effects/test_noise_by_hand.py")
 STOPS = "tests/adapters/test_param_groups.py"
@@ -118,7 +118,11 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "tests/catalog/test_optimizers.py",
         *BY_HAND,
     ),
-    "kit/settings/rules/basic.py": ("tests/settings/rules/test_checks.py", *PLANS),
+    "kit/settings/rules/basic.py": (
+        "tests/settings/rules/test_checks.py",
+        "tests/settings/test_effective.py",
+        *PLANS,
+    ),
     "kit/settings/rules/noise.py": ("tests/settings/rules/test_checks.py",),
     "kit/settings/rules/rates.py": ("tests/settings/rules/test_checks.py",),
     "kit/settings/unet_blocks.py": (

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from kit.bench.steps import make_step
 from kit.catalog.lr_schedules import ScheduleParams
 from kit.settings import NetworkSettings, Noise
 from kit.training.caches import run_latents
 from tests.support.parity import SD1, SDXL, arrays, unpack, write_tiny_sdxl
 from tests.support.parts import load_tiny, outcome, plan_for
 from tests.support.replay import replay
-from tests.support.steps import make_step
 
 LOSS_TOLERANCE = 1e-4  # relative
 UPDATE_TOLERANCE = 1e-3  # relative L2 of the whole update

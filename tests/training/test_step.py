@@ -9,12 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kit.training.step as module
 from kit.adapters.network import parts_of
+from kit.bench.steps import make_step
 from kit.diffusion.noise import draw_normal
 from kit.settings import NetworkSettings, Noise
 from kit.training.batches import Batch
 from kit.training.step import NotFinite, TrainingStep, run_step
 from tests.support.parts import load_tiny
-from tests.support.steps import make_step
 from tests.support.tiny import write_tiny
 
 LOSSES = Noise(

@@ -26,10 +26,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kit.bench.models import empty_part, fill
 from kit.devices import DTYPES
 from kit.families.loading import config_folder
 from tests.bench.graph_step.step import GraphStep, Options
-from tests.support.full import empty_part, fill
 
 KEYS = {"sd15": "sd1", "sd21": "sd2", "sdxl": "sdxl"}
 FP16_SCALE = 1024.0

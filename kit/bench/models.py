@@ -1,5 +1,4 @@
-"""Base models of their real size with random weights, and training steps around them: no files are
-read.
+"""Base models of their real size with random weights, and steps around them; no files are read.
 
 Weights are scaled so that signals neither fade nor grow, the same on every device up to rounding.
 
@@ -19,13 +18,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig
 
 from kit.adapters.network import Network, parts_of
+from kit.bench.steps import make_step
 from kit.families import Family, Prediction
 from kit.families.clip import packaged_tokenizer
-from kit.families.loading import FAMILIES, config_folder
+from kit.families.loading import FAMILIES, compress_base, config_folder
 from kit.settings import NetworkSettings
 from kit.training.batches import Batch
 from kit.training.step import TrainingStep
-from tests.support.steps import make_step
 
 SEED, RATE = 1, 1e-4
 BLOCK = 1_000_003  # random numbers that all weights are cut from; prime, so that rows differ
@@ -79,9 +78,19 @@ def _filled(name: str, shape: torch.Size, draws: Tensor) -> Tensor:
     return weight.reshape(shape)
 
 
-def full_family(key: str, *, device: torch.device, dtype: torch.dtype) -> Family:
-    """A whole family, its VAE without weights."""
+def full_family(
+    key: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    base_precision: str = "as_mixed_precision",
+) -> Family:
+    """A whole family, its VAE without weights.
+
+    Raises: DeviceError, MissingPackage where base_precision cannot be had.
+    """
     parts = full_parts(key, device=device, dtype=dtype)
+    compress_base(parts["unet"], [], base_precision, device)
     unet, vae, told = parts["unet"], parts["vae"], FAMILIES[key].encoder_parts(key)
     tokenizers = [packaged_tokenizer(part.pad, splits_pad=part.splits_pad) for part in told]
     encoders = [parts[part.name] for part in told]
@@ -89,12 +98,24 @@ def full_family(key: str, *, device: torch.device, dtype: torch.dtype) -> Family
 
 
 def full_step(
-    family: Family, accelerator: Accelerator, *, rank: int = 8, text_encoder: bool = True
+    family: Family,
+    accelerator: Accelerator,
+    *,
+    rank: int = 8,
+    text_encoder: bool = True,
+    optimizer_type: str = "AdamW",
 ) -> tuple[TrainingStep, Network]:
-    """The product's own step around a family, and its network: a plain LoRA, AdamW, 1e-4."""
+    """The product's own step around a family, and its network: a plain LoRA at 1e-4."""
     rates = {part: RATE * (part == "unet" or text_encoder) for part in parts_of(family)}
     network = NetworkSettings(network_dim=rank)
-    return make_step(family, network, rates, accelerator=accelerator, seed=SEED)
+    return make_step(
+        family,
+        network,
+        rates,
+        accelerator=accelerator,
+        seed=SEED,
+        optimizer_type=optimizer_type,
+    )
 
 
 def full_batch(family: Family, *, px: int, count: int) -> Batch:

@@ -39,7 +39,7 @@ def make_step(
     accelerator = accelerator or make_accelerator(torch.device("cpu"), "no")
     learns = frozenset(part for part, rate in rates.items() if rate > 0)
     attached = attach(network, family, learns=learns, seed=seed).train()
-    plain = {
+    plain: dict[str, Any] = {
         "optimizer_type": "AdamW",
         "optimizer_args": "",
         "lr_scheduler": "constant",

@@ -5,8 +5,9 @@ Shapes: B batch, C latent channels, h w latent height and width, N tokens, D fea
 
 from __future__ import annotations
 
-import argparse
 import platform
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +16,47 @@ from accelerate import Accelerator, init_empty_weights
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
+from kit import catalog
+from kit.bench.models import RATE, full_batch, full_family, full_step
+from kit.bench.work import FAMILIES, PRECISIONS, Work
 from kit.devices import DTYPES, check_precision, choose_device, make_accelerator
 from kit.diffusion.noise import BETA_END, BETA_START
 from kit.settings import NetworkSettings
+from kit.training.batches import Batch
 from kit.training.network_setup import recompute_gradients
-from kit.training.step import run_step
-from tests.bench.step import PRECISIONS
-from tests.support.full import RATE, full_batch, full_family, full_step
-
-KEYS = {"sd15": "sd1", "sd21": "sd2", "sdxl": "sdxl"}
+from kit.training.step import TrainingStep, run_step
 
 
 class Ours:
     """The product's own step.
 
-    Raises: DeviceError where the device lacks the precision.
+    Raises: DeviceError where the device lacks the precision; MissingPackage.
     """
 
-    def __init__(self, chosen: argparse.Namespace) -> None:
-        device, precision = choose_device(), PRECISIONS[chosen.precision]
-        check_precision(device, precision)
-        accelerator = make_accelerator(device, precision)
-        self.family = full_family(KEYS[chosen.family], device=device, dtype=DTYPES[precision])
-        self.training_step, self.network = full_step(
-            self.family, accelerator, rank=chosen.rank, text_encoder=chosen.text_encoder
+    def __init__(self, work: Work) -> None:
+        self.work, self.device = work, choose_device()
+        self.precision = PRECISIONS[work.precision]
+        check_precision(self.device, self.precision)
+        accelerator = make_accelerator(self.device, self.precision)
+        dtype, key = DTYPES[self.precision], FAMILIES[work.family]
+        self.family = full_family(
+            key, device=self.device, dtype=dtype, base_precision=work.base_precision
         )
-        if chosen.checkpointing:
-            recompute_gradients(self.family, text_encoders=chosen.text_encoder)
-        self.batch = full_batch(self.family, px=chosen.px, count=chosen.batch)
-        self.chosen, self.device, self.precision = chosen, device, precision
+        self.training_step, self.network = full_step(
+            self.family,
+            accelerator,
+            rank=work.rank,
+            text_encoder=work.text_encoder,
+            optimizer_type=work.optimizer,
+        )
+        self.batch = full_batch(self.family, px=work.px, count=work.batch)
+        if not work.encodes:
+            self.batch = _with_embeds(self.batch, self.training_step)
+        self.flops = self._flops()
+        if work.checkpointing:
+            recompute_gradients(self.family, text_encoders=work.text_encoder)
 
     def step(self) -> float:
         """One optimizer step; its loss."""
@@ -52,12 +64,56 @@ class Ours:
         finish(self.device)
         return result.losses[0]
 
+    def phases(self) -> dict[str, float]:
+        """Seconds of one step's parts, each finished before the next begins."""
+        step, marks = self.training_step, [time.perf_counter()]
+
+        def mark() -> None:
+            finish(self.device)
+            marks.append(time.perf_counter())
+
+        batch = self.batch.to(self.device)
+        mark()
+        loss_B = step.loss(batch)
+        mark()
+        step.backward(loss_B, 1)
+        mark()
+        step.optimizer_step()
+        mark()
+        names = ("batch to the device", "forward", "backward", "optimizer")
+        return {name: marks[n + 1] - marks[n] for n, name in enumerate(names)}
+
+    def _flops(self) -> float:
+        """Of a step's forward and backward pass; what checkpointing computes again is not counted.
+
+        One image is counted, and stands for the others.
+        """
+        with FlopCounterMode(display=False) as counter:
+            one = full_batch(self.family, px=self.work.px, count=1)
+            if not self.work.encodes:
+                one = _with_embeds(one, self.training_step)
+            self.training_step.loss(one.to(self.device)).mean().backward()
+        self.training_step.zero_grad()
+        return float(counter.get_total_flops()) * self.work.batch
+
+
+def _with_embeds(batch: Batch, step: TrainingStep) -> Batch:
+    """The batch with its captions encoded, as a cache gives them."""
+    assert batch.tokens is not None
+    tokens = tuple(part.to(step.accelerator.device) for part in batch.tokens)
+    with torch.no_grad(), step.accelerator.autocast():
+        embeds = step.text.encode(tokens)
+    return replace(batch, tokens=None, text_embeds=embeds.to(torch.device("cpu")))
+
 
 class Theirs:
     """What diffusers' train_text_to_image_lora scripts do in a step, for the same work as ours.
 
     Unlike the scripts, text encoders may learn (as in its DreamBooth scripts), all of our layers
-    are adapted (the scripts: attention only), and neither the VAE nor a data loader runs.
+    are adapted (the scripts: attention only), captions may be given (the scripts encode them in
+    each step), and neither the VAE nor a data loader runs.
+
+    Raises: MissingPackage without peft.
     """
 
     def __init__(self, ours: Ours) -> None:
@@ -74,7 +130,7 @@ class Theirs:
             layer.module for layer in ours.family.layers() if layer.name in names
         }
         parts = [ours.family.unet, *ours.family.text_encoders]
-        self.unet, *self.text_encoders = [_twin(part, adapted, ours.chosen) for part in parts]
+        self.unet, *self.text_encoders = [_twin(part, adapted, ours.work) for part in parts]
         self.weights = [
             weight
             for part in (self.unet, *self.text_encoders)
@@ -108,27 +164,35 @@ class Theirs:
 
     def _read(self) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Captions as the U-Net reads them, and SDXL's conditions."""
-        assert self.batch.tokens is not None and self.batch.crops_B6 is not None
+        given, dtype = self.batch.text_embeds, self.unet.dtype
+        if given is not None:
+            hidden_BND = given.hidden_BND.to(self.device, dtype)
+            return hidden_BND, self._conditions(given.pooled_BP)
+        assert self.batch.tokens is not None
         ids = [ids_BKN[:, 0].to(self.device) for ids_BKN in self.batch.tokens]
         if self.key != "sdxl":
-            return self.text_encoders[0](ids[0])[0].to(self.unet.dtype), None
+            return self.text_encoders[0](ids[0])[0].to(dtype), None
         read = [
             encoder(each, output_hidden_states=True)
             for encoder, each in zip(self.text_encoders, ids, strict=True)
         ]
         hidden_BND = torch.cat([output.hidden_states[-2] for output in read], dim=-1)
-        conditions = {
-            "text_embeds": read[1].text_embeds.to(self.unet.dtype),
-            "time_ids": self.batch.crops_B6.to(self.device),
-        }
-        return hidden_BND.to(self.unet.dtype), conditions
+        return hidden_BND.to(dtype), self._conditions(read[1].text_embeds)
+
+    def _conditions(self, pooled_BP: Tensor | None) -> dict[str, Tensor] | None:
+        """What SDXL's U-Net reads beside the words."""
+        if pooled_BP is None:
+            return None
+        assert self.batch.crops_B6 is not None
+        pooled_BP = pooled_BP.to(self.device, self.unet.dtype)
+        return {"text_embeds": pooled_BP, "time_ids": self.batch.crops_B6.to(self.device)}
 
 
-def _twin(part: nn.Module, adapted: set[nn.Module], chosen: argparse.Namespace) -> Any:
+def _twin(part: nn.Module, adapted: set[nn.Module], work: Work) -> Any:
     """A second module over the same frozen weights, with PEFT's adapters on the same layers."""
     from diffusers.training_utils import cast_training_params
-    from peft import LoraConfig
 
+    lora_config = catalog.load("peft:LoraConfig", needs="peft")
     with init_empty_weights(include_buffers=False):
         kind: Any = type(part)
         twin = kind.from_config(part.config) if hasattr(kind, "from_config") else kind(part.config)
@@ -137,15 +201,15 @@ def _twin(part: nn.Module, adapted: set[nn.Module], chosen: argparse.Namespace) 
     paths = [path for path, module in part.named_modules() if module in adapted]
     if paths:
         twin.add_adapter(
-            LoraConfig(
-                r=chosen.rank,
-                lora_alpha=NetworkSettings().network_alpha,
+            lora_config(
+                r=work.rank,
+                lora_alpha=int(NetworkSettings().network_alpha),
                 init_lora_weights="gaussian",
                 target_modules=paths,
             )
         )
         cast_training_params(twin, dtype=torch.float32)
-    if chosen.checkpointing and paths:
+    if work.checkpointing and paths:
         enable = getattr(twin, "enable_gradient_checkpointing", None)
         (enable or twin.gradient_checkpointing_enable)()
         twin.train()

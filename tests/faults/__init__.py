@@ -1,0 +1,1 @@
+"""Trainings that are broken on purpose, restarted, and compared with one that nobody broke."""
