@@ -160,7 +160,13 @@ def equip(
     checkpoint = Checkpoint(
         plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
     )
-    guardian, lightening = Guardian(settings.basic.guardian), _lightening(plan, step)
+    guardian = Guardian(settings.basic.guardian)
+    lightening = _lightening(
+        step,
+        max(part.batch_size for part in plan.layout.parts),
+        checkpointing=settings.memory.gradient_checkpointing,
+        encoder_learns=effective.encoder_learns(settings.basic, settings.rates),
+    )
     checkpoint.also = {"guardian": guardian, "footing": lightening}
     from_step = checkpoint.resume()
     if lightening.has_lowered(settings.memory.gradient_checkpointing):
@@ -239,15 +245,16 @@ def _training_step(
     )
 
 
-def _lightening(plan: Plan, step: TrainingStep) -> Lightening:
+def _lightening(
+    step: TrainingStep, batch_size: int, *, checkpointing: bool, encoder_learns: bool
+) -> Lightening:
     """What the run can give up for memory, from what it is told to."""
-    settings = plan.settings
     return Lightening(
         step,
         step.text.family,
-        batch_size=max(part.batch_size for part in plan.layout.parts),
-        encoder_learns=effective.encoder_learns(settings.basic, settings.rates),
-        footing=Footing(settings.memory.gradient_checkpointing),
+        batch_size=batch_size,
+        encoder_learns=encoder_learns,
+        footing=Footing(checkpointing),
     )
 
 
