@@ -147,10 +147,9 @@ def equip(
         text_embeds = yield from run_text_embeds(
             plan, text, accelerator.autocast, adapters=network.beside_text_encoders()
         )
+    learns = effective.encoder_learns(settings.basic, settings.rates)
     if settings.memory.gradient_checkpointing:
-        recompute_gradients(
-            family, text_encoders=effective.encoder_learns(settings.basic, settings.rates)
-        )
+        recompute_gradients(family, text_encoders=learns)
     compile_unet(family.unet, settings.machine)
     step = _training_step(plan, accelerator, text, network, rates)
     for told in step.optimization.notices:
@@ -161,12 +160,9 @@ def equip(
         plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
     )
     guardian = Guardian(settings.basic.guardian)
-    lightening = _lightening(
-        step,
-        max(part.batch_size for part in plan.layout.parts),
-        checkpointing=settings.memory.gradient_checkpointing,
-        encoder_learns=effective.encoder_learns(settings.basic, settings.rates),
-    )
+    largest = max(part.batch_size for part in plan.layout.parts)
+    footing = Footing(settings.memory.gradient_checkpointing)
+    lightening = Lightening(step, family, largest, learns, footing)
     checkpoint.also = {"guardian": guardian, "footing": lightening}
     from_step = checkpoint.resume()
     if lightening.has_lowered(settings.memory.gradient_checkpointing):
@@ -242,19 +238,6 @@ def _training_step(
         max_weight_norm=_max_weight_norm(settings.network),
         limit_norms=network.limit_norms,
         dropout_seed=plan.seed if network.draws else None,
-    )
-
-
-def _lightening(
-    step: TrainingStep, batch_size: int, *, checkpointing: bool, encoder_learns: bool
-) -> Lightening:
-    """What the run can give up for memory, from what it is told to."""
-    return Lightening(
-        step,
-        step.text.family,
-        batch_size=batch_size,
-        encoder_learns=encoder_learns,
-        footing=Footing(checkpointing),
     )
 
 
