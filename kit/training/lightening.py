@@ -32,10 +32,6 @@ class Lightening:
         """The next rung, which is not yet taken; None where there is none."""
         return self.footing.lower(self.batch_size)
 
-    def has_lowered(self, checkpointing: bool) -> bool:
-        """More is given up than the settings ask for: checkpointing or not."""
-        return self.footing != Footing(checkpointing)
-
     def stand_on(self, footing: Footing) -> None:
         """Take a rung."""
         if footing.checkpointing and not self.footing.checkpointing:

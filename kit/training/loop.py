@@ -15,7 +15,7 @@ from contextlib import closing
 from kit.control import RunControl, stop_on_interrupt
 from kit.devices import at_work, free_memory
 from kit.errors import Diverged, OutputError
-from kit.events import Began, Event, Finished, Noticed, RateChanged, Saved
+from kit.events import Began, Event, Finished, Lightened, Noticed, RateChanged, Saved
 from kit.planning import Plan
 from kit.runs import run as runs
 from kit.runs.lock import at_work_in
@@ -74,10 +74,13 @@ def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Even
                 try:
                     yield from _made_up(control, resources, mirror, place, done)
                     while done < plan.total_steps and not control.stop_requested:
-                        events = attempt(resources, done + 1)
+                        made = attempt(resources, done + 1)
+                        if isinstance(made, Lightened):  # the same step once more, in less
+                            yield made
+                            continue
                         done += 1
                         resources.checkpoint.owe(*resources.checkpoint.due_after(done))
-                        yield from events
+                        yield made
                         for event in _between_steps(control, resources, mirror, place, done):
                             place.note(event)
                             yield event

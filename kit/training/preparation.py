@@ -181,11 +181,7 @@ def equip(
     footing = Footing(settings.memory.gradient_checkpointing)
     lightening = Lightening(step, family, largest, learns, footing)
     checkpoint.also = {"guardian": guardian, "footing": lightening}
-    from_step = checkpoint.resume()
-    if lightening.has_lowered(settings.memory.gradient_checkpointing):
-        yield Noticed(f"as before, the memory makes it go on with {lightening.footing.words}")
-    for told in checkpoint.notices:
-        yield Noticed(told)
+    yield from _resumed(checkpoint, lightening)
     # It is on the device already; placing it would read its state once more, and round it.
     step.optimization.optimizer = accelerator.prepare_optimizer(
         step.optimization.optimizer, device_placement=False
@@ -196,21 +192,24 @@ def equip(
         settings.memory.mixed_precision,
         len(network.adapters),
         network.count,
-        from_step,
+        checkpoint.state_step,
     )
     builder = BatchBuilder(plan, text, latents, text_embeds)
     samples = _sample_writer(plan, text, network, accelerator.autocast)
+    network.train()
     return Resources(
-        plan,
-        step,
-        network.train(),
-        builder,
-        samples,
-        losses,
-        checkpoint,
-        guardian,
-        lightening,
+        plan, step, network, builder, samples, losses, checkpoint, guardian, lightening
     )
+
+
+def _resumed(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:
+    """Restore what the run goes on from, and tell what is to be told of it."""
+    asked = lightening.footing
+    checkpoint.resume()
+    if lightening.footing != asked:
+        yield Noticed(f"as before, the memory makes it go on with {lightening.footing.words}")
+    for told in checkpoint.notices:
+        yield Noticed(told)
 
 
 def _attached(settings: Settings, family: Family, *, seed: int) -> tuple[Network, PartRates]:

@@ -32,22 +32,22 @@ from kit.training.step import run_step
 SLOWER = 0.5  # the rate after going back
 
 
-def attempt(resources: Resources, step: int) -> list[Event]:
+def attempt(resources: Resources, step: int) -> Stepped | Skipped | Lightened:
     """One step of the optimizer: what it came to, or that it was left out, and why.
+
+    Lightened: it is still to be made, in less memory.
 
     Raises: Setback where neither skipping nor less memory is enough; DeviceError.
     """
-    told: list[Event] = []
-    while True:
-        try:
-            return [*told, _stepped(resources, step)]
-        except Unsound as error:
-            return [*told, _skipped(resources, step, _diagnosed(resources, step, error))]
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out_of_memory(error):
-                raise
-        # Behind the block, where the error no longer holds on to the step's tensors.
-        told.append(_lightened(resources, step))
+    try:
+        return _stepped(resources, step)
+    except Unsound as error:
+        return _skipped(resources, step, _diagnosed(resources, step, error))
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+    # Behind the block, where the error no longer holds on to the step's tensors.
+    return _lightened(resources, step)
 
 
 def _stepped(resources: Resources, step: int) -> Stepped:
