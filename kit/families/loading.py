@@ -82,15 +82,19 @@ def load_family(
             own_vae = _read_separate_vae(separate, file, vae_dtype, mapped=mapped)
     assert own_vae is not None, "read from the model or from its own file"
     parts = [(unet, dtype), (own_vae, vae_dtype), *((encoder, dtype) for encoder in encoders)]
-    for (part, _), path in zip(parts, _paths_of_parts(file, separate), strict=True):
+    paths = [*_paths_of_parts(file, separate)]
+    for (part, _), path in zip(parts, paths, strict=True):
         _check_complete(part.module, file.path)
-        check_finite(part.module, path)
+        if catalog.BASE_PRECISIONS[base_precision].code:  # later its weights are bits
+            check_finite(part.module, path)
+            part.weights.release()
         part.module.requires_grad_(False).eval()
     modules = [encoder.module for encoder in encoders]
     packed = modules if compress_text_encoders else []
     compress_base(unet.module, packed, base_precision, device, dtype)
-    for part, precision in parts:
+    for (part, precision), path in zip(parts, paths, strict=True):
         place(part.module, device, precision, part.weights)
+        check_finite(part.module, path)
     return _assemble(file, predicts, unet.module, own_vae.module, modules)
 
 

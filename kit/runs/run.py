@@ -24,6 +24,7 @@ from typing import Literal, TypeAlias
 
 from kit.errors import OutputError
 from kit.reading.paths import path_of
+from kit.runs import lock
 from kit.runs.atomic_write import write_atomically
 from kit.runs.differences import Differences, Unfinished, compare
 from kit.runs.made_of import MadeOf, read_made_of
@@ -31,6 +32,7 @@ from kit.runs.record import RunRecord, read_record, write_record
 from kit.runs.state_files import FOLDER, holds_state
 
 # An older version, or one that was killed before its first step, kept a fingerprint alone.
+FIRST_FILES = {lock.NAME, "run.toml", "run.toml.part", "run.json.part"}  # before the record
 UNKNOWN = "of it only a fingerprint is kept, which is another one; what differs cannot be named"
 
 
@@ -263,7 +265,15 @@ def _place_for(folder: Path, workplace: Path) -> Path:
 def _is_taken(run: Run, folder: Path) -> bool:
     """A run, a LoRA file or a state of that name lies there."""
     names = [path.name for path in _listed(folder)]
-    return run.dir.name in names or any(run.owns(n) or run.owns_state(n) for n in names)
+    if run.dir.name in names and not _did_not_begin(folder / run.dir.name):
+        return True
+    return any(run.owns(n) or run.owns_state(n) for n in names)
+
+
+def _did_not_begin(run_dir: Path) -> bool:
+    """A kill left it before its record was written: there is nothing in it to go on from."""
+    names = {path.name for path in _listed(run_dir)}
+    return run_dir.is_dir() and names <= FIRST_FILES
 
 
 def _listed(folder: Path) -> list[Path]:

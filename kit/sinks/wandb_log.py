@@ -71,11 +71,8 @@ class WeightsAndBiases:
                     f"for the next one; {self.left}"
                 )
         known = recall(self._run.dir, KEPT) if from_step else ""
-        if not known:
-            known = secrets.token_hex(4)
-            remember(self._run.dir, KEPT, known)
         try:
-            self._there = self._begun(known, options)
+            self._there = self._begun(known or self._new_id(), options)
         except KitError:
             raise
         except Exception as error:  # a refused key, no network, no answer: each has its own kind
@@ -85,9 +82,15 @@ class WeightsAndBiases:
                 f"Weights & Biases cannot be reached ({without_secrets(in_a_line(error))}), so "
                 f"this run is logged offline; {self.left}"
             )
-            self._there = self._begun(known, {**options, "mode": "offline"})
+            # Not under the same id: wandb 0.31 keeps one that it could not start as "in use".
+            self._there = self._begun(self._new_id(), {**options, "mode": "offline"})
         if not self._there.offline:
             yield Noticed(f"Weights & Biases shows this run at {self._there.url}")
+
+    def _new_id(self) -> str:
+        known = secrets.token_hex(4)
+        remember(self._run.dir, KEPT, known)
+        return known
 
     def _begun(self, known: str, options: dict[str, Any]) -> Any:
         config = all_public_settings(self._settings) if self._settings.logs.log_config else None

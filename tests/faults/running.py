@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import shutil
@@ -16,13 +17,16 @@ from pathlib import Path
 
 from kit.demo import BASE
 from kit.events import Event, Stepped
+from kit.runs.state_files import BEFORE
 from kit.settings import Settings
+from kit.training import checkpoint
 from tests.faults.cases import Case
 from tests.faults.children import FULL, LONGEST, READ_ONLY, Accesses, Outcome, die, in_child, refuse
 from tests.faults.comparing import differences
 from tests.support.toys import draw_images
 
 MOST_STARTS = 12
+RANKS = {"LyCORIS/BOFT": 16}  # its blocks must divide every layer
 ROOT = Path(__file__).parents[2]
 
 
@@ -54,7 +58,7 @@ class Place:
                 "save_precision": "float",
                 "optimizer_type": case.optimizer,
                 "LoRA_type": case.lora_type,
-                "network_dim": 2,
+                "network_dim": RANKS.get(case.lora_type, 2),
                 "unet_lr": 1e-3,
                 "text_encoder_lr": 1e-3,
                 "save_every_n_epochs": 0,
@@ -157,7 +161,7 @@ class Broken:
         began = time.monotonic()
         seen = self.random.choice(["step 1", "step 3", "step 5", "saved", "loaded"])
         with log.open("w") as file:
-            command = [sys.executable, "-m", "kit", "train", "--config", str(toml)]
+            command = [sys.executable, "-m", "kit", "train", str(toml)]
             process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=os.environ.copy()
             )
@@ -170,6 +174,8 @@ class Broken:
                     process.kill()
                 time.sleep(0.005)
             status = process.wait(5)
+        if status == 2:
+            raise Wrong(f"the command refuses: {_last(log.read_text('utf-8'))}")
         return self.ended(Outcome(status, time.monotonic() - began, log.read_text("utf-8")))
 
     def stop(self) -> Outcome:
@@ -189,10 +195,10 @@ class Broken:
 
     def flipped_bit(self) -> Outcome:
         """In the state that is left by a kill after its second step or later."""
-        step = self.random.randint(2, 3)
-        outcome = self.start(hear=partial(_die_after, step))
-        if not self.place.state.exists():
-            raise Wrong("no state was kept")
+        step = self.random.randint(3, 4)
+        outcome = self.start(prepare=_keep_every_state, hear=partial(_die_after, step))
+        if not self.place.state.with_name(BEFORE).exists():
+            raise Wrong("no two states were kept")
         flip(self.place.state, self.random)
         return outcome
 
@@ -285,6 +291,11 @@ def flip(path: Path, draws: random.Random) -> None:
         byte = file.read(1)[0]
         file.seek(at)
         file.write(bytes([byte ^ (1 << draws.randrange(8))]))
+
+
+def _keep_every_state() -> None:
+    """Also where that takes more than its share of the time."""
+    checkpoint.SHARE = math.inf
 
 
 def _turn_back(seconds: float) -> None:

@@ -26,6 +26,23 @@ def test_a_free_name_is_a_new_run(tmp_path):
     assert not (tmp_path / "output").exists(), "choosing writes nothing"
 
 
+@pytest.mark.parametrize(
+    "left", [[], ["at_work.json"], ["at_work.json", "run.toml", "run.json.part"]]
+)
+def test_a_folder_that_a_kill_left_before_its_record_takes_no_name(tmp_path, left):
+    (tmp_path / "cat.run").mkdir()
+    for name in left:
+        (tmp_path / "cat.run" / name).touch()
+    assert choose(tmp_path).name == "cat"
+
+
+@pytest.mark.parametrize("left", ["run.json", "events.jsonl", "somebody's.txt"])
+def test_a_folder_with_anything_else_takes_its_name(tmp_path, left):
+    (tmp_path / "cat.run").mkdir()
+    (tmp_path / "cat.run" / left).touch()
+    assert choose(tmp_path).name == "cat-2"
+
+
 def test_its_places_follow_from_its_name(tmp_path):
     run = choose(tmp_path)
     assert run.dir == tmp_path / "cat.run"

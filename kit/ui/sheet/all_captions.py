@@ -206,7 +206,7 @@ def _in_words(what: str, found: Proposal, more: str) -> str:
     count, parts = len(found.changes), []
     every = count + found.same + found.locked
     if found.new_files:
-        files = "1 picture gets its" if found.new_files == 1 else f"{found.new_files} pictures get"
+        files = "1 picture gets its" if found.new_files == 1 else f"{found.new_files} pictures get their"
         parts.append(f"{files} first caption file")
     if found.locked:
         parts.append(f"{found.locked} stand in a metadata file, and stay")

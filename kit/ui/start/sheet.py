@@ -61,7 +61,7 @@ STYLE = """<style>
 .kit .kit-across { margin-top: 20px !important; }
 .kit .kit-across input { accent-color: var(--kit-fill); margin: 0 6px 0 0 !important; }
 .kit .kit-start > * { overflow: visible !important; }
-.kit .kit-answers select { height: 28px !important; }
+.kit .kit-answers select:not([multiple]) { height: 28px !important; }
 /* The run brings look.py's sheet once more, beneath this one: what differs must weigh more. */
 .kit .kit-start .kit-filled { padding: 4px 0 0 28px !important; }
 .kit .kit-offer {
