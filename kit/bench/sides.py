@@ -170,7 +170,7 @@ class Theirs:
             return hidden_BND, self._conditions(given.pooled_BP)
         assert self.batch.tokens is not None
         ids = [ids_BKN[:, 0].to(self.device) for ids_BKN in self.batch.tokens]
-        if self.key != "sdxl":
+        if len(self.text_encoders) == 1:
             return self.text_encoders[0](ids[0])[0].to(dtype), None
         read = [
             encoder(each, output_hidden_states=True)

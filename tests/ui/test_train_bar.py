@@ -134,7 +134,8 @@ def test_an_unfinished_run_of_these_settings_is_offered_and_its_past_is_shown(ke
 def unfinished(ready, images):
     """A run at step 20, one of whose captions was corrected since."""
     found = plan(ready)
-    found.run.dir.mkdir(parents=True)
+    found.run.own_state.mkdir(parents=True)
+    (found.run.own_state / "state.pt").touch()
     write_record(found.run.dir, RunRecord(found.run.fingerprint, found.seed, 20))
     assert keep(found.run.dir, found.made_of) == ""
     (images / "4_cat" / "1.txt").write_text("a dog", encoding="utf-8")

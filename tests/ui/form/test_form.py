@@ -241,8 +241,12 @@ def test_only_core_widgets_are_used(settings):
         ("additional_parameters", "--vae=", " --network_train_unet_only"),
     ],
 )
-def test_a_links_token_leaves_the_widgets_as_soon_as_it_is_typed(settings, name, before, after):
+def test_a_links_token_leaves_the_widgets_as_soon_as_it_is_typed(
+    settings, tmp_path, monkeypatch, name, before, after
+):
+    monkeypatch.chdir(tmp_path)
     form = Form(settings)
+    form.memory.keeps = True  # as the form that is shown
     set_by_hand(form, name, f"{before}https://x.org/m?token=t0k3n-secret{after}")
     assert form.fields[name].control.value == f"{before}https://x.org/m{after}"
     assert form.problems is not None  # it is planned
