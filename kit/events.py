@@ -129,6 +129,45 @@ class RateChanged(Event):
 
 
 @dataclass(frozen=True)
+class Skipped(Event):
+    """This step was left out: the weights stayed as they were, data and schedule went on.
+
+    pictures: the files that the reason was seen at; count: the steps that were skipped so far.
+    """
+
+    step: int
+    reason: str
+    pictures: tuple[str, ...] = ()
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class RolledBack(Event):
+    """The run went back to this step, and goes on from it with a change.
+
+    from_step: where the reason was met; what was told of the steps between is lived anew.
+    """
+
+    step: int
+    from_step: int
+    reason: str
+    change: str
+
+
+@dataclass(frozen=True)
+class Lightened(Event):
+    """After this step the memory was not enough: the next one was made again in less.
+
+    given_up: all that is given up by now, in words; settings: what a new run would have to set to
+    need as little.
+    """
+
+    step: int
+    given_up: str
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class StateKept(Event):
     """A state folder lies on disk that `resume` can go on from; `removed` as in Saved."""
 
@@ -166,6 +205,9 @@ _ALL = (
     Paused,
     Resumed,
     RateChanged,
+    Skipped,
+    RolledBack,
+    Lightened,
     Finished,
     Failed,
 )

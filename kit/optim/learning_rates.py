@@ -81,6 +81,12 @@ def factor_of(group: dict[str, Any]) -> float:
     return float(group.get("factor", 1.0))
 
 
+def multiply_rates(optimization: Optimization, by: float) -> None:
+    """Multiply the rates of all groups, as a person may while it trains."""
+    for group in optimization.optimizer.param_groups:
+        group["factor"] = factor_of(group) * by
+
+
 @contextmanager
 def at_requested_rates(optimizer: Optimizer) -> Iterator[None]:
     """Inside the block the groups have the rates that were requested; schedules never see them.

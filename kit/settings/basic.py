@@ -180,6 +180,19 @@ class Basic(Section, box="Parameters / Basic"):
         box="Parameters / Advanced",
     )
 
+    guardian: str = setting(
+        "mild",
+        "Guardian",
+        "Where loss, gradient or weights are not finite, or explode. mild: skip the step, up to 3 "
+        "in a row and 10 of 100, then stop and say why. rollback: then go back to the last state "
+        "and on at half the rate (fp16: first at half the loss scale), up to 3 times. off: stop "
+        "at once, and only where something is not finite.",
+        choices=("off", "mild", "rollback"),
+        box="Parameters / Advanced",
+        gui=None,
+        shapes_run=False,  # a run that it has ended may go on with another
+    )
+
     @field_validator("optimizer_args", "lr_scheduler_args", mode="before")
     @classmethod
     def _as_one_text(cls, value: Any) -> Any:

@@ -11,12 +11,15 @@ from kit.events import (
     Cached,
     Event,
     Finished,
+    Lightened,
     Loaded,
     Noticed,
     Paused,
     RateChanged,
+    RolledBack,
     Sampled,
     Saved,
+    Skipped,
     StateKept,
     Stepped,
 )
@@ -79,6 +82,16 @@ class Console:
             case RateChanged():
                 told = ", ".join(f"{name} x {by:.4g}" for name, by in event.factors.items())
                 self._say(f"step {event.step}: learning rate of {told}")
+            case Skipped():
+                self._say(f"! step {event.step} is skipped: {event.reason}")
+            case RolledBack():
+                self._progress.end()
+                self._say(
+                    f"! step {event.from_step}: {event.reason}; back to step {event.step}, and on "
+                    f"with a change: {event.change}"
+                )
+            case Lightened():
+                self._say(f"! step {event.step + 1}: {in_less_memory(event)}")
             case Finished():
                 self._progress.end()
                 at = f"{event.reason}, at step {event.step}"
@@ -177,6 +190,12 @@ def duration(seconds: float) -> str:
         return f"{math.ceil(seconds)} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def in_less_memory(event: Lightened) -> str:
+    """What is given up, and what a new run would set."""
+    wanted = ", ".join(f"{n} = {str(v).lower()}" for n, v in event.settings.items())
+    return f"the memory was not enough; it goes on with {event.given_up} (in settings: {wanted})"
 
 
 def _removed(event: Saved | StateKept) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
-from kit.events import Event, Finished, Loaded, Saved, Stepped
+from kit.events import Event, Finished, Loaded, RolledBack, Saved, Stepped
 from kit.runs.atomic_write import write_atomically
 
 
@@ -39,9 +39,13 @@ class LossChart:
         if isinstance(event, Stepped):
             self._steps[event.step] = event
         elif isinstance(event, Loaded):
-            self._steps = {
-                step: told for step, told in self._steps.items() if step <= event.from_step
-            }
+            self._forget_after(event.from_step)
+        elif isinstance(event, RolledBack):
+            self._forget_after(event.step)
+
+    def _forget_after(self, last: int) -> None:
+        """What is made again is drawn as it comes out then."""
+        self._steps = {step: told for step, told in self._steps.items() if step <= last}
 
 
 def loss_figure(steps: Sequence[Stepped]) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from kit import catalog
-from kit.events import Began, Event, Failed, Finished, Loaded, Sampled, Stepped
+from kit.events import Began, Event, Failed, Finished, Loaded, RolledBack, Sampled, Stepped
 from kit.reading.paths import path_of, resolved
 from kit.runs.record import recall, remember
 from kit.runs.run import Run
@@ -46,6 +46,8 @@ class TensorBoard:
         match event:
             case Loaded():
                 self._open(event.from_step)
+            case RolledBack():
+                self._purge_after(event.step)
             case Stepped():
                 self._write(event.step, _scalars(scalars(event)))
                 if epoch := ended_epoch(event):
@@ -73,10 +75,15 @@ class TensorBoard:
         self._records = _load("summary.writer.record_writer:RecordWriter")(self._file)
         self._record(file_version="brain.Event:2")
         if from_step:
-            log = _load("compat.proto.event_pb2:SessionLog")
-            self._record(step=from_step + 1, session_log=log(status=log.START))
+            self._purge_after(from_step)
         if self._settings.logs.log_config:
             self._write(from_step, [_text("settings", _table(all_public_settings(self._settings)))])
+
+    def _purge_after(self, step: int) -> None:
+        """TensorBoard's own mark: what was told of later steps is made again."""
+        if self._file is not None:
+            log = _load("compat.proto.event_pb2:SessionLog")
+            self._record(step=step + 1, session_log=log(status=log.START))
 
     def _folder(self, from_step: int) -> Path:
         logs = self._settings.logs

@@ -46,6 +46,16 @@ class Batch:
         """The same batch on another device."""
         return Batch(**{name: _moved(value, device) for name, value in vars(self).items()})
 
+    def pieces(self, rows: int) -> Iterator[Batch]:
+        """The same images, at most so many at once; 0: all of them."""
+        size = len(self.t_B)
+        if not rows or size <= rows:
+            yield self
+            return
+        for first in range(0, size, rows):
+            part = slice(first, first + rows)
+            yield Batch(**{name: _cut(value, part) for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class BatchBuilder:
@@ -88,6 +98,11 @@ class BatchBuilder:
             crops_B6=torch.tensor([latent.crop for latent in latents]),
             micro_step=micro_step,
         )
+
+    def pictures(self, micro_step: int) -> tuple[str, ...]:
+        """The names of the files that a micro-step's batch is made of, row by row."""
+        _, uses = batch_at(self.plan.layout, micro_step)
+        return tuple(self.plan.images[use.image].path.name for use in uses)
 
     def close(self) -> None:
         """End every thread that reads."""
@@ -208,6 +223,16 @@ class BatchBuilder:
     def _weight(self, image: int) -> float:
         is_reg = self.plan.images[image].is_reg
         return self.plan.settings.noise.prior_loss_weight if is_reg else 1.0
+
+
+def _cut(value: Any, part: slice) -> Any:
+    """The rows of everything that has some."""
+    if isinstance(value, tuple):
+        return tuple(_cut(each, part) for each in value)
+    if isinstance(value, TextEmbeds):
+        pooled_BP = _cut(value.pooled_BP, part)
+        return TextEmbeds(value.hidden_BND[part], pooled_BP)
+    return value[part] if isinstance(value, Tensor) else value
 
 
 def _moved(value: Any, device: torch.device) -> Any:

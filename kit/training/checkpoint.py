@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +31,12 @@ from kit.runs.disk import why_unwritten
 from kit.runs.record import RunRecord, read_record, write_record
 from kit.runs.resume import keeps_states
 from kit.runs.state_files import STATE_FILE, before, make_newest, replace_state
+from kit.training.kept import Kept, Losses
+from kit.training.soundness import require_finite_network, require_finite_optimizer
 from kit.training.state_file import Damaged, bytes_of, read_state, write_state
 
 # The share of time for keeping state; a kill then costs at most cost / SHARE seconds
 SHARE = 0.03
-
-
-@dataclass
-class Losses:
-    """The losses of about one epoch of batches, as the progress shows them."""
-
-    window: int
-    recent: deque[float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Begin with none."""
-        self.recent = deque(maxlen=max(1, self.window))
-
-    def add(self, losses: Iterable[float]) -> None:
-        """Take the losses of a step's batches."""
-        self.recent.extend(losses)
-
-    @property
-    def average(self) -> float:
-        """Mean over the window."""
-        return sum(self.recent) / max(1, len(self.recent))
 
 
 class Checkpoint:
@@ -79,6 +60,8 @@ class Checkpoint:
         self.state_step = 0
         self.owed: tuple[str, ...] = ()  # of the newest whole step: see RunRecord
         self.notices: list[str] = []
+        self.also: dict[str, Kept] = {}  # what else this run must know to go on, by name
+        self._start: bytes | None = None  # the state of the beginning, until one is on disk
         self._recorded: tuple[str, ...] = ()
         self._is_finished = False
         self._kept_at, self._cost = time.monotonic(), 0.0
@@ -90,16 +73,37 @@ class Checkpoint:
         """
         start = self.plan.start
         if not self.plan.run.resumes and start is None:
+            self._start = self._in_memory(0)
             return 0
         rates = _first_rates(self.optimization)
         if self.plan.run.resumes or start is None:
             self.go_back()
-        else:
+        else:  # another run's state: what befell that one is not this one's past
             self._restore_newest(start.fetched(), start.step, own=False)
+            self._start = self._in_memory(self.state_step)
         if rates != (own := _first_rates(self.optimization)):
             shown = ", ".join(f"{rate:g}" for rate in own)
             self.notices.append(f"the learning rates are those of the state: {shown}")
         return self.state_step
+
+    def restore_last(self) -> int:
+        """Go back to the newest state that is kept, or to the beginning; returns its step.
+
+        Raises: OutputError where none can be read.
+        """
+        if self._start is None:
+            return self.go_back()
+        state = torch.load(BytesIO(self._start), map_location="cpu", weights_only=True)
+        self._restore(state)
+        for name, keeper in self.also.items():
+            keeper.load_state_dict(state[name])
+        self.owed = self._recorded = ()
+        return self.state_step
+
+    def _in_memory(self, step: int) -> bytes:
+        file = BytesIO()
+        torch.save(self._state(step, sound=False), file)
+        return file.getvalue()
 
     def go_back(self) -> int:
         """Restore the run's last good state, at its start or in mid-run; returns its step.
@@ -135,6 +139,8 @@ class Checkpoint:
         used = place if place in found and found[place]["step"] == step else next(iter(found))
         try:
             self._restore(found[used])
+            for name, keeper in self.also.items() if own else ():
+                keeper.load_state_dict(found[used].get(name) or {})
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _misfit(used, (str(error).splitlines() or [type(error).__name__])[0]) from error
         if path in damaged and path.exists():
@@ -182,7 +188,8 @@ class Checkpoint:
     def save_state(self, step: int, *, again: bool = False) -> None:
         """Save state after a whole step; `again` where it has changed since it was saved.
 
-        Raises: OutputError where it cannot be written; the state before it stays as it was.
+        Raises: OutputError where it cannot be written, NotFinite where something of it is not;
+        the state before it stays as it was.
         """
         if self._is_finished or (step == self.state_step and not again):
             return
@@ -193,9 +200,19 @@ class Checkpoint:
             record = self._record(step)
             write_record(self.path.parent, record, forced=False)
             write_record(self.plan.run.dir, record)
-        self._recorded = record.owed
+        self._recorded, self._start = record.owed, None
         self.state_step, self._kept_at = step, time.monotonic()
         self._cost = self._kept_at - began
+
+    def keep_change(self, step: int) -> None:
+        """Keep this step anew after a change: on disk, or in memory before the first step.
+
+        Raises: as `save_state`.
+        """
+        if step:
+            self.save_state(step, again=True)
+        else:
+            self._start = self._in_memory(0)
 
     def due_after(self, step: int) -> tuple[str, ...]:
         """What is due after a step, in the words of its record."""
@@ -224,7 +241,10 @@ class Checkpoint:
                 write_record(self.plan.run.dir, self._record(step))
             self._recorded = self.owed
 
-    def _state(self, step: int) -> dict[str, Any]:
+    def _state(self, step: int, *, sound: bool = True) -> dict[str, Any]:
+        if sound:
+            require_finite_network(self.network)
+            require_finite_optimizer(self.optimization.optimizer)
         return {
             "step": step,
             "network": self.network.state_dict(),
@@ -233,6 +253,7 @@ class Checkpoint:
             "schedule": self.optimization.scheduler.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "losses": list(self.losses.recent),
+            **{name: keeper.state_dict() for name, keeper in self.also.items()},
         }
 
     @contextmanager
@@ -249,7 +270,7 @@ class Checkpoint:
     def state_beside(self, saved: Saved) -> Iterator[StateKept]:
         """Keep a state folder with a LoRA file, where that is asked for, and drop outdated ones.
 
-        Raises: OutputError where it cannot be written.
+        Raises: OutputError where it cannot be written, NotFinite where something of it is not.
         """
         step, run = saved.step, self.plan.run
         if not keeps_states(self.plan.settings.saving, at_end=step == self.plan.total_steps):

@@ -9,15 +9,13 @@ there with the same data, to the same weights as if nothing had happened.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from kit.control import RunControl, stop_on_interrupt
-from kit.devices import at_work, free_memory, peak_megabytes, ran_out_of_memory
-from kit.errors import DeviceError, Diverged, OutputError
-from kit.events import Began, Event, Finished, Noticed, RateChanged, Saved, Stepped
-from kit.optim.learning_rates import rates_of
+from kit.devices import at_work, free_memory
+from kit.errors import Diverged, OutputError
+from kit.events import Began, Event, Finished, Lightened, Noticed, RateChanged, Saved
 from kit.planning import Plan
 from kit.runs import run as runs
 from kit.runs.lock import at_work_in
@@ -26,11 +24,11 @@ from kit.runs.mirroring import Mirror, mirrored
 from kit.runs.presence import Presence
 from kit.runs.run import Run
 from kit.runs.unfinished import refuse_undecided
-from kit.settings.effective import learning_rates
 from kit.training.checkpoint import Checkpoint, step_suffix
 from kit.training.preparation import Resources, prepare
+from kit.training.recovery import attempt, go_back
 from kit.training.requests import answer_requests, changed_rates, due_samples
-from kit.training.step import NotFinite, run_step
+from kit.training.soundness import Setback
 
 
 def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, None, None]:
@@ -65,29 +63,35 @@ def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Even
         if resources is None:
             yield Finished(plan.run.from_step, "asked to stop")
             return
-        if told := keep(plan.run.dir, plan.made_of, [i.path for i in resources.plan.images]):
-            yield Noticed(told)
-        step = done = resources.checkpoint.state_step
+        if notice := keep(plan.run.dir, plan.made_of, [i.path for i in resources.plan.images]):
+            yield Noticed(notice)
+        done = resources.checkpoint.state_step
         try:
-            if step == 0:
+            if done == 0:
                 yield from due_samples(control, resources, 0)
                 yield from resources.notices()
-            yield from _made_up(control, resources, mirror, place, done)
+            while True:
+                try:
+                    yield from _made_up(control, resources, mirror, place, done)
+                    while done < plan.total_steps and not control.stop_requested:
+                        made = attempt(resources, done + 1)
+                        if isinstance(made, Lightened):  # the same step once more, in less
+                            yield made
+                            continue
+                        done += 1
+                        resources.checkpoint.owe(*resources.checkpoint.due_after(done))
+                        yield made
+                        for event in _between_steps(control, resources, mirror, place, done):
+                            place.note(event)
+                            yield event
+                        if not control.stop_requested:
+                            resources.checkpoint.save_state_if_cheap(done)
 
-            for step in range(done + 1, plan.total_steps + 1):
-                if control.stop_requested:
+                    yield from _ended(resources, mirror, done)
                     break
-                stepped = _step(resources, step)
-                done = step
-                resources.checkpoint.owe(*resources.checkpoint.due_after(step))
-                yield stepped
-                for event in _between_steps(control, resources, mirror, place, step):
-                    place.note(event)
-                    yield event
-                if not control.stop_requested:
-                    resources.checkpoint.save_state_if_cheap(step)
-
-            yield from _ended(resources, mirror, done)
+                except Setback as setback:  # the weights of this step are not to be used
+                    done, told = go_back(resources, setback, done)
+                    yield from told
         except BaseException as error:  # whoever iterated has left, or something broke
             _keep_whole(resources, done, error)
             raise
@@ -150,34 +154,6 @@ def _made_up(
     yield from _due(control, resources, mirror, place, step)
 
 
-def _step(resources: Resources, step: int) -> Stepped:
-    """One step of the optimizer, and what it came to."""
-    plan, began, rates = resources.plan, time.monotonic(), resources.begin(step)
-    given = rates_of(resources.optimization)
-    batches, count = resources.batch_builder.micro_batches(step), len(plan.micro_steps(step))
-    try:
-        result = run_step(resources.training_step, batches, count=count)
-    except NotFinite as error:
-        raise _diverged(*learning_rates(plan.settings.basic)) from error
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out_of_memory(error):
-            raise
-        raise _too_large(step, plan.settings.basic.train_batch_size) from error
-    resources.losses.add(result.losses)
-    return Stepped(
-        step=step,
-        epoch=plan.micro_steps(step).stop / plan.batches_per_epoch,
-        loss=sum(result.losses) / len(result.losses),
-        loss_average=resources.losses.average,
-        rates=rates,
-        given_rates={} if given == rates else given,
-        norm=result.norm,
-        seconds=time.monotonic() - began,
-        bands=result.bands,
-        megabytes=peak_megabytes(resources.training_step.accelerator.device),
-    )
-
-
 def _keep_whole(resources: Resources, done: int, error: BaseException) -> None:
     """Keep the state of the last whole step, where the weights are still those of it.
 
@@ -189,7 +165,7 @@ def _keep_whole(resources: Resources, done: int, error: BaseException) -> None:
     free_memory()
     try:
         resources.checkpoint.save_state(done)
-    except OutputError:
+    except (OutputError, Setback):
         if isinstance(error, GeneratorExit):
             raise
         # What broke first is what a person must know of.
@@ -243,24 +219,3 @@ def _prepared(
             raise
     runs.abandon(run)
     return None
-
-
-def _too_large(step: int, batch_size: int) -> DeviceError:
-    return DeviceError(
-        f"The memory was not enough for step {step} (train_batch_size = {batch_size}).",
-        "The state of the last whole step is kept: the same settings go on from there once more "
-        "memory is free; other settings begin anew.",
-        "Close what else uses the memory; or turn gradient_checkpointing on, lower "
-        "train_batch_size (gradient_accumulation_steps makes up for it) or resolution, cache "
-        "latents and text encoder outputs, or set base_precision = int8.",
-    )
-
-
-def _diverged(unet: float, text_encoder: float) -> Diverged:
-    """In the words of a person who knows the learning rates."""
-    return Diverged(
-        "The loss is no longer a finite number: this run is over.",
-        "The state of the last whole step is kept, and every file written so far is sound.",
-        f"Lower learning_rate (U-Net {unet:g}, text encoder {text_encoder:g}), "
-        "or use mixed_precision = bf16 or no.",
-    )

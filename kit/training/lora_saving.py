@@ -15,6 +15,7 @@ from kit.lorafile.metadata import BaseFacts, training_metadata
 from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.randomness import seed_for
+from kit.training.soundness import require_finite
 
 FileWriter: TypeAlias = Callable[[Path, int, int], None]  # path, step, epoch
 
@@ -53,9 +54,15 @@ def file_writer(
         )
         metadata |= network.unsaid()
         tensors = lora_file.cast(network.tensors(), settings.saving.save_precision)
+        require_finite(tensors, _overflows(settings.saving.save_precision))
         lora_file.write_lora(path, tensors, metadata, save_as=settings.saving.save_model_as)
 
     return write
+
+
+def _overflows(precision: str) -> str:
+    """Weights of any size are finite while they learn; fp16 ends at 65504."""
+    return f"weights that are not finite as save_precision = {precision} writes them"
 
 
 def _facts(name: str, path: Path, **told: Any) -> BaseFacts:

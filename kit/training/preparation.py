@@ -23,13 +23,17 @@ from kit.optim.learning_rates import effective_rates_of
 from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.planning.forecast import corrected
+from kit.planning.ladder import Footing
 from kit.planning.proposals import Candidate, advice, family_of
 from kit.settings import NetworkSettings, Settings, effective
 from kit.settings.unet_blocks import block_plan
 from kit.training.batches import BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
-from kit.training.checkpoint import Checkpoint, Losses
+from kit.training.checkpoint import Checkpoint
 from kit.training.compiling import compile_unet
+from kit.training.guardian import Guardian
+from kit.training.kept import Losses
+from kit.training.lightening import Lightening
 from kit.training.lora_saving import FileWriter, file_writer
 from kit.training.network_setup import (
     attached_network,
@@ -62,6 +66,8 @@ class Resources:
     samples: SampleWriter
     losses: Losses
     checkpoint: Checkpoint
+    guardian: Guardian
+    lightening: Lightening
 
     @property
     def family(self) -> Family:
@@ -140,11 +146,10 @@ def equip(
     settings = plan.settings
     text = text_conditioner(family, settings.memory, settings.captions)
     network, rates = _attached(settings, family, seed=plan.seed)
+    learns = effective.encoder_learns(settings.basic, settings.rates)
     try:
         if settings.memory.gradient_checkpointing:
-            recompute_gradients(
-                family, text_encoders=effective.encoder_learns(settings.basic, settings.rates)
-            )
+            recompute_gradients(family, text_encoders=learns)
         step = _training_step(plan, accelerator, text, network, rates)
         yield from probed(
             step,
@@ -171,9 +176,12 @@ def equip(
     checkpoint = Checkpoint(
         plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
     )
-    from_step = checkpoint.resume()
-    for told in checkpoint.notices:
-        yield Noticed(told)
+    guardian = Guardian(settings.basic.guardian)
+    largest = max(part.batch_size for part in plan.layout.parts)
+    footing = Footing(settings.memory.gradient_checkpointing)
+    lightening = Lightening(step, family, largest, learns, footing)
+    checkpoint.also = {"guardian": guardian, "footing": lightening}
+    yield from _resumed(checkpoint, lightening)
     # It is on the device already; placing it would read its state once more, and round it.
     step.optimization.optimizer = accelerator.prepare_optimizer(
         step.optimization.optimizer, device_placement=False
@@ -184,11 +192,24 @@ def equip(
         settings.memory.mixed_precision,
         len(network.adapters),
         network.count,
-        from_step,
+        checkpoint.state_step,
     )
     builder = BatchBuilder(plan, text, latents, text_embeds)
     samples = _sample_writer(plan, text, network, accelerator.autocast)
-    return Resources(plan, step, network.train(), builder, samples, losses, checkpoint)
+    network.train()
+    return Resources(
+        plan, step, network, builder, samples, losses, checkpoint, guardian, lightening
+    )
+
+
+def _resumed(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:
+    """Restore what the run goes on from, and tell what is to be told of it."""
+    asked = lightening.footing
+    checkpoint.resume()
+    if lightening.footing != asked:
+        yield Noticed(f"as before, the memory makes it go on with {lightening.footing.words}")
+    for told in checkpoint.notices:
+        yield Noticed(told)
 
 
 def _attached(settings: Settings, family: Family, *, seed: int) -> tuple[Network, PartRates]:

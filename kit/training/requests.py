@@ -18,6 +18,7 @@ from kit.optim.averaging import averaged
 from kit.optim.optimization import Optimization
 from kit.training.checkpoint import step_suffix
 from kit.training.preparation import Resources
+from kit.training.soundness import Setback, require_finite_network
 
 FAILURES = (KitError, OSError, RuntimeError, ValueError, MemoryError)
 
@@ -34,15 +35,21 @@ def due_samples(
         return True
     try:
         return (yield from _unless_stopped(_drawn(resources, step), control))
-    except FAILURES as error:
+    except (*FAILURES, Setback) as error:
+        if step and isinstance(error, Setback):
+            raise  # before the first step there is nothing to go back to
         free_memory()  # a picture may have been too large
         yield Noticed(f"step {step}: the samples could not be drawn: {in_a_line(error)}")
         return True
 
 
 def _drawn(resources: Resources, step: int, **which: Any) -> Generator[Event, None, None]:
-    """Sample pictures with the weights that a file would get."""
+    """Sample pictures with the weights that a file would get.
+
+    Raises: NotFinite where they are not.
+    """
     with averaged(resources.optimization):
+        require_finite_network(resources.network)
         yield from resources.samples.write(step, epoch=resources.plan.epoch_of(step), **which)
 
 

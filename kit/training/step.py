@@ -3,11 +3,13 @@
     for batch in batches:
         loss_B = step.loss(batch)           # noise added, U-Net asked, error weighed
         step.backward(loss_B, count)        # gradient of the mean over all batches
-    norm = step.optimizer_step()            # clip, optimizer, LR schedule, zero_grad, norm limit
+    norm = step.clip()                      # the gradient's norm, a tensor on the device
+    step.update()                           # optimizer, LR schedule, zero_grad, norm limit
 
-The three are apart because graphs and several processes stand between them. Loss and backward read
+They are apart because graphs and several processes stand between them. Loss, backward and clip read
 no number back from the device, their shapes are the batch's, and what is fixed over a run was
-decided before it. `run_step` is the whole of it, and reads the losses once all is queued.
+decided before it. `run_step` is the whole of it: it reads losses and norm, together and once, when
+all but the update is queued, so that what is not finite never moves the weights.
 
 Shapes: B batch, C latent channels, h w latent height and width.
 """
@@ -15,6 +17,7 @@ Shapes: B batch, C latent channels, h w latent height and width.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -33,6 +36,7 @@ from kit.optim.learning_rates import at_requested_rates
 from kit.optim.optimization import Optimization
 from kit.randomness import seed_for
 from kit.training.batches import Batch
+from kit.training.soundness import NotFinite, Place, Unsound, all_finite
 
 
 @dataclass
@@ -48,6 +52,7 @@ class TrainingStep:
     limit_norms: Callable[[float], object] | None = None
     dropout_seed: int | None = None  # for networks that draw random numbers
     is_whole: bool = True  # no optimizer step was broken off
+    rows: int = 0  # the most images at once, whose gradients are then gathered; 0: all of a batch
 
     def loss(self, batch: Batch) -> Tensor:
         """The denoising loss of each image of a batch, shape B: its weighted mean error.
@@ -66,24 +71,40 @@ class TrainingStep:
         loss_B = objective.losses(prediction, target, t_B, mask_B1hw=batch.mask_B1hw)
         return loss_B * batch.weight_B * objective.weight_T[t_B]
 
-    def backward(self, loss_B: Tensor, count: int) -> None:
+    def backward(self, loss_B: Tensor, count: float) -> None:
         """Add the gradient of a batch's mean loss, of which a step gathers `count`."""
         self.accelerator.backward(loss_B.mean() / count)
 
     def optimizer_step(self) -> Tensor:
         """Move the weights along the gradient, and forget it; returns its norm before clipping."""
         norm = self.clip()
+        self.update()
+        return norm
+
+    def update(self) -> None:
+        """Move the weights along the gradient as it is, and forget it."""
         self.is_whole = False
         optimizer = self.optimization.optimizer
         with at_requested_rates(optimizer):
             optimizer.step()
-        if not getattr(optimizer, "step_was_skipped", False):  # fp16: the scaler met an overflow
+        if not self.has_overflowed:
             self.optimization.scheduler.step()
         self.zero_grad()
         if self.limit_norms and self.max_weight_norm:
             self.limit_norms(self.max_weight_norm)
         self.is_whole = True
-        return norm
+
+    @property
+    def has_overflowed(self) -> bool:
+        """fp16: the scaler met an overflow, and left out the last update."""
+        return bool(getattr(self.optimization.optimizer, "step_was_skipped", False))
+
+    def skip(self) -> None:
+        """Leave out a step: the schedule goes on, weights and optimizer stay as they are."""
+        self.forget()
+        with warnings.catch_warnings():  # torch asks for an optimizer's step before the schedule's
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self.optimization.scheduler.step()
 
     def clip(self) -> Tensor:
         """Shorten the gradient to max_grad_norm; returns its norm before."""
@@ -94,6 +115,13 @@ class TrainingStep:
     def zero_grad(self) -> None:
         """Forget the gradient."""
         self.optimization.optimizer.zero_grad(set_to_none=True)
+
+    def forget(self) -> None:
+        """Forget the gradient, also where the scaler has begun to look at it."""
+        self.zero_grad()
+        scaler = self.accelerator.scaler
+        if scaler is not None and getattr(scaler, "_scale", None) is not None:
+            scaler.update(scaler.get_scale())  # the same scale, and nothing looked at
 
     def own_rng(self, micro_step: int) -> AbstractContextManager[None]:
         """For networks with dropouts: random numbers that belong to this micro-step alone."""
@@ -119,33 +147,77 @@ class StepResult:
     bands: tuple[float | None, ...]  # mean loss by noise level, None where no image fell into it
 
 
-class NotFinite(ArithmeticError):
-    """A loss is no longer a finite number."""
+Watch = Callable[[StepResult], None]
 
 
-def run_step(step: TrainingStep, batches: Iterable[Batch], *, count: int) -> StepResult:
+def run_step(
+    step: TrainingStep, batches: Iterable[Batch], *, count: int, watch: Watch | None = None
+) -> StepResult:
     """One optimizer step from `count` micro-batches, which lie on the CPU.
 
     The gradient is the batches' mean. An epoch's last step may have fewer: `count` is its own
     length, so that its batches move the weights as far as those of a full one.
+    watch: sees what the step came to before it moves the weights, and may raise.
 
-    Raises: NotFinite; the weights are then those of the step before.
+    Raises: NotFinite, and what `watch` raises; the weights are then those of the step before.
     """
     ts: list[Tensor] = []
     losses: list[Tensor] = []
+    places: list[Place] = []
     for batch in batches:
-        with step.own_rng(batch.micro_step):
-            loss_B = step.loss(batch.to(step.accelerator.device))
-            step.backward(loss_B, count)
         ts.append(batch.t_B)
-        losses.append(loss_B.detach())
-    # Read after all is queued, since reading waits for the device.
-    means: list[float] = torch.stack([loss_B.mean() for loss_B in losses]).tolist()
-    if not all(map(math.isfinite, means)):
-        step.zero_grad()
-        raise NotFinite
-    norm = float(step.optimizer_step())  # fp16: the scaler skips a step whose norm is not finite
-    return StepResult(means, norm if math.isfinite(norm) else 0.0, losses_by_band(ts, losses))
+        losses.append(_backward(step, batch, count))
+        places += [(batch.micro_step, row) for row in range(len(batch.t_B))]
+    norm = step.clip()
+    means, each, length = _read(losses, norm)
+    try:
+        _check(step, each, length, places)
+        length = length if math.isfinite(length) else 0.0
+        bands = losses_by_band(ts, [torch.tensor(each)])
+        result = StepResult(means, length, bands)
+        if watch is not None:
+            watch(result)
+    except Unsound:
+        step.forget()
+        raise
+    step.update()
+    return result
+
+
+def _backward(step: TrainingStep, batch: Batch, count: int) -> Tensor:
+    """Add a batch's gradient, of all its images at once or of a few after the other; its losses."""
+    size, losses = len(batch.t_B), []
+    with step.own_rng(batch.micro_step):
+        for piece in batch.pieces(step.rows):
+            loss_B = step.loss(piece.to(step.accelerator.device))
+            step.backward(loss_B, count * (size / len(loss_B)))
+            losses.append(loss_B.detach())
+    return torch.cat(losses)
+
+
+def _read(losses: list[Tensor], norm: Tensor) -> tuple[list[float], list[float], float]:
+    """The mean of each batch, every image's loss, and the gradient's norm: one waiting in all."""
+    device = losses[0].device
+    means = torch.stack([loss_B.mean() for loss_B in losses]).float()
+    tail = norm.detach().to(device, torch.float32).reshape(1)
+    numbers: list[float] = torch.cat([means, *(each.float() for each in losses), tail]).tolist()
+    return numbers[: len(losses)], numbers[len(losses) : -1], numbers[-1]
+
+
+def _check(step: TrainingStep, each: list[float], norm: float, places: list[Place]) -> None:
+    """Raises: NotFinite for a loss, or for a gradient that no scaler looks at."""
+    bad = [
+        (place, loss) for place, loss in zip(places, each, strict=True) if not math.isfinite(loss)
+    ]
+    if bad:
+        found = f"the loss is no longer a finite number ({bad[0][1]})"
+        raise NotFinite("loss", found, places=[place for place, _ in bad])
+    if not math.isfinite(norm) and step.accelerator.scaler is None:
+        groups = step.optimization.optimizer.param_groups
+        learning = [w for group in groups for w in group["params"] if w.grad is not None]
+        bad_weights = [weight for weight in learning if not all_finite([weight.grad])]
+        found = f"the gradient is not finite (its norm is {norm})"
+        raise NotFinite("gradient", found, weights=bad_weights)
 
 
 class seeded_rng(AbstractContextManager[None]):

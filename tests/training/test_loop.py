@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -229,8 +230,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_whole_step(
 
     monkeypatch.setattr(TrainingStep, "loss", poisoned)
     with pytest.raises(Diverged, match="learning_rate"):
-        run(asked(tmp_path))
-    assert planning.plan(asked(tmp_path)).run.from_step == 4
+        run(asked(tmp_path, guardian="off"))
+    assert planning.plan(asked(tmp_path)).run.from_step == 4  # the guardian makes no other run
     assert not list(tmp_path.glob("*.safetensors"))
 
 
@@ -320,7 +321,7 @@ def test_a_full_disk_while_keeping_leaves_the_older_state(tmp_path, asked, monke
 
     def full(*arguments):
         nonlocal count
-        count += 1
+        count += not isinstance(arguments[1], BytesIO)  # the beginning, which stays in memory
         if count == 4:
             raise OSError(28, "No space left on device")
         return saved(*arguments)

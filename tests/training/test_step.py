@@ -13,7 +13,7 @@ from kit.bench.steps import make_step
 from kit.diffusion.noise import draw_normal
 from kit.settings import NetworkSettings, Noise
 from kit.training.batches import Batch
-from kit.training.step import NotFinite, run_step
+from kit.training.step import NotFinite, TrainingStep, run_step
 from tests.support.parts import load_tiny
 from tests.support.tiny import write_tiny
 
@@ -102,6 +102,31 @@ def test_a_loss_that_is_not_finite_moves_nothing(ready):
         run_step(step, [given], count=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.tensors().items())
     assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_a_norm_that_fp16s_scaler_will_look_at_is_told_as_zero(ready, monkeypatch):
+    step, network, given = ready
+    before = {name: tensor.clone() for name, tensor in network.tensors().items()}
+    monkeypatch.setattr(TrainingStep, "clip", lambda self: torch.tensor(float("inf")))
+    with pytest.raises(NotFinite, match="its norm is inf"):
+        run_step(step, [given], count=1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.tensors().items())
+    monkeypatch.setattr(step.accelerator, "scaler", torch.amp.GradScaler("cpu"))
+    assert run_step(step, [given], count=1).norm == 0.0
+
+
+def test_a_step_that_is_forgotten_half_way_leaves_the_scaler_as_it_was(ready, monkeypatch):
+    step, _, given = ready
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    monkeypatch.setattr(step.accelerator, "scaler", scaler)
+    step.forget()  # before it has seen anything
+    inner = step.optimization.optimizer.optimizer
+    for _ in range(2):  # the second unscaling would be refused as one too many
+        scaler.scale(step.loss(given).mean()).backward()
+        scaler.unscale_(inner)
+        kept = scaler.state_dict()
+        step.forget()
+        assert scaler.state_dict() == kept
 
 
 def test_it_knows_no_plan_and_no_settings():

@@ -14,13 +14,16 @@ from kit.events import (
     Event,
     Failed,
     Finished,
+    Lightened,
     Loaded,
     Noticed,
     Paused,
     RateChanged,
     Resumed,
+    RolledBack,
     Sampled,
     Saved,
+    Skipped,
     Stepped,
 )
 
@@ -111,6 +114,14 @@ class History:
             case RateChanged():
                 told = ", ".join(f"{part} x {by:.4g}" for part, by in event.factors.items())
                 self._change(event.step, f"learning rate: {told}")
+            case Skipped():
+                self._change(event.step, f"skipped: {event.reason}")
+            case RolledBack():
+                self._go_on_from(event.step)
+                self._change(event.step, f"came back from step {event.from_step}: {event.reason}")
+                self._change(event.step, f"goes on with {event.change}")
+            case Lightened():
+                self._change(event.step, f"too little memory: goes on with {event.given_up}")
             case Failed():
                 self.state, self.preparing, self.failure = "failed", None, event.text
             case Finished():

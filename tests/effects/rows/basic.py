@@ -1,7 +1,33 @@
 """How long and how fast."""
 
+import pytest
+import torch
+
+from kit import planning
+from kit.errors import Diverged
+from kit.events import Skipped
+from kit.training.loop import train
+from kit.training.step import TrainingStep
 from tests.effects.observers import batch, optimizer, plan, rates, weights
 from tests.effects.stage import Row
+
+
+def skipped(stage, settings):
+    """What is left out before the run ends, where no gradient is ever finite."""
+    told, clip = [], TrainingStep.clip
+
+    def spoilt(step):
+        for group in step.optimization.optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad.fill_(torch.nan)
+        return clip(step)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Diverged):
+        patch.setattr(TrainingStep, "clip", spoilt)
+        for event in train(planning.plan(settings)):
+            told.append(event)
+    return [f"step {event.step}" for event in told if isinstance(event, Skipped)]
+
 
 ROWS = {
     "train_batch_size": Row(plan, 2),
@@ -28,4 +54,5 @@ ROWS = {
     "optimizer_type": Row(optimizer, "Adafactor"),
     "optimizer_args": Row(optimizer, "weight_decay=0.3 betas=0.8,0.9"),
     "max_grad_norm": Row(weights, 1e-6),
+    "guardian": Row(skipped, "off"),
 }

@@ -1,0 +1,286 @@
+"""What a run does where a step fails: skip it, make it in less memory, go back, or end in words.
+
+`attempt` is one step of the optimizer. What it cannot deal with by itself it raises as a Setback;
+so does whatever would write weights that are not finite. `go_back` answers a Setback.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from kit.devices import free_memory, peak_megabytes, ran_out_of_memory
+from kit.errors import DeviceError, Diverged, KitError
+from kit.events import Event, Lightened, Noticed, RolledBack, Skipped, Stepped
+from kit.optim.learning_rates import effective_rates_of, multiply_rates, rates_of
+from kit.planning.ladder import Footing
+from kit.training.batches import Batch
+from kit.training.preparation import Resources
+from kit.training.soundness import (
+    NotFinite,
+    Setback,
+    Unsound,
+    all_finite,
+    listed,
+    require_finite_network,
+    short_name,
+)
+from kit.training.step import run_step
+
+SLOWER = 0.5  # the rate after going back
+
+
+def attempt(resources: Resources, step: int) -> Stepped | Skipped | Lightened:
+    """One step of the optimizer: what it came to, or that it was left out, and why.
+
+    Lightened: it is still to be made, in less memory.
+
+    Raises: Setback where neither skipping nor less memory is enough; DeviceError.
+    """
+    try:
+        return _stepped(resources, step)
+    except Unsound as error:
+        return _skipped(resources, step, _diagnosed(resources, step, error))
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+    # Behind the block, where the error no longer holds on to the step's tensors.
+    return _lightened(resources, step)
+
+
+def _stepped(resources: Resources, step: int) -> Stepped:
+    plan, began, rates = resources.plan, time.monotonic(), resources.begin(step)
+    given = rates_of(resources.optimization)
+    batches, count = resources.batch_builder.micro_batches(step), len(plan.micro_steps(step))
+    training_step = resources.training_step
+    result = run_step(training_step, batches, count=count, watch=resources.guardian.watch)
+    resources.guardian.took(result, overflowed=training_step.has_overflowed)
+    resources.losses.add(result.losses)
+    return Stepped(
+        step=step,
+        epoch=plan.micro_steps(step).stop / plan.batches_per_epoch,
+        loss=sum(result.losses) / len(result.losses),
+        loss_average=resources.losses.average,
+        rates=rates,
+        given_rates={} if given == rates else given,
+        norm=result.norm,
+        seconds=time.monotonic() - began,
+        bands=result.bands,
+        megabytes=peak_megabytes(training_step.accelerator.device),
+    )
+
+
+# -------------------------------------------------------------------------------- not finite
+
+
+def _skipped(resources: Resources, step: int, fault: Unsound) -> Skipped:
+    """Leave the step out.
+
+    Raises: the fault, where that does not help: weights stay as they are, and too many is enough.
+    """
+    if fault.kind == "weights" or not resources.guardian.may_skip(step):
+        raise fault
+    resources.training_step.skip()
+    return Skipped(step, fault.words, fault.pictures, resources.guardian.skipped)
+
+
+def _diagnosed(resources: Resources, step: int, fault: Unsound) -> Unsound:
+    """The fault with all that can be found out about it: whose fault it is, and of which step."""
+    try:
+        require_finite_network(resources.network)
+    except NotFinite as deeper:
+        fault = deeper
+    micro_steps = sorted({micro_step for micro_step, _ in fault.places})
+    names = {number: resources.batch_builder.pictures(number) for number in micro_steps}
+    fault.pictures = tuple(names[number][row] for number, row in fault.places)
+    if not fault.pictures:
+        every = (
+            resources.batch_builder.pictures(each) for each in resources.plan.micro_steps(step)
+        )
+        fault.pictures = tuple(name for names in every for name in names)
+    broken = [
+        names[number][row]
+        for number in micro_steps
+        for row in _broken_rows(resources.batch_builder.batch(number))
+    ]
+    if broken:
+        fault.is_of_data = True
+        fault.words += f"; what was cached or encoded of {listed(broken)} is not finite"
+    if layers := _names_of(resources, fault.weights):
+        fault.words += f"; it is that of {listed(layers)}"
+    fault.step = step
+    return fault
+
+
+def _broken_rows(batch: Batch) -> list[int]:
+    """The images of a batch that are not finite before any model has seen them."""
+    given = [batch.latents_BChw, batch.mask_B1hw, batch.inpaint_cond_B5hw]
+    if batch.text_embeds is not None:
+        given += [batch.text_embeds.hidden_BND, batch.text_embeds.pooled_BP]
+    there = [each for each in given if each is not None]
+    return [row for row in range(len(batch.t_B)) if not all_finite(each[row] for each in there)]
+
+
+def _names_of(resources: Resources, weights: Iterable[Tensor]) -> list[str]:
+    """Layers by their weights; none where all are meant, as after a norm that is no number."""
+    wanted = {id(weight) for weight in weights}
+    parameters = list(resources.network.named_parameters())
+    found = [short_name(name) for name, weight in parameters if id(weight) in wanted]
+    learning = [weight for _, weight in parameters if weight.requires_grad]
+    return [] if len(found) == len(learning) else found
+
+
+# ------------------------------------------------------------------------------ out of memory
+
+
+def _lightened(resources: Resources, step: int) -> Lightened:
+    """Free what is held, and take the next rung; the state before the step knows of it.
+
+    Raises: Setback where weights were moved half-way; DeviceError where no rung is left.
+    """
+    if not resources.training_step.is_whole:
+        raise Setback(f"step {step} ran out of memory while it moved the weights")
+    resources.training_step.forget()
+    footing = _taken(resources, step)
+    resources.checkpoint.keep_change(step - 1)
+    return _told(resources, step - 1, footing)
+
+
+def _taken(resources: Resources, step: int) -> Footing:
+    free_memory()
+    lightening = resources.lightening
+    footing = lightening.lower()
+    if footing is None:
+        raise _too_large(step, lightening.batch_size, lightening.footing)
+    lightening.stand_on(footing)
+    return footing
+
+
+def _told(resources: Resources, step: int, footing: Footing) -> Lightened:
+    basic = resources.plan.settings.basic
+    wanted = footing.settings(resources.lightening.batch_size, basic.gradient_accumulation_steps)
+    return Lightened(step, footing.words, wanted)
+
+
+def _too_large(step: int, batch_size: int, footing: Footing) -> DeviceError:
+    tried = f", with {footing.words}" if footing != Footing() else ""
+    return DeviceError(
+        f"The memory was not enough for step {step} (train_batch_size = {batch_size}{tried}).",
+        "The state of the last whole step is kept: the same settings go on from there once more "
+        "memory is free; other settings begin anew.",
+        "Close what else uses the memory; or lower resolution or network_dim, cache latents and "
+        "text encoder outputs, or set base_precision = int8.",
+    )
+
+
+# ----------------------------------------------------------------------------------- going back
+
+
+def go_back(resources: Resources, setback: Setback, done: int) -> tuple[int, list[Event]]:
+    """Answer a setback after `done` steps: the step that the run goes on from, and what to tell.
+
+    Raises: Diverged where going back does not help; DeviceError where memory stays too small;
+    OutputError where the last state cannot be read.
+    """
+    if isinstance(setback, Unsound):
+        return _with_a_change(resources, setback, done)
+    footing = _taken(resources, done + 1)
+    step, notices = _restored(resources)
+    resources.lightening.stand_on(footing)
+    _keep(resources, step)
+    why = "the memory was not enough while the weights were moved"
+    back = RolledBack(step, done + 1, why, "less memory")
+    return step, [back, *notices, _told(resources, step, footing)]
+
+
+def _with_a_change(resources: Resources, fault: Unsound, done: int) -> tuple[int, list[Event]]:
+    """Back to the last state, and on with another loss scale or a lower rate."""
+    guardian, at = resources.guardian, fault.step or done
+    scaler = resources.checkpoint.scaler
+    by_scale = scaler is not None and guardian.rollbacks == 0
+    helps = by_scale or not resources.optimization.own_rate
+    if not (helps and guardian.may_roll_back(fault)):
+        raise diverged(resources, fault, at) from fault
+    count, footing = guardian.rollbacks + 1, resources.lightening.footing
+    step, notices = _restored(resources)
+    resources.lightening.stand_on(footing)
+    guardian.rolled_back(count)
+    if scaler is not None and by_scale:
+        scaler.load_state_dict({**scaler.state_dict(), "scale": scaler.get_scale() * SLOWER})
+        change = f"the loss scale is {scaler.get_scale():g}"
+    else:
+        multiply_rates(resources.optimization, SLOWER)
+        change = f"learning rate x {SLOWER:g}"
+        resources.checkpoint.owe("rates")  # told when what is owed is made up
+    _keep(resources, step)
+    return step, [RolledBack(step, at, fault.words, change), *notices]
+
+
+def _restored(resources: Resources) -> tuple[int, list[Noticed]]:
+    """Weights, optimizer, schedule and scaler of the last state; what had stopped learns again.
+
+    Returns its step, and what had to be told of it.
+    """
+    resources.training_step.is_whole = False  # until all is back, nothing of it is to be kept
+    resources.training_step.forget()
+    checkpoint = resources.checkpoint
+    checkpoint.notices.clear()
+    step = checkpoint.restore_last()
+    for group in resources.optimization.optimizer.param_groups:
+        for weight in group["params"]:
+            weight.requires_grad_(True)  # `Resources.begin` stops it again when it is time
+    return step, [Noticed(text) for text in checkpoint.notices]
+
+
+def _keep(resources: Resources, step: int) -> None:
+    """The state with the change, so that a run that is broken off later goes on with it."""
+    resources.training_step.is_whole = True
+    resources.checkpoint.keep_change(step)
+
+
+# ------------------------------------------------------------------------------------- in words
+
+
+def diverged(resources: Resources, fault: Unsound, step: int) -> KitError:
+    """Step, images and cause, in the words of a person who knows the settings."""
+    guardian, settings = resources.guardian, resources.plan.settings
+    pictures = fault.pictures or tuple(
+        name
+        for number in resources.plan.micro_steps(step)
+        for name in resources.batch_builder.pictures(number)
+    )
+    counts = [f"{guardian.skipped} steps were skipped"] if guardian.skipped else []
+    counts += [f"it went back {guardian.rollbacks} times"] if guardian.rollbacks else []
+    before = f" Before that, {' and '.join(counts)}." if counts else ""
+    return Diverged(
+        f"Step {step} ({_in_words(pictures)}): {fault.words}. This run is over.{before}",
+        f"{_kept(resources.checkpoint.state_step)}, and every file written so far is sound.",
+        _advice(resources, fault, settings.memory.mixed_precision),
+    )
+
+
+def _kept(step: int) -> str:
+    return f"The state of step {step} is kept" if step else "No state was kept yet"
+
+
+def _in_words(pictures: tuple[str, ...]) -> str:
+    names = list(dict.fromkeys(pictures))
+    return f"{'image' if len(names) == 1 else 'images'} {listed(names)}"
+
+
+def _advice(resources: Resources, fault: Unsound, mixed_precision: str) -> str:
+    if fault.is_of_data:
+        return (
+            "Look at this picture and its caption; take it out, or set no_half_vae and empty the "
+            "folder .kit_cache beside the images, so that it is encoded anew."
+        )
+    rates = ", ".join(
+        f"{n} {rate:g}" for n, rate in effective_rates_of(resources.optimization).items()
+    )
+    ways = [f"Lower learning_rate (it was {rates})"]
+    ways += ["use mixed_precision = bf16 or no"] if mixed_precision == "fp16" else []
+    if resources.guardian.mode != "rollback":
+        ways.append("set guardian = rollback, which goes on from the last state at half the rate")
+    return ", or ".join(ways) + "."
