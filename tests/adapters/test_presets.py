@@ -100,7 +100,7 @@ def test_a_file_chooses_by_class_and_name(families, tmp_path):
         ('enable_conv = "yes"', "enable_conv must be a bool"),
         ("exclude_name = [1]", "must be a list of texts"),
         ('unet_target_name = ["("]', "no regular expression"),
-        ("[", "cannot be read as TOML"),
+        ("[", "is no TOML file"),
     ],
 )
 def test_a_file_that_asks_for_more_is_refused(tmp_path, text, told):

@@ -132,9 +132,9 @@ def test_a_unet_that_reads_more_than_latents_is_refused(tmp_path, channels, foun
         (b"PK\x03\x04" + bytes(80), "a torch file"),
         (b"", "empty"),
         (b"\x00" * 100, "something else"),
-        ((20).to_bytes(8, "little") + b'{"a": {"shape": 1}} ', "something else"),
-        ((9).to_bytes(8, "little") + b'{"a": 12}', "something else"),
-        ((2).to_bytes(8, "little") + b"{]", "something else"),
+        ((20).to_bytes(8, "little") + b'{"a": {"shape": 1}} ', "or damaged: its table"),
+        ((9).to_bytes(8, "little") + b'{"a": 12}', "or damaged: its table"),
+        ((2).to_bytes(8, "little") + b"{]", "or damaged: its table"),
     ],
 )
 def test_what_is_no_safetensors_file_is_told_apart(tmp_path, contents, seems):
@@ -243,7 +243,7 @@ def test_missing_parts_are_told_all_at_once(tmp_path):
             "lacks unet/",
             "again",
         ),
-        ({"model_index.json": "{"}, "damaged", "again"),
+        ({"model_index.json": "{"}, "is no JSON", "again"),
         ({"some.safetensors": ""}, "is not a diffusers model", "some.safetensors"),
         ({}, "is not a diffusers model", "another folder"),
     ],
