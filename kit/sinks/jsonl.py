@@ -42,19 +42,21 @@ class JsonLines:
         self.from_step = from_step
         self._file: FileIO | None = None
         self._waiting = b""
-        self._is_trimmed = self._told = False
+        self._is_trimmed = self._told = self._has_stepped = False
         self._retold: dict[object, Event] = {}
 
     def __call__(self, event: Event) -> list[Noticed]:
         """Append the event."""
         if self._file is None and isinstance(event, Failed):
             return []  # the run did not even begin: there is nothing that could be shown later
+        # A run that ends before a step gives its folder back: it is not made again for the last word.
+        self._has_stepped |= isinstance(event, Stepped)
         if self._is_known(event):
             return []
         try:
             if self._file is None:
                 self._open()
-            elif not _is_at(self._file, self.path):
+            elif self._has_stepped and not _is_at(self._file, self.path):
                 self._open_again(self._file)
             if isinstance(event, Loaded) and event.from_step < self.from_step:
                 self._go_back(event.from_step)

@@ -281,7 +281,8 @@ def test_one_of_several_processes_ends_with_0_after_a_stop(folder, stand_in, mon
 
 def test_a_terminal_tells_both_commands_where_a_caption_was_corrected(folder, capsys, stand_in):
     found = plan(Settings().replace(train_data_dir="images", resolution="64"))
-    found.run.dir.mkdir(parents=True)
+    found.run.own_state.mkdir(parents=True)
+    (found.run.own_state / "state.pt").touch()
     write_record(found.run.dir, RunRecord(found.run.fingerprint, found.seed, 20))
     assert keep(found.run.dir, found.made_of) == ""
     (folder / "images" / "10_cat" / "002.txt").write_text("a dog")
