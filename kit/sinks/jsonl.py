@@ -42,21 +42,19 @@ class JsonLines:
         self.from_step = from_step
         self._file: FileIO | None = None
         self._waiting = b""
-        self._is_trimmed = self._told = self._has_stepped = False
+        self._is_trimmed = self._told = False
         self._retold: dict[object, Event] = {}
 
     def __call__(self, event: Event) -> list[Noticed]:
         """Append the event."""
         if self._file is None and isinstance(event, Failed):
             return []  # the run did not even begin: there is nothing that could be shown later
-        # A run that ends before a step gives its folder back: it is not made again for the last word.
-        self._has_stepped |= isinstance(event, Stepped)
         if self._is_known(event):
             return []
         try:
             if self._file is None:
                 self._open()
-            elif self._has_stepped and not _is_at(self._file, self.path):
+            elif not _is_abandoned(event) and not _is_at(self._file, self.path):
                 self._open_again(self._file)
             if isinstance(event, Loaded) and event.from_step < self.from_step:
                 self._go_back(event.from_step)
@@ -169,6 +167,11 @@ def _key(event: Event) -> object:
         case Finished() | RateChanged():
             return type(event), event.step
     return None
+
+
+def _is_abandoned(event: Event) -> bool:
+    """The last word of a run that gave its folder back: it is not made again for that."""
+    return isinstance(event, Failed) or (isinstance(event, Finished) and event.step == 0)
 
 
 def _is_at(file: FileIO, path: Path) -> bool:
