@@ -128,7 +128,7 @@ def test_a_kill_between_any_two_calls_leaves_a_whole_state(tmp_path, monkeypatch
 
 
 def choose(folder):
-    return choose_run(str(folder), "cat", ending="safetensors", fingerprint="abc")
+    return choose_run(str(folder), "cat", ending="safetensors", fingerprint="abc")[0]
 
 
 def leave(folder, *states):

@@ -92,7 +92,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_a_file_that_is_no_text_is_named(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_bytes(b"a \xff cat")
-    with pytest.raises(SettingsError, match=r"prompts\.txt cannot be read"):
+    with pytest.raises(SettingsError, match=r"prompts\.txt is not UTF-8 text"):
         parse_prompts(str(path))
 
 
@@ -158,7 +158,7 @@ def test_a_toml_file_holds_what_all_have_and_what_each_has(tmp_path):
     [
         ("p.json", '{"prompt": "a cat"}', "it is no list of prompts"),
         ("p.json", "[", "Expecting value"),
-        ("p.json", "[" * 100_000, "cannot be read"),
+        ("p.json", "[" * 100_000, "nested too deeply"),
         ("p.json", "[3]", "3 is no prompt"),
         ("p.json", '["a cat --w x"]', "p.json, prompt 1: --w 'x' is not a whole number"),
         ("p.json", '["a cat", {"prompt": 3}]', "p.json, prompt 2: prompt: 3 is no text"),
