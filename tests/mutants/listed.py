@@ -156,8 +156,8 @@ LISTED = (
     Mutation(
         "23 save_precision ignored",
         "kit/training/lora_saving.py",
-        "settings.saving.save_precision)",
-        '"float")',
+        "network.tensors(), settings.saving.save_precision)",
+        'network.tensors(), "float")',
     ),
     Mutation(
         "24 stop TE off by one",
@@ -360,8 +360,8 @@ LISTED = (
     Mutation(
         "57 network_dropout halved in wiring",
         "kit/adapters/network.py",
-        '("network_dropout", network.network_dropout)',
-        '("network_dropout", network.network_dropout / 2)',
+        "{name: getattr(settings, name) for name in row.arguments}",
+        "{n: getattr(settings, n) / (1 + (n == 'network_dropout')) for n in row.arguments}",
     ),
     Mutation(
         "58 save_every_n_epochs + 1",

@@ -188,6 +188,8 @@ def test_about_half_of_all_uses_are_mirrored_and_not_always_the_same(tmp_path):
 
 def test_kept_words_replace_tokens(images):
     class Kept:
+        prefetch_batches = 0
+
         def of(self, captions):
             return TextEmbeds(torch.tensor([[[float(ord(caption[-1]))]] for caption in captions]))
 
