@@ -117,7 +117,7 @@ class Theirs:
     """
 
     def __init__(self, ours: Ours) -> None:
-        self.batch, self.device, self.key = ours.batch, ours.device, ours.family.key
+        self.batch, self.device = ours.batch, ours.device
         self.longest = ours.training_step.max_grad_norm
         self.accelerator = Accelerator(
             mixed_precision=ours.precision, cpu=self.device.type == "cpu"
