@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -26,12 +27,13 @@ except ImportError:  # Windows
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # without it cuBLAS may choose its order anew at each call
 THREADS_BESIDE_GPU = 2  # for a GPU's run more bring nothing, and other processes want some
 
 
 @contextmanager
 def at_work(machine: Machine) -> Iterator[None]:
-    """The GPU and the number of threads that are asked for; both are as before after the block."""
+    """GPU, number of threads and kernels that are asked for; all as before after the block."""
     threads = torch.get_num_threads()
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpu = torch.cuda.current_device() if gpus else 0
@@ -40,11 +42,41 @@ def at_work(machine: Machine) -> Iterator[None]:
     if gpus > _first_gpu(machine, gpu):
         torch.cuda.set_device(_first_gpu(machine, gpu))
     try:
-        yield
+        with deterministic() if machine.deterministic else nullcontext():
+            yield
     finally:
         torch.set_num_threads(threads)
         if gpus:
             torch.cuda.set_device(gpu)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Kernels that add in one order: on a GPU two equal runs then end in equal files.
+
+    It must not merely warn: attention's backward pass would then stay as it is. Memory is not
+    filled beforehand, which torch does to find reads of what was never written.
+    Source: https://docs.pytorch.org/docs/stable/notes/randomness.html.
+    """
+    was = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    utils: Any = torch.utils.deterministic
+    filled, given = utils.fill_uninitialized_memory, os.environ.get(CUBLAS)
+    os.environ.setdefault(CUBLAS, ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    utils.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was, warn_only=warned)
+        utils.fill_uninitialized_memory = filled
+        if given is None:
+            del os.environ[CUBLAS]
+
+
+def lacks_deterministic_kernel(error: BaseException) -> bool:
+    """Whether an error says that a kernel has no deterministic form."""
+    return isinstance(error, RuntimeError) and "deterministic" in str(error)
 
 
 def _first_gpu(machine: Machine, current: int) -> int:
@@ -133,6 +165,23 @@ def make_accelerator(
     if half_weights and accelerator.scaler is not None:
         accelerator.scaler = HalfScaler(device.type)
     return accelerator
+
+
+RngState = tuple[torch.Tensor, ...]
+
+
+def rng_state(device: torch.device) -> RngState:
+    """Torch's own generators, of the host and of the device."""
+    own = (torch.cuda.get_rng_state(device),) if device.type == "cuda" else ()
+    return (torch.get_rng_state(), *own)
+
+
+def set_rng_state(device: torch.device, state: RngState) -> None:
+    """Go on from there."""
+    host, *own = state
+    torch.set_rng_state(host)
+    for each in own:
+        torch.cuda.set_rng_state(each, device)
 
 
 def peak_megabytes(device: torch.device) -> int:

@@ -131,6 +131,11 @@ class Adapter(nn.Module, ABC):
         """The forward pass draws random numbers while training."""
         return bool(self.dropout or self.output_dropout or self.module_dropout)
 
+    @property
+    def decides_on_host(self) -> bool:
+        """What it drew decides which calls are made, so a step of it cannot be replayed."""
+        return bool(self.module_dropout)
+
     def starts(self) -> Mapping[str, Start]:
         """How each tensor starts, by role."""
         return self.STARTS

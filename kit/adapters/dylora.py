@@ -34,6 +34,11 @@ class DyLora(Lora):
         """The rank is drawn, at each use."""
         return True
 
+    @property
+    def decides_on_host(self) -> bool:
+        """Shapes are as large as the rank that was drawn."""
+        return True
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Of all ranks when drawing samples; while training, of the first up to a drawn one."""
         if not self.training:

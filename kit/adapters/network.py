@@ -65,16 +65,27 @@ class Network(nn.Module):
         """Some adapter draws random numbers while training."""
         return any(adapter.draws for _, adapter in self.named())
 
+    @property
+    def decides_on_host(self) -> bool:
+        """Some adapter draws which calls a step is made of."""
+        return any(adapter.decides_on_host for _, adapter in self.named())
+
     def groups(self, rates: PartRates) -> tuple[Group, ...]:
         """Text encoders first, then the U-Net; what has no rate is frozen and in no group."""
         return grouped(self.named(), self._layers, rates)
 
-    def stop_text_encoders(self) -> None:
-        """Let the text encoders' adapters stay as they are from now on; they go on acting."""
-        for adapter in self.beside_text_encoders():
+    def stop_text_encoders(self) -> bool:
+        """Let the text encoders' adapters stay as they are from now on; they go on acting.
+
+        Returns whether some had learned until now.
+        """
+        adapters = self.beside_text_encoders()
+        learned = any(weight.requires_grad for a in adapters for weight in a.parameters())
+        for adapter in adapters:
             adapter.requires_grad_(False)
             for weight in adapter.parameters():
                 weight.grad = None  # an optimizer leaves a weight without gradient alone
+        return learned
 
     def beside_text_encoders(self) -> tuple[nn.Module, ...]:
         """The adapters of all text encoders."""

@@ -56,7 +56,7 @@ class Ours:
             self.batch = _with_embeds(self.batch, self.training_step)
         self.flops = self._flops()
         if work.checkpointing:
-            recompute_gradients(self.family, text_encoders=work.text_encoder)
+            recompute_gradients(self.family, text_encoders=work.text_encoder, draws=False)
 
     def step(self) -> float:
         """One optimizer step; its loss."""

@@ -74,3 +74,25 @@ class Machine(Section, box="Accelerate launch"):
         "Compile once for all bucket sizes instead of anew for each; somewhat slower steps.",
         resumes="asked",
     )
+    step_engine: str = setting(
+        "auto",
+        "Step engine",
+        "How a step is made on an NVIDIA GPU. graph: recorded once for each bucket size and "
+        "replayed, which spares the host nearly all of its work. eager: call by call. auto: graph, "
+        "after the first steps were made both ways and agreed; where it cannot be, eager, and the "
+        "run says why. Elsewhere always eager.",
+        choices=("auto", "graph", "eager"),
+        gui=None,
+        box="Parameters / Advanced",
+        shapes_run=False,
+    )
+    deterministic: bool = setting(
+        False,
+        "Deterministic",
+        "Kernels that add up in one order, so that two equal runs on one GPU end in equal files; "
+        "somewhat slower. On a CPU they do so anyway.",
+        gui=None,
+        box="Parameters / Advanced",
+        source="https://docs.pytorch.org/docs/stable/notes/randomness.html",
+        resumes="asked",
+    )

@@ -6,7 +6,7 @@ crop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,34 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(**{name: _moved(value, device) for name, value in vars(self).items()})
+        return self._each(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
+
+    def at_rest(self, device: torch.device) -> Batch:
+        """A copy on the device, whose tensors are nobody else's: `take` fills them anew."""
+        return self._each(lambda tensor: tensor.to(device, copy=True))
+
+    def pinned(self) -> Batch:
+        """In memory that a GPU reads by itself, while the host goes on."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def take(self, other: Batch) -> None:
+        """Become another batch of the same shapes, in the same places."""
+        for mine, new in zip(self.tensors(), other.tensors(), strict=True):
+            mine.copy_(new, non_blocking=new.is_pinned())
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in one order."""
+        return [tensor for value in vars(self).values() for tensor in _tensors(value)]
+
+    def shapes(self) -> tuple[Hashable, ...]:
+        """What two batches have in common that one graph serves: what is there, in which shapes."""
+        return tuple(
+            (name, *((tuple(t.shape), t.dtype) for t in _tensors(value)))
+            for name, value in vars(self).items()
+        )
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(**{name: _changed(value, change) for name, value in vars(self).items()})
 
     def pieces(self, rows: int) -> Iterator[Batch]:
         """The same images, at most so many at once; 0: all of them."""
@@ -235,10 +262,24 @@ def _cut(value: Any, part: slice) -> Any:
     return value[part] if isinstance(value, Tensor) else value
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _tensors(each)
+    elif isinstance(value, TextEmbeds):
+        yield from _tensors((value.hidden_BND, value.pooled_BP))
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same value with each of its tensors changed."""
     if isinstance(value, tuple):
-        return tuple(_moved(each, device) for each in value)
-    return value.to(device) if isinstance(value, Tensor | TextEmbeds) else value
+        return tuple(_changed(each, change) for each in value)
+    if isinstance(value, TextEmbeds):
+        pooled_BP = _changed(value.pooled_BP, change)
+        return TextEmbeds(change(value.hidden_BND), pooled_BP)
+    return change(value) if isinstance(value, Tensor) else value
 
 
 def _stacked_masks(latents: Sequence[Latent], sides: Sequence[int]) -> Tensor | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kit.families import Family
 from kit.planning.ladder import Footing
+from kit.training.engine import StepEngine
 from kit.training.network_setup import recompute_gradients
 from kit.training.step import TrainingStep
 
@@ -24,6 +25,7 @@ class Lightening:
 
     step: TrainingStep
     family: Family
+    engine: StepEngine
     batch_size: int  # of the largest batch
     encoder_learns: bool
     footing: Footing
@@ -35,7 +37,9 @@ class Lightening:
     def stand_on(self, footing: Footing) -> None:
         """Take a rung."""
         if footing.checkpointing and not self.footing.checkpointing:
-            recompute_gradients(self.family, text_encoders=self.encoder_learns)
+            draws = self.step.dropout_seed is not None
+            recompute_gradients(self.family, text_encoders=self.encoder_learns, draws=draws)
+        self.engine.reset()
         self.step.rows, self.footing = footing.rows, footing
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from kit.adapters.network import Network, attach, parts_of
 from kit.adapters.param_groups import Group, PartRates
@@ -54,22 +56,27 @@ def attached_network(
     return attached
 
 
-def recompute_gradients(family: Family, *, text_encoders: bool) -> None:
-    """Recompute activations instead of remembering them; in text encoders where they learn."""
+def recompute_gradients(family: Family, *, text_encoders: bool, draws: bool) -> None:
+    """Recompute activations instead of remembering them; in text encoders where they learn.
+
+    draws: adapters draw random numbers, which must be the same ones again. Without that, their
+    state is not read and set, which a CUDA graph could not do.
+    """
     unet: Any = family.unet
-    unet.enable_gradient_checkpointing()
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=draws)
+    unet.enable_gradient_checkpointing(lambda module, *inputs: again(module.__call__, *inputs))
     unet.train()  # recomputes in training mode only; the model holds no dropouts
     if text_encoders:
         for encoder in family.text_encoders:
-            _recompute(encoder)
+            _recompute(encoder, draws=draws)
 
 
-def _recompute(encoder: nn.Module) -> None:
+def _recompute(encoder: nn.Module, *, draws: bool) -> None:
     text: Any = encoder
     # transformers renamed it in 5.2x; both ends of the supported range are served.
     name = "activation_checkpointing_enable"
     enable = getattr(text, name, None) or text.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+    enable({"use_reentrant": False, "preserve_rng_state": draws})
     text.train()
 
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from kit import catalog
 from kit.adapters.network import Network
 from kit.adapters.param_groups import PartRates
+from kit.dataset.batches import Layout
 from kit.devices import check_precision, choose_device, describe, make_accelerator
 from kit.diffusion.losses import make_objective
 from kit.events import Event, Loaded, Noticed
@@ -25,12 +26,15 @@ from kit.planning import Plan
 from kit.planning.forecast import corrected
 from kit.planning.ladder import Footing
 from kit.planning.proposals import Candidate, advice, family_of
-from kit.settings import NetworkSettings, Settings, effective
+from kit.settings import Memory, NetworkSettings, Settings, effective
 from kit.settings.unet_blocks import block_plan
 from kit.training.batches import BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
 from kit.training.checkpoint import Checkpoint
 from kit.training.compiling import compile_unet
+from kit.training.engine import EngineUsed, StepEngine
+from kit.training.engine_choice import make_engine
+from kit.training.feed import AHEAD, Feed
 from kit.training.guardian import Guardian
 from kit.training.kept import Losses
 from kit.training.lightening import Lightening
@@ -68,6 +72,8 @@ class Resources:
     checkpoint: Checkpoint
     guardian: Guardian
     lightening: Lightening
+    feed: Feed
+    engine_used: EngineUsed
 
     @property
     def family(self) -> Family:
@@ -79,22 +85,30 @@ class Resources:
         """The optimizer and its schedule."""
         return self.training_step.optimization
 
+    @property
+    def engine(self) -> StepEngine:
+        """What makes the gradients."""
+        return self.engine_used.engine
+
     def begin(self, step: int) -> dict[str, float]:
         """Make ready for a step; returns the rate of every group that it will use."""
         stop = self.plan.text_encoder_stop
-        if stop and step > stop:
-            self.network.stop_text_encoders()
+        if stop and step > stop and self.network.stop_text_encoders():
+            self.engine.reset()
         return effective_rates_of(self.optimization)
 
     def notices(self) -> Iterator[Noticed]:
         """What has happened in the base model since the last time."""
-        for text in self.family.take_notices():
+        told = (self.family, self.engine, self.engine_used)
+        for text in (text for each in told for text in each.take_notices()):
             yield Noticed(text)
 
     def close(self) -> None:
         """Leave the base model as it was, and no thread behind."""
         self.network.detach_hooks()
+        self.feed.close()
         self.batch_builder.close()
+        self.engine.reset()
 
 
 def prepare(plan: Plan) -> Generator[Event, None, Resources]:
@@ -147,9 +161,10 @@ def equip(
     text = text_conditioner(family, settings.memory, settings.captions)
     network, rates = _attached(settings, family, seed=plan.seed)
     learns = effective.encoder_learns(settings.basic, settings.rates)
+    recomputes = settings.memory.gradient_checkpointing
     try:
-        if settings.memory.gradient_checkpointing:
-            recompute_gradients(family, text_encoders=learns)
+        if recomputes:
+            recompute_gradients(family, text_encoders=learns, draws=network.draws)
         step = _training_step(plan, accelerator, text, network, rates)
         yield from probed(
             step,
@@ -177,29 +192,45 @@ def equip(
         plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
     )
     guardian = Guardian(settings.basic.guardian)
-    largest = max(part.batch_size for part in plan.layout.parts)
-    footing = Footing(settings.memory.gradient_checkpointing)
-    lightening = Lightening(step, family, largest, learns, footing)
-    checkpoint.also = {"guardian": guardian, "footing": lightening}
+    used = EngineUsed(make_engine(step, network, settings.machine, checkpointing=recomputes))
+    lightening = _lightening(
+        step, used.engine, plan.layout, learns=learns, checkpointing=recomputes
+    )
+    checkpoint.also = {"guardian": guardian, "footing": lightening, "engine": used}
     yield from _resumed(checkpoint, lightening)
     # It is on the device already; placing it would read its state once more, and round it.
     step.optimization.optimizer = accelerator.prepare_optimizer(
         step.optimization.optimizer, device_placement=False
     )
-    yield Loaded(
-        family.label,
-        describe(accelerator.device),
-        settings.memory.mixed_precision,
-        len(network.adapters),
-        network.count,
-        checkpoint.state_step,
-    )
+    yield _loaded(family, accelerator, network, checkpoint.state_step)
     builder = BatchBuilder(plan, text, latents, text_embeds)
+    end, beside = plan.micro_steps(plan.total_steps).stop, accelerator.device.type
+    feed = _feed(builder, settings.memory, end=end, beside=beside)
     samples = _sample_writer(plan, text, network, accelerator.autocast)
     network.train()
-    return Resources(
-        plan, step, network, builder, samples, losses, checkpoint, guardian, lightening
-    )
+    around = (losses, checkpoint, guardian, lightening, feed, used)
+    return Resources(plan, step, network, builder, samples, *around)
+
+
+def _loaded(family: Family, accelerator: Accelerator, network: Network, step: int) -> Loaded:
+    """What is ready, and the step that it goes on from."""
+    device, precision = describe(accelerator.device), accelerator.mixed_precision
+    return Loaded(family.label, device, precision, len(network.adapters), network.count, step)
+
+
+def _feed(builder: BatchBuilder, memory: Memory, *, end: int, beside: str) -> Feed:
+    """Ahead of a device that works by itself; a CPU that trains has nothing to spare."""
+    is_ahead = beside != "cpu" and effective.caches_latents(memory)
+    return Feed(builder, end=end, ahead=AHEAD if is_ahead else 0, pins=beside == "cuda")
+
+
+def _lightening(
+    step: TrainingStep, engine: StepEngine, layout: Layout, *, learns: bool, checkpointing: bool
+) -> Lightening:
+    """What a run does where memory runs out; learns: the text encoders do."""
+    largest = max(part.batch_size for part in layout.parts)
+    footing = Footing(checkpointing)
+    return Lightening(step, step.text.family, engine, largest, learns, footing)
 
 
 def _resumed(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:

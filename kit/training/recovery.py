@@ -11,7 +11,12 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from kit.devices import free_memory, peak_megabytes, ran_out_of_memory
+from kit.devices import (
+    free_memory,
+    lacks_deterministic_kernel,
+    peak_megabytes,
+    ran_out_of_memory,
+)
 from kit.errors import DeviceError, Diverged, KitError
 from kit.events import Event, Lightened, Noticed, RolledBack, Skipped, Stepped
 from kit.optim.learning_rates import effective_rates_of, multiply_rates, rates_of
@@ -44,18 +49,33 @@ def attempt(resources: Resources, step: int) -> Stepped | Skipped | Lightened:
     except Unsound as error:
         return _skipped(resources, step, _diagnosed(resources, step, error))
     except (RuntimeError, MemoryError) as error:
+        if lacks_deterministic_kernel(error) and resources.plan.settings.machine.deterministic:
+            raise _not_deterministic(error) from error
         if not ran_out_of_memory(error):
             raise
     # Behind the block, where the error no longer holds on to the step's tensors.
     return _lightened(resources, step)
 
 
+def _not_deterministic(error: BaseException) -> DeviceError:
+    return DeviceError(
+        f"deterministic: {str(error).strip().splitlines()[0]}",
+        "The state of the last whole step is kept.",
+        "Turn deterministic off, or choose another attention in cross_attention.",
+    )
+
+
 def _stepped(resources: Resources, step: int) -> Stepped:
     plan, began, rates = resources.plan, time.monotonic(), resources.begin(step)
     given = rates_of(resources.optimization)
-    batches, count = resources.batch_builder.micro_batches(step), len(plan.micro_steps(step))
-    training_step = resources.training_step
-    result = run_step(training_step, batches, count=count, watch=resources.guardian.watch)
+    micro_steps, training_step = plan.micro_steps(step), resources.training_step
+    result = run_step(
+        training_step,
+        resources.feed.micro_batches(micro_steps),
+        count=len(micro_steps),
+        watch=resources.guardian.watch,
+        gradient=resources.engine.gradient,
+    )
     resources.guardian.took(result, overflowed=training_step.has_overflowed)
     resources.losses.add(result.losses)
     return Stepped(
@@ -103,7 +123,7 @@ def _diagnosed(resources: Resources, step: int, fault: Unsound) -> Unsound:
     broken = [
         names[number][row]
         for number in micro_steps
-        for row in _broken_rows(resources.batch_builder.batch(number))
+        for row in _broken_rows(resources.feed.batch(number))
     ]
     if broken:
         fault.is_of_data = True

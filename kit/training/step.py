@@ -53,6 +53,7 @@ class TrainingStep:
     dropout_seed: int | None = None  # for networks that draw random numbers
     is_whole: bool = True  # no optimizer step was broken off
     rows: int = 0  # the most images at once, whose gradients are then gathered; 0: all of a batch
+    keeps_gradients: bool = False  # zeroed in their places, which a captured step knows
 
     def loss(self, batch: Batch) -> Tensor:
         """The denoising loss of each image of a batch, shape B: its weighted mean error.
@@ -74,6 +75,16 @@ class TrainingStep:
     def backward(self, loss_B: Tensor, count: float) -> None:
         """Add the gradient of a batch's mean loss, of which a step gathers `count`."""
         self.accelerator.backward(loss_B.mean() / count)
+
+    def gradient(self, batch: Batch, count: float) -> Tensor:
+        """Add the gradient of a batch that lies on the CPU; returns each image's loss, shape B."""
+        return self.gradient_of(batch.to(self.accelerator.device), count)
+
+    def gradient_of(self, batch: Batch, count: float) -> Tensor:
+        """The same of a batch on the device."""
+        loss_B = self.loss(batch)
+        self.backward(loss_B, count)
+        return loss_B.detach()
 
     def optimizer_step(self) -> Tensor:
         """Move the weights along the gradient, and forget it; returns its norm before clipping."""
@@ -114,7 +125,7 @@ class TrainingStep:
 
     def zero_grad(self) -> None:
         """Forget the gradient."""
-        self.optimization.optimizer.zero_grad(set_to_none=True)
+        self.optimization.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
     def forget(self) -> None:
         """Forget the gradient, also where the scaler has begun to look at it."""
@@ -148,16 +159,23 @@ class StepResult:
 
 
 Watch = Callable[[StepResult], None]
+Gradient = Callable[[Batch, float], Tensor]  # as TrainingStep.gradient
 
 
 def run_step(
-    step: TrainingStep, batches: Iterable[Batch], *, count: int, watch: Watch | None = None
+    step: TrainingStep,
+    batches: Iterable[Batch],
+    *,
+    count: int,
+    watch: Watch | None = None,
+    gradient: Gradient | None = None,
 ) -> StepResult:
     """One optimizer step from `count` micro-batches, which lie on the CPU.
 
     The gradient is the batches' mean. An epoch's last step may have fewer: `count` is its own
     length, so that its batches move the weights as far as those of a full one.
     watch: sees what the step came to before it moves the weights, and may raise.
+    gradient: how a step engine makes a batch's gradient; without one, call by call.
 
     Raises: NotFinite, and what `watch` raises; the weights are then those of the step before.
     """
@@ -166,7 +184,7 @@ def run_step(
     places: list[Place] = []
     for batch in batches:
         ts.append(batch.t_B)
-        losses.append(_backward(step, batch, count))
+        losses.append(_backward(step, batch, count, gradient or step.gradient))
         places += [(batch.micro_step, row) for row in range(len(batch.t_B))]
     norm = step.clip()
     means, each, length = _read(losses, norm)
@@ -184,14 +202,12 @@ def run_step(
     return result
 
 
-def _backward(step: TrainingStep, batch: Batch, count: int) -> Tensor:
+def _backward(step: TrainingStep, batch: Batch, count: float, gradient: Gradient) -> Tensor:
     """Add a batch's gradient, of all its images at once or of a few after the other; its losses."""
     size, losses = len(batch.t_B), []
     with step.own_rng(batch.micro_step):
         for piece in batch.pieces(step.rows):
-            loss_B = step.loss(piece.to(step.accelerator.device))
-            step.backward(loss_B, count * (size / len(loss_B)))
-            losses.append(loss_B.detach())
+            losses.append(gradient(piece, count * (size / len(piece.t_B))))
     return torch.cat(losses)
 
 

@@ -1,5 +1,6 @@
 """Threads and GPUs: what is asked for is used, changes no number, and is given back."""
 
+import os
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from kit.caching.prefetch import Prefetcher
 from kit.errors import DatasetError, DeviceError
 from kit.settings import Machine, declarations
 from kit.training.loop import train
+from kit.training.step import TrainingStep
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 
@@ -134,3 +136,25 @@ def test_a_gpu_on_a_machine_without_one_is_told(model, images, tmp_path):
         pytest.skip("needs a machine without a GPU")
     told = leave_after(1, toy_settings(model, images, tmp_path / "a", gpu_ids="0"))
     assert any("gpu_ids has no effect" in getattr(event, "text", "") for event in told)
+
+
+def test_a_kernel_without_a_deterministic_form_names_the_setting(
+    model, images, tmp_path, monkeypatch
+):
+    def loss(self, batch):
+        raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but")
+
+    monkeypatch.setattr(TrainingStep, "loss", loss)
+    with pytest.raises(DeviceError, match=r"deterministic: cumsum[\s\S]*Turn deterministic off"):
+        run(toy_settings(model, images, tmp_path / "a", deterministic=True))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with pytest.raises(RuntimeError, match="cumsum"):  # without the setting it is another matter
+        run(toy_settings(model, images, tmp_path / "b"))
+
+
+def test_a_deterministic_run_on_a_cpu_is_the_same_run(model, images, tmp_path):
+    plain = run(toy_settings(model, images, tmp_path / "a"))
+    asked = run(toy_settings(model, images, tmp_path / "b", deterministic=True))
+    assert losses(asked) == losses(plain)
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))

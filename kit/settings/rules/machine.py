@@ -56,3 +56,12 @@ def idle_compiling(machine: Machine, changed: Changed) -> Iterator[str]:
                 yield f"{name} has no effect: dynamo_backend is no"
     elif machine.dynamo_mode != "default" and not row.has_modes:
         yield f"dynamo_mode has no effect: dynamo_backend = {machine.dynamo_backend} has no modes"
+
+
+@notice
+def compiled_instead(machine: Machine) -> Iterator[str]:
+    if machine.step_engine == "graph" and machine.dynamo_backend != "no":
+        yield (
+            f"step_engine = graph has no effect: dynamo_backend = {machine.dynamo_backend} makes "
+            "the step its own way"
+        )

@@ -1,5 +1,6 @@
 """What of the computer a run uses."""
 
+import os
 import threading
 
 import pytest
@@ -7,9 +8,13 @@ import torch
 
 from kit import devices, planning
 from kit.caching import prefetch
-from kit.events import Loaded
+from kit.events import Finished, Loaded
+from kit.training import engine_choice
+from kit.training.engine import EagerEngine
+from kit.training.graph_engine import GraphEngine
 from kit.training.loop import train
 from tests.effects.stage import Row
+from tests.support.recorded_calls import RecordedCalls
 
 LIVE = {"cache_latents": False}
 AHEAD = {**LIVE, "max_data_loader_n_workers": 2}
@@ -70,6 +75,28 @@ def compiled(stage, settings):
             return asked
 
 
+def engine(stage, settings):
+    """What makes the steps, where graphs can be had; see tests/training/test_engines.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_choice, "recorder_for", lambda device: RecordedCalls())
+        with stage.prepared(settings) as ready:
+            return [isinstance(ready.engine, kind) for kind in (GraphEngine, EagerEngine)]
+
+
+def kernels(stage, settings):
+    """Whether only kernels that add in one order are allowed while a run trains, and after it."""
+    allowed = torch.are_deterministic_algorithms_enabled
+    return [
+        (allowed(), allowed_by_cublas())
+        for event in train(planning.plan(settings))
+        if isinstance(event, Loaded | Finished)
+    ] + [(allowed(), allowed_by_cublas())]
+
+
+def allowed_by_cublas():
+    return os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+
+
 INDUCTOR = {"dynamo_backend": "inductor"}
 ROWS = {
     "num_cpu_threads_per_process": Row(threads, 3, plain=1),
@@ -80,4 +107,6 @@ ROWS = {
     "dynamo_mode": Row(compiled, "max-autotune", given=INDUCTOR),
     "dynamo_use_fullgraph": Row(compiled, True, given=INDUCTOR),
     "dynamo_use_dynamic": Row(compiled, True, given=INDUCTOR),
+    "step_engine": Row(engine, "eager"),
+    "deterministic": Row(kernels, True),
 }

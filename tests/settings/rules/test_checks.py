@@ -271,6 +271,7 @@ NOTICES = {
         dict(dynamo_use_fullgraph=True),
         dict(dynamo_backend="aot_eager", dynamo_mode="max-autotune"),
     ],
+    "compiled_instead": [dict(step_engine="graph", dynamo_backend="inductor")],
     "threads_to_keep": [dict(persistent_data_loader_workers=True)],
 }
 LENGTH_PROBLEMS = {  # of a run of 100 steps, of which the schedule falls in 20
