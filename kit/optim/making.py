@@ -18,6 +18,7 @@ from kit.catalog.lr_schedules import ScheduleParams
 from kit.errors import KitError, SettingsError
 from kit.optim.averaging import averages
 from kit.optim.flat import can_lie_flat, flat_kind
+from kit.optim.flat_adamw import FlatAdamW
 from kit.optim.learning_rates import (
     NoSchedule,
     make_foreign_scheduler,
@@ -69,7 +70,7 @@ def build_optimization(
         scheduler = make_foreign_scheduler(optimizer, lr_scheduler_type, lr_scheduler_args)
     else:
         scheduler = make_lr_scheduler(optimizer, lr_scheduler, schedule_params)
-    described = _described(optimizer, arguments)
+    described = _described(catalog.load(row.code, row.needs), arguments)
     return Optimization(
         optimizer, scheduler, described, controls_lr == "rate", row.one_rate, name, notices
     )
@@ -118,7 +119,8 @@ def _built(
     kind = catalog.load(row.code, row.needs)
     _check_names(kind, name, arguments)
     flat = flat and bool(row.elementwise) and can_lie_flat([group.weights for group in groups])
-    maker: Any = flat_kind(kind) if flat else kind
+    own_kind = FlatAdamW if kind is torch.optim.AdamW else flat_kind(kind)
+    maker: Any = own_kind if flat else kind
     parameters = [
         {"params": list(group.weights), "lr": None if own_rate else group.rate, "name": group.name}
         for group in groups
@@ -204,7 +206,6 @@ def _cannot_run(row: catalog.Optimizer, device: torch.device) -> str:
     return "" if bool((probe != 0).all()) else "its step changes nothing"
 
 
-def _described(optimizer: Optimizer, arguments: dict[str, Any]) -> str:
-    kind = type(optimizer)
+def _described(kind: type[Optimizer], arguments: dict[str, Any]) -> str:
     shown = ",".join(f"{key}={value}" for key, value in arguments.items())
     return f"{kind.__module__}.{kind.__name__}" + (f"({shown})" if shown else "")
