@@ -70,6 +70,11 @@ class Network(nn.Module):
         """Some adapter draws which calls a step is made of."""
         return any(adapter.decides_on_host for _, adapter in self.named())
 
+    @property
+    def skips(self) -> bool:
+        """Some adapter is left out of a step now and then, and gets no gradient in it."""
+        return any(adapter.module_dropout for _, adapter in self.named())
+
     def groups(self, rates: PartRates) -> tuple[Group, ...]:
         """Text encoders first, then the U-Net; what has no rate is frozen and in no group."""
         return grouped(self.named(), self._layers, rates)

@@ -25,6 +25,9 @@ class Optimizer:
     adapts: bool = False  # multiplies the rate with a step size d that it estimates
     one_rate: bool = False  # all parts learn at the same rate
     note: str = ""  # a sentence that the plan tells
+    # Names of the values that it keeps for each number, where it moves each number by itself
+    # and asks for no sum over a weight.
+    elementwise: str = ""
 
     def controls_lr_with(self, arguments: Mapping[str, Any]) -> str:
         """What it takes over with these arguments: "rate", "schedule" or nothing."""
@@ -72,12 +75,16 @@ def _adapting(name: str, takes: str, note: str = "") -> Optimizer:
 def _schedule_free(name: str, advised_lr: float, takes: str) -> Optimizer:
     takes += " weight_decay=0 r=0.0 weight_lr_power=2.0"
     return Optimizer(
-        f"schedulefree:{name}", "schedulefree", "", advised_lr, takes, controls_lr="schedule"
-    )
+        f"schedulefree:{name}", "schedulefree", "", advised_lr, takes, controls_lr="schedule",
+        elementwise="z exp_avg_sq",
+    )  # fmt: skip
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "AdamW": Optimizer("torch.optim:AdamW", advised_lr=1e-4, takes=_ADAM),
+    "AdamW": Optimizer(
+        "torch.optim:AdamW", advised_lr=1e-4, takes=_ADAM,
+        elementwise="exp_avg exp_avg_sq max_exp_avg_sq",
+    ),
     "AdamWScheduleFree": _schedule_free(
         "AdamWScheduleFree", 5e-4, "betas=0.9,0.999 eps=1e-8 warmup_steps=0"
     ),
@@ -137,6 +144,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
         "torch.optim:SGD", advised_lr=0.1,
         takes="momentum=0.9 nesterov=True dampening=0 weight_decay=0",
         defaults=MappingProxyType({"nesterov": True, "momentum": 0.9}),
+        elementwise="momentum_buffer",
     ),
     "SGDNesterov8bit": _bits(
         "SGD8bit", "SGDNesterov", 0.1,

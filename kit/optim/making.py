@@ -17,6 +17,8 @@ from kit.adapters.param_groups import Group
 from kit.catalog.lr_schedules import ScheduleParams
 from kit.errors import KitError, SettingsError
 from kit.optim.averaging import averages
+from kit.optim.flat import can_lie_flat, flat_kind
+from kit.optim.flat_adamw import FlatAdamW
 from kit.optim.learning_rates import (
     NoSchedule,
     make_foreign_scheduler,
@@ -37,10 +39,13 @@ def build_optimization(
     device: torch.device,
     lr_scheduler_type: str = "",
     lr_scheduler_args: str = "",
+    flat: bool = True,
 ) -> Optimization:
     """Build the optimizer and its schedule; falls back, with a notice, where the row allows it.
 
     lr_scheduler_type: a class that takes the schedule's place, with lr_scheduler_args.
+    flat: weights move into one buffer where the optimizer moves each number by itself; not for
+    weights of which some get a gradient in one step and none in the next.
 
     Raises: SettingsError for arguments the optimizer does not know; MissingPackage.
     """
@@ -55,7 +60,7 @@ def build_optimization(
     renamed = {row.renamed.get(key, key): value for key, value in given.items()}
     arguments = {**row.defaults, **renamed}
     controls_lr = row.controls_lr_with(arguments)
-    optimizer = _built(row, name, groups, arguments, own_rate=controls_lr == "rate")
+    optimizer = _built(row, name, groups, arguments, own_rate=controls_lr == "rate", flat=flat)
     if row.one_rate:
         optimizer.register_step_pre_hook(refuse_unequal_rates)
     scheduler: LrScheduler
@@ -65,7 +70,7 @@ def build_optimization(
         scheduler = make_foreign_scheduler(optimizer, lr_scheduler_type, lr_scheduler_args)
     else:
         scheduler = make_lr_scheduler(optimizer, lr_scheduler, schedule_params)
-    described = _described(optimizer, arguments)
+    described = _described(catalog.load(row.code, row.needs), arguments)
     return Optimization(
         optimizer, scheduler, described, controls_lr == "rate", row.one_rate, name, notices
     )
@@ -109,9 +114,13 @@ def _built(
     arguments: dict[str, Any],
     *,
     own_rate: bool,
+    flat: bool,
 ) -> Optimizer:
     kind = catalog.load(row.code, row.needs)
     _check_names(kind, name, arguments)
+    flat = flat and bool(row.elementwise) and can_lie_flat([group.weights for group in groups])
+    own_kind = FlatAdamW if kind is torch.optim.AdamW else flat_kind(kind)
+    maker: Any = own_kind if flat else kind
     parameters = [
         {"params": list(group.weights), "lr": None if own_rate else group.rate, "name": group.name}
         for group in groups
@@ -119,16 +128,18 @@ def _built(
     rate = None if own_rate else groups[0].rate
     try:
         with redirect_stdout(StringIO()):  # some greet with what they were told
-            optimizer: Optimizer = kind(parameters, lr=rate, **arguments)
+            optimizer: Any = maker(parameters, lr=rate, **arguments)
     except (TypeError, ValueError) as error:
         shown = " ".join(f"{key}={value}" for key, value in arguments.items())
         raise SettingsError(
             [f"[basic] optimizer_args: {name} does not take {shown!r}: {error}"]
         ) from error
     if averages(optimizer):
-        learner: Any = optimizer
-        learner.train()
-    return optimizer
+        optimizer.train()
+    if flat:
+        optimizer.lay_flat(frozenset(row.elementwise.split()))
+    made: Optimizer = optimizer
+    return made
 
 
 def _check_names(kind: Any, name: str, arguments: dict[str, Any]) -> None:
@@ -195,7 +206,6 @@ def _cannot_run(row: catalog.Optimizer, device: torch.device) -> str:
     return "" if bool((probe != 0).all()) else "its step changes nothing"
 
 
-def _described(optimizer: Optimizer, arguments: dict[str, Any]) -> str:
-    kind = type(optimizer)
+def _described(kind: type[Optimizer], arguments: dict[str, Any]) -> str:
     shown = ",".join(f"{key}={value}" for key, value in arguments.items())
     return f"{kind.__module__}.{kind.__name__}" + (f"({shown})" if shown else "")

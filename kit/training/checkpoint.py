@@ -247,7 +247,7 @@ class Checkpoint:
             require_finite_optimizer(self.optimization.optimizer)
         return {
             "step": step,
-            "network": self.network.state_dict(),
+            "network": {name: value.clone() for name, value in self.network.state_dict().items()},
             "optimizer": self.optimization.optimizer.state_dict(),
             "optimizer_type": self.optimization.name,
             "schedule": self.optimization.scheduler.state_dict(),

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from kit.devices import free_memory, ran_out_of_memory, rng_state, set_rng_state
 from kit.errors import DeviceError
+from kit.optim.flat import flat_of
 from kit.training.batches import Batch
 from kit.training.soundness import all_finite
 from kit.training.step import TrainingStep
@@ -83,6 +84,7 @@ class GraphEngine:
     fell_back: str = ""  # why
     notices: list[str] = field(default_factory=list)
     _seen: set[Key] = field(default_factory=set)
+    _generation: int = 0
     _graphs: OrderedDict[Key, _Graph] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -104,9 +106,10 @@ class GraphEngine:
 
         Raises: DeviceError where it insists and a step cannot be captured.
         """
-        key = (*batch.shapes(), count)
         if self.fell_back:
             return self.step.gradient(batch, count)
+        key = (*batch.shapes(), count)
+        self._forget_what_moved()
         if key not in self._seen:
             self._seen.add(key)
             return self.step.gradient(batch, count)
@@ -119,6 +122,13 @@ class GraphEngine:
         if graph.to_check and not self.insists:
             return self._compared(graph, batch, count)
         return graph.run(batch)
+
+    def _forget_what_moved(self) -> None:
+        """Drop every graph where weights, gradients or averages came to lie elsewhere."""
+        flat = flat_of(self.step.optimization.optimizer)
+        if flat is not None and flat.generation != self._generation:
+            self._generation = flat.generation
+            self._graphs.clear()
 
     def reset(self) -> None:
         """See StepEngine."""

@@ -97,7 +97,7 @@ def make_optimization(
     """
     groups = network.groups(rates)
     _check_learns(groups, text_encoder_stop)
-    return build_optimization(groups, device=device, **options)
+    return build_optimization(groups, device=device, flat=not network.skips, **options)
 
 
 def _check_learns(groups: tuple[Group, ...], stop: int) -> None:

@@ -32,6 +32,7 @@ from kit.diffusion.inpainting import unet_input
 from kit.diffusion.losses import Objective, losses_by_band
 from kit.families import Conditioning
 from kit.families.text import TextConditioner
+from kit.optim.flat import flat_of
 from kit.optim.learning_rates import at_requested_rates
 from kit.optim.optimization import Optimization
 from kit.randomness import seed_for
@@ -119,7 +120,11 @@ class TrainingStep:
 
     def clip(self) -> Tensor:
         """Shorten the gradient to max_grad_norm; returns its norm before."""
-        weights = [p for g in self.optimization.optimizer.param_groups for p in g["params"]]
+        optimizer = self.optimization.optimizer
+        if (flat := flat_of(optimizer)) is not None:
+            self.accelerator.unscale_gradients()
+            return flat.clip(self.max_grad_norm)
+        weights = [p for g in optimizer.param_groups for p in g["params"]]
         norm: Tensor | None = self.accelerator.clip_grad_norm_(weights, self.max_grad_norm)
         return torch.zeros(()) if norm is None else norm
 

@@ -275,7 +275,7 @@ def test_what_takes_over_gets_the_arguments_that_it_knows(monkeypatch):
     monkeypatch.setattr("kit.optim.making._cannot_run", lambda *_: "no kernel")
     given = "weight_decay=0.1 betas=0.9,0.99,0.999 alpha=3"
     own = made(groups_of(weights_of(), 1e-4), "bitsandbytes.optim.PagedAdEMAMix8bit", given)
-    assert type(own.optimizer) is torch.optim.AdamW
+    assert isinstance(own.optimizer, torch.optim.AdamW)
     assert own.optimizer.defaults["weight_decay"] == 0.1
     assert own.notices[0].endswith("AdamW is used instead, without betas, alpha")
 

@@ -430,7 +430,7 @@ def test_adamw_in_8_bits_learns_or_says_why_not():
 def test_without_its_package_adamw_takes_over_and_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     own = optimization(optimizer_type="AdamW8bit", optimizer_args="weight_decay=0.1")
-    assert type(own.optimizer) is torch.optim.AdamW
+    assert isinstance(own.optimizer, torch.optim.AdamW)
     assert own.optimizer.defaults["weight_decay"] == 0.1
     assert own.described == "torch.optim.adamw.AdamW(weight_decay=0.1)"
     [notice] = own.notices

@@ -90,7 +90,7 @@ def test_a_row_calls_the_references_class_with_the_arguments(name, monkeypatch):
     for arguments in ("", given):
         optimizer = made(name, arguments, start()).optimizer
         kind = catalog.load(code)
-        assert type(optimizer) is kind
+        assert isinstance(optimizer, kind)
         asked = {**parse_optimizer_args(sets), **parse_optimizer_args(arguments)}
         rate = None if "relative_step" in asked else 1.0
         reference = kind([{"params": start()[:2]}, {"params": start()[2:]}], lr=rate, **asked)
