@@ -55,9 +55,11 @@ class Case:
     lora_type: str
     draw: int
     options: dict[str, Any] = field(default_factory=dict)
+    engine: str = "eager"  # "auto": recorded steps, by a stand-in for a GPU's graphs
 
     def __str__(self) -> str:
-        return f"{self.number} {self.fault}: {self.optimizer}, {self.lora_type}, {self.options}"
+        made = f"{self.optimizer}, {self.lora_type}, {self.engine}, {self.options}"
+        return f"{self.number} {self.fault}: {made}"
 
     def random(self) -> random.Random:
         """The case's own draws, the same each time."""
@@ -75,7 +77,15 @@ def sample(count: int, seed: int = 1) -> list[Case]:
         strict=False,
     )
     return [
-        Case(number, fault, optimizer, lora_type, draws.getrandbits(32), _options(draws, lora_type))
+        Case(
+            number,
+            fault,
+            optimizer,
+            lora_type,
+            draws.getrandbits(32),
+            _options(draws, lora_type),
+            "auto" if number % 3 == 0 else "eager",
+        )
         for number, (optimizer, lora_type, fault) in enumerate(islice(rows, count), start=1)
     ]
 

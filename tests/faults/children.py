@@ -25,6 +25,8 @@ from kit import planning
 from kit.errors import KitError
 from kit.events import Event, Finished
 from kit.settings import Settings
+from kit.training import engine_choice
+from tests.support.recorded_calls import RecordedCalls
 
 LONGEST = 120.0  # seconds after which a child hangs
 
@@ -73,6 +75,7 @@ def _live(
         file = log.open("w", encoding="utf-8", buffering=1)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+        engine_choice.recorder_for = lambda device: RecordedCalls()
         prepare()
         last: Event | None = None
         for event in kit.train(planning.plan(settings)):

@@ -66,6 +66,7 @@ class Place:
                 "sample_every_n_epochs": 0,
                 "sample_sampler": "ddim",
                 "seed": 5,
+                "step_engine": case.engine,
             }
             | case.options
         )

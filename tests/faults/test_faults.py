@@ -43,6 +43,7 @@ def test_a_hundred_meet_every_optimizer_lora_type_and_fault_twice():
         (catalog.OPTIMIZERS, Counter(case.optimizer for case in cases)),
         (catalog.LORA_TYPES, Counter(case.lora_type for case in cases)),
         (FAULTS, Counter(case.fault for case in cases)),
+        (("eager", "auto"), Counter(case.engine for case in cases)),
     ):
         assert met.keys() == set(names)
         assert min(met.values()) >= 2
