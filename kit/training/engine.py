@@ -22,7 +22,7 @@ class StepEngine(Protocol):
 
     @property
     def name(self) -> str:
-        """What steps are really made with, "graph" or "eager"."""
+        """What steps are made with, "graph" or "eager"; the former as long as it can be."""
         ...
 
     @property

@@ -93,7 +93,7 @@ class GraphEngine:
     @property
     def name(self) -> str:
         """See StepEngine."""
-        return "graph" if not self.fell_back and self.is_settled else "eager"
+        return "eager" if self.fell_back else "graph"
 
     @property
     def is_settled(self) -> bool:
