@@ -7,7 +7,7 @@
     ├── LoraFileError    a LoRA file that cannot be read or does not fit
     ├── OutputError      a place that cannot be written
     ├── DeviceError      the machine lacks what a setting asks for
-    ├── Diverged         the loss is no longer a finite number
+    ├── Diverged         loss, gradient or weights are not finite, or explode, too often
     ├── Unreadable       a text, JSON, TOML or path that is not what it should be
     └── MissingPackage   an optional package is not installed
 
@@ -71,7 +71,7 @@ class DeviceError(KitError):
 
 
 class Diverged(KitError):
-    """The loss is no longer a finite number."""
+    """Loss, gradient or weights are not finite, or explode, more often than may be skipped."""
 
 
 class Unreadable(KitError):

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 
 from kit.errors import KitError, Unreadable
-from kit.reading.fields import Table, made_of
+from kit.reading.fields import Table, dataclass_from
 from kit.reading.texts import from_json
 
 
@@ -230,7 +230,7 @@ def from_line(line: str) -> Event:
         if kind is None:
             raise Unreadable("the line", "has an event of another version")
         values = {name: value for name, value in record.values.items() if name != "event"}
-        return made_of(kind, values, "the line")
+        return dataclass_from(kind, values, "the line")
     except Unreadable as error:
         raise KitError(
             f"Not a line of events.jsonl: {line[:80]!r}",

@@ -108,6 +108,33 @@ def _rank(nodeid):
     return next((i for i, long in enumerate(FIRST) if nodeid.startswith(long)), len(FIRST))
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """The toy pictures with their captions."""
+    from tests.support.toys import draw_images
+
+    return draw_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def prepared():
+    """Makes runs ready by their settings; what they hold is given back after the test."""
+    from kit import planning
+    from kit.training.preparation import prepare
+    from tests.support.parts import outcome
+
+    all_ready = []
+
+    def made(settings):
+        ready, _ = outcome(prepare(planning.plan(settings)))
+        all_ready.append(ready)
+        return ready
+
+    yield made
+    for ready in all_ready:
+        ready.close()
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu"):
         import torch

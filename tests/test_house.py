@@ -272,7 +272,7 @@ def silent_rules_in(tree):
     """Functions that yield sentences, without a decorator, and that no other one calls."""
     called = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for function in functions(tree):
-        yields = function.returns is not None and ast.unparse(function.returns) == "Iterator[str]"
+        yields = any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(function))
         if yields and not function.decorator_list and function.name not in called:
             yield function.name
 
@@ -289,7 +289,9 @@ RULES_THEMSELVES = ("settings/rules/__init__.py", "settings/rules/rule.py")
 
 def test_a_rule_without_a_decorator_is_seen():
     text = 'def wrong(noise: Noise) -> Iterator[str]: yield ""'
-    assert list(silent_rules_in(ast.parse(text))) == ["wrong"]
+    for returned in ("Iterator[str]", "Iterable[str]", "Generator[str, None, None]"):
+        written = text.replace("Iterator[str]", returned)
+        assert list(silent_rules_in(ast.parse(written))) == ["wrong"]
     assert list(silent_rules_in(ast.parse(f"@problem\n{text}"))) == []
     assert list(silent_rules_in(ast.parse(f"{text}\nfor each in wrong(1): pass"))) == []
 
@@ -305,7 +307,8 @@ ROOT = KIT.parent
 GUIDES = {name: (KIT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md")}
 LINK = re.compile(r"\]\(([^):#]+)\)")  # not to the web
 PATH = re.compile(r"`((?:kit|tests|findings|notebooks|\.ci)/[\w./-]+)(?:::(\w+))?`")
-WHERE = re.compile(r"^\|[^|]*\| \[[^]]*\]\(([^)]*)\) \| ([^|]*) \|$", re.MULTILINE)
+WHERE = re.compile(r"^\|[^|]*\| (\[[^|]*\)) \| ([^|]*) \|$", re.MULTILINE)  # links, names
+CODE = re.compile(r"`([^`]+)`")
 
 
 def defined_in(tree):
@@ -332,13 +335,40 @@ def test_every_path_and_test_in_a_guide_exists(guide):
         assert tree is None or test in set(defined_in(tree)), f"{path} has no {test}"
 
 
-def test_every_name_in_the_table_of_places_is_there():
-    rows = WHERE.findall(GUIDES["README.md"])
-    assert len(rows) > 20
-    for path, names in rows:
-        defined = set(defined_in(TREES[path]))
-        for name in re.findall(r"`([^`]+)`", names):
-            assert name in defined, f"kit/{path} has no {name}"
+def defined_in_files(paths):
+    return {name for path in paths for name in defined_in(TREES[path])}
+
+
+def test_every_name_in_the_tables_of_places_is_there():
+    text = GUIDES["README.md"].split("## Where is")[1]
+    rows = WHERE.findall(text)
+    assert len(rows) == text.count("\n| ") - text.count("\n| what |")  # none is passed over
+    for links, names in rows:
+        paths = LINK.findall(links)
+        for name in CODE.findall(names):
+            assert name in defined_in_files(paths), f"none of {paths} has {name}"
+        unused = [path for path in paths if not {*CODE.findall(names)} & defined_in_files([path])]
+        assert not unused, f"nothing is named of {unused}"
+
+
+def test_every_name_in_the_account_of_a_step_is_there():
+    text = GUIDES["README.md"].split("## A training step")[1].split("## ")[0]
+    paths = set(LINK.findall(text))
+    assert len(paths) >= 4
+    known = {part for name in defined_in_files(FILES) for part in (name, name.split(".")[-1])}
+    for name in set(CODE.findall(text)) - paths:
+        assert name in known | set(declarations()), f"nothing is called {name}"
+
+
+def test_every_menu_in_the_table_of_additions_is_there():
+    rows = [line for line in GUIDES["CONTRIBUTING.md"].splitlines() if line.startswith("| a")]
+    assert len(rows) > 10
+    for row in rows:
+        paths = [path for path, _ in PATH.findall(row) if path.endswith(".py")]
+        trees = [ast.parse((ROOT / path).read_text("utf-8")) for path in paths]
+        defined = {name for tree in trees for name in defined_in(tree)}
+        for name in re.findall(r"`_?([A-Z][A-Z_]+)`", row):
+            assert defined & {name, f"_{name}"}, f"none of {paths} has {name}"
 
 
 def test_the_tree_names_every_room_in_the_order_of_the_floors():

@@ -137,7 +137,7 @@ Made = TypeVar("Made")
 _TYPES: dict[type, dict[str, Any]] = {}  # of dataclasses' fields
 
 
-def made_of(kind: type[Made], values: Any, what: object) -> Made:
+def dataclass_from(kind: type[Made], values: Any, what: object) -> Made:
     """A dataclass out of a file's table, whose keys are its fields.
 
     Raises: Unreadable where a value is of another type, or a field too few or too many.

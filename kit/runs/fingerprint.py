@@ -1,4 +1,7 @@
-"""Fingerprint of a run: what must be equal for an unfinished one to go on."""
+"""Fingerprint of a run, by which one without a readable `made_of.json` is known again.
+
+`kit.runs.made_of` and `kit.runs.differences` replaced it: they can say what differs.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from kit.settings import Settings, declarations
 def fingerprint(
     settings: Settings, images: tuple[TrainImage, ...], subsets: Sequence[Subset] = ()
 ) -> str:
-    """What must be equal for a run to go on: the settings that shape it, and the images.
+    """What must be equal for such a run to go on: the settings that shape it, and the images.
 
     subsets: those of a dataset configuration; what they give counts, not where the file lies.
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kit.errors import Unreadable
-from kit.reading.fields import Table, made_of
+from kit.reading.fields import Table, dataclass_from
 from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
 from kit.runs.state_files import FOLDER
@@ -36,7 +36,7 @@ def read_record(run_dir: Path) -> RunRecord | None:
 
 def _record_in(folder: Path) -> RunRecord | None:
     try:
-        record = made_of(RunRecord, read_json(folder / "run.json"), "run.json")
+        record = dataclass_from(RunRecord, read_json(folder / "run.json"), "run.json")
     except Unreadable:
         return None
     return record if record.step >= 0 else None

@@ -14,21 +14,18 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kit import catalog
 from kit.adapters.network import attach, parts_of
-from kit.basemodel import detect
 from kit.demo import BASE, settings
 from kit.demo.grading import grade_subject
-from kit.families import Family, Prediction
-from kit.families.loading import load_family
+from kit.families import Family
 from kit.families.text import TextConditioner
 from kit.lorafile import tensors as lora_file
 from kit.planning import plan
 from kit.settings import NetworkSettings
 from kit.training.loop import train
 from kit.training.sampling import SamplePipeline
+from tests.support.parts import load_tiny
 
 # Where the demo's own rank 16, alpha 16 and rate of 4e-4 do not suit the type.
 _FAST = {"unet_lr": 1e-3, "text_encoder_lr": 1e-3}
@@ -78,13 +75,7 @@ def _trained(out: Path, steps: int, changes: dict[str, Any]) -> tuple[Path, floa
 
 
 def _graded(kind: str, path: Path, count: int) -> str:
-    family = load_family(
-        detect(BASE),
-        predicts=Prediction.EPSILON,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        vae_dtype=torch.float32,
-    )
+    family = load_tiny(BASE)
     with _wearing(kind, family, path):
         return str(
             grade_subject(SamplePipeline(TextConditioner(family), "ddim", nullcontext), count=count)

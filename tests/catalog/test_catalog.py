@@ -2,6 +2,7 @@ import ast
 import dataclasses
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,28 @@ def test_no_string_that_is_put_together_is_forgotten():
 @pytest.mark.parametrize("row", [*catalog.SCHEDULES.values(), *catalog.LORA_TYPES.values()])
 def test_rows_use_settings_that_exist(row):
     assert set(row.uses) <= set(declarations())
+
+
+NOT_FOR_TRAINING = {"dev", "browser"}
+
+
+def packages_of_ours():
+    """What an installation of ours brings, with the extras for those who train."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [project["dependencies"], *(extras[name] for name in extras.keys() - NOT_FOR_TRAINING)]
+    return {re.split(r"[^\w.-]", each)[0].lower() for group in wanted for each in group}
+
+
+def test_a_package_that_a_row_needs_can_be_installed_with_ours():
+    ours = packages_of_ours()
+    assert {"diffusers", "pytorch-optimizer"} <= ours
+    for menu in (catalog.OPTIMIZERS, catalog.LOGGERS, catalog.BASE_PRECISIONS):
+        for name, row in menu.items():
+            assert not row.needs or row.needs in ours, f"{name}: pyproject.toml lacks {row.needs}"
+            if not row.needs and row.code:
+                package = row.code.partition(":")[0].partition(".")[0]
+                assert package in ours | {"kit", "torch"}, f"{name}: its row needs {package}"
 
 
 def test_a_row_that_takes_over_is_a_row():

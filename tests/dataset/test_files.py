@@ -29,14 +29,6 @@ GB = 1024**3
 RED = (200, 30, 40)
 
 
-@pytest.fixture
-def one(tmp_path):
-    """A folder 10_cat with one captioned picture."""
-    draw(tmp_path / "10_cat" / "sound.png")
-    (tmp_path / "10_cat" / "sound.txt").write_text("a cat", "utf-8")
-    return tmp_path
-
-
 def captioned(path):
     path.with_suffix(".txt").write_text("a cat", "utf-8")
     return path

@@ -25,14 +25,6 @@ def refusal(*args, **kwargs):
     return str(caught.value)
 
 
-@pytest.fixture
-def one(tmp_path):
-    """A folder 10_cat with one sound picture."""
-    draw(tmp_path / "10_cat" / "sound.png")
-    (tmp_path / "10_cat" / "sound.txt").write_text("a cat", "utf-8")
-    return tmp_path
-
-
 # ---------------------------------------------------------------------------------- folders
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from kit import planning
 from kit.basemodel import detect
 from kit.dataset.inpaint_masks import in_latents, inpaint_mask_at
 from kit.diffusion.inpainting import blank_inpaint_cond, grayed, inpaint_cond, unet_input
@@ -20,13 +19,12 @@ from kit.families.text import TextConditioner
 from kit.lorafile.tensors import read_header
 from kit.settings import Settings
 from kit.settings.prompts import Prompt
-from kit.training.preparation import prepare
 from kit.training.sampling import SamplePipeline
 from kit.training.step import run_step
 from tests.support.ldm import write_single_file
-from tests.support.parts import load_tiny, outcome
+from tests.support.parts import load_tiny
 from tests.support.tiny import write_tiny
-from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
+from tests.support.toys import leave_after, lora, losses, run, same, toy_settings
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 PAINTS = {"train_inpainting": True, "cache_latents": False}
@@ -38,24 +36,13 @@ def folders(tmp_path_factory):
     return {name: write_tiny(root / name, name, thin=True, inpainting=True) for name in FAMILIES}
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_images(tmp_path_factory.mktemp("images"))
-
-
 @pytest.fixture
-def ready_for(folders, images, tmp_path):
-    all_ready = []
-
+def ready_for(folders, images, prepared, tmp_path):
     def made(family, **changes):
         asked = toy_settings(folders[family], images, tmp_path / "out", **PAINTS, **changes)
-        ready, _ = outcome(prepare(planning.plan(asked)))
-        all_ready.append(ready)
-        return ready
+        return prepared(asked)
 
-    yield made
-    for ready in all_ready:
-        ready.close()
+    return made
 
 
 @pytest.mark.parametrize("family", FAMILIES)

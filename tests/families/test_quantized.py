@@ -14,7 +14,7 @@ from kit.training.preparation import prepare
 from kit.training.step import run_step
 from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny
-from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
+from tests.support.toys import leave_after, lora, losses, run, same, toy_settings
 
 ROWS = {name: row for name, row in catalog.BASE_PRECISIONS.items() if row.code}
 CPU = torch.device("cpu")
@@ -31,11 +31,6 @@ each = pytest.mark.parametrize("name", ROWS)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("model"), "sd1", thin=True)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_images(tmp_path_factory.mktemp("images"))
 
 
 def pack_of(name):

@@ -11,10 +11,8 @@ from kit import planning
 from kit.errors import SettingsError
 from kit.families.base_model import find_model, load_model
 from kit.lorafile.tensors import write_lora
-from kit.training.preparation import prepare
-from tests.support.parts import outcome
 from tests.support.tiny import build_vae, write_tiny
-from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
+from tests.support.toys import leave_after, lora, losses, run, same, toy_settings
 
 FROZEN = {"text_encoder_lr": 0}
 MEMORY = {**FROZEN, "cache_text_encoder_outputs": True}
@@ -26,24 +24,12 @@ def model(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("model"), "sdxl", thin=True)
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_images(tmp_path_factory.mktemp("images"))
-
-
 @pytest.fixture
-def ready_for(model, images, tmp_path):
-    all_ready = []
-
+def ready_for(model, images, prepared, tmp_path):
     def made(folder=images, **changes):
-        plan = planning.plan(toy_settings(model, folder, tmp_path / "out", **changes))
-        ready, _ = outcome(prepare(plan))
-        all_ready.append(ready)
-        return ready
+        return prepared(toy_settings(model, folder, tmp_path / "out", **changes))
 
-    yield made
-    for ready in all_ready:
-        ready.network.detach_hooks()
+    return made
 
 
 # -------------------------------------------------------------------------- sizes and cuts

@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from kit import planning
 from kit.families import Prediction
 from kit.lorafile.tensors import read_header
 from kit.settings.prompts import Prompt
-from kit.training.preparation import prepare
 from kit.training.sampling import SamplePipeline
-from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
-from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
+from tests.support.toys import leave_after, lora, losses, run, same, toy_settings
 
 FAMILIES = ("sd2", "sdxl")
 TERMINAL = {"min_timestep": 999, "cache_latents": True}
@@ -32,24 +29,12 @@ def folders(tmp_path_factory):
     }
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_images(tmp_path_factory.mktemp("images"))
-
-
 @pytest.fixture
-def ready_for(folders, images, tmp_path):
-    all_ready = []
-
+def ready_for(folders, images, prepared, tmp_path):
     def made(family, *, zero=True, **changes):
-        asked = toy_settings(folders[family, zero], images, tmp_path / "out", **changes)
-        ready, _ = outcome(prepare(planning.plan(asked)))
-        all_ready.append(ready)
-        return ready
+        return prepared(toy_settings(folders[family, zero], images, tmp_path / "out", **changes))
 
-    yield made
-    for ready in all_ready:
-        ready.network.detach_hooks()
+    return made
 
 
 def kept(*, zero):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from kit.errors import Unreadable
-from kit.reading.fields import Table, kind_of, made_of, of_type
+from kit.reading.fields import Table, dataclass_from, kind_of, of_type
 
 VALUES = {
     "whole": 3, "number": 2.5, "text": "a", "flag": True, "table": {"a": "b"}, "wholes": [1, 2],
@@ -55,15 +55,15 @@ class Row:
 
 def test_a_record_is_made_of_a_table_of_its_types():
     good = {"step": 1, "loss": 2, "rates": {"unet": 1e-4}, "bands": [None, 0.1]}
-    assert made_of(Row, good, "x") == Row(1, 2, {"unet": 1e-4}, (None, 0.1))
+    assert dataclass_from(Row, good, "x") == Row(1, 2, {"unet": 1e-4}, (None, 0.1))
     for change in (
         {"step": "1"}, {"step": True}, {"step": 2**70}, {"loss": None}, {"rates": {"unet": "a"}},
         {"rates": []}, {"bands": ["a"]}, {"bands": None}, {"new": 1},
     ):  # fmt: skip
         with pytest.raises(Unreadable):
-            made_of(Row, {**good, **change}, "x")
+            dataclass_from(Row, {**good, **change}, "x")
     with pytest.raises(Unreadable, match="incomplete"):
-        made_of(Row, {"step": 1}, "x")
+        dataclass_from(Row, {"step": 1}, "x")
 
 
 def test_a_value_is_shown_in_few_words():

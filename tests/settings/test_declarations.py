@@ -71,7 +71,8 @@ def test_it_says_what_is_possible(declared):
 
 @each
 def test_its_key_in_the_gui_exists(declared):
-    assert declared.gui_key is None or declared.gui_key in {field["key"] for field in GUI}
+    known = declared.gui_key is None or declared.gui_key in {field["key"] for field in GUI}
+    assert known, f"the GUI has no field {declared.gui_key}: gui= says its key there, or None"
 
 
 @each
@@ -87,7 +88,9 @@ def test_only_what_the_gui_lacks_has_no_key():
         log_prefix lr_scheduler_min_lr_ratio lr_scheduler_timescale sample_at_first
         secondary_separator
         token_warmup_min token_warmup_step zero_terminal_snr"""
-    assert ours == {*of_the_trainer.split(), *OUR_OWN.split(), DEAD_IN_THE_GUI}
+    told = {*of_the_trainer.split(), *OUR_OWN.split(), DEAD_IN_THE_GUI}
+    assert not ours - told, "has the GUI really no such field? Then it stands in OUR_OWN"
+    assert not told - ours, "these have a key: they stand in no list here"
 
 
 def test_no_two_settings_share_a_key_of_the_gui():

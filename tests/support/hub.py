@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +18,7 @@ import yaml
 from huggingface_hub import constants
 
 from kit.hub import fetch_record
+from tests.support.serving import served
 
 LARGE = (".safetensors", ".pt", ".ckpt")  # go through LFS, the rest through the commit itself
 
@@ -42,18 +42,8 @@ class FakeHub:
 def hub() -> Iterator[FakeHub]:
     """The hub, for as long as the block lasts."""
     fake = FakeHub()
-    handler = type("Handler", (_Handler,), {"hub": fake})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    fake.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with served(_Handler, hub=fake) as fake.url:
         yield fake
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def speak_to(fake: FakeHub, patch: pytest.MonkeyPatch, cache: Path) -> None:

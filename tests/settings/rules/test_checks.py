@@ -387,12 +387,16 @@ def test_every_rule_has_an_example_here():
         (rule.stops, rule.needs_length): {each.name for each in every_rule() if alike(each, rule)}
         for rule in every_rule()
     }
-    assert found == {
+    examples = {
         (True, False): set(PROBLEMS),
         (False, False): set(NOTICES),
         (True, True): set(LENGTH_PROBLEMS),
         (False, True): set(LENGTH_NOTICES),
     }
+    for kind, names in examples.items():
+        told = f"write an example, values that set it off, for {found[kind] - names}"
+        assert found[kind] <= names, told
+        assert not names - found[kind], "examples of no rule, or of a rule of another kind"
 
 
 def alike(rule, other):
