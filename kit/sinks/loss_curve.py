@@ -1,4 +1,4 @@
-"""A run's losses and rates as loss.png needs them: a few bytes a step, and as few points as it shows.
+"""A run's losses and rates as loss.png needs them: a few bytes a step, a point where one is seen.
 
 A run of 20,000 steps keeps 0.7 MB here; its events would be 20. Whatever its length, a picture is
 drawn of some hundred points a line.

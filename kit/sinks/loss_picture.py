@@ -19,7 +19,7 @@ class LossChart:
     """loss.png: drawn anew at each saved file and at the end.
 
     There is one figure for all drawings. Each new one would leave some MB (of 20,000 steps 100 MB)
-    in circles of references, for Python's collector to find much later. It is made and laid out once
+    in circles of references, for Python's collector to find much later. It is made and laid out
     when the run is loaded: what matplotlib takes (30 MB) is taken before the first step.
 
     earlier: what a resumed run told before, so that its picture is whole.
