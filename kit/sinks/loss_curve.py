@@ -42,7 +42,8 @@ class LossCurve:
     def forget_after(self, last: int) -> None:
         """What comes after this step is made again, and drawn as it comes out then."""
         keep = bisect_right(self.steps, last)
-        for values in (self.steps, self.losses, self.averages, *self.rates.values()):
+        del self.steps[keep:]
+        for values in (self.losses, self.averages, *self.rates.values()):
             del values[keep:]
 
     def usual_top(self) -> float:
