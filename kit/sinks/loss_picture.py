@@ -69,6 +69,8 @@ def loss_figure(curve: LossCurve) -> Any:
     figure = catalog.load("matplotlib.figure:Figure", needs="matplotlib")(
         figsize=(9, 5), dpi=110, layout="constrained"
     )
+    # Without a canvas of its own each drawing makes one, whose 4 MB are another circle.
+    catalog.load("matplotlib.backends.backend_agg:FigureCanvasAgg")(figure)
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     losses.plot([], [], color=FAINT, linewidth=0.8, label="each step")
     losses.plot([], [], color=BLUE, linewidth=2, label="average of an epoch")
