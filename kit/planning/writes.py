@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kit.dataset.buckets import BucketFit, Size
-from kit.dataset.captions import varies
-from kit.dataset.images import TrainImage
+from kit.dataset.buckets import Size
+from kit.planning.cache_sizes import CacheSizes
 from kit.planning.lora_size import network_size
-from kit.planning.proposals import family_of
+from kit.planning.proposals import HasData, family_of, sizes_of
 from kit.runs.disk import free_at
 from kit.runs.resume import keeps_states
 from kit.runs.run import Run
-from kit.settings import Captions, Memory, Samples, Saving, Settings, effective
+from kit.settings import Memory, Samples, Saving, effective
 from kit.settings.prompts import Prompt
 
 # Bytes that an optimizer keeps of a weight of 4 bytes. Measured over five layers of rank 16.
@@ -32,24 +31,10 @@ KEPT = {
 }  # fmt: skip
 OWN_STATES = 3  # the newest, the one before it, and the one that is being written
 PICTURE_BYTES_PER_PIXEL = 1.5  # of a PNG
-LATENT_BYTES_PER_PIXEL = 2 * 4 * 4 / 64  # mean and logvar of 4 channels in fp32, an eighth a side
-WIDTHS = {"sd1": (768, 0), "sd2": (1024, 0), "sdxl": (2048, 1280)}  # of a token, and pooled
 
 
-class Planned(Protocol):
+class Planned(HasData, Protocol):
     """What is read of a plan."""
-
-    @property
-    def settings(self) -> Settings:
-        """The run's."""
-
-    @property
-    def images(self) -> Sequence[TrainImage]:
-        """Each once."""
-
-    @property
-    def fits(self) -> Sequence[BucketFit]:
-        """One per image."""
 
     @property
     def prompts(self) -> Sequence[Prompt]:
@@ -169,12 +154,7 @@ def foreseen(plan: Planned) -> Writes | None:
         *_pictures(settings.samples, length, plan.prompts, settings.images.size),
     )
     folder = effective.cache_folder(settings.folders)
-    buckets, captions = [fit.bucket for fit in plan.fits], [each.caption for each in plan.images]
-    flips = settings.images.flip_aug
-    cached = (
-        *_latents(settings.memory, buckets, folder, flips=flips),
-        *_captions(settings.memory, settings.captions, family, captions, folder),
-    )
+    cached = _caches(settings.memory, sizes_of(plan, family), folder)
     return Writes(
         tuple(part for part in output if part.count),
         tuple(part for part in cached if part.count),
@@ -223,25 +203,16 @@ def _pictures(
         yield Part("sample picture", due * len(pixels), each)
 
 
-def _latents(
-    memory: Memory, buckets: Sequence[Size], folder: Path, *, flips: bool
-) -> Iterator[Part]:
-    """Those that do not lie there yet, of their mean size."""
-    if memory.cache_latents_to_disk and buckets:
-        count = (2 if flips else 1) * len(buckets) - _files_in(folder / "latents")
-        pixels = sum(math.prod(bucket) for bucket in buckets) / len(buckets)
-        yield Part("latent", max(0, count), pixels * LATENT_BYTES_PER_PIXEL)
-
-
-def _captions(
-    memory: Memory, settings: Captions, family: str, captions: Sequence[str], folder: Path
-) -> Iterator[Part]:
-    if memory.cache_text_encoder_outputs_to_disk and effective.caches_text_embeds(memory):
-        ways = settings.cached_caption_variants if varies(settings, captions) else 1
-        count = len(set(captions)) * ways - _files_in(folder / "captions")
-        width, pooled = WIDTHS[family]
-        size = 4 * ((memory.max_token_length + 2) * width + pooled)
-        yield Part("caption", max(0, count), size)
+def _caches(memory: Memory, sizes: CacheSizes, folder: Path) -> Iterator[Part]:
+    """Of what is kept on the disk, those entries that do not lie there yet."""
+    texts = memory.cache_text_encoder_outputs_to_disk and effective.caches_text_embeds(memory)
+    for noun, entries, is_kept in (
+        ("latent", sizes.latents, memory.cache_latents_to_disk),
+        ("caption", sizes.captions, texts),
+    ):
+        if is_kept:
+            missing = entries.count - _files_in(folder / f"{noun}s")
+            yield Part(noun, max(0, missing), entries.each)
 
 
 def _sum(parts: Iterable[Part]) -> float:
