@@ -162,6 +162,13 @@ def free_memory(root: Path = Path("/")) -> int:
     return min(free)
 
 
+def held_memory() -> int:
+    """Bytes that this process holds by now, which its next training may use again."""
+    import psutil  # type: ignore[import-untyped]
+
+    return int(psutil.Process().memory_info().rss)
+
+
 def _free_of_machine(root: Path) -> int:
     try:
         words = (root / "proc/meminfo").read_text().split()

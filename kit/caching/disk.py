@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from kit.errors import DatasetError, Unreadable
 from kit.events import Event, Noticed
 from kit.reading.fields import Table
-from kit.reading.paths import path_of
 from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
 from kit.runs.disk import why_unwritten
-from kit.settings import Folders
 
-FOLDER, HASHES = ".kit_cache", "hashes.json"
+HASHES = "hashes.json"
 SUM = "crc32"  # in a file's metadata
 
 
@@ -138,13 +136,6 @@ class Hashes:
             return Table(read_json(self.path), HASHES).texts_in()
         except Unreadable:
             return {}
-
-
-def cache_folder(folders: Folders) -> Path:
-    """Where a run's caches lie: beside its images."""
-    config = folders.dataset_config.strip()
-    root = path_of(config).parent if config else path_of(folders.train_data_dir)
-    return root / FOLDER
 
 
 def file_hash(path: Path) -> str:

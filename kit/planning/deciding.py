@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from kit.basemodel.magnitudes import follow_file
 from kit.basemodel.mismatches import known_of, size_mismatches
@@ -25,12 +26,13 @@ from kit.hosts import host
 from kit.planning.lora_size import stored_otherwise
 from kit.planning.steps import share_or_steps, steps_per_epoch, total_steps, warmup_steps
 from kit.planning.value import Plan
+from kit.planning.writes import foreseen
 from kit.runs.fingerprint import fingerprint
 from kit.runs.made_of import made_of
 from kit.runs.resume import beyond_the_end, find_start
 from kit.runs.run import Answer, Run, choose_run
 from kit.runs.unfinished import is_past, told_of_unfinished
-from kit.settings import Settings, effective
+from kit.settings import Folders, Images, Noise, Settings, effective
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
 
@@ -44,6 +46,17 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
 
     Raises: SettingsError with all contradictions at once; DatasetError for folders and images.
     """
+    decided = _decided(settings, unfinished)
+    writes = foreseen(decided)
+    if writes is None:
+        return decided
+    if wrong := list(writes.problems()):
+        raise SettingsError(wrong)
+    return replace(decided, writes=writes, notices=(*decided.notices, *writes.notices()))
+
+
+def _decided(settings: Settings, unfinished: Answer) -> Plan:
+    """The plan, but for the room that it needs."""
     settings, wrong, overridden = with_additional(settings)
     if wrong:
         raise SettingsError([*wrong, *problems(settings)])
@@ -51,7 +64,8 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
     subsets = read_subsets(settings)
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
-    dataset = scan_subsets(subsets) if subsets else _scanned(settings)
+    sections = settings.folders, settings.images, settings.noise
+    dataset = scan_subsets(subsets) if subsets else _scanned(*sections)
     prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
@@ -76,9 +90,8 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
     per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered)
     total = total_steps(settings.basic, per_epoch)
     wrong = length_problems(settings, RunLength(total))
-    wrong += [
-        text for text in (start and beyond_the_end(start, total), is_past(run, total)) if text
-    ]
+    past = beyond_the_end(start, total) if start else ""
+    wrong += filter(None, (past, is_past(run, total)))
     if wrong:
         raise SettingsError(wrong)
     return Plan(
@@ -105,9 +118,9 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
     )
 
 
-def _scanned(settings: Settings) -> Scan:
+def _scanned(folders: Folders, images: Images, noise: Noise) -> Scan:
     """The images of the folders that the settings name, where no dataset configuration is."""
-    return scan_folders(settings.folders, settings.images, masked=settings.noise.masked_loss)
+    return scan_folders(folders, images, masked=noise.masked_loss)
 
 
 def _drawn_seed() -> int:

@@ -18,7 +18,7 @@ from kit.basemodel.mismatches import known_of
 from kit.hosts import Gpu, gpu, processor
 from kit.planning.lora_size import network_size
 from kit.planning.needs import SCALED, beside, kind_of, seconds_share
-from kit.planning.proposals import Candidate, family_of, proposal, room_here
+from kit.planning.proposals import HasData, candidate_of, family_of, proposal, room_here
 from kit.runs.measured import (
     NEARLY,
     Measured,
@@ -28,18 +28,13 @@ from kit.runs.measured import (
     read_measured,
     work_of,
 )
-from kit.settings import Settings
 
 UNKNOWN = "Time and memory are not known on this machine yet"
 _MAKERS = ("NVIDIA ", "Tesla ", "GeForce ")  # `T4` is what people call it
 
 
-class Planned(Protocol):
+class Planned(HasData, Protocol):
     """What is read of a plan."""
-
-    @property
-    def settings(self) -> Settings:
-        """The run's."""
 
     @property
     def subsets(self) -> Sized:
@@ -76,10 +71,10 @@ def forecast(plan: Planned) -> str:
     device = card.name if card else processor()
     found = figures(plan, device)
     if found is None:
-        return UNKNOWN
+        return UNKNOWN + _too_little(plan)
     seconds = _whole(plan, found.row, found.row.seconds)
     told = f"About {_in_time(seconds)} on this {_called(device)}{_memory(found.row, card)}"
-    return told + _instead(plan, found.row, card) + _because(found)
+    return told + _too_little(plan, found.row) + _because(found)
 
 
 def figures(plan: Planned, device: str) -> Figures | None:
@@ -140,13 +135,25 @@ def _reckoned(plan: Planned, rows: Sequence[Measured], device: str, work: Work) 
     )
 
 
-def _instead(plan: Planned, row: Measured, card: Gpu | None) -> str:
-    """What would fit, where this does not."""
-    family = family_of(plan.settings.model)
-    if card is None or row.megabytes <= card.megabytes or not family:
+def _too_little(plan: Planned, row: Measured | None = None) -> str:
+    """That the memory is too small, of the GPU or the machine, and what would fit."""
+    asked, card, room = candidate_of(plan), gpu(), room_here()
+    need = float(row.megabytes) if row and row.megabytes else asked.megabytes(room.kind)
+    told = []
+    if need is not None and need > (card.megabytes if card else room.megabytes):
+        of = card.megabytes if card else room.megabytes
+        told.append("that will not fit" if row and card else f"{_of(need, of)} will not fit")
+    if room.kind == "gpu" and asked.host > room.host:
+        told.append(f"{_of(asked.host, room.host)} of this machine's own memory will not do")
+    if not told:
         return ""
-    found = proposal(Candidate(plan.settings, family), room_here(), row)
-    return f", but this will: {found}" if found else ""
+    found = proposal(asked, room, row) if asked.family else None
+    better = f", but this will: {found}" if found and found.changes else ""
+    return f": {' and '.join(told)}{better}"
+
+
+def _of(need: float, room: float) -> str:
+    return f"{need / 1000:.1f} of {room / 1000:.1f} GB"
 
 
 @cache
@@ -162,8 +169,7 @@ def _memory(row: Measured, card: Gpu | None) -> str:
     used = row.megabytes / 1000
     if card is None:
         return f", {used:.1f} GB"
-    tight = ": that will not fit" if row.megabytes > card.megabytes else ""
-    return f", {used:.1f} of {card.megabytes / 1000:.0f} GB{tight}"
+    return f", {used:.1f} of {card.megabytes / 1000:.0f} GB"
 
 
 def _because(found: Figures) -> str:

@@ -42,6 +42,16 @@ def _cached_texts(basic: Basic, memory: Memory, learns: bool) -> dict[str, Any]:
     return {"cache_text_encoder_outputs": True}
 
 
+def _latents_on_disk(basic: Basic, memory: Memory, learns: bool) -> dict[str, Any]:
+    there = memory.cache_latents_to_disk or not effective.caches_latents(memory)
+    return {} if there else {"cache_latents_to_disk": True}
+
+
+def _texts_on_disk(basic: Basic, memory: Memory, learns: bool) -> dict[str, Any]:
+    there = memory.cache_text_encoder_outputs_to_disk or not effective.caches_text_embeds(memory)
+    return {} if there else {"cache_text_encoder_outputs_to_disk": True}
+
+
 def _checkpointing(basic: Basic, memory: Memory, learns: bool) -> dict[str, Any]:
     return {} if memory.gradient_checkpointing else {"gradient_checkpointing": True}
 
@@ -72,6 +82,8 @@ def _nf4(basic: Basic, memory: Memory, learns: bool) -> dict[str, Any]:
 RUNGS = (
     Rung("latents", "cached latents, so that the VAE rests", _cached_latents),
     Rung("texts", "cached text encoder outputs, so that the text encoders rest", _cached_texts),
+    Rung("latents on disk", "latents read from the disk as they are used", _latents_on_disk),
+    Rung("texts on disk", "encoded captions read from the disk as they are used", _texts_on_disk),
     Rung("checkpointing", "gradient checkpointing", _checkpointing, in_mid_run=True),
     Rung("half batch", "a smaller batch, gathered more often", _half_batch, in_mid_run=True),
     Rung("int8", "the base model in int8", _int8, same=False),

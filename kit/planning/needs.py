@@ -18,6 +18,8 @@ KEPT = {"int8": 1.02, "fp8": 1.02, "nf4": 0.57}  # bytes of a weight and its sha
 PER_LORA_WEIGHT = 16  # bytes: weight, gradient and an optimizer's two averages
 # MB beside all that: kernels' workspaces; on a CPU Python, torch and the allocator's slack.
 BESIDE = {"gpu": 150.0, "cpu": 700.0}
+# MB of the machine's memory beside a GPU: Python, torch and CUDA. Not yet measured.
+HOST_BESIDE = 3000.0
 RECOMPUTING = {"gpu": 1.5, "cpu": 4 / 3}  # how much longer a step takes with checkpointing
 # What may differ from a measured run for its time to be scaled.
 SCALED = {
@@ -79,6 +81,17 @@ def megabytes(work: Work, kind: str, *, lora_weights: int) -> float | None:
     each = per_pixel.checkpointed if work["gradient_checkpointing"] else per_pixel.plain
     pixels: float = work["train_batch_size"] * width * height * each / 1e6
     return held + pixels + lora_weights * PER_LORA_WEIGHT / 1e6 + BESIDE[kind]
+
+
+def host_megabytes(work: Work, cached: float) -> float:
+    """The machine's memory that a GPU's training takes: what rests there, and caches.
+
+    cached: MB of caches in memory. Parts on their way to the GPU are mapped, and do not count.
+    """
+    _, text, vae = WEIGHTS[work["family"]]
+    rests = text * 4 if work["caches_captions"] else 0.0
+    rests += vae * (4 if work["mixed_precision"] == "no" else 2) if work["caches_latents"] else 0.0
+    return HOST_BESIDE + rests + cached
 
 
 def beside(row: Measured, work: Work, *, lora_weights: int) -> float | None:

@@ -14,6 +14,7 @@ from kit.dataset.buckets import BucketFit, Size
 from kit.dataset.images import TrainImage
 from kit.dataset.subsets import Subset
 from kit.planning import steps, words
+from kit.planning.writes import Writes
 from kit.runs.made_of import MadeOf
 from kit.runs.resume import ResumePoint
 from kit.runs.run import Run
@@ -38,6 +39,7 @@ class Plan:
     made_of: MadeOf = field(default_factory=MadeOf)
     start: ResumePoint | None = None  # the state that a new run goes on from
     subsets: tuple[Subset, ...] = ()  # of the dataset configuration, where there is one
+    writes: Writes | None = None  # where the size of the network is known beforehand
 
     def settings_of(self, image: int) -> Settings:
         """What counts for an image, by index: its subset's settings, or the run's."""

@@ -57,6 +57,8 @@ def lines(plan: Plan) -> Iterator[str]:
         row = catalog.LOGGERS[name]
         place = row.shown.format(logging_dir=plan.settings.logs.logging_dir)
         yield f"logged with {row.label}: {place}"
+    if plan.writes:
+        yield str(plan.writes)
     if plan.from_step:
         yield f"goes on at step {plan.from_step} of {plan.total_steps}"
 

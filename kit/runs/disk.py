@@ -19,12 +19,12 @@ def why_unwritten(error: BaseException, path: Path, needed: int = 0) -> str:
     if error.errno not in FULL:
         return words
     need = f"{needed / 1e6:.1f} MB are needed, " if needed else ""
-    return f"{words}; {need}{_free(path) / 1e6:.1f} MB are free"
+    return f"{words}; {need}{free_at(path) / 1e6:.1f} MB are free"
 
 
-def _free(path: Path) -> int:
+def free_at(path: Path) -> int:
     """Bytes that are free where the path lies, or would lie."""
-    for folder in path.parents:
+    for folder in path.absolute().parents:
         try:
             return shutil.disk_usage(folder).free
         except OSError:

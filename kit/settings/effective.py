@@ -6,6 +6,7 @@ Each answer takes the sections that it reads. Sentences about them are in `kit.s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kit import catalog
@@ -15,6 +16,7 @@ from kit.reading.fields import kind_of
 from kit.reading.paths import path_of
 from kit.reading.texts import read_json, read_toml
 from kit.settings.basic import Basic
+from kit.settings.folders import Folders
 from kit.settings.hub import Hub
 from kit.settings.logs import Logs
 from kit.settings.memory import Memory
@@ -23,6 +25,7 @@ from kit.settings.noise import Noise
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.rates import Rates
 
+CACHE_FOLDER = ".kit_cache"
 PROJECT = "network_train"  # as in the reference, so that curves of both stand side by side
 
 # ------------------------------------------------------------------------------------ LoRA type
@@ -241,6 +244,13 @@ def base_precision(memory: Memory) -> str:
 def full_precision(memory: Memory) -> str:
     """The mixed precision that the LoRA's own weights share; empty where they are float32."""
     return "fp16" if memory.full_fp16 else "bf16" if memory.full_bf16 else ""
+
+
+def cache_folder(folders: Folders) -> Path:
+    """Where a run's caches on disk lie: beside its images."""
+    config = folders.dataset_config.strip()
+    root = path_of(config).parent if config else path_of(folders.train_data_dir)
+    return root / CACHE_FOLDER
 
 
 def keeps_attention_matrices(memory: Memory) -> bool:

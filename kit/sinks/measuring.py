@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
+from array import array
 from contextlib import suppress
 
 from kit import catalog
@@ -24,8 +25,7 @@ class Measuring:
     def __init__(self, work: Work) -> None:
         """work: what a step is, the family left out; see `kit.runs.measured.work_of`."""
         self._work, self._family, self._device = work, "", ""
-        self._seconds: list[float] = []
-        self._pictures: list[float] = []
+        self._seconds, self._pictures = array("f"), array("f")  # a few bytes a step
         self._megabytes, self._steps, self._last = 0, 0, time.monotonic()
 
     def __call__(self, event: Event) -> None:

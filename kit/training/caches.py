@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from kit.caching.disk import DiskCache, cache_folder, weights_hash
+from kit.caching.disk import DiskCache, weights_hash
 from kit.caching.inpaint_latents import InpaintLatents
 from kit.caching.latents import LatentEncoder, Latents, OnTheFlyLatents, cache_latents
 from kit.caching.text import TextEmbedCache, all_captions, cache_text_embeds
@@ -18,7 +18,12 @@ from kit.families import Family
 from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.settings import Captions, Folders, Memory
-from kit.settings.effective import base_precision, caches_latents, caches_text_embeds
+from kit.settings.effective import (
+    base_precision,
+    cache_folder,
+    caches_latents,
+    caches_text_embeds,
+)
 
 
 def latent_encoder(plan: Plan, family: Family) -> LatentEncoder:

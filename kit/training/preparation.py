@@ -25,7 +25,7 @@ from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.planning.forecast import corrected
 from kit.planning.ladder import Footing
-from kit.planning.proposals import Candidate, advice, family_of
+from kit.planning.proposals import advice, candidate_of
 from kit.settings import Memory, NetworkSettings, Settings, effective
 from kit.settings.unet_blocks import block_plan
 from kit.training.batches import BatchBuilder
@@ -173,7 +173,7 @@ def equip(
             memory=settings.memory,
             steps=plan.total_steps - plan.from_step,
             told=partial(corrected, plan),
-            advice=lambda: advice(Candidate(settings, family_of(settings.model))),
+            advice=lambda: advice(candidate_of(plan)),
         )
         latents = yield from run_latents(plan, family)
         with network.eval_mode():

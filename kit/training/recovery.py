@@ -21,6 +21,7 @@ from kit.errors import DeviceError, Diverged, KitError
 from kit.events import Event, Lightened, Noticed, RolledBack, Skipped, Stepped
 from kit.optim.learning_rates import effective_rates_of, multiply_rates, rates_of
 from kit.planning.ladder import Footing
+from kit.planning.proposals import advice, candidate_of
 from kit.training.batches import Batch
 from kit.training.preparation import Resources
 from kit.training.soundness import (
@@ -173,7 +174,7 @@ def _taken(resources: Resources, step: int) -> Footing:
     lightening = resources.lightening
     footing = lightening.lower()
     if footing is None:
-        raise _too_large(step, lightening.batch_size, lightening.footing)
+        raise _too_large(resources, step)
     lightening.stand_on(footing)
     return footing
 
@@ -184,14 +185,20 @@ def _told(resources: Resources, step: int, footing: Footing) -> Lightened:
     return Lightened(step, footing.words, wanted)
 
 
-def _too_large(step: int, batch_size: int, footing: Footing) -> DeviceError:
+def _too_large(resources: Resources, step: int) -> DeviceError:
+    batch_size, footing = resources.lightening.batch_size, resources.lightening.footing
     tried = f", with {footing.words}" if footing != Footing() else ""
+    gathered = resources.plan.settings.basic.gradient_accumulation_steps
+    asked = candidate_of(resources.plan, footing.settings(batch_size, gathered))
+    usual = (
+        "Lower resolution or network_dim, cache latents and text encoder outputs, or set "
+        "base_precision = int8."
+    )
     return DeviceError(
         f"The memory was not enough for step {step} (train_batch_size = {batch_size}{tried}).",
         "The state of the last whole step is kept: the same settings go on from there once more "
         "memory is free; other settings begin anew.",
-        "Close what else uses the memory; or lower resolution or network_dim, cache latents and "
-        "text encoder outputs, or set base_precision = int8.",
+        f"Close what else uses the memory. {advice(asked) or usual}",
     )
 
 

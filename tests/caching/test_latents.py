@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kit.caching.disk import FOLDER
 from kit.caching.latents import (
     CachedLatents,
     OnTheFlyLatents,
@@ -20,6 +19,7 @@ from kit.events import Cached, Noticed
 from kit.families import Family
 from kit.families.text import TextConditioner
 from kit.planning import Plan
+from kit.settings.effective import CACHE_FOLDER
 from kit.training.batches import BatchBuilder
 from kit.training.caches import latent_encoder, run_latents, run_text_embeds, text_conditioner
 from tests.support.parts import load_tiny, outcome, paint, paint_all, plan_for
@@ -99,7 +99,7 @@ def same(one: CachedLatents, other: CachedLatents) -> bool:
 
 
 def shelved(images: Path, what: str) -> list[Path]:
-    return sorted((images / FOLDER / what).glob("*.safetensors"))
+    return sorted((images / CACHE_FOLDER / what).glob("*.safetensors"))
 
 
 # ------------------------------------------------------------------------------------- latents
@@ -121,7 +121,7 @@ def test_a_second_run_encodes_nothing_and_trains_on_the_same(images, family, ask
 
 def test_without_the_disk_nothing_is_written(images, family):
     latents_of(plan_for(images), family)
-    assert not (images / FOLDER).exists()
+    assert not (images / CACHE_FOLDER).exists()
 
 
 def another_picture(images: Path, family: Family) -> dict:
@@ -201,7 +201,7 @@ def test_a_damaged_file_is_ignored_and_written_anew(images, family, asked_of, da
     assert same(latents_of(plan, family), before)
     assert sum(asked) == 1
     assert load_file(victim).keys() == {"mean", "logvar"}
-    assert not list((images / FOLDER).rglob("*.part"))
+    assert not list((images / CACHE_FOLDER).rglob("*.part"))
 
 
 def test_a_file_of_something_else_is_ignored_too(images, family):
@@ -215,10 +215,10 @@ def test_a_file_of_something_else_is_ignored_too(images, family):
 
 def test_where_the_disk_refuses_the_run_says_so_and_goes_on(images, family):
     plan = plan_for(images, **DISK)
-    (images / FOLDER).write_text("a file where the folder should be")
+    (images / CACHE_FOLDER).write_text("a file where the folder should be")
     latents, events = outcome(run_latents(plan, family))
     [notice] = [event.text for event in events if isinstance(event, Noticed)]
-    assert str(images / FOLDER) in notice
+    assert str(images / CACHE_FOLDER) in notice
     assert "stays in memory" in notice
     assert same(latents, latents_of(plan_for(images), family))
 

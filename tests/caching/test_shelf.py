@@ -10,12 +10,12 @@ import torch
 
 from kit import planning
 from kit.caching import shelf as module
-from kit.caching.disk import FOLDER
 from kit.caching.shelf import BATCHES_AHEAD, Shelf
 from kit.dataset.batches import ImageUse
 from kit.errors import DatasetError
 from kit.events import Stepped
 from kit.settings import Settings
+from kit.settings.effective import CACHE_FOLDER
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
 from kit.training.loop import train
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
@@ -145,7 +145,7 @@ def test_a_cache_that_is_taken_away_in_mid_run_is_named_and_the_run_goes_on(
         for event in train(planning.plan(broken)):
             told.append(event)
             if isinstance(event, Stepped) and event.step == 2:
-                shutil.rmtree(images / FOLDER)
+                shutil.rmtree(images / CACHE_FOLDER)
     rest = run(broken)
     assert losses(told) + losses(rest) == losses(whole)
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))

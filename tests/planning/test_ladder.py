@@ -21,12 +21,17 @@ def test_every_rung_is_taken_in_its_order_and_keeps_the_effective_batch():
         cache_latents=False, train_batch_size=6, gradient_accumulation_steps=2
     )
     names, last = taken(plain)
-    assert names == ["latents", "texts", "checkpointing", "half batch", "half batch", "int8", "nf4"]
+    assert names == [
+        "latents", "texts", "latents on disk", "texts on disk", "checkpointing", "half batch",
+        "half batch", "int8", "nf4",
+    ]  # fmt: skip
     assert (last.basic.train_batch_size, last.basic.gradient_accumulation_steps) == (1, 12)
     assert effective.base_precision(last.memory) == "nf4"
     assert last.memory.gradient_checkpointing
     assert effective.caches_latents(last.memory)
     assert effective.caches_text_embeds(last.memory)
+    assert last.memory.cache_latents_to_disk
+    assert last.memory.cache_text_encoder_outputs_to_disk
 
 
 def test_a_text_encoder_that_learns_is_not_cached_away():

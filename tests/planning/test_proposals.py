@@ -5,6 +5,7 @@ import pytest
 from kit import hosts
 from kit.planning import forecast as forecasting
 from kit.planning import needs, proposals
+from kit.planning.cache_sizes import CacheSizes, Entries
 from kit.planning.forecast import shipped
 from kit.planning.needs import megabytes, seconds_share
 from kit.planning.proposals import Candidate, Room
@@ -121,7 +122,7 @@ def test_the_forecast_names_what_fits(monkeypatch, tmp_path):
     )
 
     class Plan:
-        subsets = prompts = ()
+        subsets = prompts = images = fits = ()
         total_steps, from_step = 600, 0
 
         def sample_due(self, step):
@@ -195,3 +196,109 @@ def test_unknown_families_and_attention_matrices_are_not_reckoned():
     assert megabytes({**work, "keeps_attention": True}, "gpu", lora_weights=1) is None
     assert megabytes(work, "cpu", lora_weights=1) is None  # bf16 was not measured there
     assert set(needs.PER_PIXEL["gpu"]) == set(needs.WEIGHTS)
+
+
+# ------------------------------------------------------------------- the machine's own memory
+
+THOUSANDS = CacheSizes(Entries(20_000, 524_288), Entries(20_000, 77 * 2048 * 4 + 5120))
+COLAB = Room("gpu", 14_000, host=11_500)
+
+
+def with_caches(settings, caches=THOUSANDS):
+    return Candidate(settings, "sdxl", caches=caches)
+
+
+def test_beside_a_gpu_what_rests_and_what_is_cached_counts():
+    one = asked(cache_text_encoder_outputs=True)
+    rests = 817.8 * 4 + 83.7 * 2  # text encoders as float32, the VAE in bf16
+    assert Candidate(one, "sdxl").host == pytest.approx(needs.HOST_BESIDE + rests)
+    cached = THOUSANDS.latents.megabytes + THOUSANDS.captions.megabytes
+    assert cached == pytest.approx(23_200, rel=0.01)
+    assert with_caches(one).host == pytest.approx(needs.HOST_BESIDE + rests + cached)
+    on_disk = one.replace(cache_latents_to_disk=True, cache_text_encoder_outputs_to_disk=True)
+    assert with_caches(on_disk).host < needs.HOST_BESIDE + rests + 600
+
+
+def test_caches_that_colabs_memory_cannot_hold_are_proposed_for_the_disk():
+    settings = asked(gradient_checkpointing=True, cache_text_encoder_outputs=True)
+    assert proposals.proposal(with_caches(settings), Room("gpu", 14_000)).changes == {}
+    found = proposals.proposal(with_caches(settings), COLAB)
+    assert found.changes == {
+        "cache_latents_to_disk": True,
+        "cache_text_encoder_outputs_to_disk": True,
+    }
+    few = CacheSizes(Entries(8_000, 524_288), Entries(100, 635_000))  # 4.2 GB
+    assert proposals.proposal(with_caches(settings, few), COLAB).changes == {}
+    more = CacheSizes(Entries(12_000, 524_288), Entries(100, 635_000))  # 6.3 GB
+    found = proposals.proposal(with_caches(settings, more), COLAB)
+    assert found.changes == {"cache_latents_to_disk": True}
+
+
+def test_on_a_cpu_caches_share_the_memory():
+    settings = on_cpu(256, 1, False).replace(cache_text_encoder_outputs=True)
+    alone = needed(settings, "sd1", "cpu")
+    asks = Candidate(settings, "sd1", caches=CacheSizes(Entries(10_000, 131_072)))
+    assert asks.fits(Room("cpu", alone + 1_400))
+    assert not asks.fits(Room("cpu", alone + 1_200))
+    found = proposals.proposal(asks, Room("cpu", alone + 1_200))
+    assert found.changes == {"cache_latents_to_disk": True}
+
+
+class Planned:
+    """What a forecast reads, of a base of full size that is not here."""
+
+    subsets = prompts = images = fits = ()
+    total_steps, from_step = 600, 0
+
+    def __init__(self, settings, family="sdxl"):
+        name = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0"}.get(family, "")
+        self.settings = settings.replace(pretrained_model_name_or_path=name, unet_lr=1e-4)
+
+    def sample_due(self, step):
+        return False
+
+
+@pytest.fixture
+def nothing_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("LORA_KIT_CACHE", str(tmp_path))
+
+
+def test_the_forecast_says_that_colabs_memory_will_not_do(monkeypatch, nothing_measured):
+    card = hosts.Gpu("Tesla T4", 15_800)
+    for module in (forecasting, proposals):
+        monkeypatch.setattr(module, "gpu", lambda: card)
+    monkeypatch.setattr(proposals, "free_memory", lambda: int(11.5e9))
+    monkeypatch.setattr(proposals, "held_memory", lambda: 0)
+    monkeypatch.setattr(proposals, "cache_sizes", lambda *args, **more: THOUSANDS)
+    settings = asked(gradient_checkpointing=True, cache_text_encoder_outputs=True)
+    told = forecasting.forecast(Planned(settings))
+    assert told.startswith(f"{forecasting.UNKNOWN}: 29.6 of 11.5 GB of this machine's own memory")
+    assert "cache_latents_to_disk = true, cache_text_encoder_outputs_to_disk = true" in told
+    monkeypatch.setattr(proposals, "free_memory", lambda: int(64e9))
+    assert forecasting.forecast(Planned(settings)) == forecasting.UNKNOWN
+
+
+def test_on_a_cpu_too_it_is_told_what_will_not_fit(monkeypatch, nothing_measured):
+    for module in (forecasting, proposals):
+        monkeypatch.setattr(module, "gpu", lambda: None)
+    monkeypatch.setattr(forecasting, "family_of", lambda model: "sd1")
+    monkeypatch.setattr(proposals, "family_of", lambda model: "sd1")
+    monkeypatch.setattr(proposals, "held_memory", lambda: int(0.5e9))
+    monkeypatch.setattr(proposals, "free_memory", lambda: int(5.5e9))
+    settings = on_cpu(512, 4, False)
+    told = forecasting.forecast(Planned(settings, "sd1"))
+    assert "GB will not fit, but this will: " in told
+    assert " of 6.0 GB" in told
+    monkeypatch.setattr(proposals, "free_memory", lambda: int(32e9))
+    assert forecasting.forecast(Planned(settings, "sd1")) == forecasting.UNKNOWN
+
+
+def test_after_a_try_that_did_not_fit_less_is_advised_than_what_was_tried(monkeypatch):
+    monkeypatch.setattr(proposals, "room_here", lambda: Room("gpu", 80_000))
+    settings = asked(gradient_checkpointing=True, cache_text_encoder_outputs=True)
+    tried = Candidate(settings, "sdxl")
+    told = proposals.advice(tried)
+    assert told.startswith("Set train_batch_size = ")
+    least = settings.replace(train_batch_size=1, gradient_accumulation_steps=4)
+    assert proposals.advice(Candidate(least, "sdxl")).startswith("Set base_precision = int8 ")
+    assert proposals.advice(Candidate(least, "")) == ""

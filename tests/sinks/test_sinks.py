@@ -1,8 +1,11 @@
 import errno
+import gc
 import io
 import math
 import re
 import shutil
+import tracemalloc
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -27,7 +30,9 @@ from kit.events import (
 from kit.runs.run import Run
 from kit.sinks import Console, JsonLines, LossChart, fan_out, listening, read_events
 from kit.sinks.console import duration
+from kit.sinks.loss_curve import COLUMNS, LossCurve
 from kit.sinks.loss_picture import loss_figure
+from kit.sinks.measuring import Measuring
 
 
 def stepped(step, loss=0.5, seconds=1.0, rates=None):
@@ -450,7 +455,7 @@ def test_a_run_without_steps_has_no_picture(tmp_path):
 
 def test_the_picture_shows_both_curves_and_every_rate():
     rates = {"unet": 1e-4, "text encoder": 5e-5}
-    figure = loss_figure([stepped(step, 1 / step, rates=rates) for step in range(1, 100)])
+    figure = loss_figure(LossCurve(stepped(step, 1 / step, rates=rates) for step in range(1, 100)))
     losses, below = figure.axes
     assert [line.get_label() for line in losses.lines] == ["each step", "average of an epoch"]
     assert [line.get_label() for line in below.lines] == ["unet", "text encoder"]
@@ -465,7 +470,7 @@ def test_a_few_high_losses_do_not_flatten_the_curve():
     steps = [
         stepped(step, 1000.0 if step == 50 else 0.1 + step % 7 / 100) for step in range(1, 200)
     ]
-    assert loss_figure(steps).axes[0].get_ylim()[1] < 1
+    assert loss_figure(LossCurve(steps)).axes[0].get_ylim()[1] < 1
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 0.0])
@@ -482,7 +487,68 @@ def test_a_run_that_goes_on_draws_its_past_too(tmp_path):
     assert list(tmp_path.iterdir()) == []
     for event in a_run(start=10):
         chart(event)
-    assert sorted(chart._steps) == list(range(1, 21))
+    assert list(chart.curve.steps) == list(range(1, 21))
+
+
+def test_each_drawing_leaves_nothing_behind(tmp_path):
+    """A figure is a circle of references: each new one of 20,000 steps held 100 MB."""
+    chart = LossChart(tmp_path / "loss.png")
+    for step in range(1, 3001):
+        chart(stepped(step, 1 / step, rates={"unet": 1e-4}))
+    chart(Saved(3000, 1, "a.safetensors"))
+    gc.collect()
+    gc.disable()
+    try:
+        for step in (3001, 3002, 3003):
+            chart(stepped(step, 0.1, rates={"unet": 1e-4}))
+            chart(Saved(step, 1, "a.safetensors"))
+        renderers = [one for one in gc.get_objects() if type(one).__name__ == "RendererAgg"]
+        assert len(renderers) == 1, "each holds 2 MB"
+        assert gc.collect() < 1000, "three figures leave 17,000 objects"
+    finally:
+        gc.enable()
+
+
+def test_a_long_run_costs_a_few_bytes_a_step(tmp_path):
+    chart, measuring = LossChart(tmp_path / "loss.png"), Measuring({})
+    one = stepped(1, 0.5, rates={"unet": 1e-4, "text encoder": 1e-5})
+    for event in (replace(one, step=step) for step in range(1, 101)):
+        chart(event), measuring(event)
+    tracemalloc.start()
+    try:
+        for step in range(101, 5101):
+            event = replace(one, step=step, seconds=step * 1.0, rates=dict(one.rates))
+            chart(event), measuring(event)
+        del event
+        grown = tracemalloc.get_traced_memory()[0] / 5000
+    finally:
+        tracemalloc.stop()
+    assert grown < 80, f"{grown:.0f} bytes a step; an event is 700"
+
+
+def test_of_a_long_run_each_column_shows_its_lowest_and_highest_loss():
+    losses = {step: 1.0 for step in range(1, 20_001)} | {7003: 9.0, 7011: 0.25, 12: math.nan}
+    curve = LossCurve(stepped(step, loss) for step, loss in losses.items())
+    steps, shown = curve.points(curve.losses)
+    assert len(steps) <= 2 * COLUMNS
+    assert steps == sorted(set(steps))
+    assert (shown[steps.index(7003)], shown[steps.index(7011)]) == (9.0, 0.25)
+
+
+def test_steps_that_are_made_again_are_drawn_as_they_come_out_then():
+    curve = LossCurve(stepped(step, 1.0, rates={"unet": 1.0}) for step in range(1, 11))
+    curve.add(stepped(7, 2.0, rates={"text encoder": 3.0}))
+    assert list(curve.steps) == [1, 2, 3, 4, 5, 6, 7]
+    assert list(curve.losses) == [1.0] * 6 + [2.0]
+    assert [math.isnan(rate) for rate in curve.rates["unet"]] == [False] * 6 + [True]
+    assert [math.isnan(rate) for rate in curve.rates["text encoder"]] == [True] * 6 + [False]
+
+
+def test_what_the_picture_takes_is_taken_before_the_first_step(tmp_path):
+    chart = LossChart(tmp_path / "loss.png")
+    chart(Loaded("sd1", "CPU", "no", 1, 1, 0))
+    assert chart._figure is not None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_told_of_the_file_of_events_once_and_ends_nothing(tmp_path):

@@ -9,6 +9,7 @@ from kit import planning
 from kit.errors import DeviceError
 from kit.events import Lightened, Noticed, RolledBack, Stepped
 from kit.families import TextEmbeds
+from kit.planning import proposals
 from kit.training.batches import Batch
 from kit.training.loop import train
 from kit.training.preparation import prepare
@@ -154,6 +155,16 @@ def test_where_no_rung_is_left_it_is_told(tmp_path, asked, monkeypatch):
     with pytest.raises(DeviceError, match=r"step 3 .*with gradient checkpointing, 1 image at once"):
         run(asked(tmp_path))
     assert planning.plan(asked(tmp_path)).run.from_step == 2
+
+
+def test_then_the_settings_that_would_fit_are_named(tmp_path, asked, monkeypatch):
+    """As if the miniature were SD 1.5 on a GPU, whose needs are known."""
+    too_small_for(monkeypatch, 0, from_step=3)
+    monkeypatch.setattr(proposals, "family_of", lambda model: "sd1")
+    monkeypatch.setattr(proposals, "room_here", lambda: proposals.Room("gpu", 80_000))
+    bf16 = {"mixed_precision": "bf16", "cache_latents": True, "cache_text_encoder_outputs": True}
+    with pytest.raises(DeviceError, match=r"Set .*base_precision = int8 \(about \d\.\d GB\)\."):
+        run(asked(tmp_path, **bf16))
 
 
 @pytest.mark.parametrize("at", [1, 4])

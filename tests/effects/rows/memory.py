@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kit.caching import latents
-from kit.caching.disk import FOLDER
 from kit.families import streaming
+from kit.settings.effective import CACHE_FOLDER
 from kit.training import preparation
 from kit.training.step import run_step
 from tests.effects.observers import batch, loss
@@ -65,7 +65,7 @@ def encodings(stage, settings):
 
 def on_disk(stage, settings):
     """What lies in the cache beside the images once all is prepared."""
-    cache = Path(settings.folders.train_data_dir) / FOLDER
+    cache = Path(settings.folders.train_data_dir) / CACHE_FOLDER
     with stage.prepared(settings):
         kept = [path.parent.name for path in sorted(cache.rglob("*")) if path.is_file()]
     shutil.rmtree(cache, ignore_errors=True)
@@ -111,7 +111,7 @@ def encoders_after_caching(stage, settings):
 
 def looked_at(stage, settings):
     """How often a second run looks at images to see that its cache is of them."""
-    cache = Path(settings.folders.train_data_dir) / FOLDER
+    cache = Path(settings.folders.train_data_dir) / CACHE_FOLDER
     looks, look = [], latents.file_hash
     with stage.prepared(settings), pytest.MonkeyPatch.context() as patch:
         patch.setattr(latents, "file_hash", lambda path: looks.append(path.name) or look(path))
