@@ -21,6 +21,7 @@ from kit.adapters.network import Network, parts_of
 from kit.bench.steps import make_step
 from kit.families import Family, Prediction
 from kit.families.clip import packaged_tokenizer
+from kit.families.few_places import quicken
 from kit.families.loading import FAMILIES, compress_base, config_folder
 from kit.settings import NetworkSettings
 from kit.training.batches import Batch
@@ -91,6 +92,8 @@ def full_family(
     """
     parts = full_parts(key, device=device, dtype=dtype)
     compress_base(parts["unet"], [], base_precision, device)
+    if device.type == "cpu" and dtype is torch.float32:
+        quicken(parts["unet"])
     unet, vae, told = parts["unet"], parts["vae"], FAMILIES[key].encoder_parts(key)
     tokenizers = [packaged_tokenizer(part.pad, splits_pad=part.splits_pad) for part in told]
     encoders = [parts[part.name] for part in told]
