@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import kit
+from kit.basemodel.reading_ahead import read_ahead
 from kit.bench.hosted import tell_peaks
 from kit.events import Stepped
 
@@ -16,6 +17,7 @@ from kit.events import Stepped
 def main(file: Path) -> None:
     """Train as `kit train` does."""
     plan = kit.plan(kit.Settings.load(file))
+    read_ahead(plan.settings.model.pretrained_model_name_or_path)
     try:
         for event in kit.train(plan):
             if isinstance(event, Stepped):
