@@ -63,8 +63,8 @@ class Clock:
     def report(self, batch: int) -> dict[str, Any]:
         """What was measured."""
         return {
-            "seconds": _spread(self.seconds),
-            "cpu_seconds": _spread(self.cpu_seconds),
+            "seconds": spread(self.seconds),
+            "cpu_seconds": spread(self.cpu_seconds),
             "images_per_second": round(batch / statistics.median(self.seconds), 3),
             "steps": len(self.seconds),
             "losses": [round(loss, 6) for loss in self.losses],
@@ -110,8 +110,8 @@ def measure(
         "seconds_until_first_step_is_done": round(first, 2),
         **memory,
         "ours": clock.report(work.batch),
-        **_arithmetic(ours, statistics.median(clock.seconds)),
         **_parts(ours),
+        **_arithmetic(ours, statistics.median(clock.seconds)),
     }
     if other is None:
         return told
@@ -166,11 +166,11 @@ def _beside(ours: Ours, warm_up: int) -> Clock:
 
 def _arithmetic(ours: Ours, seconds: float) -> dict[str, Any]:
     """A step's FLOPs, and what share of the device's own speed they are done at."""
-    limit = product_speed(DTYPES[ours.precision])
+    limit, flops = product_speed(DTYPES[ours.precision]), ours.flops()
     return {
-        "tflop": round(ours.flops / 1e12, 3),
+        "tflop": round(flops / 1e12, 3),
         "limit_tflops": round(limit / 1e12, 3),
-        "share_of_limit": round(ours.flops / seconds / limit, 4),
+        "share_of_limit": round(flops / seconds / limit, 4),
     }
 
 
@@ -186,9 +186,10 @@ def _parts(ours: Ours) -> dict[str, Any]:
 
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """Ours / theirs, pair by pair."""
-    return _spread([mine / other for mine, other in zip(ours, theirs, strict=True)])
+    return spread([mine / other for mine, other in zip(ours, theirs, strict=True)])
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Their median and their ends."""
     found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {name: round(value, 4) for name, value in found.items()}

@@ -19,14 +19,16 @@ from transformers import CLIPTextConfig
 
 from kit.adapters.network import Network, parts_of
 from kit.bench.steps import make_step
+from kit.bench.work import RATE
 from kit.families import Family, Prediction
 from kit.families.clip import packaged_tokenizer
+from kit.families.few_places import quicken
 from kit.families.loading import FAMILIES, compress_base, config_folder
 from kit.settings import NetworkSettings
 from kit.training.batches import Batch
 from kit.training.step import TrainingStep
 
-SEED, RATE = 1, 1e-4
+SEED = 1
 BLOCK = 1_000_003  # random numbers that all weights are cut from; prime, so that rows differ
 # What a text encoder's layers add to its stream. At full strength SDXL's penultimate states, which
 # no norm follows, have a spread of 16 to 20: attention saturates, 0.1 % of noise in the latents
@@ -91,6 +93,8 @@ def full_family(
     """
     parts = full_parts(key, device=device, dtype=dtype)
     compress_base(parts["unet"], [], base_precision, device)
+    if device.type == "cpu" and dtype is torch.float32:
+        quicken(parts["unet"])
     unet, vae, told = parts["unet"], parts["vae"], FAMILIES[key].encoder_parts(key)
     tokenizers = [packaged_tokenizer(part.pad, splits_pad=part.splits_pad) for part in told]
     encoders = [parts[part.name] for part in told]

@@ -7,18 +7,61 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
+from kit.bench.sd_scripts import NAME
 from kit.bench.work import Work
 from kit.runs.atomic_write import write_atomically
 
 COLUMNS = ("work", "s / step", "images / s", "of limit", "GPU MiB", "RAM MiB", "calls", "ratio")
-BLUE, GREY = "#1f5fa8", "#9aa3ad"
+SIDE_COLUMNS = ("s / step", "core-s / step", "images / s", "RAM MiB", "GPU MiB", "first step, s")
+RATIOS = (
+    "ratio",
+    "cpu_ratio",
+    "images_ratio",
+    "memory_ratio",
+    "device_memory_ratio",
+    "first_step_ratio",
+)
+BLUE, GREY, DARK = "#1f5fa8", "#9aa3ad", "#5b6570"
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Markdown, a row for each piece of work; ratio is ours / diffusers + PEFT."""
+    """Markdown, a row for each piece of work; ratio is ours / what it was compared with."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     lines += ["| " + " | ".join(_cells(result)) + " |" for result in results]
     return "\n".join(lines)
+
+
+def beside_tables(results: Sequence[dict[str, Any]]) -> list[str]:
+    """For each work that a program did, too: a row of ours, one of its, and the ratios."""
+    return [_beside_table(result) for result in results if NAME in result]
+
+
+def _beside_table(result: dict[str, Any]) -> str:
+    rows = [["LoRA Kit", *_side_cells(result["ours"])], [NAME, *_side_cells(result[NAME])]]
+    ratios = [result.get(name, {}).get("median") for name in RATIOS]
+    rows += [["ours / theirs", *("-" if each is None else f"{each:.2f}" for each in ratios)]]
+    head = [str(Work(**result["work"])), *SIDE_COLUMNS]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    told = [f"- {text}" for text in result["differs"]]
+    return "\n".join(
+        [lines[0], "|---" * len(head) + "|", *lines[1:], *([""] if told else []), *told]
+    )
+
+
+def _side_cells(side: dict[str, Any]) -> list[str]:
+    numbers = (
+        side["seconds"]["median"],
+        side["cpu_seconds"]["median"],
+        side["images_per_second"],
+        side.get("host_peak_mib"),
+        side.get("device_peak_mib"),
+        side["seconds_until_first_step_is_done"],
+    )
+    return ["-" if number is None else _short(number) for number in numbers]
+
+
+def _short(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
 
 
 def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
@@ -35,6 +78,7 @@ def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
     for offset, side, colour, label in (
         (-0.18, "ours", BLUE, "LoRA Kit"),
         (0.18, "diffusers", GREY, "diffusers + PEFT"),
+        (0.18, NAME, DARK, NAME),
     ):
         shown = [
             (place, result[side]["seconds"]["median"])
@@ -62,14 +106,14 @@ def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
 
 def _cells(result: dict[str, Any]) -> list[str]:
     """A row of the table; a dash for what this device does not tell."""
-    device, ratio = result["device_peak_mib"], result.get("ratio", {}).get("median")
+    ratio, share = result.get("ratio", {}).get("median"), result.get("share_of_limit")
+    calls = result.get("kernels") or result.get("aten_calls")
+    whole = [result.get(name) for name in ("device_peak_mib", "host_peak_mib")]
     return [
         str(Work(**result["work"])),
         f"{result['ours']['seconds']['median']:.4g}",
         f"{result['ours']['images_per_second']:.4g}",
-        f"{result['share_of_limit']:.1%}",
-        "-" if device is None else f"{device:,}",
-        f"{result['host_peak_mib']:,}",
-        f"{result['kernels'] or result['aten_calls']:,}",
+        "-" if share is None else f"{share:.1%}",
+        *("-" if number is None else f"{number:,}" for number in (*whole, calls)),
         "-" if ratio is None else f"{ratio:.2f}",
     ]

@@ -11,40 +11,71 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from kit.bench.against import beside_program
 from kit.bench.measuring import measure
-from kit.bench.report import picture, table
+from kit.bench.remembering import keep
+from kit.bench.report import beside_tables, picture, table
+from kit.bench.sd_scripts import Checkout
 from kit.bench.work import Work, usual
 from kit.devices import choose_device
 from kit.errors import KitError, Unreadable
 from kit.reading.fields import Table
+from kit.reading.paths import path_of
 from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_text
 
 LEAST = 20.0  # seconds that a piece of work is worth beginning for
 CLOSING = 5.0  # of a process that has measured and must tell
+DIFFUSERS = "diffusers"
+
+Beside: TypeAlias = str | Checkout  # what is compared with: nothing (""), DIFFUSERS or a program
+
+
+def beside(against: str, python: str = "") -> Beside:
+    """What to compare with: nothing, diffusers' own loop, or a checkout of sd-scripts.
+
+    Raises: KitError where it is none of them.
+    """
+    if python and against in ("", DIFFUSERS):
+        raise KitError(
+            f"--python {python} has no effect here.",
+            "It is for a program that is compared with: --against and the folder of its checkout.",
+            "Leave it away.",
+        )
+    if against in ("", DIFFUSERS):
+        return against
+    return Checkout.at(path_of(against, "--against"), python)
 
 
 def one(
-    work: Work, *, steps: int, warm_up: int, against: bool, seconds: float, began: float
+    work: Work, *, steps: int, warm_up: int, beside: Beside, seconds: float, began: float
 ) -> dict[str, Any]:
-    """Measure one piece of work in this process.
+    """Measure one piece of work in this process, and remember it for the next forecast.
 
     seconds: no further step begins after them, 0 never; began: by time.monotonic(), when it was
     asked for.
+
+    Raises: KitError where a program that is compared with does not do the work.
     """
-    until = began + seconds if seconds else 0.0
-    return measure(work, steps=steps, warm_up=warm_up, against=against, until=until, began=began)
+    if isinstance(beside, Checkout):  # ours is a run like any other then, and remembered as such
+        return beside_program(work, beside, steps=steps, warm_up=warm_up, seconds=seconds)
+    until, against = began + seconds if seconds else 0.0, beside == DIFFUSERS
+    found = measure(work, steps=steps, warm_up=warm_up, against=against, until=until, began=began)
+    with suppress(OSError):  # a forecast less, which is no reason to tell nothing
+        keep(found)
+    return found
 
 
 def several(
     out: Path,
     *,
     minutes: float,
-    against: bool,
+    beside: Beside = "",
     steps: int = 10,
     works: Sequence[Work] = (),
     tell: Callable[[str], object] = print,
@@ -61,7 +92,7 @@ def several(
         if left < LEAST:
             tell(f"{work}: no time left")
             continue
-        result = _in_process(work, steps=steps, against=against, seconds=left)
+        result = _in_process(work, steps=steps, beside=beside, seconds=left)
         if isinstance(result, str):
             tell(f"{work}: not measured: {result}")
             continue
@@ -74,7 +105,7 @@ def several(
             "Each line above tells why.",
             "Give more --minutes, or one piece of work by --family and --px.",
         )
-    write_text(out / "bench.md", table(results) + "\n")
+    write_text(out / "bench.md", "\n\n".join([table(results), *beside_tables(results)]) + "\n")
     picture(results, out / "bench.png")
     return results
 
@@ -89,11 +120,15 @@ def arguments_of(work: Work) -> list[str]:
     return words
 
 
-def _in_process(work: Work, *, steps: int, against: bool, seconds: float) -> dict[str, Any] | str:
+def _in_process(work: Work, *, steps: int, beside: Beside, seconds: float) -> dict[str, Any] | str:
     """What a process of its own measured, or why it did not."""
     words = [*arguments_of(work), "--steps", str(steps), "--json"]
-    words += ["--against", "diffusers"] * against
-    words += ["--seconds", f"{max(1.0, seconds / 2 - CLOSING):.0f}"]  # half of it is building
+    if isinstance(beside, Checkout):
+        words += ["--against", str(beside.path), "--python", beside.python]
+        words += ["--seconds", f"{max(1.0, seconds - CLOSING):.0f}"]
+    else:
+        words += ["--against", beside] * bool(beside)
+        words += ["--seconds", f"{max(1.0, seconds / 2 - CLOSING):.0f}"]  # half of it is building
     command = [sys.executable, "-m", "kit", "bench", *words]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
@@ -112,6 +147,8 @@ def as_words(result: dict[str, Any], *, as_json: bool) -> str:
     """One result as JSON or as a table with its parts."""
     if as_json:
         return json.dumps(result, indent=1)
+    if tables := beside_tables([result]):
+        return "\n\n".join([result["hardware"]["device"], *tables])
     phases = ", ".join(f"{name} {value:.4g} s" for name, value in result["phase_seconds"].items())
     device = result["hardware"]["device"]
     return f"{device}\n\n{table([result])}\n\n{phases}; {result['tflop']} TFLOP a step"

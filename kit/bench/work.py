@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kit.settings import Settings
+
 FAMILIES = {"sd15": "sd1", "sd21": "sd2", "sdxl": "sdxl"}  # as people call them, and as the catalog
 PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}  # and mixed_precision
 USUAL_RANK = 8
 DEFAULT_ALPHA = 1
+RATE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -66,4 +69,32 @@ def usual(device: str) -> tuple[Work, ...]:
         Work("sdxl", 1024, 1, "bf16", optimizer="AdamW8bit"),
         Work("sdxl", 1024, 1, "bf16", base_precision="int8", checkpointing=True),
         Work("sdxl", 1024, 1, "bf16", text_encoder=True, checkpointing=True),
+    )
+
+
+def settings_of(work: Work, *, steps: int = 1) -> Settings:
+    """A training of that work, its base model and its pictures left blank."""
+    return Settings().replace(
+        sdxl=work.family == "sdxl" or None,
+        v2=work.family == "sd21" or None,
+        output_name="bench",
+        resolution=f"{work.px},{work.px}",
+        enable_bucket=False,
+        train_batch_size=work.batch,
+        max_train_steps=steps,
+        seed=1,
+        learning_rate=RATE,
+        unet_lr=RATE,
+        text_encoder_lr=RATE if work.text_encoder else 0.0,
+        lr_scheduler="constant",
+        lr_warmup=0,
+        optimizer_type=work.optimizer,
+        network_dim=work.rank,
+        network_alpha=DEFAULT_ALPHA,
+        mixed_precision=PRECISIONS[work.precision],
+        base_precision=work.base_precision,
+        gradient_checkpointing=work.checkpointing,
+        cache_latents=True,
+        cache_text_encoder_outputs=not work.encodes,
+        save_every_n_epochs=None,
     )

@@ -29,6 +29,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kit import __version__, catalog
+from kit.basemodel.reading_ahead import read_ahead
 from kit.cli import bench, dataset, import_export, presets
 from kit.cli.command import Command
 from kit.cli.settings import act_settings, describe_settings
@@ -123,6 +124,7 @@ def _act_train(chosen: argparse.Namespace) -> int:
     refuse(chosen, found.run)
     print(*found.lines(), sep="\n", flush=True)  # its notices come as events
     print("loading torch and the base model ...", flush=True)
+    read_ahead(found.settings.model.pretrained_model_name_or_path)
     train = catalog.load("kit.training.loop:train")
     with (
         closing(Console(found.total_steps)) as console,

@@ -34,7 +34,19 @@ def _describe(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=_count, default=10, metavar="N", help="steps, or pairs, that count (10)")
     add("--warm-up", type=_count, default=2, metavar="N", help="steps before them (2)")
     add("--seconds", type=float, default=0.0, metavar="N", help="no further step begins after them")
-    add("--against", choices=("diffusers",), help="compare with a plain loop of diffusers and PEFT")
+    add(
+        "--against",
+        default="",
+        metavar="WHAT",
+        help="compare with a plain loop of diffusers and PEFT (diffusers), or with a program: the "
+        "folder of a checkout of kohya-ss/sd-scripts",
+    )
+    add(
+        "--python",
+        default="",
+        metavar="PATH",
+        help="the Python of that program's environment (default: that of its own venv, or this)",
+    )
     add("--json", action="store_true", help="everything, for programs")
     add("--all", action="store_true", help="the usual works, each in a process of its own")
     add("--minutes", type=float, default=8.0, metavar="N", help="that --all may take (8)")
@@ -42,10 +54,11 @@ def _describe(parser: argparse.ArgumentParser) -> None:
 
 
 def _act(chosen: argparse.Namespace) -> None:
-    began, against = time.monotonic(), chosen.against is not None
+    began = time.monotonic()
+    beside = catalog.load("kit.bench.suite:beside")(chosen.against, chosen.python)
     if chosen.all:
         several = catalog.load("kit.bench.suite:several")
-        several(chosen.out, minutes=chosen.minutes, against=against, steps=chosen.steps)
+        several(chosen.out, minutes=chosen.minutes, beside=beside, steps=chosen.steps)
         print((chosen.out / "bench.md").read_text("utf-8"))
         return
     work = catalog.load("kit.bench.suite:work_from")(vars(chosen))
@@ -53,7 +66,7 @@ def _act(chosen: argparse.Namespace) -> None:
         work,
         steps=chosen.steps,
         warm_up=chosen.warm_up,
-        against=against,
+        beside=beside,
         seconds=chosen.seconds,
         began=began,
     )

@@ -28,6 +28,7 @@ from kit.basemodel.weight_names import choose_weights
 from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable, in_a_line
 from kit.families import Family, Prediction, clip, target_layers
 from kit.families.clip_weights import read_text_encoder
+from kit.families.few_places import quicken
 from kit.families.finite import check_finite
 from kit.families.quantized import compress
 from kit.families.sd import StableDiffusion
@@ -95,6 +96,8 @@ def load_family(
     for (part, precision), path in zip(parts, paths, strict=True):
         place(part.module, device, precision, part.weights)
         check_finite(part.module, path)
+    if device.type == "cpu" and dtype is torch.float32:
+        quicken(unet.module)
     return _assemble(file, predicts, unet.module, own_vae.module, modules)
 
 

@@ -22,6 +22,7 @@ from kit.runs.measured import work_of
 from kit.runs.run import Run, bring_back
 from kit.settings import Settings, effective
 from kit.sinks.background import Background, Sink, muted
+from kit.sinks.compiling import CompileCost
 from kit.sinks.console import Console
 from kit.sinks.jsonl import JsonLines, read_events
 from kit.sinks.loss_picture import LossChart
@@ -86,8 +87,11 @@ def _chosen(run: Run, settings: Settings | None) -> Iterator[Any]:
     codes = [catalog.LOGGERS[name].code for name in effective.loggers(settings.logs)]
     if effective.uploads(settings.hub):
         codes.append(catalog.HUB)
+    work = work_of(settings)
     if not settings.folders.dataset_config.strip():  # else no step is like another
-        yield Measuring(work_of(settings))
+        yield Measuring(work)
+    if work["dynamo_backend"] != "no":
+        yield CompileCost(work)
     for code in codes:
         sink = catalog.load(code)(run, settings)
         yield Background(sink) if getattr(sink, "waits", False) else sink

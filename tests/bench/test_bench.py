@@ -111,10 +111,10 @@ def test_views_are_no_calls():
 def measured(tiny, monkeypatch):
     """Works are measured here rather than in processes; SDXL is out of memory."""
 
-    def here(work, *, steps, against, seconds):
+    def here(work, *, steps, beside, seconds):
         if work.family == "sdxl":
             return "out of memory"
-        return measure(Work(work.family, 64), steps=steps, warm_up=1, against=against)
+        return measure(Work(work.family, 64), steps=steps, warm_up=1, against=bool(beside))
 
     monkeypatch.setattr(suite, "_in_process", here)
 
@@ -123,7 +123,7 @@ def test_several_leave_a_table_numbers_and_a_picture(measured, tmp_path):
     said = []
     works = [Work("sd15"), Work("sdxl"), Work("sd21")]
     results = suite.several(
-        tmp_path / "out", minutes=5, against=True, steps=1, works=works, tell=said.append
+        tmp_path / "out", minutes=5, beside="diffusers", steps=1, works=works, tell=said.append
     )
     assert [result["work"]["family"] for result in results] == ["sd15", "sd21"]
     assert said[1].endswith("not measured: out of memory")
@@ -138,11 +138,11 @@ def test_several_leave_a_table_numbers_and_a_picture(measured, tmp_path):
 
 def test_without_time_nothing_is_begun(measured, tmp_path):
     with pytest.raises(KitError, match="Nothing could be measured"):
-        suite.several(tmp_path, minutes=0.1, against=False, tell=lambda line: None)
+        suite.several(tmp_path, minutes=0.1, tell=lambda line: None)
 
 
 def test_a_process_that_fails_says_why():
-    said = suite._in_process(Work(precision="fp16"), steps=1, against=False, seconds=60)
+    said = suite._in_process(Work(precision="fp16"), steps=1, beside="", seconds=60)
     if torch.cuda.is_available():
         pytest.skip("a GPU has fp16")
     assert "mixed_precision" in said

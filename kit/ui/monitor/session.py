@@ -19,6 +19,7 @@ from contextlib import closing
 from typing import ClassVar, TypeAlias
 
 from kit import catalog
+from kit.basemodel.reading_ahead import read_ahead
 from kit.control import RunControl
 from kit.errors import KitError
 from kit.events import Event
@@ -114,6 +115,7 @@ class Session:
                 tell()
 
     def _iterate(self) -> None:
+        read_ahead(self.plan.settings.model.pretrained_model_name_or_path)
         train: Train = self._train or catalog.load(TRAIN)
         with (
             listening(
