@@ -33,6 +33,8 @@ from kit.runs.unfinished import is_past, told_of_unfinished
 from kit.settings import Settings, effective
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
+from kit.validation.holding_out import hold_out
+from kit.validation.schedule import Length, schedule
 
 
 def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
@@ -52,6 +54,8 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
     dataset = scan_subsets(subsets) if subsets else _scanned(settings)
+    ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
+    images, of_held_out = hold_out(dataset.images, [way.validation for way in ways])
     prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
@@ -59,19 +63,19 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
         settings.folders.output_dir,
         settings.folders.output_name,
         ending=settings.saving.save_model_as,
-        fingerprint=fingerprint(settings, dataset.images, subsets),
-        made_of=made_of(settings.flat(), settings.captions, dataset.images, subsets),
+        fingerprint=fingerprint(settings, images, subsets),
+        made_of=made_of(settings.flat(), settings.captions, images, subsets),
         seed=settings.basic.seed or 0,
         workplace=here.scratch if here.is_slow(settings.folders.output_dir) else None,
         answer=unfinished,
     )
     seed = settings.basic.seed or run.seed or (start.seed if start else 0) or _drawn_seed()
     settings = settings.replace(seed=seed, output_name=run.name)
-    ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
+    ways = [subset.settings for subset in subsets] or [settings]
     rules = [bucket_rule(way.images) for way in ways]
-    fits = fit_all(dataset.images, [rules[image.subset] for image in dataset.images])
+    fits = fit_all(images, [rules[image.subset] for image in images])
     size = settings.basic.train_batch_size
-    layout = lay_out_all(dataset.images, fits, subsets, batch_size=size, seed=seed)
+    layout = lay_out_all(images, fits, subsets, batch_size=size, seed=seed)
     gathered = settings.basic.gradient_accumulation_steps
     per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered)
     total = total_steps(settings.basic, per_epoch)
@@ -83,7 +87,7 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
         raise SettingsError(wrong)
     return Plan(
         settings=settings,
-        images=dataset.images,
+        images=images,
         fits=fits,
         layout=layout,
         steps_per_epoch=per_epoch,
@@ -95,13 +99,17 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
         start=start,
         notices=(
             *dataset.notices,
-            *unread_notices(dataset.images, ways, subsets),
+            *of_held_out,
+            *unread_notices(images, ways, subsets),
             *overridden,
             *of_file,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
-            *_noticed(settings, ways, dataset.images, fits, run, total),
+            *_noticed(settings, ways, images, fits, run, total),
         ),
         subsets=subsets,
+        validation=schedule(
+            images, settings.validation, Length.of(layout, total=total, per_epoch=per_epoch)
+        ),
     )
 
 
@@ -153,7 +161,8 @@ def _noticed(
         yield "vae_batch_size has no effect: latents are not cached"
     decay = share_or_steps(settings.basic.lr_decay_steps or 0, total)
     yield from length_notices(settings, RunLength(total, decay))
-    per_bucket = Counter(place.bucket for place in fits)
+    learned = zip(images, fits, strict=True)
+    per_bucket = Counter(place.bucket for image, place in learned if not image.held_out)
     single_image = sum(1 for count in per_bucket.values() if count == 1)
     if settings.basic.train_batch_size > 1 and single_image > len(per_bucket) / 2 > 1:
         yield (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
-from kit.events import Event, Finished, Loaded, RolledBack, Saved, Stepped
+from kit.events import Event, Finished, Loaded, RolledBack, Saved, Stepped, Validated
 from kit.runs.atomic_write import write_atomically
 
 
@@ -21,6 +21,7 @@ class LossChart:
     def __init__(self, path: Path, earlier: Iterable[Event] = ()) -> None:
         self.path = path
         self._steps: dict[int, Stepped] = {}
+        self._validated: dict[int, Validated] = {}
         self._drawn: int | None = None
         for event in earlier:
             self._note(event)
@@ -31,13 +32,18 @@ class LossChart:
         is_time = isinstance(event, Saved | Finished)
         last = max(self._steps, default=None)
         if is_time and last != self._drawn:  # the last Saved and Finished come together
-            figure = loss_figure([self._steps[step] for step in sorted(self._steps)])
+            figure = loss_figure(
+                [self._steps[step] for step in sorted(self._steps)],
+                [self._validated[step] for step in sorted(self._validated)],
+            )
             write_atomically(self.path, lambda part: figure.savefig(part, format="png"))
             self._drawn = last
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Stepped):
             self._steps[event.step] = event
+        elif isinstance(event, Validated):
+            self._validated[event.step] = event
         elif isinstance(event, Loaded):
             self._forget_after(event.from_step)
         elif isinstance(event, RolledBack):
@@ -46,10 +52,13 @@ class LossChart:
     def _forget_after(self, last: int) -> None:
         """What is made again is drawn as it comes out then."""
         self._steps = {step: told for step, told in self._steps.items() if step <= last}
+        self._validated = {step: told for step, told in self._validated.items() if step <= last}
 
 
-def loss_figure(steps: Sequence[Stepped]) -> Any:
+def loss_figure(steps: Sequence[Stepped], validated: Sequence[Validated] = ()) -> Any:
     """A matplotlib figure: the losses, and the learning rates in a thin strip below.
+
+    validated: drawn beside the losses.
 
     Raises: MissingPackage where matplotlib is not installed.
     """
@@ -65,6 +74,7 @@ def loss_figure(steps: Sequence[Stepped]) -> Any:
     losses.plot(numbers, raw, color=faint, linewidth=0.8, marker=mark, label="each step")
     losses.plot(numbers, average, color=blue, linewidth=2, marker=mark, label="average of an epoch")
     _limit_top(losses, raw)
+    _draw_validation(losses, validated)
     losses.set_ylabel("loss")
     losses.legend(loc="upper right", frameon=False)
     for name in dict.fromkeys(name for event in steps for name in event.rates):
@@ -81,6 +91,18 @@ def loss_figure(steps: Sequence[Stepped]) -> Any:
         axes.grid(color="#e6e6e6", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _draw_validation(axes: Any, validated: Sequence[Validated]) -> None:
+    """The loss on held-out images, with a mark at each validation, and the bare base model's."""
+    if not validated:
+        return
+    orange, numbers = "#c2571a", [event.step for event in validated]
+    name = "held-out images" if validated[-1].on == "held-out" else "trained images"
+    values = [_finite(event.loss) for event in validated]
+    axes.plot(numbers, values, color=orange, linewidth=1.5, marker="o", markersize=3, label=name)
+    base = _finite(validated[-1].base_loss)
+    axes.axhline(base, color=orange, linewidth=0.8, linestyle="--", label="bare base model")
 
 
 def _finite(value: float) -> float:

@@ -53,6 +53,7 @@ from kit.training.sampling import (
 )
 from kit.training.staging import staged_images, staged_model
 from kit.training.step import TrainingStep
+from kit.training.stills import Stills, make_stills
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Resources:
     checkpoint: Checkpoint
     guardian: Guardian
     lightening: Lightening
+    stills: Stills | None = None  # what is validated on
 
     @property
     def family(self) -> Family:
@@ -195,10 +197,11 @@ def equip(
         checkpoint.state_step,
     )
     builder = BatchBuilder(plan, text, latents, text_embeds)
+    stills = make_stills(builder)
     samples = _sample_writer(plan, text, network, accelerator.autocast)
     network.train()
     return Resources(
-        plan, step, network, builder, samples, losses, checkpoint, guardian, lightening
+        plan, step, network, builder, samples, losses, checkpoint, guardian, lightening, stills
     )
 
 
