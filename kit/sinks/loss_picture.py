@@ -101,6 +101,9 @@ def _draw_validation(axes: Any, validated: Sequence[Validated]) -> None:
     name = "held-out images" if validated[-1].on == "held-out" else "trained images"
     values = [_finite(event.loss) for event in validated]
     axes.plot(numbers, values, color=orange, linewidth=1.5, marker="o", markersize=3, label=name)
+    highest = max((value for value in values if math.isfinite(value)), default=0.0)
+    if highest > axes.get_ylim()[1]:  # which the training's own losses had set
+        axes.set_ylim(top=1.05 * highest)
     base = _finite(validated[-1].base_loss)
     axes.axhline(base, color=orange, linewidth=0.8, linestyle="--", label="bare base model")
 
