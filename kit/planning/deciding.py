@@ -16,7 +16,7 @@ from kit.dataset.buckets import BucketFit
 from kit.dataset.images import Scan, TrainImage
 from kit.dataset.layout import bucket_rule, fit_all, lay_out_all
 from kit.dataset.subset_images import scan_folders, scan_subsets
-from kit.dataset.subsets import read_subsets, subset_notices
+from kit.dataset.subsets import Subset, read_subsets, subset_notices
 from kit.dataset.unread import unread_notices
 from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
@@ -53,9 +53,8 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
     subsets = read_subsets(settings)
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
-    dataset = scan_subsets(subsets) if subsets else _scanned(settings)
-    ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
-    images, of_held_out = hold_out(dataset.images, [way.validation for way in ways])
+    dataset = _scanned(settings, subsets)
+    images = dataset.images
     prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
@@ -71,18 +70,16 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
     )
     seed = settings.basic.seed or run.seed or (start.seed if start else 0) or _drawn_seed()
     settings = settings.replace(seed=seed, output_name=run.name)
-    ways = [subset.settings for subset in subsets] or [settings]
+    ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
     rules = [bucket_rule(way.images) for way in ways]
     fits = fit_all(images, [rules[image.subset] for image in images])
-    size = settings.basic.train_batch_size
-    layout = lay_out_all(images, fits, subsets, batch_size=size, seed=seed)
-    gathered = settings.basic.gradient_accumulation_steps
-    per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered)
-    total = total_steps(settings.basic, per_epoch)
+    basic = settings.basic
+    layout = lay_out_all(images, fits, subsets, batch_size=basic.train_batch_size, seed=seed)
+    per_epoch = steps_per_epoch(layout.batches_per_epoch, basic.gradient_accumulation_steps)
+    total = total_steps(basic, per_epoch)
+    length = Length.of(layout, total=total, per_epoch=per_epoch)
     wrong = length_problems(settings, RunLength(total))
-    wrong += [
-        text for text in (start and beyond_the_end(start, total), is_past(run, total)) if text
-    ]
+    wrong += [t for t in (start and beyond_the_end(start, total), is_past(run, total)) if t]
     if wrong:
         raise SettingsError(wrong)
     return Plan(
@@ -92,14 +89,13 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
         layout=layout,
         steps_per_epoch=per_epoch,
         total_steps=total,
-        warmup_steps=warmup_steps(settings.basic, settings.rates, total),
+        warmup_steps=warmup_steps(basic, settings.rates, total),
         prompts=prompts,
         run=run,
         made_of=made,
         start=start,
         notices=(
             *dataset.notices,
-            *of_held_out,
             *unread_notices(images, ways, subsets),
             *overridden,
             *of_file,
@@ -107,15 +103,20 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
             *_noticed(settings, ways, images, fits, run, total),
         ),
         subsets=subsets,
-        validation=schedule(
-            images, settings.validation, Length.of(layout, total=total, per_epoch=per_epoch)
-        ),
+        validation=schedule(images, settings.validation, length),
     )
 
 
-def _scanned(settings: Settings) -> Scan:
-    """The images of the folders that the settings name, where no dataset configuration is."""
-    return scan_folders(settings.folders, settings.images, masked=settings.noise.masked_loss)
+def _scanned(settings: Settings, subsets: Sequence[Subset]) -> Scan:
+    """The images of the subsets, or of the settings' folders; those held out behind the others."""
+    if subsets:
+        dataset = scan_subsets(subsets)
+    else:
+        masked = settings.noise.masked_loss
+        dataset = scan_folders(settings.folders, settings.images, masked=masked)
+    ways = [subset.settings for subset in subsets] or [settings]
+    images, notices = hold_out(dataset.images, [way.validation for way in ways])
+    return Scan(images, (*dataset.notices, *notices))
 
 
 def _drawn_seed() -> int:
@@ -161,8 +162,8 @@ def _noticed(
         yield "vae_batch_size has no effect: latents are not cached"
     decay = share_or_steps(settings.basic.lr_decay_steps or 0, total)
     yield from length_notices(settings, RunLength(total, decay))
-    learned = zip(images, fits, strict=True)
-    per_bucket = Counter(place.bucket for image, place in learned if not image.held_out)
+    placed = zip(images, fits, strict=True)
+    per_bucket = Counter(place.bucket for image, place in placed if not image.held_out)
     single_image = sum(1 for count in per_bucket.values() if count == 1)
     if settings.basic.train_batch_size > 1 and single_image > len(per_bucket) / 2 > 1:
         yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from accelerate import Accelerator
@@ -69,7 +69,11 @@ class Resources:
     checkpoint: Checkpoint
     guardian: Guardian
     lightening: Lightening
-    stills: Stills | None = None  # what is validated on
+    stills: Stills | None = field(init=False)  # what is validated on
+
+    def __post_init__(self) -> None:
+        """Read what belongs to the pictures that are validated on, while nobody else reads."""
+        self.stills = make_stills(self.batch_builder)
 
     @property
     def family(self) -> Family:
@@ -197,11 +201,10 @@ def equip(
         checkpoint.state_step,
     )
     builder = BatchBuilder(plan, text, latents, text_embeds)
-    stills = make_stills(builder)
     samples = _sample_writer(plan, text, network, accelerator.autocast)
     network.train()
     return Resources(
-        plan, step, network, builder, samples, losses, checkpoint, guardian, lightening, stills
+        plan, step, network, builder, samples, losses, checkpoint, guardian, lightening
     )
 
 
