@@ -92,9 +92,10 @@ class Validated(Event):
     model. bands, base_bands: the same by quarter of the timesteps, as in Stepped.
     trained_loss, trained_base_loss: of as many training pictures, asked alike.
     loss_average: the training's own, as in Stepped, after this step.
-    gap: how much more of the base's loss is gone on trained pictures than on held-out ones; auc:
-    how often a trained picture gained more than a held-out one, 0.5 where they are alike; gaps,
-    aucs: the same by quarter. None where there is too little to tell.
+    A picture's gain is the share of the base's loss on it that is gone. gap: how much greater it is
+    on trained pictures than on held-out ones, in the mean; carried: the share of it that held-out
+    ones have too; auc: how often a trained picture gained more than a held-out one, 0.5 where they
+    are alike; gaps, aucs: the same by quarter. None where there is too little to tell.
     word: "learning", "enough", "memorising", or "" where there is too little to tell.
     """
 
@@ -109,6 +110,7 @@ class Validated(Event):
     trained_loss: float = 0.0
     trained_base_loss: float = 0.0
     loss_average: float = 0.0
+    carried: float | None = None
     gap: float | None = None
     gaps: tuple[float | None, ...] = ()
     auc: float | None = None

@@ -75,6 +75,7 @@ def _validated(stills: Stills, control: RunControl, resources: Resources, step: 
         trained_loss=trained.loss,
         trained_base_loss=trained.base_loss,
         loss_average=resources.losses.average,
+        carried=reading.carried,
         gap=reading.gap,
         gaps=reading.gaps,
         auc=reading.auc,

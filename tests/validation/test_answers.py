@@ -3,7 +3,7 @@
 import pytest
 
 from kit.validation.answers import Answers
-from kit.validation.meter import auc, gap, read
+from kit.validation.meter import ENOUGH, MEMORISING, auc, carried, gap, read, word_of
 from kit.validation.questions import Question
 
 
@@ -36,6 +36,24 @@ def test_gap_and_auc_by_hand():
     assert auc([0.5], [0.5, 0.7]) is None and gap([], [0.1]) is None
 
 
+def test_what_is_carried_over_by_hand():
+    assert carried([0.1, 0.3], [0.3, 0.5]) == pytest.approx(0.5)
+    assert carried([-0.1, -0.1], [0.4, 0.4]) == pytest.approx(-0.25)
+    assert carried([0.1, 0.1], [0.01, 0.01]) is None, "nothing is gained yet"
+    assert carried([0.1], [0.4, 0.4]) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "word"),
+    [
+        (1.2, "learning"), (ENOUGH, "learning"), (ENOUGH - 0.01, "enough"),
+        (MEMORISING, "enough"), (MEMORISING - 0.01, "memorising"), (-2, "memorising"), (None, ""),
+    ],
+)  # fmt: skip
+def test_the_word_follows_what_is_carried_over(share, word):
+    assert word_of(share) == word
+
+
 def test_the_meter_reads_every_band():
     held = answers((0, 10, 0.2, 0.2), (1, 20, 0.2, 0.2), (0, 800, 0.1, 0.2), (1, 810, 0.1, 0.2))
     trained = answers((2, 10, 0.1, 0.2), (3, 20, 0.1, 0.2), (2, 800, 0.1, 0.2), (3, 810, 0.1, 0.2))
@@ -43,3 +61,4 @@ def test_the_meter_reads_every_band():
     assert found.gaps == (0.5, None, None, 0.0)
     assert found.aucs == (1.0, None, None, 0.5)
     assert found.auc == 1.0
+    assert found.carried == pytest.approx(0.5) and found.word == "enough"
