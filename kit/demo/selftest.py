@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -19,19 +19,21 @@ import torch
 
 from kit.demo import settings as example
 from kit.devices import check_precision, choose_device, describe, make_accelerator
-from kit.errors import DeviceError, KitError
+from kit.errors import DeviceError
 from kit.families.base_model import find_model, load_model
 from kit.planning import plan
 from kit.reading.texts import from_json
 from kit.settings import Settings
 from kit.training.lora_saving import file_writer
 from kit.training.preparation import Resources, equip
+from kit.training.soundness import Unsound
 from kit.training.step import run_step
 
 STEPS, BATCH = 20, 4
-# The largest difference of a step's loss, relative. Measured on x86-64 against the stored ones:
-# another number of threads and torch without MKL-DNN 2e-6, bf16 on the CPU 0.012.
-STORED, FP32, HALF = 1e-3, 0.02, 0.15
+SHORT = 8  # steps in half precision on a CPU, which most compute slowly
+# The largest difference of a step's loss that is allowed, relative. Measured on x86-64, where
+# another machine of the same kind gives the stored losses to the last digit: bf16 0.013.
+STORED, FP32, HALF = 1e-3, 0.01, 0.05
 PRECISIONS = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}
 
 
@@ -69,11 +71,12 @@ def selftest() -> Iterator[Result]:
             if (place, precision) == (cpu, "no") or not _can(place, precision):
                 continue
             tolerance = FP32 if precision == "no" else HALF
-            found = losses(place, precision)
-            yield compared(place, precision, found, reference, "the CPU in fp32", tolerance)
+            found = losses(place, precision, SHORT if place == cpu else STEPS)
+            wanted = reference[: len(found)]
+            yield compared(place, precision, found, wanted, "the CPU in fp32", tolerance)
 
 
-def require_right(results: list[Result]) -> None:
+def require_right(results: Sequence[Result]) -> None:
     """Refuse a machine that computes something else.
 
     Raises: DeviceError naming what is wrong.
@@ -109,12 +112,12 @@ def compared(
     return Result(name, against, apart, tolerance, found)
 
 
-def losses(device: torch.device, precision: str) -> tuple[float, ...]:
-    """The loss of every step there, weights updated after each."""
+def losses(device: torch.device, precision: str, steps: int = STEPS) -> tuple[float, ...]:
+    """The loss of each of the first steps there, weights updated after each."""
     with tempfile.TemporaryDirectory() as folder:
         ready = _ready(_settings(folder, precision), device)
         try:
-            return tuple(_stepped(ready, step) for step in range(1, STEPS + 1))
+            return tuple(_stepped(ready, step) for step in range(1, steps + 1))
         finally:
             ready.close()
 
@@ -123,9 +126,7 @@ def _stepped(ready: Resources, step: int) -> float:
     batches = ready.batch_builder.micro_batches(step)
     try:
         return run_step(ready.training_step, batches, count=1).losses[0]
-    except KitError:
-        raise
-    except ArithmeticError:  # not finite: told as NaN
+    except Unsound:
         return math.nan
 
 
