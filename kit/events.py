@@ -84,6 +84,42 @@ class Stepped(Event):
 
 
 @dataclass(frozen=True)
+class Validated(Event):
+    """What the LoRA answers after this step about pictures as they are, each at fixed noise.
+
+    loss, base_loss: the true mean over `pictures` pictures that are held out of the training (`on`
+    = "held-out"), or of trained ones where none is ("trained"); of the LoRA, and of the bare base
+    model. bands, base_bands: the same by quarter of the timesteps, as in Stepped.
+    trained_loss, trained_base_loss: of as many training pictures, asked alike.
+    loss_average: the training's own, as in Stepped, after this step.
+    A picture's gain is the share of the base's loss on it that is gone. gap: how much greater it is
+    on trained pictures than on held-out ones, in the mean; carried: the share of it that held-out
+    ones have too; auc: how often a trained picture gained more than a held-out one, 0.5 where they
+    are alike; gaps, aucs: the same by quarter. None where there is too little to tell.
+    word: "learning", "enough", "memorising", or "" where there is too little to tell.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    base_loss: float
+    bands: tuple[float | None, ...] = ()
+    base_bands: tuple[float | None, ...] = ()
+    pictures: int = 0
+    on: str = "held-out"
+    trained_loss: float = 0.0
+    trained_base_loss: float = 0.0
+    loss_average: float = 0.0
+    carried: float | None = None
+    gap: float | None = None
+    gaps: tuple[float | None, ...] = ()
+    auc: float | None = None
+    aucs: tuple[float | None, ...] = ()
+    word: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Sampled(Event):
     """One sample picture lies on disk; `wished` by a person, or due."""
 
@@ -199,6 +235,7 @@ _ALL = (
     Cached,
     Loaded,
     Stepped,
+    Validated,
     Sampled,
     Saved,
     StateKept,

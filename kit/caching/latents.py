@@ -24,7 +24,7 @@ from kit.caching.disk import DiskCache, Hashes, file_hash, weights_hash
 from kit.caching.mask_latents import Masks
 from kit.caching.prefetch import Prefetcher
 from kit.caching.shelf import Shelf, reread, unmapped
-from kit.dataset.batches import ImageUse
+from kit.dataset.batches import AS_IT_IS, ImageUse
 from kit.dataset.buckets import BucketFit, Size, crop_conditions
 from kit.dataset.images import TrainImage
 from kit.dataset.pixels import (
@@ -115,6 +115,9 @@ class LatentEncoder:
 
     def cut(self, use: ImageUse, *, epoch: int) -> _Cut:
         """How this use is cut: a function of (seed, epoch, image, turn)."""
+        if use.turn == AS_IT_IS:
+            across, down = self.fits[use.image].overhang
+            return _Cut(use.image, (across // 2, down // 2), False)
         images = self.settings_of(use.image).images
         address = {"seed": self.seed, "epoch": epoch, "image": use.image, "turn": use.turn}
         offset = cut_offset(self.fits[use.image], **address, random=images.random_crop)

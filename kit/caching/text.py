@@ -51,6 +51,14 @@ class TextEmbedCache:
         self.kept.close()
 
 
+def in_memory(embeds: Mapping[str, TextEmbeds]) -> TextEmbedCache:
+    """A cache of what is there already, which reads nothing from anywhere."""
+    kept: Shelf[str, TextEmbeds] = Shelf(embeds.__getitem__, _bytes)
+    for caption, each in embeds.items():
+        kept.put(caption, each, on_disk=False)
+    return TextEmbedCache(kept)
+
+
 def all_captions(
     images: Iterable[TrainImage], settings_of: Callable[[int], Settings], *, seed: int
 ) -> set[str]:

@@ -11,6 +11,7 @@
     kit arrange --training-images photos ...        images into the folders that are expected
     kit balance --dataset-folder images             repeats that balance them
     kit inspect cat.safetensors                     what a LoRA file says about itself
+    kit selftest                                    does this machine compute what others do?
     kit bench --family sdxl --px 1024               what a training step costs on this machine
 
 Exit codes: 0 done; 2 something that a person can put right, told without traceback; 3 a training
@@ -30,7 +31,7 @@ from pathlib import Path
 
 from kit import __version__, catalog
 from kit.basemodel.reading_ahead import read_ahead
-from kit.cli import bench, dataset, import_export, presets
+from kit.cli import bench, dataset, import_export, presets, selftest
 from kit.cli.command import Command
 from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import takes_settings
@@ -192,5 +193,6 @@ COMMANDS: dict[str, Command] = {
     "arrange": dataset.ARRANGE,
     "balance": dataset.BALANCE,
     "inspect": Command("tell what a LoRA file holds", _describe_inspect, _act_inspect),
+    "selftest": selftest.SELFTEST,
     "bench": bench.BENCH,
 }

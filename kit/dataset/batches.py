@@ -14,6 +14,8 @@ from functools import lru_cache
 from kit.dataset.buckets import Size
 from kit.randomness import random_at
 
+AS_IT_IS = -1  # a turn of no epoch: not mirrored, cut at its centre, in its own colours
+
 
 @dataclass(frozen=True)
 class ImageUse:

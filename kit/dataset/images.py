@@ -39,6 +39,7 @@ class TrainImage:
     repeats: int
     is_reg: bool = False
     subset: int = 0  # of the dataset configuration, where there is one
+    held_out: bool = False  # validated on, and never trained
 
 
 @dataclass(frozen=True)

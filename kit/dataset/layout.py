@@ -64,10 +64,15 @@ def lay_out_all(
     Raises: DatasetError for a data set of regularisation images alone.
     """
     if not subsets:
-        return lay_out(images, fits, range(len(images)), batch_size=batch_size, seed=seed)
+        every = [i for i, image in enumerate(images) if not image.held_out]
+        return lay_out(images, fits, every, batch_size=batch_size, seed=seed)
     layouts = []
     for number in sorted({subset.dataset for subset in subsets}):
-        members = [i for i, image in enumerate(images) if subsets[image.subset].dataset == number]
+        members = [
+            i
+            for i, image in enumerate(images)
+            if subsets[image.subset].dataset == number and not image.held_out
+        ]
         if all(images[i].is_reg for i in members):
             raise DatasetError(
                 f"dataset_config: data set {number + 1} holds regularisation images alone.",

@@ -43,7 +43,8 @@ ANYWHERE = frozenset({
     "keep_tokens_separator", "caption_separator", "secondary_separator", "enable_wildcard",
     "caption_prefix", "caption_suffix", "caption_dropout_rate", "caption_tag_dropout_rate",
     "caption_dropout_every_n_epochs", "token_warmup_min", "token_warmup_step", "flip_aug",
-    "color_aug", "random_crop", "alpha_mask",
+    "color_aug", "random_crop", "alpha_mask", "validation_split", "validation_count",
+    "validation_seed",
 })  # fmt: skip
 OF_SUBSETS = frozenset({"image_dir", "metadata_file", "conditioning_data_dir", "is_reg"})
 SETTINGS = {"batch_size": "train_batch_size"}
@@ -58,8 +59,6 @@ LEAST = {"num_repeats": 1}
 PATHS = frozenset({"image_dir", "metadata_file", "conditioning_data_dir"})
 # What the reference knows and we cannot do: the values that ask for nothing, and why.
 IMPOSSIBLE: dict[str, tuple[tuple[Any, ...], str]] = {
-    "validation_split": ((0,), "no part of the images can be held back"),
-    "validation_seed": ((), "no part of the images can be held back"),
     "network_multiplier": ((1,), "the LoRA has one strength; the reference reads it, unused"),
     "resize_interpolation": ((), "images shrink by area and grow by Lanczos, as without it"),
     "face_crop_aug_range": ((), "faces are not looked for"),
@@ -239,6 +238,8 @@ def _subset(values: dict[str, Any], settings: Settings, dataset: int) -> Subset:
     name = Path(str(own.get("metadata_file") or own["image_dir"])).name  # or told already
     try:
         changes = _changes(values, ANYWHERE | OF_DATASETS | OF_SUBSETS)
+        if "validation_split" in changes:  # the file's own share counts, not the settings' count
+            changes.setdefault("validation_count", 0)
         return Subset(name, dataset, settings.replace(**changes), frozenset(changes), **own)
     except SettingsError:  # told already, where it stands
         return Subset(name, dataset, settings, frozenset())

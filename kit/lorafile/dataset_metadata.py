@@ -21,7 +21,11 @@ Placed = tuple[TrainImage, Size]  # an image and its bucket
 
 def dataset_metadata(plan: Plan) -> dict[str, Any]:
     """The ss_* entries about folders, buckets and tags; of a dataset configuration ss_datasets."""
-    placed = [(image, fit.bucket) for image, fit in zip(plan.images, plan.fits, strict=True)]
+    placed = [
+        (image, fit.bucket)
+        for image, fit in zip(plan.images, plan.fits, strict=True)
+        if not image.held_out
+    ]
     if plan.subsets:
         return _of_config(plan.subsets, plan.layout.parts, placed)
     settings = plan.settings

@@ -27,6 +27,7 @@ from kit.settings import (
     Noise,
     Rates,
     Settings,
+    Validation,
     declarations,
     effective,
 )
@@ -39,14 +40,11 @@ V_VERSIONS = {"sd1": "sd_v1_v", "sd2": "sd_v2_v"}  # instead of the catalog's, w
 V_ARCHITECTURES = {"sd2": "stable-diffusion-v2-768-v"}
 
 # What the reference can do and we cannot yet, with the values that mean "off" there.
-_NONE = """ss_face_crop_aug_range ss_max_validation_steps ss_resize_interpolation
-    ss_validate_every_n_epochs ss_validate_every_n_steps ss_validation_seed"""
+_NONE = "ss_face_crop_aug_range ss_resize_interpolation"
 _FALSE = "ss_fp8_base_unet ss_lowram"
 OFF: dict[str, Any] = {
     **dict.fromkeys(_NONE.split(), None),
     **dict.fromkeys(_FALSE.split(), False),
-    "ss_num_validation_images": 0,
-    "ss_validation_split": 0.0,
 }
 
 
@@ -98,6 +96,7 @@ def training_metadata(
         **_network(plan.settings),
         **_choices(plan.settings, family),
         **dataset_metadata(plan),
+        **_validation(plan.settings.validation),
         **OFF,
         **_modelspec(
             plan.settings.metadata,
@@ -134,7 +133,10 @@ def _base(family: str, base: BaseFacts, vae: BaseFacts | None) -> dict[str, Any]
 
 def _lengths(images: Sequence[TrainImage], basic: Basic, seed: int) -> dict[str, Any]:
     return {
-        "ss_num_train_images": sum(image.repeats for image in images if not image.is_reg),
+        "ss_num_train_images": sum(
+            image.repeats for image in images if not image.is_reg and not image.held_out
+        ),
+        "ss_num_validation_images": sum(image.held_out for image in images),
         "ss_num_reg_images": sum(image.repeats for image in images if image.is_reg),
         "ss_gradient_accumulation_steps": basic.gradient_accumulation_steps,
         "ss_seed": seed,
@@ -230,6 +232,16 @@ def _noise(noise: Noise) -> dict[str, Any]:
         "ss_ip_noise_gamma": noise.ip_noise_gamma or None,
         "ss_ip_noise_gamma_random_strength": noise.ip_noise_gamma_random_strength,
         "ss_prior_loss_weight": noise.prior_loss_weight,
+    }
+
+
+def _validation(validation: Validation) -> dict[str, Any]:
+    return {
+        "ss_max_validation_steps": validation.max_validation_steps or None,
+        "ss_validate_every_n_epochs": validation.validate_every_n_epochs or None,
+        "ss_validate_every_n_steps": validation.validate_every_n_steps or None,
+        "ss_validation_seed": validation.validation_seed,
+        "ss_validation_split": validation.validation_split,
     }
 
 

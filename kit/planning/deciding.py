@@ -17,7 +17,7 @@ from kit.dataset.buckets import BucketFit
 from kit.dataset.images import Scan, TrainImage
 from kit.dataset.layout import bucket_rule, fit_all, lay_out_all
 from kit.dataset.subset_images import scan_folders, scan_subsets
-from kit.dataset.subsets import read_subsets, subset_notices
+from kit.dataset.subsets import Subset, read_subsets, subset_notices
 from kit.dataset.unread import unread_notices
 from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
@@ -35,6 +35,8 @@ from kit.runs.unfinished import is_past, told_of_unfinished
 from kit.settings import Folders, Images, Noise, Settings, effective
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
+from kit.validation.holding_out import hold_out
+from kit.validation.schedule import Length, schedule
 
 
 def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
@@ -65,7 +67,9 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
     sections = settings.folders, settings.images, settings.noise
+    ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
     dataset = scan_subsets(subsets) if subsets else _scanned(*sections)
+    images, held_out = hold_out(dataset.images, [way.validation for way in ways])
     prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
@@ -73,48 +77,49 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
         settings.folders.output_dir,
         settings.folders.output_name,
         ending=settings.saving.save_model_as,
-        fingerprint=fingerprint(settings, dataset.images, subsets),
-        made_of=made_of(settings.flat(), settings.captions, dataset.images, subsets),
+        fingerprint=fingerprint(settings, images, subsets),
+        made_of=made_of(settings.flat(), settings.captions, images, subsets),
         seed=settings.basic.seed or 0,
         workplace=here.scratch if here.is_slow(settings.folders.output_dir) else None,
         answer=unfinished,
     )
     seed = settings.basic.seed or run.seed or (start.seed if start else 0) or _drawn_seed()
     settings = settings.replace(seed=seed, output_name=run.name)
-    ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
+    ways = ways if subsets else [settings]
     rules = [bucket_rule(way.images) for way in ways]
-    fits = fit_all(dataset.images, [rules[image.subset] for image in dataset.images])
-    size = settings.basic.train_batch_size
-    layout = lay_out_all(dataset.images, fits, subsets, batch_size=size, seed=seed)
-    gathered = settings.basic.gradient_accumulation_steps
-    per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered)
-    total = total_steps(settings.basic, per_epoch)
+    fits = fit_all(images, [rules[image.subset] for image in images])
+    basic = settings.basic
+    layout = lay_out_all(images, fits, subsets, batch_size=basic.train_batch_size, seed=seed)
+    per_epoch = steps_per_epoch(layout.batches_per_epoch, basic.gradient_accumulation_steps)
+    total = total_steps(basic, per_epoch)
+    length = Length.of(layout, total=total, per_epoch=per_epoch)
     wrong = length_problems(settings, RunLength(total))
-    past = beyond_the_end(start, total) if start else ""
-    wrong += filter(None, (past, is_past(run, total)))
+    wrong += [t for t in (start and beyond_the_end(start, total), is_past(run, total)) if t]
     if wrong:
         raise SettingsError(wrong)
     return Plan(
         settings=settings,
-        images=dataset.images,
+        images=images,
         fits=fits,
         layout=layout,
         steps_per_epoch=per_epoch,
         total_steps=total,
-        warmup_steps=warmup_steps(settings.basic, settings.rates, total),
+        warmup_steps=warmup_steps(basic, settings.rates, total),
         prompts=prompts,
         run=run,
         made_of=made,
         start=start,
         notices=(
             *dataset.notices,
-            *unread_notices(dataset.images, ways, subsets),
+            *held_out,
+            *unread_notices(images, ways, subsets),
             *overridden,
             *of_file,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
-            *_noticed(settings, ways, dataset.images, fits, run, total),
+            *_noticed(settings, ways, images, fits, run, total),
         ),
         subsets=subsets,
+        validation=schedule(images, settings.validation, length),
     )
 
 
@@ -166,7 +171,8 @@ def _noticed(
         yield "vae_batch_size has no effect: latents are not cached"
     decay = share_or_steps(settings.basic.lr_decay_steps or 0, total)
     yield from length_notices(settings, RunLength(total, decay))
-    per_bucket = Counter(place.bucket for place in fits)
+    placed = zip(images, fits, strict=True)
+    per_bucket = Counter(place.bucket for image, place in placed if not image.held_out)
     single_image = sum(1 for count in per_bucket.values() if count == 1)
     if settings.basic.train_batch_size > 1 and single_image > len(per_bucket) / 2 > 1:
         yield (

@@ -20,6 +20,7 @@ from kit.runs.resume import ResumePoint
 from kit.runs.run import Run
 from kit.settings import Settings, effective
 from kit.settings.prompts import Prompt
+from kit.validation.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Plan:
     start: ResumePoint | None = None  # the state that a new run goes on from
     subsets: tuple[Subset, ...] = ()  # of the dataset configuration, where there is one
     writes: Writes | None = None  # where the size of the network is known beforehand
+    validation: Schedule = field(default_factory=Schedule)  # when what is measured
 
     def settings_of(self, image: int) -> Settings:
         """What counts for an image, by index: its subset's settings, or the run's."""
@@ -151,6 +153,15 @@ class Plan:
                 self.epoch_of(step), samples.sample_every_n_epochs
             )
         return steps.every(step, samples.sample_every_n_steps)
+
+    def due_after(self, step: int) -> tuple[str, ...]:
+        """What is due after a step, in the words of a run's record, in this order."""
+        due = {
+            "validation": self.validation.is_due(step),
+            "samples": self.sample_due(step),
+            "files": bool(self.save_due(step)),
+        }
+        return tuple(name for name, is_due in due.items() if is_due)
 
     def lines(self) -> Iterator[str]:
         """The plan in words, a sentence a line."""

@@ -22,8 +22,8 @@ WHOLE_SET = frozenset({"train_batch_size", "resolution"})
 
 def lines(plan: Plan) -> Iterator[str]:
     """The plan in words, a sentence a line."""
-    training = [image for image in plan.images if not image.is_reg]
-    reg = len(plan.images) - len(training)
+    training = [image for image in plan.images if not image.is_reg and not image.held_out]
+    reg = sum(image.is_reg for image in plan.images)
     basic = plan.settings.basic
     uses = sum(plan.buckets.values())
     in_all = sum(image.repeats for image in training)
@@ -47,6 +47,7 @@ def lines(plan: Plan) -> Iterator[str]:
     )
     if plan.text_encoder_stop and effective.encoder_learns(basic, plan.settings.rates):
         yield f"the text encoder learns until step {plan.text_encoder_stop}"
+    yield from plan.validation.lines(len(training))
     yield optimizer_line(basic)
     yield f"seed {plan.seed}, LoRA {plan.run.kept_in / plan.run.file('').name}"
     read_by = catalog.read_by(plan.settings.flat()).sentence
@@ -66,7 +67,7 @@ def lines(plan: Plan) -> Iterator[str]:
 def _subset_lines(subsets: Sequence[Subset], images: Sequence[TrainImage]) -> Iterator[str]:
     for number, subset in enumerate(subsets):
         folder, basic = subset.settings.images, subset.settings.basic
-        count = sum(image.subset == number for image in images)
+        count = sum(image.subset == number and not image.held_out for image in images)
         kind = "regularisation image" if subset.is_reg else "image"
         ways = ", ".join(sorted(subset.given - WHOLE_SET))
         yield (
@@ -93,7 +94,8 @@ def optimizer_line(basic: Basic) -> str:
 def to_json(plan: Plan) -> str:
     """The plan's numbers, for programs."""
     numbers = {
-        "images": sum(not image.is_reg for image in plan.images),
+        "images": sum(not image.is_reg and not image.held_out for image in plan.images),
+        "held_out": len(plan.validation.held_out),
         "reg_images": sum(image.is_reg for image in plan.images),
         "buckets": {f"{w}x{h}": count for (w, h), count in plan.buckets.items()},
         "subsets": [shown(subset) for subset in plan.subsets],
@@ -107,6 +109,7 @@ def to_json(plan: Plan) -> str:
         "from_step": plan.from_step,
         "saves": [step for step in range(1, plan.total_steps) if plan.save_due(step)],
         "samples": [step for step in range(plan.total_steps + 1) if plan.sample_due(step)],
+        "validations": [s for s in range(plan.total_steps + 1) if plan.validation.is_due(s)],
         "unfinished": _unfinished(plan.run.unfinished, asks=plan.run.asks),
         "notices": list(plan.notices),
     }

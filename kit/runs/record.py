@@ -18,8 +18,9 @@ from kit.runs.state_files import FOLDER
 class RunRecord:
     """run.json: what a later start needs to know.
 
-    owed: what was due after `step` and may not be there, or was not told: "samples", "files",
-    "rates" (a change that was asked for), "end". It is made, or made again, when the run goes on.
+    owed: what was due after `step` and may not be there, or was not told: "validation", "samples",
+    "files", "rates" (a change that was asked for), "end". It is made, or made again, when the run
+    goes on.
     """
 
     fingerprint: str

@@ -38,11 +38,12 @@ from kit.settings.rates import Rates
 from kit.settings.samples import Samples
 from kit.settings.saving import Saving
 from kit.settings.setting import Declared, Section
+from kit.settings.validation import Validation
 
 __all__ = [
     "Basic", "Blocks", "Captions", "Declared", "Extra", "Folders", "Hub", "Images", "Logs",
     "Machine", "Memory", "Metadata", "Model", "NetworkSettings", "Noise", "Rates", "Samples",
-    "Saving", "Section", "Settings", "declarations",
+    "Saving", "Section", "Settings", "Validation", "declarations",
 ]  # fmt: skip
 
 # What files of other programs may carry and ours never do, with where it belongs.
@@ -68,6 +69,7 @@ class Settings(BaseModel):
     saving: Saving = Saving()
     logs: Logs = Logs()
     samples: Samples = Samples()
+    validation: Validation = Validation()
     hub: Hub = Hub()
     metadata: Metadata = Metadata()
     extra: Extra = Extra()

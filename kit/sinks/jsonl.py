@@ -20,6 +20,7 @@ from kit.events import (
     Saved,
     StateKept,
     Stepped,
+    Validated,
     from_line,
     to_line,
 )
@@ -164,7 +165,7 @@ def _key(event: Event) -> object:
             return Sampled, event.step, event.index
         case Saved(wished=False) | StateKept():
             return type(event), event.step, Path(event.path).name
-        case Finished() | RateChanged():
+        case Finished() | RateChanged() | Validated():
             return type(event), event.step
     return None
 

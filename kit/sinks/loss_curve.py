@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from kit.events import Stepped
+from kit.events import Stepped, Validated
 
 COLUMNS = 400  # of the picture; each shows its lowest and its highest value
 
@@ -23,6 +23,7 @@ class LossCurve:
         self.steps = array("q")
         self.losses, self.averages = array("d"), array("d")
         self.rates: dict[str, array[float]] = {}
+        self.validated: dict[int, Validated] = {}
         for event in steps:
             self.add(event)
 
@@ -32,12 +33,16 @@ class LossCurve:
             self.forget_after(event.step - 1)
         known = len(self.steps)
         self.steps.append(event.step)
-        self.losses.append(_finite(event.loss))
-        self.averages.append(_finite(event.loss_average))
+        self.losses.append(finite(event.loss))
+        self.averages.append(finite(event.loss_average))
         for name in event.rates:
             self.rates.setdefault(name, array("d", [math.nan]) * known)
         for name, values in self.rates.items():
             values.append(event.rates.get(name, math.nan))
+
+    def validate(self, event: Validated) -> None:
+        """Take a validation, the last of its step."""
+        self.validated[event.step] = event
 
     def forget_after(self, last: int) -> None:
         """What comes after this step is made again, and drawn as it comes out then."""
@@ -45,6 +50,7 @@ class LossCurve:
         del self.steps[keep:]
         for values in (self.losses, self.averages, *self.rates.values()):
             del values[keep:]
+        self.validated = {step: told for step, told in self.validated.items() if step <= last}
 
     def usual_top(self) -> float:
         """What 99 of 100 losses do not exceed; NaN of few losses."""
@@ -65,5 +71,6 @@ class LossCurve:
         return [self.steps[place] for place in shown], [values[place] for place in shown]
 
 
-def _finite(value: float) -> float:
+def finite(value: float) -> float:
+    """The value, or NaN, which is not drawn."""
     return value if math.isfinite(value) else math.nan

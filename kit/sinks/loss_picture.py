@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kit import catalog
-from kit.events import Event, Finished, Loaded, RolledBack, Saved, Stepped
+from kit.events import Event, Finished, Loaded, RolledBack, Saved, Stepped, Validated
 from kit.runs.atomic_write import write_atomically
-from kit.sinks.loss_curve import LossCurve
+from kit.sinks.loss_curve import LossCurve, finite
 
-BLUE, FAINT = "#1f5fa8", "#9dbbe0"
+BLUE, FAINT, ORANGE = "#1f5fa8", "#9dbbe0", "#c2571a"
 
 
 class LossChart:
@@ -55,6 +55,8 @@ class LossChart:
     def _note(self, event: Event) -> None:
         if isinstance(event, Stepped):
             self.curve.add(event)
+        elif isinstance(event, Validated):
+            self.curve.validate(event)
         elif isinstance(event, Loaded):
             self.curve.forget_after(event.from_step)
         elif isinstance(event, RolledBack):
@@ -90,6 +92,8 @@ def loss_figure(curve: LossCurve) -> Any:
 def show(figure: Any, curve: LossCurve) -> None:
     """Have the figure show this curve instead of what it showed before."""
     losses, rates = figure.axes
+    for line in losses.lines[2:]:
+        line.remove()
     for line, values in zip(losses.lines, (curve.losses, curve.averages), strict=True):
         line.set_data(*curve.points(values))
     for name, values in curve.rates.items():
@@ -106,7 +110,24 @@ def show(figure: Any, curve: LossCurve) -> None:
         axes.autoscale(enable=True)
         axes.autoscale_view()
     _limit_top(losses, curve)
+    _draw_validation(losses, [curve.validated[step] for step in sorted(curve.validated)])
     rates.set_ylim(bottom=0)
+
+
+def _draw_validation(axes: Any, validated: Sequence[Validated]) -> None:
+    """The loss on held-out images, with a mark at each validation, and the bare base model's."""
+    if not validated:
+        return
+    numbers = [event.step for event in validated]
+    name = "held-out images" if validated[-1].on == "held-out" else "trained images"
+    values = [finite(event.loss) for event in validated]
+    axes.plot(numbers, values, color=ORANGE, linewidth=1.5, marker="o", markersize=3, label=name)
+    highest = max((value for value in values if math.isfinite(value)), default=0.0)
+    if highest > axes.get_ylim()[1]:  # which the training's own losses had set
+        axes.set_ylim(top=1.05 * highest)
+    base = finite(validated[-1].base_loss)
+    axes.axhline(base, color=ORANGE, linewidth=0.8, linestyle="--", label="bare base model")
+    axes.legend(loc="upper right", frameon=False)
 
 
 def _limit_top(axes: Any, curve: LossCurve) -> None:

@@ -18,13 +18,23 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from kit import catalog
-from kit.events import Began, Event, Failed, Finished, Loaded, RolledBack, Sampled, Stepped
+from kit.events import (
+    Began,
+    Event,
+    Failed,
+    Finished,
+    Loaded,
+    RolledBack,
+    Sampled,
+    Stepped,
+    Validated,
+)
 from kit.reading.paths import path_of, resolved
 from kit.runs.record import recall, remember
 from kit.runs.run import Run
 from kit.settings import Settings, effective
 from kit.settings.public import all_public_settings
-from kit.sinks.scalars import ended_epoch, scalars
+from kit.sinks.scalars import ended_epoch, scalars, validation_scalars
 
 KEPT = "tensorboard"  # under which the run remembers its folder
 
@@ -52,6 +62,10 @@ class TensorBoard:
                 self._write(event.step, _scalars(scalars(event)))
                 if epoch := ended_epoch(event):
                     self._write(epoch, _scalars({"loss/epoch_average": event.loss_average}))
+            case Validated():
+                self._write(event.step, _scalars(validation_scalars(event, per="step")))
+                if epoch := ended_epoch(event):
+                    self._write(epoch, _scalars(validation_scalars(event, per="epoch")))
             case Sampled():
                 self._write(event.step, [_picture(f"sample_{event.index}", Path(event.path))])
             case Failed() | Finished():

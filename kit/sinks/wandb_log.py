@@ -15,13 +15,13 @@ from typing import Any
 
 from kit import catalog, hosts
 from kit.errors import KitError, in_a_line, without_secrets
-from kit.events import Event, Failed, Loaded, Noticed, Sampled, Stepped
+from kit.events import Event, Failed, Loaded, Noticed, Sampled, Stepped, Validated
 from kit.runs.record import recall, remember
 from kit.runs.run import Run
 from kit.settings import Settings, effective
 from kit.settings.public import all_public_settings
 from kit.sinks.background import ENDS
-from kit.sinks.scalars import ended_epoch, scalars
+from kit.sinks.scalars import ended_epoch, scalars, validation_scalars
 
 KEPT = "wandb"  # under which the run remembers its id there
 SECONDS_TO_START = 30
@@ -50,6 +50,11 @@ class WeightsAndBiases:
             told = {**scalars(event), "global_step": event.step, "epoch": event.epoch}
             if ended_epoch(event):
                 told["loss/epoch_average"] = event.loss_average
+            self._there.log(told, step=event.step)
+        elif isinstance(event, Validated):
+            told = {**validation_scalars(event, per="step"), "global_step": event.step}
+            if ended_epoch(event):
+                told |= {**validation_scalars(event, per="epoch"), "epoch": event.epoch}
             self._there.log(told, step=event.step)
         elif isinstance(event, Sampled):
             picture = _load("Image")(event.path, caption=event.prompt)

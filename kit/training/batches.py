@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kit.caching.latents import Latent, Latents
 from kit.caching.text import TextEmbedCache
-from kit.dataset.batches import ImageUse, batch_at
+from kit.dataset.batches import AS_IT_IS, ImageUse, batch_at
 from kit.dataset.captions import CaptionContext, cached_caption_at, caption_at
 from kit.diffusion import noise as diffusion
 from kit.diffusion.inpainting import MaskedImage, inpaint_cond
@@ -104,12 +104,30 @@ class BatchBuilder:
         epoch = micro_step // plan.batches_per_epoch
         self._prefetch(micro_step)
         _, uses = batch_at(plan.layout, micro_step)
+        captions = [self._caption(use, micro_step) for use in uses]
+        ts = [self._timestep(micro_step, row) for row in range(len(uses))]
+        return self._made(uses, captions, ts, epoch=epoch, micro_step=micro_step)
+
+    def still(self, image: int, *, caption: str, t: int, number: int) -> Batch:
+        """One image as it is, at a timestep, with the noise that a number stands for."""
+        use = ImageUse(image, AS_IT_IS)
+        return self._made([use], [caption], [t], epoch=0, micro_step=number)
+
+    def _made(
+        self,
+        uses: Sequence[ImageUse],
+        captions: Sequence[str],
+        ts: Sequence[int],
+        *,
+        epoch: int,
+        micro_step: int,
+    ) -> Batch:
+        """A batch of these; the micro-step is the address of its draws."""
         latents = [self.latents.of(use, epoch=epoch) for use in uses]
         clean = []
         for row, latent in enumerate(latents):
             clean.append(self._drawn(latent, "latent", micro_step, row))
         latents_BChw = torch.stack(clean)
-        captions = [self._caption(use, micro_step) for use in uses]
         tokens, weights = (None, None) if self.text_embeds else self.text.tokens(captions)
         return Batch(
             latents_BChw=latents_BChw,
@@ -117,7 +135,7 @@ class BatchBuilder:
             perturbation_BChw=self._perturbation(micro_step, latents_BChw.shape),
             mask_B1hw=_stacked_masks(latents, latents_BChw.shape[2:]),
             inpaint_cond_B5hw=self._inpaint_cond(latents, micro_step),
-            t_B=torch.tensor([self._timestep(micro_step, row) for row in range(len(uses))]),
+            t_B=torch.tensor(ts),
             weight_B=torch.tensor([self._weight(use.image) for use in uses]),
             tokens=tokens,
             token_weights=weights,

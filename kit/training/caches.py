@@ -12,6 +12,7 @@ from kit.caching.disk import DiskCache, weights_hash
 from kit.caching.inpaint_latents import InpaintLatents
 from kit.caching.latents import LatentEncoder, Latents, OnTheFlyLatents, cache_latents
 from kit.caching.text import TextEmbedCache, all_captions, cache_text_embeds
+from kit.dataset.captions import fullest_captions
 from kit.devices import free_memory
 from kit.events import Event, Noticed
 from kit.families import Family
@@ -98,6 +99,9 @@ def run_text_embeds(
         made_by = disk.hashes.of(name, lambda: weights_hash(encoders))
         disk.hashes.keep()
     captions = all_captions(plan.images, plan.settings_of, seed=plan.seed)
+    for image in (*plan.validation.held_out, *plan.validation.beside):
+        own = plan.settings_of(image).captions
+        captions |= {fullest_captions(plan.images[image].caption, own)[0]}
     text_embeds = yield from cache_text_embeds(captions, text, autocast, disk=disk, made_by=made_by)
     if not memory.highvram:
         for module in encoders:

@@ -216,8 +216,7 @@ class Checkpoint:
 
     def due_after(self, step: int) -> tuple[str, ...]:
         """What is due after a step, in the words of its record."""
-        samples = ("samples",) if self.plan.sample_due(step) else ()
-        return (*samples, "files") if self.plan.save_due(step) else samples
+        return self.plan.due_after(step)
 
     def owe(self, *what: str) -> None:
         """From here on this is due, and was not told: a state that is kept now says so."""

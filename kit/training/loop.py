@@ -29,6 +29,7 @@ from kit.training.preparation import Resources, prepare
 from kit.training.recovery import attempt, go_back
 from kit.training.requests import answer_requests, changed_rates, due_samples
 from kit.training.soundness import Setback
+from kit.training.validating import due_validation
 
 
 def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, None, None]:
@@ -122,6 +123,8 @@ def _due(
 ) -> Generator[Event, None, None]:
     """What is owed after a step; a state that is kept before all of it was told says what is."""
     checkpoint = resources.checkpoint
+    if "validation" in checkpoint.owed and (yield from due_validation(control, resources, step)):
+        checkpoint.pay(step, "validation")
     if "samples" in checkpoint.owed and (yield from due_samples(control, resources, step)):
         checkpoint.pay(step, "samples")
     yield from _made_again(place, resources, step)  # pictures take long

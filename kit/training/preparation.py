@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from accelerate import Accelerator
@@ -57,6 +57,7 @@ from kit.training.sampling import (
 )
 from kit.training.staging import staged_images, staged_model
 from kit.training.step import TrainingStep
+from kit.training.stills import Stills, make_stills
 
 
 @dataclass
@@ -74,6 +75,11 @@ class Resources:
     lightening: Lightening
     feed: Feed
     engine_used: EngineUsed
+    stills: Stills | None = field(init=False)  # what is validated on
+
+    def __post_init__(self) -> None:
+        """Read what belongs to the pictures that are validated on, while nobody else reads."""
+        self.stills = make_stills(self.batch_builder)
 
     @property
     def family(self) -> Family:

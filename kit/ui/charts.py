@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kit.events import Validated
 from kit.ui.monitor.history import History
 
 BUCKETS = 300  # two points of the band each: 600
@@ -24,6 +25,8 @@ WIDTH, HEIGHT = 760, 220
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 12, 30
 ACCENT = "#2f7ae5"
 COLOURS = (ACCENT, "#c2571a", "#2e9e5b", "#9b4dca", "#b87d0c", "#5f7387")  # as many lines at most
+HELD_OUT = COLOURS[1]  # the loss on images that are not trained, beside the training's
+DOTS = 50  # validations, of which each has a mark
 CLIPPED_FROM = 50  # points; below, every loss is inside the picture
 
 Floats = NDArray[np.float64]
@@ -36,15 +39,20 @@ class _Groups(NamedTuple):
     high: Floats
 
 
-def loss_chart(steps: Sequence[int], losses: Sequence[float]) -> str:
-    """The loss of each step, faint, and its smooth course.
+def loss_chart(
+    steps: Sequence[int], losses: Sequence[float], validated: Mapping[int, float] | None = None
+) -> str:
+    """The loss of each step, faint, its smooth course, and by step the loss on held-out images.
 
     Losses that are not finite are left out. An empty string before the first step.
     """
     at, values = _finite(steps, losses)
     if not len(at):
         return ""
-    frame = _Frame(at[0], max(at[-1], at[0] + 1), nice_ticks(*_shown_range(values), count=4))
+    held_at, held = _finite(list(validated or {}), list((validated or {}).values()))
+    low, high = _shown_range(values)
+    low, high = min([low, *held]), max([high, *held])
+    frame = _Frame(at[0], max(at[-1], at[0] + 1), nice_ticks(low, high, count=4))
     groups = _grouped(at, values)
     smooth = _smooth(groups)
     parts, place = frame.grid(), frame.place
@@ -55,9 +63,14 @@ def loss_chart(steps: Sequence[int], losses: Sequence[float]) -> str:
         parts.append(_line(place(at, values), "currentColor", width=1, opacity=0.35))
     parts.append(_line(place(groups.at, smooth), ACCENT, width=2, opacity=1))
     if len(at) == 1:
-        x, y = place(at, values).split(",")
-        parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{ACCENT}"/>')
+        parts += _dots(place(at, values), ACCENT)
     label = f"Loss, {values[-1]:.4g} at step {at[-1]:.0f}, smoothed {smooth[-1]:.4g}"
+    if len(held):
+        few = _grouped(held_at, held)
+        points = place(few.at, few.mean)
+        parts.append(_line(points, HELD_OUT, width=2, opacity=1))
+        parts += _dots(points, HELD_OUT) if len(held) <= DOTS else []
+        label += f", on held-out images {held[-1]:.4g}"
     return _svg([_title("loss"), *parts], label)
 
 
@@ -201,6 +214,11 @@ def _line(points: str, colour: str, *, width: float, opacity: float) -> str:
     )
 
 
+def _dots(points: str, colour: str) -> list[str]:
+    places = (point.split(",") for point in points.split())
+    return [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in places]
+
+
 def _title(text: str) -> str:
     return f'<text x="{WIDTH - RIGHT}" y="{TOP + 14}" text-anchor="end" opacity=".6">{text}</text>'
 
@@ -220,11 +238,44 @@ BANDS = ("t 0-249 (nearly clean)", "t 250-499", "t 500-749", "t 750-999 (nearly 
 
 
 def loss(past: History) -> str:
-    """Each step's loss and its smooth course."""
-    svg = loss_chart(past.steps, past.losses)
+    """Each step's loss, its smooth course, and the loss on held-out images."""
+    held = {at: told.loss for at, told in sorted(past.validated.items())}
+    svg = loss_chart(past.steps, past.losses, held)
     last = past.losses[-1] if past.losses else math.nan
     key = f"<span>{swatch(ACCENT)}smoothed loss</span><span>newest <b>{last:.4g}</b></span>"
+    if held:
+        key += _validation_key(past.validated[max(held)])
     return f'<div class="kit-key">{key}</div>{svg}' if svg else ""
+
+
+def _validation_key(told: Validated) -> str:
+    """The newest validation, and what the bare base model comes to."""
+    name = "held-out images" if told.on == "held-out" else "trained images"
+    word = f", <b>{html.escape(told.word)}</b>" if told.word else ""
+    return (
+        f"<span>{swatch(HELD_OUT)}{name} <b>{told.loss:.4g}</b>"
+        f" (bare base model {told.base_loss:.4g}){word}</span>"
+    )
+
+
+def validation_by_noise_level(past: History) -> str:
+    """By quarter of the timesteps, how much of the bare base model's loss is left, in percent."""
+    steps = sorted(past.validated)
+    if not steps:
+        return "<p>No image was validated on: set Validation split or Validation count.</p>"
+    rows = [past.validated[step] for step in steps]
+    bands = {
+        name: [_left(row.bands, row.base_bands, band) for row in rows]
+        for band, name in enumerate(BANDS)
+    }
+    return lines_chart(steps, bands, title="Validation, % of the base's loss", smooth=False)
+
+
+def _left(loss: Sequence[float | None], base: Sequence[float | None], band: int) -> float | None:
+    if band >= min(len(loss), len(base)):
+        return None
+    after, before = loss[band], base[band]
+    return None if after is None or not before else 100 * after / before
 
 
 def loss_by_noise_level(past: History) -> str:
@@ -244,5 +295,6 @@ def learning_rate(past: History) -> str:
 CHARTS: dict[str, Callable[[History], str]] = {
     "Loss": loss,
     "Loss by noise level": loss_by_noise_level,
+    "Validation by noise level": validation_by_noise_level,
     "Learning rate": learning_rate,
 }

@@ -210,4 +210,4 @@ class TrainBar:
 
 
 def _pictures(session: Session) -> int:
-    return sum(not image.is_reg for image in session.plan.images)
+    return sum(not image.is_reg and not image.held_out for image in session.plan.images)

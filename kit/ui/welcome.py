@@ -22,10 +22,11 @@ NAMES = {
 }
 DRIVE = Path("/content/drive")
 SECRETS = ("HF_TOKEN", "CIVITAI_TOKEN")
+SELFTEST = "To test this machine first, run  !python -m kit selftest  in a new cell: half a minute."
 
 
 def welcome(*, drive: bool = False) -> None:
-    """Print four lines, and fetch the notebook's secrets, which only a cell can ask for.
+    """Print a few lines, and fetch the notebook's secrets, which only a cell can ask for.
 
     drive: keep results on Google Drive, which asks for permission; without effect elsewhere.
     """
@@ -35,7 +36,7 @@ def welcome(*, drive: bool = False) -> None:
             print(problem)
         here = host()
     hosts.ask_for_secrets(*SECRETS)
-    print("\n".join(lines(here)))
+    print("\n".join([*lines(here), SELFTEST]))
 
 
 def connect_drive(mount: Callable[[str], object] | None = None) -> str:

@@ -192,7 +192,8 @@ CATS = 'image_dir = "cats"\n'
         (one(CATS + "is_reg = 1"), "is_reg = 1 is not true or false"),
         (one(CATS + "keep_tokens = -1"), "[captions] keep_tokens: -1"),
         (one(dataset='resolution = "big"'), "[images] resolution: 'big' is no size"),
-        (one(dataset="validation_split = 0.1"), "validation_split = 0.1 cannot be done"),
+        (one(dataset="validation_split = 1.1"), "validation_split: 1.1 is outside"),
+        (one(CATS + "validation_split = 1.0"), "validation_split: 1 leaves nothing to train"),
         (one(CATS + "face_crop_aug_range = [1.0, 2.0]"), "face_crop_aug_range"),
         (one(CATS + 'resize_interpolation = "cubic"'), "resize_interpolation"),
         (one(CATS + "custom_attributes = {diff_output_preservation = true}"), "custom_attributes"),
@@ -234,7 +235,7 @@ def test_metadata_of_missing_images_is_refused(planned, tmp_path):
 
 
 def test_what_asks_for_nothing_is_taken(planned):
-    harmless = "validation_split = 0.0\nnetwork_multiplier = 1.0"
+    harmless = "network_multiplier = 1.0"
     assert planned(one(CATS + "cache_info = true", harmless)).images
 
 

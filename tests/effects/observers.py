@@ -13,6 +13,7 @@ from PIL import Image
 
 from kit import planning
 from kit.errors import KitError
+from kit.events import Validated
 from kit.families import TextEmbeds
 from kit.lorafile.tensors import read_header, read_lora
 from kit.settings import Settings
@@ -138,6 +139,12 @@ def samples(stage: Stage, settings: Settings) -> Any:
         _, events = outcome(ready.samples.write(0, epoch=0))
     drawn = [(event.prompt, event.seed, np.asarray(Image.open(event.path))) for event in events]
     return [(prompt, seed, torch.from_numpy(pixels.copy())) for prompt, seed, pixels in drawn]
+
+
+def validated(stage: Stage, settings: Settings) -> Any:
+    """What each validation of a whole run tells, but for the time it takes."""
+    told = [vars(event) for event in run(settings) if isinstance(event, Validated)]
+    return [{name: v for name, v in each.items() if name != "seconds"} for each in told]
 
 
 def error(stage: Stage, settings: Settings) -> Any:

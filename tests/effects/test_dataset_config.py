@@ -79,6 +79,7 @@ def test_an_option_of_a_subset_acts_there_alone(stage, name):
 
 def test_every_option_is_shown():
     elsewhere = {*OWN} - {"class_tokens"}  # where images come from: tests/dataset/test_subsets.py
+    elsewhere |= {"validation_split", "validation_count", "validation_seed"}  # tests/validation
     assert {*WAYS} == (ANYWHERE | OF_SUBSETS) - elsewhere
 
 

@@ -12,7 +12,8 @@ from kit.settings import Section, Settings, declarations
 GUI = json.loads((Path(__file__).parents[1] / "golden" / "gui_fields.json").read_text())["fields"]
 DECLARED = declarations()
 OUR_OWN = """base_precision cached_caption_variants compress_text_encoders learning_rate_te2
-    deterministic guardian lr_warmup_only_constant rs_lora step_engine wd_on_output"""
+    deterministic guardian lr_warmup_only_constant rs_lora step_engine validation_count
+    wd_on_output"""
 DEAD_IN_THE_GUI = "disable_mmap_load_safetensors"
 TYPES = {"int": int, "float": float, "bool": bool, "str": str, "path": str, "text": str}
 
@@ -87,6 +88,8 @@ def test_only_what_the_gui_lacks_has_no_key():
         cache_text_encoder_outputs_to_disk keep_tokens_separator lr_decay_steps
         log_prefix lr_scheduler_min_lr_ratio lr_scheduler_timescale sample_at_first
         secondary_separator
+        max_validation_steps validate_every_n_epochs validate_every_n_steps validation_seed
+        validation_split
         token_warmup_min token_warmup_step zero_terminal_snr"""
     told = {*of_the_trainer.split(), *OUR_OWN.split(), DEAD_IN_THE_GUI}
     assert not ours - told, "has the GUI really no such field? Then it stands in OUR_OWN"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from kit import catalog
 from kit.errors import SettingsError
-from kit.events import Event, Finished, Noticed, Stepped
+from kit.events import Event, Finished, Noticed, Stepped, Validated
 from kit.runs.run import Run
 from kit.settings import Settings, effective
 from kit.settings.rules import notices, problems
@@ -88,6 +88,45 @@ def test_the_rate_in_effect_of_an_adaptive_optimizer_has_a_tag_of_its_own():
     step = Stepped(1, 1.0, 0.5, 0.5, rates={"unet": 2e-4}, given_rates={"unet": 1.0})
     told = scalars(step)
     assert (told["lr/unet"], told["lr/d*lr/unet"]) == (1.0, 2e-4)
+
+
+def measured(step, epoch, **changes):
+    return Validated(step, epoch, 0.3, 0.5, bands=(0.2, None), **{"loss_average": 0.1, **changes})
+
+
+def with_validation(run):
+    """A story of four steps, two an epoch, with two validations."""
+    told = story(run)
+    places = [i for i, event in enumerate(told) if isinstance(event, Stepped)]
+    told.insert(places[-1] + 1, measured(4, 2.0, gap=0.2, auc=0.75))
+    told.insert(places[0] + 1, measured(1, 0.5))
+    return told
+
+
+def test_tensorboard_shows_validation_under_the_tags_of_sd_scripts(run, boarded, tmp_path):
+    live(run, boarded, with_validation(run))
+    (file,) = tmp_path.joinpath("logs").rglob("*tfevents*")
+    told = {
+        name.removeprefix("loss/validation/"): [(x, pytest.approx(y)) for x, y in values]
+        for name, values in read_tensorboard(file.parent).items()
+        if name.startswith("loss/validation/")
+    }
+    assert told["step_average"] == [(1, 0.3), (4, 0.3)]
+    assert told["step_divergence"] == [(1, 0.2), (4, 0.2)]
+    assert told["epoch_average"] == [(2, 0.3)] and told["epoch_divergence"] == [(2, 0.2)]
+    assert told["base_model"] == [(1, 0.5), (4, 0.5)] and told["band_0"] == [(1, 0.2), (4, 0.2)]
+    assert told["overfit_auc"] == [(4, 0.75)] and told["overfit_gap"] == [(4, 0.2)]
+    assert "band_1" not in told
+
+
+def test_weights_and_biases_hears_validation_too(run, wandb):
+    _, told = wandb
+    live(run, Settings().replace(log_with="wandb"), with_validation(run))
+    first, last = [(step, each) for step, each in told if "loss/validation/step_average" in each]
+    assert (first[0], last[0]) == (1, 4)
+    assert "loss/validation/epoch_average" not in first[1]
+    assert last[1]["loss/validation/epoch_average"] == 0.3 and last[1]["epoch"] == 2.0
+    assert last[1]["global_step"] == 4 and last[1]["loss/validation/overfit_auc"] == 0.75
 
 
 def test_a_run_that_goes_on_continues_its_curves_and_takes_back_what_is_made_again(

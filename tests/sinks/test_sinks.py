@@ -25,6 +25,7 @@ from kit.events import (
     Sampled,
     Saved,
     Stepped,
+    Validated,
     to_line,
 )
 from kit.runs.run import Run
@@ -464,6 +465,46 @@ def test_the_picture_shows_both_curves_and_every_rate():
     )  # fmt: skip
     assert list(losses.lines[0].get_xdata()) == list(range(1, 100))
     assert losses.get_position().height > 2 * below.get_position().height
+
+
+def test_the_picture_shows_the_loss_on_held_out_images_and_the_bare_base_model():
+    steps = [stepped(step, 0.2 + step % 3 / 10) for step in range(1, 100)]
+    told = [Validated(step, step / 10, 1.5, 0.5) for step in (30, 60, 90)]
+    losses = loss_figure(steps, told).axes[0]
+    named = {line.get_label(): line for line in losses.lines}
+    assert list(named["held-out images"].get_xdata()) == [30, 60, 90]
+    assert list(named["held-out images"].get_ydata()) == [1.5] * 3
+    assert set(named["bare base model"].get_ydata()) == {0.5}
+    assert losses.get_ylim()[1] > 1.5
+
+
+def test_the_picture_forgets_validations_that_are_made_again(tmp_path):
+    chart = LossChart(tmp_path / "loss.png")
+    for event in (stepped(1), Validated(1, 0.1, 1, 1), stepped(2), Validated(2, 0.2, 1, 1)):
+        chart(event)
+    chart(Loaded("Stable Diffusion 1.x", "cpu", "no", 192, 1, 1))
+    assert list(chart._validated) == [1]
+
+
+def test_a_validation_is_told_once_though_it_is_made_again(tmp_path):
+    path = tmp_path / "events.jsonl"
+    first = JsonLines(path)
+    for event in (stepped(1), stepped(2), Validated(2, 0.2, 1.0, 1.0, seconds=3)):
+        first(event)
+    first.close()
+    again = JsonLines(path, 2)
+    again(Noticed("it goes on"))
+    again(Validated(2, 0.2, 1.0, 1.0, seconds=4))
+    again(stepped(3))
+    again.close()
+    told = [event for event in read_events(path) if not isinstance(event, Noticed)]
+    assert told == [stepped(1), stepped(2), Validated(2, 0.2, 1.0, 1.0, seconds=4), stepped(3)]
+
+
+def test_a_validation_is_a_line_on_the_console():
+    told = shown([Validated(2, 0.2, 0.0912, 0.1, word="learning")])
+    assert "step 2: validation loss 0.0912, the bare base model's 0.1: learning" in told
+    assert "loss on trained images 0.09" in shown([Validated(2, 0.2, 0.09, 0.1, on="trained")])
 
 
 def test_a_few_high_losses_do_not_flatten_the_curve():

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from kit.events import Began, Finished, Loaded, Saved, Stepped
+from kit.events import Began, Finished, Loaded, Saved, Stepped, Validated
 
 
 def stepped(step, loss=0.1):
@@ -19,12 +19,15 @@ def stepped(step, loss=0.1):
     )
 
 
-def whole_run(steps, name="cat"):
-    """A run without samples, as the training tells it."""
+def whole_run(steps, name="cat", *, validates=False):
+    """A run without samples, as the training tells it; with three validations, or none."""
     yield Began("output/cat.run", name, steps)
     yield Loaded("Stable Diffusion 1.x", "cpu", "no", layers=264, weights=1000, from_step=0)
     for step in range(1, steps + 1):
         yield stepped(step, loss=1 / step)
+        if validates and step in (1, steps // 2, steps):
+            bands = {"bands": (0.1, 0.2, None, 0.1 / step), "base_bands": (0.2, 0.2, None, 0.2)}
+            yield Validated(step, step / 10, 0.1 + 1 / step, 0.3, **bands, word="learning")
     yield Saved(steps, 1, f"output/{name}.safetensors")
     yield Finished(steps, "done", f"output/{name}.safetensors")
 

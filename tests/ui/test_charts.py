@@ -5,17 +5,23 @@ from xml.etree import ElementTree
 
 import pytest
 
+from kit.events import Validated
 from kit.ui.charts import (
     COLOURS,
     HEIGHT,
+    HELD_OUT,
     LEFT,
     TOP,
     WIDTH,
     lines_chart,
+    loss,
     loss_chart,
     nice_ticks,
     smoothed,
+    validation_by_noise_level,
 )
+from kit.ui.monitor.history import History
+from tests.ui.runs import whole_run
 
 SNAPSHOT = Path(__file__).parents[1] / "golden" / "loss_chart.svg"
 
@@ -121,3 +127,39 @@ def test_of_many_curves_the_first_few_are_drawn():
 def test_curves_without_a_value_are_no_picture():
     assert lines_chart([], {}, title="Learning rate", smooth=False) == ""
     assert lines_chart([1], {"unet": [None]}, title="Learning rate", smooth=True) == ""
+
+
+def test_the_loss_on_held_out_images_is_drawn_beside_the_trainings():
+    plain, both = (loss_chart(range(1, 13), wave(12), held) for held in ({}, {4: 0.3, 12: 0.25}))
+    assert plain == loss_chart(range(1, 13), wave(12))
+    assert HELD_OUT not in plain
+    assert both.count(f'fill="{HELD_OUT}"') == 2
+    assert "on held-out images 0.25" in both
+    line = re.search(rf'points="([^"]*)" fill="none" stroke="{HELD_OUT}"', both)[1]
+    (x, high), (end, low) = (tuple(map(float, point.split(","))) for point in line.split())
+    assert x < end and TOP <= high < low  # 0.3 lies above 0.25, and inside
+
+
+def test_many_validations_stay_a_small_picture():
+    held = dict(zip(range(1, 5001), wave(5000), strict=True))
+    svg = loss_chart(range(1, 5001), wave(5000), held)
+    ElementTree.fromstring(svg)
+    assert len(svg) < 24_000
+
+
+def test_validation_by_noise_level_is_a_share_of_the_bases_loss():
+    past = History()
+    past.add(Validated(3, 0.3, 0.1, 0.2, bands=(0.1, None), base_bands=(0.4, None)))
+    past.add(Validated(6, 0.6, 0.1, 0.2, bands=(0.2, None), base_bands=(0.4, None)))
+    assert "<b>50</b>" in validation_by_noise_level(past)
+    assert "set Validation split" in validation_by_noise_level(History())
+
+
+def test_the_key_names_what_was_measured_and_the_word_escaped():
+    past = History()
+    for event in whole_run(3):
+        past.add(event)
+    past.add(Validated(3, 0.3, 0.1, 0.2, word="<b>x"))
+    assert "held-out images" in loss(past) and "&lt;b&gt;x" in loss(past)
+    past.add(Validated(3, 0.3, 0.1, 0.2, on="trained"))
+    assert "trained images" in loss(past)

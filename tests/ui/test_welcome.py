@@ -53,4 +53,6 @@ def test_drive_that_is_there_is_not_asked_for_again(monkeypatch, tmp_path):
 def test_a_plain_machine_is_not_asked_for_drive(monkeypatch, capsys, drive):
     monkeypatch.setattr(module, "connect_drive", lambda: 1 / 0)
     welcome(drive=drive)
-    assert capsys.readouterr().out.startswith("Runs on this machine.")
+    told = capsys.readouterr().out
+    assert told.startswith("Runs on this machine.")
+    assert "!python -m kit selftest" in told.splitlines()[-1]

@@ -30,7 +30,9 @@ def length_of(plan: Plan) -> Length:
     """The numbers of a plan that its sentence tells."""
     gathered = plan.settings.basic.gradient_accumulation_steps
     return Length(
-        repeats=tuple(image.repeats for image in plan.images if not image.is_reg),
+        repeats=tuple(
+            image.repeats for image in plan.images if not image.is_reg and not image.held_out
+        ),
         uses=sum(plan.buckets.values()),
         batch=plan.batch_sizes,
         at_once=plan.layout.batch_size * gathered,

@@ -25,6 +25,7 @@ from kit.events import (
     Saved,
     Skipped,
     Stepped,
+    Validated,
 )
 
 State: TypeAlias = Literal[
@@ -50,6 +51,7 @@ class History:
     rates: dict[str, list[float | None]] = field(default_factory=dict)  # by part, as long as steps
     bands: list[tuple[float | None, ...]] = field(default_factory=list)  # as long as steps
     last: Stepped | None = None
+    validated: dict[int, Validated] = field(default_factory=dict)  # by step
     samples: dict[int, dict[int, Sampled]] = field(default_factory=dict)  # step, then prompt
     pictures: int = 0  # grows with every sample
     saved: list[Saved] = field(default_factory=list)
@@ -101,6 +103,8 @@ class History:
                 self.base = f"{event.family}, {event.device}, {precision}"
             case Stepped():
                 self._step(event)
+            case Validated():
+                self.validated[event.step] = event
             case Sampled():
                 self.samples.setdefault(event.step, {})[self._row_of(event)] = event
                 self.pictures += 1
@@ -139,6 +143,7 @@ class History:
         for values in self.rates.values():
             del values[kept:]
         self.changes = [change for change in self.changes if change[0] <= step]
+        self.validated = {at: told for at, told in self.validated.items() if at <= step}
         kept_rows = {
             at: {i: drawn for i, drawn in row.items() if at <= step or drawn.wished}
             for at, row in self.samples.items()

@@ -123,6 +123,7 @@ PROBLEMS = {
         dict(resume_from_huggingface=True, resume="anna/cats"),
     ],
     "gpu_numbers": [dict(gpu_ids="all"), dict(gpu_ids="-1")],
+    "nothing_left_to_train": [dict(validation_split=1), dict(validation_split=1.0, seed=3)],
 }  # fmt: skip
 NOTICES = {
     "no_warmup": [
@@ -273,6 +274,8 @@ NOTICES = {
     ],
     "compiled_instead": [dict(step_engine="graph", dynamo_backend="inductor")],
     "threads_to_keep": [dict(persistent_data_loader_workers=True)],
+    "split_beside_a_count": [dict(validation_split=0.1, validation_count=2)],
+    "nothing_is_validated": [dict(validation_seed=3), dict(max_validation_steps=4)],
 }
 LENGTH_PROBLEMS = {  # of a run of 100 steps, of which the schedule falls in 20
     "cycle_of_another_length": [

@@ -227,7 +227,7 @@ def test_memory_is_said_in_gb_from_one_on(megabytes, text):
 
 def test_every_chart_that_can_be_chosen_is_one_of_its_own():
     dashboard = Dashboard(shows_itself=False)
-    for event in whole_run(40):
+    for event in whole_run(40, validates=True):
         dashboard(event)
     assert list(dashboard.view.options) == list(CHARTS)
     charts = {}

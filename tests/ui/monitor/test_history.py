@@ -1,4 +1,4 @@
-from kit.events import Began, Cached, Finished, Loaded, Noticed, Sampled, Saved
+from kit.events import Began, Cached, Finished, Loaded, Noticed, Sampled, Saved, Validated
 from kit.ui.monitor.history import NOTICES_KEPT, History
 from tests.ui.runs import stepped, whole_run
 
@@ -70,3 +70,11 @@ def test_notices_are_told_once_and_do_not_pile_up():
         past.add(Noticed(f"notice {i}"))
     assert len(past.notices) == NOTICES_KEPT
     assert past.notices[-1] == "notice 49"
+
+
+def test_validations_that_are_made_again_are_forgotten():
+    past = History()
+    for step in (2, 4):
+        past.add(Validated(step, 0.1, 0.1, 0.2))
+    past.add(loaded(3))
+    assert list(past.validated) == [2]

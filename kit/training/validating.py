@@ -1,0 +1,85 @@
+"""Validation after a step: the LoRA's answers about held-out pictures, as an event.
+
+Weights and random numbers of the training stay as they are, to the last bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+from kit.control import RunControl
+from kit.devices import free_memory
+from kit.errors import in_a_line
+from kit.events import Event, Noticed, Validated
+from kit.optim.averaging import averaged
+from kit.training.preparation import Resources
+from kit.training.requests import FAILURES
+from kit.training.soundness import require_finite_network
+from kit.training.stills import Stills, Stopped
+from kit.validation.answers import Answers
+from kit.validation.meter import Reading, read
+
+
+def due_validation(
+    control: RunControl, resources: Resources, step: int
+) -> Generator[Event, None, bool]:
+    """Measure what is due after this step; a request to stop is heard between two batches.
+
+    What cannot be measured is told; the training goes on. Returns whether that was all: where a
+    stop broke it off, it is owed.
+
+    Raises: NotFinite where the weights are not.
+    """
+    stills = resources.stills
+    if stills is None:
+        return True
+    require_finite_network(resources.network)
+    try:
+        with averaged(resources.optimization):
+            event = _validated(stills, control, resources, step)
+    except Stopped:
+        return False
+    except FAILURES as error:
+        free_memory()  # a batch may have been too large
+        yield Noticed(f"step {step}: the LoRA could not be validated: {in_a_line(error)}")
+        return True
+    yield event
+    return True
+
+
+def _validated(stills: Stills, control: RunControl, resources: Resources, step: int) -> Validated:
+    began, training_step = time.monotonic(), resources.training_step
+
+    def answers(held_out: bool) -> Answers:
+        return stills.answers(
+            stills.held_out if held_out else stills.beside,
+            training_step,
+            resources.network,
+            rows=training_step.rows or max(p.batch_size for p in resources.plan.layout.parts),
+            is_stopped=lambda: control.stop_requested,
+        )
+
+    trained = answers(False)
+    held_out = answers(True) if stills.held_out else None
+    main, reading = held_out or trained, read(held_out, trained) if held_out else Reading()
+    return Validated(
+        step,
+        resources.plan.micro_steps(step).stop / resources.plan.batches_per_epoch,
+        main.loss,
+        main.base_loss,
+        bands=main.bands,
+        base_bands=main.base_bands,
+        pictures=main.pictures,
+        on="held-out" if held_out else "trained",
+        trained_loss=trained.loss,
+        trained_base_loss=trained.base_loss,
+        loss_average=resources.losses.average,
+        carried=reading.carried,
+        gap=reading.gap,
+        gaps=reading.gaps,
+        auc=reading.auc,
+        aucs=reading.aucs,
+        word=reading.word,
+        seconds=round(time.monotonic() - began, 3),
+    )

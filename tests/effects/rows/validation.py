@@ -1,0 +1,15 @@
+"""Held-out pictures, and when the LoRA is asked about them."""
+
+from tests.effects.observers import plan, validated
+from tests.effects.stage import Row
+
+HELD = {"validation_count": 1}
+
+ROWS = {
+    "validation_split": Row(plan, 0.5),
+    "validation_count": Row(plan, 2),
+    "validation_seed": Row(plan, 4, given=HELD),
+    "validate_every_n_steps": Row(plan, 1, given=HELD),
+    "validate_every_n_epochs": Row(plan, 2, given={**HELD, "epoch": 4}, plain=1),
+    "max_validation_steps": Row(validated, 4, given=HELD),
+}
