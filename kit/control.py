@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -37,7 +38,30 @@ class LrRequest:
     rate: float | None = None
 
 
-Request = SampleRequest | SaveRequest | LrRequest
+@dataclass(frozen=True)
+class UnreadRequest:
+    """Something was asked that cannot be understood; `text` says what, as an answer."""
+
+    text: str
+
+
+Request = SampleRequest | SaveRequest | LrRequest | UnreadRequest
+
+
+def parse_rate(text: str, group: str = "") -> LrRequest:
+    """`x0.5` multiplies the rate, `5e-5` takes the place of the one in the settings.
+
+    Raises: ValueError with what is possible.
+    """
+    plain = text.strip().lower()
+    is_factor = plain[:1] in ("x", "*")
+    try:
+        number = float(plain[1:] if is_factor else plain)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and 0 <= number <= 1000):
+        raise ValueError(f"{text.strip() or 'nothing'!r} is no rate: write e.g. 5e-5, or x0.5")
+    return LrRequest(group, factor=number) if is_factor else LrRequest(group, rate=number)
 
 
 class RunControl:
@@ -47,6 +71,7 @@ class RunControl:
         self._changed = threading.Condition()
         self._waiting: list[Request] = []
         self._stop = self._pause = False
+        self._elsewhere: list[Callable[[RunControl], None]] = []
 
     @property
     def stop_requested(self) -> bool:
@@ -87,10 +112,27 @@ class RunControl:
             taken, self._waiting = self._waiting, []
         return taken
 
+    def listen(self) -> None:
+        """Take in what was asked outside this process since the last time: between two steps."""
+        for take_in in tuple(self._elsewhere):
+            take_in(self)
+
+    @contextmanager
+    def listening_to(self, take_in: Callable[[RunControl], None]) -> Iterator[None]:
+        """Meanwhile, `listen` calls this: it may ask whatever a person can."""
+        self._elsewhere.append(take_in)
+        try:
+            yield
+        finally:
+            self._elsewhere.remove(take_in)
+
     def wait_while_paused(self) -> None:
         """Sleep while a pause is asked for and nothing else is."""
-        with self._changed:
-            while self.pause_requested and not self._waiting:
+        while True:
+            self.listen()
+            with self._changed:
+                if not self.pause_requested or self._waiting:
+                    return
                 # Not without an end: in the main thread only a sleep that ends hears Ctrl-C.
                 self._changed.wait(0.2)
 

@@ -3,6 +3,8 @@
     kit demo                                        teach the embedded base a new thing, in minutes
     kit plan run.toml --set network_dim=16          what would happen, without torch
     kit train run.toml                              do it, or go on with it
+    kit watch output/cat                            follow a run of another terminal or notebook
+    kit control output/cat pause                    its buttons: stop, pause, go-on, sample, ...
     kit settings > run.toml                         every setting with its help
     kit presets                                     settings to begin with
     kit train run.toml --preset sdxl-subject-16gb   values for an aim, a family and a card
@@ -31,7 +33,7 @@ from pathlib import Path
 
 from kit import __version__, catalog
 from kit.basemodel.reading_ahead import read_ahead
-from kit.cli import bench, dataset, import_export, presets, selftest
+from kit.cli import bench, dataset, import_export, presets, running, selftest
 from kit.cli.command import Command
 from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import takes_settings
@@ -186,6 +188,8 @@ COMMANDS: dict[str, Command] = {
     "train": Command(
         "train a LoRA, or go on with a training of the same settings", _describe_train, _act_train
     ),
+    "watch": running.WATCH,
+    "control": running.CONTROL,
     "settings": Command("print every setting with its help", describe_settings, act_settings),
     "presets": presets.PRESETS,
     "import": import_export.IMPORT,

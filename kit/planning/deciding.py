@@ -17,7 +17,7 @@ from kit.dataset.buckets import BucketFit
 from kit.dataset.images import Scan, TrainImage
 from kit.dataset.layout import bucket_rule, fit_all, lay_out_all
 from kit.dataset.subset_images import scan_folders, scan_subsets
-from kit.dataset.subsets import Subset, read_subsets, subset_notices
+from kit.dataset.subsets import read_subsets, subset_notices
 from kit.dataset.unread import unread_notices
 from kit.errors import SettingsError
 from kit.exchange.additional import with_additional

@@ -10,14 +10,15 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from kit.errors import OutputError, Unreadable
+from kit.errors import KitError, OutputError, Unreadable
 from kit.reading.texts import from_json
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
@@ -26,11 +27,16 @@ NAME = "at_work.json"
 STALE = 12 * 3600.0  # seconds after which another machine's word is no longer taken
 
 
-class Hold:
-    """A run's folder that is held."""
+Words = dict[str, Any]  # what a holder writes about itself
 
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir, self._file = run_dir, _held(run_dir)
+
+class Hold:
+    """A run's folder that is held; `id` is this holder's alone, in all times."""
+
+    def __init__(self, run_dir: Path, refusal: Callable[[Path, Words], KitError]) -> None:
+        self.id = secrets.token_hex(8)
+        self._run_dir, self._refusal = run_dir, refusal
+        self._file = _held(run_dir, self.id, refusal)
 
     def renew(self) -> None:
         """Hold the folder again, after it was deleted and made anew.
@@ -39,7 +45,7 @@ class Hold:
         """
         if not _is_there(self._file, self._run_dir / NAME):
             self.close()
-            self._file = _held(self._run_dir)
+            self._file = _held(self._run_dir, self.id, self._refusal)
 
     def close(self) -> None:
         """Let go of it."""
@@ -47,13 +53,30 @@ class Hold:
             self._file.close()
 
 
+def taken(run_dir: Path, holder: Words) -> OutputError:
+    """Why a second training is refused."""
+    who = f"process {holder['pid']}" if "pid" in holder else "another process"
+    if holder.get("pid") == os.getpid():
+        who = "this process, in a training that has not ended"
+    where = (
+        f" on {holder['host']}" if holder.get("host") not in (None, socket.gethostname()) else ""
+    )
+    return OutputError(
+        f"A training is already at work in {run_dir} ({who}{where}).",
+        "Two at once would overwrite each other's files; nothing of it was touched.",
+        "Wait for it or stop it, or give this one another output_name.",
+    )
+
+
 @contextmanager
-def at_work_in(run_dir: Path) -> Iterator[Hold]:
+def at_work_in(run_dir: Path, refusal: Callable[[Path, Words], KitError] = taken) -> Iterator[Hold]:
     """Hold the folder of a run, which is made where it is not there yet.
+
+    refusal: what is raised where another holds it; None is known of a holder that wrote nothing.
 
     Raises: OutputError where another training holds it, or the folder cannot be written.
     """
-    hold = Hold(run_dir)
+    hold = Hold(run_dir, refusal)
     try:
         yield hold
     finally:
@@ -66,12 +89,26 @@ def at_work_in(run_dir: Path) -> Iterator[Hold]:
         _leave_nothing(run_dir)
 
 
-def _held(run_dir: Path) -> TextIO:
+def who_is_at_work_in(run_dir: Path) -> Words | None:
+    """What the holder of a folder wrote about itself; None where nobody holds it."""
+    try:
+        with (run_dir / NAME).open("r+", encoding="utf-8") as file:
+            holder = _read(file)
+            is_of_here = holder.get("host") == socket.gethostname()
+            if is_of_here and not _lives(holder):
+                return None  # asked first: to try the lock is to hold it for a moment
+            is_taken = _lock(file)
+            return holder if is_taken or (is_taken is None and _lives(holder)) else None
+    except OSError:
+        return None
+
+
+def _held(run_dir: Path, identity: str, refusal: Callable[[Path, Words], KitError]) -> TextIO:
     """The open file that holds the folder."""
     while True:
         file = _opened(run_dir)
         try:
-            _hold(file, run_dir)
+            _hold(file, run_dir, identity, refusal)
             if _is_there(file, run_dir / NAME):
                 return file
         except BaseException:
@@ -106,12 +143,15 @@ def _opened(run_dir: Path) -> TextIO:
         ) from error
 
 
-def _hold(file: TextIO, run_dir: Path) -> None:
+def _hold(
+    file: TextIO, run_dir: Path, identity: str, refusal: Callable[[Path, Words], KitError]
+) -> None:
     holder = _read(file)
-    taken = _lock(file)
-    if taken or (taken is None and _lives(holder)):
-        raise _taken(run_dir, holder)
-    _write(file, {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())})
+    is_taken = _lock(file)
+    if is_taken or (is_taken is None and _lives(holder)):
+        raise refusal(run_dir, holder)
+    now = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
+    _write(file, {**now, "id": identity})
 
 
 def _lock(file: TextIO) -> bool | None:
@@ -153,17 +193,3 @@ def _write(file: TextIO, holder: dict[str, Any]) -> None:
         file.truncate(0)
         file.write(json.dumps(holder))
         file.flush()
-
-
-def _taken(run_dir: Path, holder: dict[str, Any]) -> OutputError:
-    who = f"process {holder['pid']}" if "pid" in holder else "another process"
-    if holder.get("pid") == os.getpid():
-        who = "this process, in a training that has not ended"
-    where = (
-        f" on {holder['host']}" if holder.get("host") not in (None, socket.gethostname()) else ""
-    )
-    return OutputError(
-        f"A training is already at work in {run_dir} ({who}{where}).",
-        "Two at once would overwrite each other's files; nothing of it was touched.",
-        "Wait for it or stop it, or give this one another output_name.",
-    )

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kit.events import Noticed
-from kit.runs import lock
+from kit.runs import control_files, lock
 from kit.runs.atomic_write import write_atomically
 from kit.runs.run import Run
 from kit.runs.state_files import BEFORE, FOLDER, STATE_FILE, before, replace_state
@@ -47,7 +47,8 @@ def mirrored(run: Run) -> Iterator[Mirror]:
         mirror.finish()
 
 
-LEFT = (BEFORE, lock.NAME)  # the copies keep a state before of their own; the lock is for here
+# The copies keep a state before of their own; lock and requests are for where the run works.
+LEFT = (BEFORE, lock.NAME)
 
 
 class Mirror:
@@ -170,6 +171,8 @@ class Mirror:
         for path in sorted(run.dir.rglob("*")) if run.dir.is_dir() else ():
             is_state = path.parent != run.dir
             if path == run.dir / "run.json" or path.name in LEFT:  # the record comes last
+                continue
+            if path.parent.name == control_files.FOLDER:
                 continue
             if path.is_file() and (with_state or not is_state):
                 yield path

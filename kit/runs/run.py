@@ -24,7 +24,7 @@ from typing import Literal, TypeAlias
 
 from kit.errors import OutputError
 from kit.reading.paths import path_of
-from kit.runs import lock
+from kit.runs import control_files, lock
 from kit.runs.atomic_write import write_atomically
 from kit.runs.differences import Differences, Unfinished, compare
 from kit.runs.made_of import MadeOf, read_made_of
@@ -32,7 +32,9 @@ from kit.runs.record import RunRecord, read_record, write_record
 from kit.runs.state_files import FOLDER, holds_state
 
 # An older version, or one that was killed before its first step, kept a fingerprint alone.
-FIRST_FILES = {lock.NAME, "run.toml", "run.toml.part", "run.json.part"}  # before the record
+FIRST_FILES = {  # before the record
+    lock.NAME, "run.toml", "run.toml.part", "run.json.part", control_files.FOLDER,
+}  # fmt: skip
 UNKNOWN = "of it only a fingerprint is kept, which is another one; what differs cannot be named"
 
 
@@ -124,7 +126,7 @@ def choose_run(
         renamed = "" if number == 1 else name
         run = Run(folder, candidate, ending, fingerprint, renamed_from=renamed)
         if workplace is not None:
-            run = replace(run, output_dir=_place_for(folder, workplace), home=folder)
+            run = replace(run, output_dir=place_for(folder, workplace), home=folder)
         record = newest_record(run)
         if record and not record.finished:
             found = _differences(run, record, made_of, seed)
@@ -257,8 +259,8 @@ def newest_record(run: Run) -> RunRecord | None:
     return max(mine, key=lambda record: (record.finished, record.step), default=None)
 
 
-def _place_for(folder: Path, workplace: Path) -> Path:
-    """A folder of its own for each output folder, the same in every session."""
+def place_for(folder: Path, workplace: Path) -> Path:
+    """Where the runs of a slow output folder work: one for each, in every session."""
     return workplace / "runs" / hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]
 
 

@@ -18,6 +18,7 @@ from kit.errors import Diverged, OutputError
 from kit.events import Began, Event, Finished, Lightened, Noticed, RateChanged, Saved
 from kit.planning import Plan
 from kit.runs import run as runs
+from kit.runs.control_files import Inbox
 from kit.runs.lock import at_work_in
 from kit.runs.made_of import keep
 from kit.runs.mirroring import Mirror, mirrored
@@ -42,9 +43,10 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
     what to change.
     """
     refuse_undecided(plan.run)
-    with at_work_in(plan.run.dir) as hold:
+    control = control or RunControl()
+    with at_work_in(plan.run.dir) as hold, control.listening_to(Inbox(plan.run.dir, hold.id)):
         place = Presence(plan.run, plan.settings.to_toml(), hold)
-        yield from _trained(plan, control or RunControl(), place)
+        yield from _trained(plan, control, place)
 
 
 def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Event, None, None]:
@@ -217,6 +219,7 @@ def _prepared(
                     resources: Resources = end.value
                     return resources
                 yield event
+                control.listen()
         except BaseException:
             runs.abandon(run)
             raise

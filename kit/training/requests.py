@@ -10,7 +10,14 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
-from kit.control import LrRequest, Request, RunControl, SampleRequest, SaveRequest
+from kit.control import (
+    LrRequest,
+    Request,
+    RunControl,
+    SampleRequest,
+    SaveRequest,
+    UnreadRequest,
+)
 from kit.devices import free_memory
 from kit.errors import KitError, in_a_line
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
@@ -63,6 +70,7 @@ def _unless_stopped(
     with closing(job):
         for event in job:
             yield event
+            control.listen()
             if control.stop_requested:
                 return False
     return True
@@ -74,6 +82,7 @@ def answer_requests(
     """Answer the requests after this step, and rest as long as a pause is requested."""
     rests = False
     while True:
+        control.listen()
         for request in control.take():
             yield from _unless_stopped(_one(request, resources, step), control)
         if not control.pause_requested:
@@ -99,6 +108,8 @@ def _one(request: Request, resources: Resources, step: int) -> Generator[Event, 
                 yield Saved(saved.step, saved.epoch, saved.path, wished=True)
             case LrRequest():
                 yield from _rates_changed(request, resources, step)
+            case UnreadRequest():
+                yield Noticed(request.text)
     except FAILURES as error:
         free_memory()  # a picture may have been too large
         yield Noticed(f"step {step}: the request could not be met: {in_a_line(error)}")

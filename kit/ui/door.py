@@ -14,11 +14,12 @@ from kit.hosts import host
 from kit.planning import Plan
 from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
+from kit.sinks.tail import Tail
 from kit.ui.errors import install
 from kit.ui.form.form import Form
 from kit.ui.form.remembered import remember, remembered, remembered_state
 from kit.ui.monitor.dashboard import Dashboard, events_file
-from kit.ui.monitor.following import Follower, Tail
+from kit.ui.monitor.following import Follower
 from kit.ui.monitor.results import Results, newest_run
 from kit.ui.monitor.session import Session
 from kit.ui.monitor.waiting import until_over

@@ -1,6 +1,7 @@
 """Requests while it trains: each is answered between two steps, told, and disturbs nothing."""
 
 import threading
+import time
 
 import pytest
 
@@ -18,6 +19,7 @@ from kit.events import (
     Saved,
     Stepped,
 )
+from kit.runs.control_files import FOLDER, Asked, leave
 from kit.runs.record import read_record
 from kit.settings.prompts import parse_prompt
 from kit.training.loop import train
@@ -215,3 +217,50 @@ def test_a_part_of_an_optimizer_with_one_rate_keeps_it(tmp_path, asked):
     assert not of(RateChanged, told)
     assert any("learns all parts at one rate" in event.text for event in of(Noticed, told))
     assert of(Finished, told)[-1].reason == "done"
+
+
+def test_a_run_is_asked_from_outside_its_process(tmp_path, asked):
+    settings = asked(tmp_path)
+    run_dir = tmp_path / "toy.run"
+
+    def left(*requests):
+        return lambda _: [leave(run_dir, each) for each in requests]
+
+    def go_on():
+        while not any(isinstance(event, Paused) for event in told):
+            time.sleep(0.02)
+        leave(run_dir, Asked("go-on"))
+
+    told = []
+    control = RunControl()
+    resting = threading.Thread(target=go_on)
+    resting.start()
+    asks = {
+        1: left(Asked("rate", factor=0.5), Asked("save")),
+        2: left(Asked("pause")),
+        3: left(Asked("sample")),  # there is no prompt
+        4: left(Asked("stop")),
+    }
+    for event in train(planning.plan(settings), control):
+        told.append(event)
+        if isinstance(event, Stepped):
+            asks[event.step](control)
+    resting.join(20)
+    kinds = (RateChanged, Saved, Paused, Resumed, Finished)
+    assert [(type(event), event.step) for event in told if isinstance(event, kinds)] == [
+        (RateChanged, 1), (Saved, 1), (Paused, 2), (Resumed, 2), (Saved, 4), (Finished, 4)
+    ]  # fmt: skip
+    assert any("sample_prompts is blank" in event.text for event in of(Noticed, told))
+    assert not (run_dir / FOLDER).exists()
+
+
+def test_a_stop_from_outside_is_heard_while_it_prepares(tmp_path, asked):
+    settings = asked(tmp_path, cache_latents=True)
+    told = []
+    for event in train(planning.plan(settings)):
+        told.append(event)
+        if len(of(Cached, told)) == 1 and isinstance(event, Cached):
+            leave(tmp_path / "toy.run", Asked("stop"))
+    assert len(of(Cached, told)) == 1
+    assert told[-1] == Finished(0, "asked to stop")
+    assert not (tmp_path / "toy.run").exists()

@@ -5,32 +5,15 @@ Their callbacks may come on any thread; all that they do is to request, and to s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 
 import ipywidgets as widgets
 
-from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest
+from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest, parse_rate
 from kit.settings.prompts import parse_prompt, skipped_because
 from kit.ui.look import block, escaped, named
 
 ALL_PARTS = "all parts"
-
-
-def parse_rate(text: str, group: str = "") -> LrRequest:
-    """`x0.5` multiplies the rate, `5e-5` takes the place of the one in the settings.
-
-    Raises: ValueError with what is possible.
-    """
-    plain = text.strip().lower()
-    is_factor = plain[:1] in ("x", "*")
-    try:
-        number = float(plain[1:] if is_factor else plain)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and 0 <= number <= 1000):
-        raise ValueError(f"{text.strip() or 'nothing'!r} is no rate: write e.g. 5e-5, or x0.5")
-    return LrRequest(group, factor=number) if is_factor else LrRequest(group, rate=number)
 
 
 class Controls:

@@ -5,46 +5,15 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-from kit.errors import KitError
-from kit.events import Event, Failed, Finished, from_line
+from kit.events import Failed, Finished
+from kit.sinks.tail import Tail
 from kit.ui.monitor.dashboard import Dashboard
 from kit.ui.monitor.history import OVER
 
 PERIOD = 1.0  # seconds between two looks at the file
 SILENT = 300.0  # seconds without an event after which that is said
-
-
-class Tail:
-    """What a file of events has gained since the last look; a half line waits for its other half.
-
-    A file that has become shorter is told from its beginning again: a resumed run writes it anew.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._read = 0
-
-    def new(self) -> tuple[list[Event], bool]:
-        """The events, and whether they begin the file anew."""
-        with self.path.open("rb") as file:
-            size = file.seek(0, 2)
-            is_anew = size < self._read
-            file.seek(0 if is_anew else self._read)
-            text = file.read()
-            whole = text[: text.rfind(b"\n") + 1]
-            self._read = (0 if is_anew else self._read) + len(whole)
-        return list(_events(whole)), is_anew
-
-
-def _events(text: bytes) -> Iterator[Event]:
-    for line in text.decode("utf-8", errors="replace").splitlines():
-        try:
-            yield from_line(line)
-        except KitError:
-            continue
 
 
 class Follower:

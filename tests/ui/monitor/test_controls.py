@@ -1,8 +1,8 @@
 import pytest
 
-from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest
+from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest, parse_rate
 from kit.settings.prompts import parse_prompt
-from kit.ui.monitor.controls import ALL_PARTS, Controls, parse_rate
+from kit.ui.monitor.controls import ALL_PARTS, Controls
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import pytest
 
 import kit.ui
 from kit.events import Failed, to_line
+from kit.sinks.tail import Tail
 from kit.ui import Dashboard
-from kit.ui.monitor.following import SILENT, Follower, Tail
+from kit.ui.monitor.following import SILENT, Follower
 from kit.ui.monitor.session import Session
 from tests.ui.runs import Script, until, whole_run
 
@@ -22,19 +23,6 @@ def file(tmp_path):
 def write(file, events, mode="a"):
     with file.open(mode, encoding="utf-8") as lines:
         lines.write("".join(f"{to_line(event)}\n" for event in events))
-
-
-def test_only_whole_lines_are_read_and_each_once(file):
-    write(file, EVENTS[:3])
-    tail = Tail(file)
-    assert tail.new() == (EVENTS[:3], False)
-    line = to_line(EVENTS[3])
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(line[:20])
-        lines.flush()
-        assert tail.new() == ([], False)
-        lines.write(line[20:] + "\n")
-    assert tail.new() == ([EVENTS[3]], False)
 
 
 def test_a_file_that_begins_anew_is_told_anew(file):
