@@ -48,7 +48,7 @@ def numbers_of(past: History) -> str:
     cells = [("step", f"{past.step} of {past.total_steps}")]
     if past.last is not None:
         cells += [
-            ("epoch", f"{past.last.epoch:.4g}"),
+            ("epoch", in_epochs(past.last.epoch, past.epochs)),
             ("loss", f"{past.last.loss:.4f}"),
             ("average", f"{past.last.loss_average:.4f}"),
         ]
@@ -92,6 +92,12 @@ def notes_of(past: History) -> str:
 def _list(title: str, items: list[str]) -> str:
     rows = "".join(f"<li>{item}</li>" for item in items)
     return f"<div class='kit-quiet'>{title}<ul>{rows}</ul></div>" if items else ""
+
+
+def in_epochs(done: float, total: float) -> str:
+    """0.13 of 10; without the total where it is not known."""
+    told = f"{done:.2f}"
+    return f"{told} of {total:.2f}".removesuffix(".00") if total else told
 
 
 def in_speed(seconds: float) -> str:

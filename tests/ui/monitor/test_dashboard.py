@@ -124,6 +124,20 @@ def test_rates_loss_speed_and_what_is_left_are_told(shown):
         assert text in dashboard.numbers.value
 
 
+def test_the_epoch_is_told_with_the_number_of_all(shown):
+    dashboard = Dashboard(clock=Clock())
+    for event in (Began("r", "cat", 100, epochs=10), replace(stepped(2), epoch=2 / 15)):
+        dashboard.history.add(event)
+    dashboard.draw()
+    assert "<b>0.13 of 10</b>" in dashboard.numbers.value
+    dashboard.history.add(Began("r", "cat", 24, epochs=1.2))
+    dashboard.draw()
+    assert "<b>0.13 of 1.20</b>" in dashboard.numbers.value
+    dashboard.history.add(Began("r", "cat", 24))  # from an older version's file
+    dashboard.draw()
+    assert "<b>0.13</b>" in dashboard.numbers.value
+
+
 def test_what_a_run_says_cannot_become_markup(shown):
     clock = Clock()
     dashboard = Dashboard(clock=clock)
