@@ -8,7 +8,7 @@ Everything stays usable where a front end drops the sheet, because grids are wid
 from __future__ import annotations
 
 import html
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ipywidgets as widgets
 from IPython import get_ipython
@@ -365,6 +365,16 @@ class Shown:
         """As the last line of the cell that has just shown it, it is not shown twice."""
         if self._shown_by is self.NEVER or self._shown_by != _cell():
             self.show()
+
+
+class Script:
+    """A script that shows nothing itself: `display` it in the cell that shows what it serves."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": f"<script>{self._text}</script>", "text/plain": ""}
 
 
 def _cell() -> int | None:

@@ -69,6 +69,7 @@ class Form(Shown):
         self.on_valid: list[Callable[[Settings], None]] = []
         self.on_planned: list[Callable[[], None]] = []
         self.plan: planning.Plan | None = None
+        self.scripts: list[look.Script] = []  # of what is put into it from outside
         self._is_filling, self._what = True, ""
         self._has_seen_pictures = False
         self.is_training = False  # set from outside: then no folder is renamed
@@ -84,9 +85,10 @@ class Form(Shown):
         self._refilled("")
 
     def show(self) -> None:
-        """Show it here, with the script that takes uploads."""
+        """Show it here, with its scripts: the one that takes uploads, and what others added."""
         super().show()
-        look.display(self.pictures_in.script)
+        for script in (self.pictures_in.script, *self.scripts):
+            look.display(script)
 
     def _make_parts(self) -> None:
         self.pages = Pages(self.fields)
@@ -117,8 +119,9 @@ class Form(Shown):
             filling=self._filling,
             files=self.files.root,
         )
-        self.top, self.end = widgets.VBox([]), widgets.VBox([])  # filled from outside
-        for place in (self.top, self.end):
+        # Filled from outside: the bars, and the run beneath the upper one and what it tells.
+        self.top, self.run, self.end = widgets.VBox([]), widgets.VBox([]), widgets.VBox([])
+        for place in (self.top, self.run, self.end):
             place.add_class("kit-place")
         self.views.bar.children = (
             *self.views.bar.children, self.starters.preset, self.starters.reset_button,
@@ -130,6 +133,7 @@ class Form(Shown):
             self.top,
             self.plan_line,
             self.remedies.root,
+            self.run,
             self.starters.root,
             self.views.root,
             self.pictures,

@@ -96,7 +96,7 @@ def _list(title: str, items: list[str]) -> str:
 
 def in_epochs(done: float, total: float) -> str:
     """0.13 of 10; without the total where it is not known."""
-    told = f"{done:.2f}"
+    told = f"{done:.2f}".removesuffix(".00")
     return f"{told} of {total:.2f}".removesuffix(".00") if total else told
 
 

@@ -130,6 +130,10 @@ def test_the_epoch_is_told_with_the_number_of_all(shown):
         dashboard.history.add(event)
     dashboard.draw()
     assert "<b>0.13 of 10</b>" in dashboard.numbers.value
+    dashboard.history.add(replace(stepped(100), epoch=10.0))
+    dashboard.draw()
+    assert "<b>10 of 10</b>" in dashboard.numbers.value
+    dashboard.history.add(replace(stepped(2), epoch=2 / 15))
     dashboard.history.add(Began("r", "cat", 24, epochs=1.2))
     dashboard.draw()
     assert "<b>0.13 of 1.20</b>" in dashboard.numbers.value
