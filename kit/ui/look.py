@@ -73,6 +73,7 @@ STYLE = """<style>
 }
 .kit .kit-check .kit-help > summary { top: 4px; }
 .kit .kit-help > summary::-webkit-details-marker { display: none; }
+.kit .kit-help > summary:focus-visible { outline-offset: -1px; }
 .kit .kit-help > summary:hover, .kit .kit-help[open] > summary {
   border-color: var(--kit-accent); color: var(--kit-accent);
 }
@@ -157,6 +158,10 @@ STYLE = """<style>
 .kit .kit-plan ul { margin: 2px 0 0; padding-left: 18px; }
 .kit .kit-plan .is-bad { color: var(--kit-bad); }
 .kit .kit-quiet { color: var(--kit-dim); font-size: 12px; }
+/* ipywidgets counts files behind the name, "(0)" at first; the words are CSS's therefore. */
+.kit .widget-upload { font-size: 0 !important; }
+.kit .widget-upload i { font-size: 13px; }
+.kit .widget-upload::after { content: "Upload a file"; font-size: 13px; }
 /* A run. What changes has its place from the start, so that nothing beneath it moves. */
 .kit .kit-numbers {
   display: grid; gap: 2px 16px; padding: 4px 0; min-height: 40px;

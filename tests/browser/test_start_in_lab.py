@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 from playwright.sync_api import expect
 
 SHOW = ["import kit\nkit.show()"]
-EMBEDDED = "Small base that comes with LoRA Kit (to try it out)"
+EMBEDDED = "Small base to try it out (included)"
 LONG = 240_000  # milliseconds; torch takes a while to load on a busy machine
 PICTURES_ARE_DRAWN = (
     "() => [...document.querySelectorAll('.kit .kit-open img')].every(i => i.naturalWidth > 0)"

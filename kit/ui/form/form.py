@@ -107,6 +107,7 @@ class Form(Shown):
         self.start = Start(self.fields, of_pictures, self._changed)
         self.starters = Starters(self.readable, self.fill)
         self.files = SettingsFiles(lambda: self.settings, self.readable, self.fill)
+        self.files_place = widgets.VBox([self.files.root], layout=widgets.Layout(width="100%"))
         self.autofill = Autofill(self.fields, self.start)
         self.memory = Memory(self.fields, self.start, self.autofill)
         self.head = Head(
@@ -117,7 +118,7 @@ class Form(Shown):
             fill=self.fill,
             refilled=self._refilled,
             filling=self._filling,
-            files=self.files.root,
+            files=self.files_place,
         )
         # Filled from outside: the bars, and the run beneath the upper one and what it tells.
         self.top, self.run, self.end = widgets.VBox([]), widgets.VBox([]), widgets.VBox([])
@@ -137,7 +138,7 @@ class Form(Shown):
             self.starters.root,
             self.views.root,
             self.pictures,
-            self.files.root,
+            self.files_place,
             self.end,
         )
 
@@ -312,7 +313,10 @@ class Form(Shown):
     def _show_plan(self, notices: Iterable[str], family: str) -> None:
         told = [texts.with_place(problem, self.fields) for problem in self._problems]
         if self.plan is not None:
-            self.sentence.value = sentence(length_of(self.plan), forecast(self.plan))
+            wordless = sum(not each.caption and not each.is_reg for each in self.plan.images)
+            hint = self.autofill.wordless(wordless)
+            told_first = f"<div class='kit-finding'>{hint}</div>" if hint else ""
+            self.sentence.value = told_first + sentence(length_of(self.plan), forecast(self.plan))
         else:
             self.sentence.value = "<div>Not ready to train.</div>"
         if self._missing:

@@ -9,7 +9,8 @@ from kit.ui.form.field import Field
 from kit.ui.look import escaped
 
 PROBLEM = re.compile(r"^\[\w+\] (?P<name>\w+)(?P<colon>:)?\s*(?P<rest>.*)$", re.DOTALL)
-WORD = re.compile(r"\b[A-Za-z]+(?:_\w+)+\b")  # a setting's name that is no word of English
+# A setting's name that is no word of English, or has its value behind it.
+WORD = re.compile(r"\b[A-Za-z]+(?:_\w+)+\b|(?<![\w/.])[a-z][a-z0-9]+(?= = )")
 REFUSED = "training would be refused: "  # how a plan foresees it
 BLANK = re.compile(r"(pretrained_model_name_or_path|train_data_dir) is blank[.:]")
 
@@ -41,7 +42,7 @@ def with_place(problem: str, fields: Mapping[str, Field]) -> str:
 def with_labels(text: str, fields: Mapping[str, Field]) -> str:
     """The text with the form's labels in place of settings' names.
 
-    A name without an underscore, such as seed, is a word and stays.
+    A name without an underscore, such as seed, is a word and stays, but for `seed = 5`.
     """
     return WORD.sub(
         lambda found: fields[found[0]].declared.label if found[0] in fields else found[0], text

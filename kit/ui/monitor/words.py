@@ -46,6 +46,8 @@ def numbers_of(past: History) -> str:
         doing = past.preparing
         return _row([(f"preparing {doing.what}", f"{doing.done} of {doing.total}")])
     cells = [("step", f"{past.step} of {past.total_steps}")]
+    if past.state == "starting":
+        cells.append(("now", "finds and loads the base model"))
     if past.last is not None:
         cells += [
             ("epoch", in_epochs(past.last.epoch, past.epochs)),
@@ -66,7 +68,8 @@ def _rates(rates: dict[str, float]) -> list[tuple[str, str]]:
     values = set(rates.values())
     if len(values) == 1:
         return [("learning rate", f"{values.pop():.3g}")]
-    return [(f"rate {_part(name)}", f"{rate:.3g}") for name, rate in rates.items()]
+    ordered = sorted(rates.items(), key=lambda part: part[0] != "unet")  # as everywhere in the form
+    return [(f"rate {_part(name)}", f"{rate:.3g}") for name, rate in ordered]
 
 
 def _part(name: str) -> str:

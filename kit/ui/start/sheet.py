@@ -56,7 +56,8 @@ STYLE = """<style>
   flex-direction: row !important; flex-wrap: wrap; gap: 2px 16px; align-items: center;
 }
 .kit .kit-across .widget-radio-box label {
-  width: auto !important; height: 28px; margin: 0 !important; line-height: 28px;
+  display: inline-flex !important; align-items: center; width: auto !important; height: 28px;
+  margin: 0 !important; line-height: 28px;
 }
 .kit .kit-across { margin-top: 20px !important; }
 .kit .kit-across input { accent-color: var(--kit-fill); margin: 0 6px 0 0 !important; }

@@ -9,6 +9,7 @@ from kit.errors import SettingsError
 from kit.settings import Settings, declarations
 from kit.ui import Form
 from kit.ui.form.pages import heading
+from kit.ui.form.problem_texts import with_labels
 from kit.ui.form.remembered import STATE, place
 
 # Every way a person may have set things, one value away from its default each.
@@ -253,3 +254,10 @@ def test_a_links_token_leaves_the_widgets_as_soon_as_it_is_typed(
     held = [repr(widget.get_state()) for widget in widgets_under(form.root)]
     assert not [text for text in held if "t0k3n" in text]
     assert "t0k3n" not in place().with_name(STATE).read_text("utf-8")
+
+
+def test_a_one_word_setting_with_its_value_is_told_by_its_label(settings):
+    fields = Form(settings).fields
+    told = with_labels("resolution = 512,650 is not in multiples of 8; a seed is drawn", fields)
+    assert told == "Max resolution = 512,650 is not in multiples of 8; a seed is drawn"
+    assert with_labels("see /a/epoch = 3", fields) == "see /a/epoch = 3"
