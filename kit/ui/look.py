@@ -170,6 +170,7 @@ STYLE = """<style>
 .kit .kit-numbers > div { min-width: 0; }
 .kit .kit-numbers span { display: block; color: var(--kit-dim); font-size: 12px; }
 .kit .kit-numbers b { font-weight: 600; white-space: nowrap; }
+.kit .kit-run { margin-top: var(--kit-unit) !important; }
 .kit .kit-title { display: flex; flex-wrap: wrap; gap: 2px 10px; align-items: center; }
 .kit .kit-title b { font-size: 15px; overflow-wrap: anywhere; }
 .kit .kit-state {
@@ -190,6 +191,8 @@ STYLE = """<style>
   .kit .kit-numbers b { font-size: 12px; }
   .kit .kit-chart svg { overflow: visible; }
   .kit .kit-chart svg g { font-size: 22px; }
+  .kit .kit-pictures svg { overflow: visible; }
+  .kit .kit-pictures svg g { font-size: 14px; }
   .kit .kit-table tr { display: grid; margin-bottom: 4px; }
 }
 .kit .kit-newest-file { margin-bottom: var(--kit-unit) !important; }
@@ -261,14 +264,16 @@ STYLE = """<style>
 }
 .kit .widget-toggle-buttons { margin-left: 0; margin-right: 0; box-sizing: border-box; }
 .kit .widget-toggle-buttons .jupyter-button { margin: 0; }
+.kit .kit-offer .widget-html-content { overflow-wrap: anywhere; }
 .kit .kit-changes { border-collapse: collapse; font-size: 12px; }
 .kit .kit-changes td, .kit .kit-changes th {
-  padding: 1px 16px 1px 0; text-align: left; font-weight: normal;
+  padding: 1px 16px 1px 0; text-align: left; font-weight: normal; vertical-align: top;
 }
+@media (max-width: 500px) { .kit .kit-changes td, .kit .kit-changes th { padding-right: 8px; } }
 .kit .kit-changes th { color: var(--kit-dim); }
 .kit .kit-link { padding: 0 8px; }
 .kit .kit-pictures {
-  display: grid; gap: 10px 20px; padding: 4px 0 8px;
+  display: grid; gap: 10px 20px; padding: 8px 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr));
 }
 .kit .kit-pictures svg { display: block; width: 100%; max-width: 400px; height: auto; }

@@ -281,7 +281,7 @@ def test_what_stands_in_the_way_is_told_between_the_bar_and_the_run(script, read
     """Beneath the picture of a finished run nobody looks for it."""
     form = Form(ready)
     TrainBar(form)
-    order = [form.top, form.plan_line, form.remedies.root, form.run, form.views.root, form.end]
+    order = [form.top, form.remedies.root, form.plan_line, form.run, form.views.root, form.end]
     assert [part for part in form.root.children if part in order] == order
 
 

@@ -132,8 +132,8 @@ class Form(Shown):
             self.head.root,
             self.start.root,
             self.top,
+            self.remedies.root,  # what can be mended by a click, before what is to be read
             self.plan_line,
-            self.remedies.root,
             self.run,
             self.starters.root,
             self.views.root,
@@ -298,7 +298,9 @@ class Form(Shown):
             self.remedies.update([])
             return []
         found = [
-            Remedy(texts.with_labels(each.text, self.fields), each.button, each.values)
+            Remedy(
+                *(texts.with_labels(t, self.fields) for t in (each.text, each.button)), each.values
+            )
             for each in mismatches(settings.model, settings.noise, settings.images.size)
         ]
         told = lacking(settings.memory.mixed_precision)
@@ -322,9 +324,8 @@ class Form(Shown):
         if self._missing:
             self.sentence.value = f"<div>{self.autofill.missing()}</div>"
         shown = texts.not_ready(told) if told else ""
-        self.plan_line.value = shown + texts.as_list(
-            texts.with_labels(text, self.fields) for text in notices
-        )
+        labelled = [texts.with_labels(text, self.fields) for text in notices]
+        self.plan_line.value = shown + texts.notices(labelled, is_more=bool(told))
         self.pictures.value = plan_pictures(self.plan, family) if self.plan else ""
         self.images.update(self.plan)
         if self.plan and self.autofill.is_following and not self._has_seen_pictures:

@@ -47,7 +47,7 @@ def numbers_of(past: History) -> str:
         return _row([(f"preparing {doing.what}", f"{doing.done} of {doing.total}")])
     cells = [("step", f"{past.step} of {past.total_steps}")]
     if past.state == "starting":
-        cells.append(("now", "finds and loads the base model"))
+        cells.append(("now loading", "the base model"))
     if past.last is not None:
         cells += [
             ("epoch", in_epochs(past.last.epoch, past.epochs)),

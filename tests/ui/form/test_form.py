@@ -261,3 +261,16 @@ def test_a_one_word_setting_with_its_value_is_told_by_its_label(settings):
     told = with_labels("resolution = 512,650 is not in multiples of 8; a seed is drawn", fields)
     assert told == "Max resolution = 512,650 is not in multiples of 8; a seed is drawn"
     assert with_labels("see /a/epoch = 3", fields) == "see /a/epoch = 3"
+    assert with_labels("epoch has no effect", fields) == "Epoch has no effect"
+    assert with_labels("Leave sdxl to the model", fields) == "Leave SDXL Model to the model"
+    assert with_labels("the seed of epoch 3 is set", fields) == "the seed of epoch 3 is set"
+
+
+def test_notices_beneath_what_stands_in_the_way_have_a_heading_of_their_own(ready):
+    form = Form(ready.replace(enable_bucket=False, bucket_no_upscale=True))
+    assert "To know besides" not in form.plan_line.value
+    form.fields["network_dim"].value = "9999"
+    form.fields["network_dim"].value = "8"
+    form.fields["pretrained_model_name_or_path"].value = "/no/model.safetensors"
+    told = form.plan_line.value
+    assert told.index("is not on this machine") < told.index("To know besides")

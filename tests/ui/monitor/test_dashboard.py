@@ -108,10 +108,10 @@ def test_a_plan_says_name_and_length_before_anything_happens(small_plan):
 
 def test_what_a_run_that_starts_is_doing_is_told(small_plan):
     dashboard = Dashboard(small_plan)
-    assert "finds and loads the base model" in dashboard.numbers.value
+    assert "now loading</span><b>the base model" in dashboard.numbers.value
     dashboard.history.add(Loaded("SD", "cpu", "no", 1, 1, 0))
     dashboard.draw()
-    assert "finds and loads" not in dashboard.numbers.value
+    assert "now loading" not in dashboard.numbers.value
 
 
 def test_preparing_moves_the_bar_too(shown):
