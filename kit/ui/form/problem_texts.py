@@ -11,7 +11,8 @@ from kit.ui.look import escaped
 PROBLEM = re.compile(r"^\[\w+\] (?P<name>\w+)(?P<colon>:)?\s*(?P<rest>.*)$", re.DOTALL)
 # A setting's name that is no word of English, or of which something is said at once.
 WORD = re.compile(
-    r"\b[A-Za-z]+(?:_\w+)+\b|\bsdxl\b|(?<![\w/.])[a-z]\w+(?= = | is (?:on|off|set)\b| has no effect)"
+    r"\b[A-Za-z]+(?:_\w+)+\b|\bsdxl\b"
+    r"|(?<![\w/.])[a-z]\w+(?= = | is (?:on|off|set)\b| has no effect)"
 )
 REFUSED = "training would be refused: "  # how a plan foresees it
 BLANK = re.compile(r"(pretrained_model_name_or_path|train_data_dir) is blank[.:]")
