@@ -297,10 +297,9 @@ class Form(Shown):
         if settings is None or not settings.model.pretrained_model_name_or_path:
             self.remedies.update([])
             return []
+        said = partial(texts.with_labels, fields=self.fields)
         found = [
-            Remedy(
-                *(texts.with_labels(t, self.fields) for t in (each.text, each.button)), each.values
-            )
+            Remedy(said(each.text), said(each.button), each.values)
             for each in mismatches(settings.model, settings.noise, settings.images.size)
         ]
         told = lacking(settings.memory.mixed_precision)
