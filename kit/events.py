@@ -22,11 +22,15 @@ class Event:
 
 @dataclass(frozen=True)
 class Began(Event):
-    """The run exists: its folder is there, nothing heavy is loaded yet."""
+    """The run exists: its folder is there, nothing heavy is loaded yet.
+
+    epochs: what the last step's `Stepped.epoch` will be; 0 in the files of older versions.
+    """
 
     run_dir: str
     name: str
     total_steps: int
+    epochs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Stepped(Event):
     rates: learning rate of each parameter group that made this step; given_rates: those that the
     schedule gave, where the optimizer multiplied them by a step size that it estimates;
     norm: gradient norm before clipping.
-    seconds: wall time of the step; epoch counts from 1 and may be fractional.
+    seconds: wall time of the step; epoch: how many are done by then, and the share of this one.
     bands: mean loss of the images whose timestep fell into each quarter of the 1000, from the
     cleanest to the noisiest; None where there was none.
     megabytes: the most memory that was used so far, the GPU's, or without one the process's.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.catalog import CAPTION_EXTENSIONS
-from kit.dataset.files import ALWAYS, PLUG_INS, image_files
+from kit.dataset.files import ALWAYS, PLUG_INS, READABLE, image_files
 from kit.dataset.images import CONCEPT, MOST_REPEATS
 from kit.dataset.incoming import MOST_FILES, ZIP, Source, safe_name
 from kit.errors import DatasetError, OutputError
@@ -105,8 +105,9 @@ def sources_in(path: Path) -> list[Source]:
     if path.is_file() and path.suffix.lower() == ZIP:
         return [Source(path, path.name)]
     if not path.is_dir():
+        there = "is neither a folder nor a zip" if path.exists() else "does not exist"
         raise DatasetError(
-            f"{path} is no folder.",
+            f"{path} {there}.",
             "A folder with pictures, one of <repeats>_<word> folders, or a zip can be used.",
             "Correct the path.",
         )
@@ -118,6 +119,12 @@ def sources_in(path: Path) -> list[Source]:
             found.append(Source(file, inside.as_posix()))
         if len(found) > MOST_FILES:
             break  # told by `incoming`
+    if not any(source.path.suffix.lower() in PICTURES for source in found):
+        raise DatasetError(
+            f"There is no picture in {path}.",
+            READABLE,
+            "Name another folder, or upload pictures.",
+        )
     return sorted(found, key=lambda source: source.name)
 
 

@@ -17,7 +17,6 @@ from PIL import Image, UnidentifiedImageError, features
 from kit.hosts import free_memory
 
 ALWAYS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-READABLE = "PNG, JPEG, WebP, BMP, GIF, TIFF and AVIF files can be read, HEIC with pillow-heif."
 # The endings that sd-scripts looks for, all in lower or all in upper case.
 REFERENCE = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 MOST_PIXELS = 400_000_000
@@ -67,6 +66,13 @@ def _is_taught(ending: str) -> bool:
     if ending == ".avif" and features.check("avif"):
         return True
     return any(find_spec(plug.module.split(".")[0]) for plug in PLUG_INS.get(ending, ()))
+
+
+READABLE = (
+    "PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF and HEIC files can be read."
+    if _is_taught(".heic")
+    else "PNG, JPEG, WebP, BMP, GIF, TIFF and AVIF files can be read, HEIC with pillow-heif."
+)
 
 
 def remedy(ending: str) -> str:

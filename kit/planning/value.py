@@ -113,6 +113,10 @@ class Plan:
         """The epoch, from 1, that a finished step (from 1) belongs to."""
         return math.ceil(step / self.steps_per_epoch)
 
+    def epochs_after(self, step: int) -> float:
+        """The epochs that are done after this step, with the share of the present one."""
+        return self.micro_steps(step).stop / self.batches_per_epoch
+
     def ends_epoch(self, step: int) -> bool:
         """The step is the last of its epoch."""
         return step % self.steps_per_epoch == 0

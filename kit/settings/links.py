@@ -41,12 +41,13 @@ def parts_of(link: str) -> SplitResult:
 def tidied(text: str) -> str:
     """A path, Hub id or link without quotes and blanks around it, and without a token in it.
 
-    The token of a link is remembered for its host, see `token_for`.
+    The token of a link is remembered for its host, see `token_for`. Blanks inside a link become
+    what an address has for them.
     """
     tidy = text.strip()
     while len(tidy) > 1 and tidy[0] in _QUOTES and tidy[-1] in _QUOTES:
         tidy = tidy[1:-1].strip()
-    return _without_token(tidy) if is_link(tidy) else tidy
+    return _without_token(tidy.replace(" ", "%20")) if is_link(tidy) else tidy
 
 
 def without_tokens(text: str) -> str:

@@ -52,7 +52,9 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
 def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Event, None, None]:
     """The run, in a folder that is held."""
     runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
-    yield Began(str(plan.run.dir), plan.run.name, plan.total_steps)
+    yield Began(
+        str(plan.run.dir), plan.run.name, plan.total_steps, plan.epochs_after(plan.total_steps)
+    )
     for text in plan.notices:
         yield Noticed(text)
 

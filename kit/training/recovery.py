@@ -81,7 +81,7 @@ def _stepped(resources: Resources, step: int) -> Stepped:
     resources.losses.add(result.losses)
     return Stepped(
         step=step,
-        epoch=plan.micro_steps(step).stop / plan.batches_per_epoch,
+        epoch=plan.epochs_after(step),
         loss=sum(result.losses) / len(result.losses),
         loss_average=resources.losses.average,
         rates=rates,

@@ -8,7 +8,7 @@ Everything stays usable where a front end drops the sheet, because grids are wid
 from __future__ import annotations
 
 import html
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ipywidgets as widgets
 from IPython import get_ipython
@@ -73,6 +73,7 @@ STYLE = """<style>
 }
 .kit .kit-check .kit-help > summary { top: 4px; }
 .kit .kit-help > summary::-webkit-details-marker { display: none; }
+.kit .kit-help > summary:focus-visible { outline-offset: -1px; }
 .kit .kit-help > summary:hover, .kit .kit-help[open] > summary {
   border-color: var(--kit-accent); color: var(--kit-accent);
 }
@@ -157,6 +158,10 @@ STYLE = """<style>
 .kit .kit-plan ul { margin: 2px 0 0; padding-left: 18px; }
 .kit .kit-plan .is-bad { color: var(--kit-bad); }
 .kit .kit-quiet { color: var(--kit-dim); font-size: 12px; }
+/* ipywidgets counts files behind the name, "(0)" at first; the words are CSS's therefore. */
+.kit .widget-upload { font-size: 0 !important; }
+.kit .widget-upload i { font-size: 13px; }
+.kit .widget-upload::after { content: "Upload a file"; font-size: 13px; }
 /* A run. What changes has its place from the start, so that nothing beneath it moves. */
 .kit .kit-numbers {
   display: grid; gap: 2px 16px; padding: 4px 0; min-height: 40px;
@@ -165,6 +170,7 @@ STYLE = """<style>
 .kit .kit-numbers > div { min-width: 0; }
 .kit .kit-numbers span { display: block; color: var(--kit-dim); font-size: 12px; }
 .kit .kit-numbers b { font-weight: 600; white-space: nowrap; }
+.kit .kit-run { margin-top: var(--kit-unit) !important; }
 .kit .kit-title { display: flex; flex-wrap: wrap; gap: 2px 10px; align-items: center; }
 .kit .kit-title b { font-size: 15px; overflow-wrap: anywhere; }
 .kit .kit-state {
@@ -185,6 +191,8 @@ STYLE = """<style>
   .kit .kit-numbers b { font-size: 12px; }
   .kit .kit-chart svg { overflow: visible; }
   .kit .kit-chart svg g { font-size: 22px; }
+  .kit .kit-pictures svg { overflow: visible; }
+  .kit .kit-pictures svg g { font-size: 14px; }
   .kit .kit-table tr { display: grid; margin-bottom: 4px; }
 }
 .kit .kit-newest-file { margin-bottom: var(--kit-unit) !important; }
@@ -256,14 +264,16 @@ STYLE = """<style>
 }
 .kit .widget-toggle-buttons { margin-left: 0; margin-right: 0; box-sizing: border-box; }
 .kit .widget-toggle-buttons .jupyter-button { margin: 0; }
+.kit .kit-offer .widget-html-content { overflow-wrap: anywhere; }
 .kit .kit-changes { border-collapse: collapse; font-size: 12px; }
 .kit .kit-changes td, .kit .kit-changes th {
-  padding: 1px 16px 1px 0; text-align: left; font-weight: normal;
+  padding: 1px 16px 1px 0; text-align: left; font-weight: normal; vertical-align: top;
 }
+@media (max-width: 500px) { .kit .kit-changes td, .kit .kit-changes th { padding-right: 8px; } }
 .kit .kit-changes th { color: var(--kit-dim); }
 .kit .kit-link { padding: 0 8px; }
 .kit .kit-pictures {
-  display: grid; gap: 10px 20px; padding: 4px 0 8px;
+  display: grid; gap: 10px 20px; padding: 8px 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr));
 }
 .kit .kit-pictures svg { display: block; width: 100%; max-width: 400px; height: auto; }
@@ -365,6 +375,16 @@ class Shown:
         """As the last line of the cell that has just shown it, it is not shown twice."""
         if self._shown_by is self.NEVER or self._shown_by != _cell():
             self.show()
+
+
+class Script:
+    """A script that shows nothing itself: `display` it in the cell that shows what it serves."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": f"<script>{self._text}</script>", "text/plain": ""}
 
 
 def _cell() -> int | None:

@@ -7,6 +7,7 @@ Train was pressed. The form knows nothing of it: `TrainBar(form)` puts itself in
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -18,7 +19,7 @@ from kit.runs.run import Answer, Run
 from kit.ui.errors import panel
 from kit.ui.form.form import Form
 from kit.ui.form.problem_texts import as_lines, with_labels
-from kit.ui.look import block
+from kit.ui.look import Script, block
 from kit.ui.monitor.dashboard import Dashboard
 from kit.ui.monitor.history import OVER
 from kit.ui.monitor.results import newest_run
@@ -37,6 +38,7 @@ class Bar:
             tooltip="Plan anew and begin; what is wrong is said here",
             layout=widgets.Layout(width="auto"),
         )
+        self.button.add_class("kit-train")  # what follow.js looks for
         self.problems_button = widgets.Button(
             icon="exclamation-triangle",
             button_style="warning",
@@ -82,7 +84,10 @@ class TrainBar:
             bar.button.on_click(self._pressed(bar))
             bar.problems_button.on_click(lambda _: form.show_problem())
             bar.question = Question(self._answered(bar))
-            place.children = [bar.root, bar.question.root, bar.line, bar.slot]
+            place.children = [bar.root, bar.question.root, bar.line]
+        form.run.children = [self.upper.slot]
+        form.end.children = [*form.end.children, self.lower.slot]
+        form.scripts.append(Script(files("kit.ui").joinpath("follow.js").read_text("utf-8")))
         form.on_planned.append(self.offer)
         self.offer()
         if Session.current is not None:
@@ -180,14 +185,17 @@ class TrainBar:
     def _last_run(self) -> Path | None:
         """As the form remembers it, or else the newest of its name.
 
-        A form that was given settings remembers none, and a fast disk goes with its session.
+        A form that was given settings remembers none, a fast disk goes with its session, and a run
+        that failed before its first step leaves no folder.
         """
         told = Path(self._form.memory.run_dir)
         if told.suffix and (told / "events.jsonl").is_file():
             return told
         folders = self._form.readable().folders
         places = (Path(folders.output_dir), host().output_folder)
-        return newest_run(places, told.stem or folders.output_name)
+        names = (told.stem, folders.output_name)
+        found = (newest_run(places, name) for name in names if name)
+        return next((run for run in found if run is not None), None)
 
     def _place(self, shown: list[widgets.Widget], bar: Bar) -> None:
         for each in self.bars:

@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 from playwright.sync_api import expect
 
 SHOW = ["import kit\nkit.show()"]
-EMBEDDED = "Small base that comes with LoRA Kit (to try it out)"
+EMBEDDED = "Small base to try it out (included)"
 LONG = 240_000  # milliseconds; torch takes a while to load on a busy machine
 PICTURES_ARE_DRAWN = (
     "() => [...document.querySelectorAll('.kit .kit-open img')].every(i => i.naturalWidth > 0)"
@@ -87,8 +87,11 @@ def test_five_actions_train_own_pictures(notebook, photographs):
         assert box["x"] + box["width"] <= width, f"the form is wider than {width} px"
         notebook.theme("Light")
     notebook.page.set_viewport_size({"width": 1280, "height": 1400})
+    notebook.page.set_viewport_size({"width": 1280, "height": 900})
     do.press("Train")
     expect(notebook.output.locator(".kit-summary")).to_contain_text("6 pictures", timeout=30_000)
+    the_run_is_in_view(notebook)
+    notebook.page.set_viewport_size({"width": 1280, "height": 1400})
     numbers = notebook.output.locator(".kit-numbers").first
     expect(numbers).to_contain_text(re.compile(r"step\s*[1-9]"), timeout=LONG)
     notebook.shot("start-training-1280")
@@ -106,6 +109,15 @@ def test_five_actions_train_own_pictures(notebook, photographs):
         notebook.output.locator("a.is-first").first.click()
     assert waiting.value.suggested_filename.startswith("zxcup")
     notebook.is_quiet()
+
+
+def the_run_is_in_view(notebook):
+    """Its head stands beneath the bar, although the questions above both have folded."""
+    notebook.page.wait_for_timeout(2000)
+    head = notebook.output.locator(".kit-run .kit-title").first.bounding_box()
+    bar = notebook.output.locator(".kit-sticky").bounding_box()
+    assert bar["y"] + bar["height"] <= head["y"] + 1, "the run's head is behind the bar"
+    assert head["y"] < 600, "the run is below what is seen"
 
 
 def test_three_actions_train_the_example_and_a_reload_in_any_state_loses_nothing(notebook):

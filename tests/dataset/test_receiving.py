@@ -390,8 +390,17 @@ def test_a_folder_of_repeats_itself_may_be_named(tmp_path, folder):
 
 
 def test_a_path_that_is_nothing(tmp_path):
-    with pytest.raises(KitError, match="is no folder"):
+    with pytest.raises(KitError, match=r"none does not exist"):
         data_sets.sources_in(tmp_path / "none")
+    (tmp_path / "notes.txt").write_text("a")
+    with pytest.raises(KitError, match=r"notes\.txt is neither a folder nor a zip"):
+        data_sets.sources_in(tmp_path / "notes.txt")
+
+
+def test_a_folder_without_a_picture_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KitError, match=r"There is no picture in .*empty"):
+        data_sets.sources_in(tmp_path / "empty")
 
 
 def test_copies_bring_only_what_is_new(packed, folder, tmp_path):

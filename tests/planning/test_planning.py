@@ -144,6 +144,7 @@ def test_windows_cover_every_batch_once_and_never_cross_an_epoch(planned, gather
 def test_an_epoch_ends_with_its_last_step(planned):
     found = planned({"1_a": [(64, 64)] * 7}, gradient_accumulation_steps=3, epoch=2)
     assert [step for step in range(1, 7) if found.ends_epoch(step)] == [3, 6]
+    assert [found.epochs_after(step) for step in (1, 2, 3, 6)] == [3 / 7, 6 / 7, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from kit.settings.links import is_link, tidied, token_for
         ("  ", ""),
         ('"', '"'),
         ("https://a.b/c?d=e", "https://a.b/c?d=e"),
+        ("https://a.b/my model.safetensors", "https://a.b/my%20model.safetensors"),
     ],
 )
 def test_quotes_and_blanks_are_forgiven(typed, meant):

@@ -113,7 +113,7 @@ def test_showing_again_while_it_trains_shows_the_same_widgets(script, ready, ker
     again = kit.ui.show()  # it is over: the form opens anew, with the run below
     assert again is not form
     assert Session.current is session
-    assert session.dashboard.root in again.top.children[-1].children
+    assert session.dashboard.root in again.run.children[-1].children
 
 
 def test_an_unfinished_run_of_these_settings_is_offered_and_its_past_is_shown(kernel, ready):
@@ -222,7 +222,7 @@ def test_a_kernel_that_starts_anew_brings_form_run_and_way_back(script, ready):
     assert again.fields["epoch"].value == "many"
     assert again.fields["network_dim"].value == "48"
     assert again.start.answers.trigger_word == "zxcat"
-    assert ">done<" in again.top.children[-1].children[0].children[1].value
+    assert ">done<" in again.run.children[-1].children[0].children[1].value
     again.head.undo()
     assert again.settings.basic.epoch == 3
     for _ in range(2):
@@ -245,7 +245,7 @@ def test_a_finished_run_is_shown_again_in_a_new_kernel(script, ready, remembers)
     if not remembers:
         place().with_name(STATE).unlink()
     again = kit.ui.show(None if remembers else ready)
-    (shown,) = again.top.children[-1].children
+    (shown,) = again.run.children[-1].children
     assert ">done<" in shown.children[1].value
     assert again.plan.run.name == "cat-2"  # Train would begin another
 
@@ -261,6 +261,28 @@ def test_a_run_whose_folder_went_with_the_session_is_shown_from_where_it_was_cop
     form.memory.run_dir = str(tmp_path / "gone" / "cat.run")
     (shown,) = TrainBar(form).upper.slot.children
     assert ">done<" in shown.children[1].value
+
+
+def test_the_finished_run_is_shown_again_where_a_later_one_failed_before_its_first_step(
+    kernel, ready, tmp_path
+):
+    """That one left no folder, and its name had a number."""
+    done = tmp_path / "out" / "cat.run"
+    done.mkdir(parents=True)
+    text = "\n".join(to_line(event) for event in whole_run(5))
+    (done / "events.jsonl").write_text(text, "utf-8")
+    form = Form(ready.replace(output_dir=str(tmp_path / "out"), output_name="cat"))
+    form.memory.run_dir = str(tmp_path / "out" / "cat-2.run")
+    (shown,) = TrainBar(form).upper.slot.children
+    assert ">done<" in shown.children[1].value
+
+
+def test_what_stands_in_the_way_is_told_between_the_bar_and_the_run(script, ready):
+    """Beneath the picture of a finished run nobody looks for it."""
+    form = Form(ready)
+    TrainBar(form)
+    order = [form.top, form.remedies.root, form.plan_line, form.run, form.views.root, form.end]
+    assert [part for part in form.root.children if part in order] == order
 
 
 def test_notices_are_told_once_while_it_trains(script, ready):

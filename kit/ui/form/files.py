@@ -44,7 +44,10 @@ class SettingsFiles:
         self.load_button = _button("Load", "Fill the form from this file on the kernel's machine")
         self.save_button = _button("Save", "Write the form's settings to this file")
         self.upload = widgets.FileUpload(
-            accept=ACCEPTED, multiple=False, layout=widgets.Layout(width="auto")
+            accept=ACCEPTED,
+            multiple=False,
+            description="Upload a file",
+            layout=widgets.Layout(width="auto"),
         )
         self.download = widgets.HTML()
         self.line = block(css="kit-quiet")

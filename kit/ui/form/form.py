@@ -69,6 +69,7 @@ class Form(Shown):
         self.on_valid: list[Callable[[Settings], None]] = []
         self.on_planned: list[Callable[[], None]] = []
         self.plan: planning.Plan | None = None
+        self.scripts: list[look.Script] = []  # of what is put into it from outside
         self._is_filling, self._what = True, ""
         self._has_seen_pictures = False
         self.is_training = False  # set from outside: then no folder is renamed
@@ -84,9 +85,10 @@ class Form(Shown):
         self._refilled("")
 
     def show(self) -> None:
-        """Show it here, with the script that takes uploads."""
+        """Show it here, with its scripts: the one that takes uploads, and what others added."""
         super().show()
-        look.display(self.pictures_in.script)
+        for script in (self.pictures_in.script, *self.scripts):
+            look.display(script)
 
     def _make_parts(self) -> None:
         self.pages = Pages(self.fields)
@@ -105,6 +107,7 @@ class Form(Shown):
         self.start = Start(self.fields, of_pictures, self._changed)
         self.starters = Starters(self.readable, self.fill)
         self.files = SettingsFiles(lambda: self.settings, self.readable, self.fill)
+        self.files_place = widgets.VBox([self.files.root], layout=widgets.Layout(width="100%"))
         self.autofill = Autofill(self.fields, self.start)
         self.memory = Memory(self.fields, self.start, self.autofill)
         self.head = Head(
@@ -115,10 +118,11 @@ class Form(Shown):
             fill=self.fill,
             refilled=self._refilled,
             filling=self._filling,
-            files=self.files.root,
+            files=self.files_place,
         )
-        self.top, self.end = widgets.VBox([]), widgets.VBox([])  # filled from outside
-        for place in (self.top, self.end):
+        # Filled from outside: the bars, and the run beneath the upper one and what it tells.
+        self.top, self.run, self.end = widgets.VBox([]), widgets.VBox([]), widgets.VBox([])
+        for place in (self.top, self.run, self.end):
             place.add_class("kit-place")
         self.views.bar.children = (
             *self.views.bar.children, self.starters.preset, self.starters.reset_button,
@@ -128,12 +132,13 @@ class Form(Shown):
             self.head.root,
             self.start.root,
             self.top,
+            self.remedies.root,  # what can be mended by a click, before what is to be read
             self.plan_line,
-            self.remedies.root,
+            self.run,
             self.starters.root,
             self.views.root,
             self.pictures,
-            self.files.root,
+            self.files_place,
             self.end,
         )
 
@@ -292,8 +297,9 @@ class Form(Shown):
         if settings is None or not settings.model.pretrained_model_name_or_path:
             self.remedies.update([])
             return []
+        said = partial(texts.with_labels, fields=self.fields)
         found = [
-            Remedy(texts.with_labels(each.text, self.fields), each.button, each.values)
+            Remedy(said(each.text), said(each.button), each.values)
             for each in mismatches(settings.model, settings.noise, settings.images.size)
         ]
         told = lacking(settings.memory.mixed_precision)
@@ -308,15 +314,17 @@ class Form(Shown):
     def _show_plan(self, notices: Iterable[str], family: str) -> None:
         told = [texts.with_place(problem, self.fields) for problem in self._problems]
         if self.plan is not None:
-            self.sentence.value = sentence(length_of(self.plan), forecast(self.plan))
+            wordless = sum(not each.caption and not each.is_reg for each in self.plan.images)
+            hint = self.autofill.wordless(wordless)
+            told_first = f"<div class='kit-finding'>{hint}</div>" if hint else ""
+            self.sentence.value = told_first + sentence(length_of(self.plan), forecast(self.plan))
         else:
             self.sentence.value = "<div>Not ready to train.</div>"
         if self._missing:
             self.sentence.value = f"<div>{self.autofill.missing()}</div>"
         shown = texts.not_ready(told) if told else ""
-        self.plan_line.value = shown + texts.as_list(
-            texts.with_labels(text, self.fields) for text in notices
-        )
+        labelled = [texts.with_labels(text, self.fields) for text in notices]
+        self.plan_line.value = shown + texts.notices(labelled, is_more=bool(told))
         self.pictures.value = plan_pictures(self.plan, family) if self.plan else ""
         self.images.update(self.plan)
         if self.plan and self.autofill.is_following and not self._has_seen_pictures:

@@ -9,7 +9,11 @@ from kit.ui.form.field import Field
 from kit.ui.look import escaped
 
 PROBLEM = re.compile(r"^\[\w+\] (?P<name>\w+)(?P<colon>:)?\s*(?P<rest>.*)$", re.DOTALL)
-WORD = re.compile(r"\b[A-Za-z]+(?:_\w+)+\b")  # a setting's name that is no word of English
+# A setting's name that is no word of English, or of which something is said at once.
+WORD = re.compile(
+    r"\b[A-Za-z]+(?:_\w+)+\b|\bsdxl\b"
+    r"|(?<![\w/.])[a-z]\w+(?= = | is (?:on|off|set)\b| has no effect)"
+)
 REFUSED = "training would be refused: "  # how a plan foresees it
 BLANK = re.compile(r"(pretrained_model_name_or_path|train_data_dir) is blank[.:]")
 
@@ -41,7 +45,7 @@ def with_place(problem: str, fields: Mapping[str, Field]) -> str:
 def with_labels(text: str, fields: Mapping[str, Field]) -> str:
     """The text with the form's labels in place of settings' names.
 
-    A name without an underscore, such as seed, is a word and stays.
+    A name without an underscore, such as seed, is a word and stays, but in `seed = 5` and the like.
     """
     return WORD.sub(
         lambda found: fields[found[0]].declared.label if found[0] in fields else found[0], text
@@ -71,6 +75,13 @@ def without_missing(problems: Iterable[str]) -> tuple[list[str], tuple[str, ...]
 def not_ready(problems: Iterable[str]) -> str:
     """Why training cannot begin, as HTML."""
     return f"<div class='is-bad'>Not ready to train:</div>{as_list(problems)}"
+
+
+def notices(texts: Iterable[str], *, is_more: bool) -> str:
+    """A plan's notices, as HTML; is_more: beneath what stands in the way, which they do not."""
+    listed = as_list(texts)
+    head = "<div class='kit-quiet'>To know besides:</div>"
+    return head + listed if listed and is_more else listed
 
 
 def as_list(texts: Iterable[str]) -> str:

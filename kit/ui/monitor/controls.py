@@ -28,7 +28,7 @@ class Controls:
         self.sample = self._button("Sample now", "image", "Draw after this step")
         self.prompt = widgets.Text(
             placeholder="a prompt for Sample now; blank: the run's own",
-            layout=widgets.Layout(width="300px"),
+            layout=widgets.Layout(width="340px", max_width="100%"),
         )
         self.group = widgets.Dropdown(options=[ALL_PARTS], layout=widgets.Layout(width="130px"))
         self.rate = widgets.Text(placeholder="5e-5 or x0.5", layout=widgets.Layout(width="110px"))

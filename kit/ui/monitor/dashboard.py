@@ -82,6 +82,7 @@ class Dashboard(Shown):
         shown += [self.newest, self.downloads, self.view, self.chart, self.gallery.root]
         shown += [self.files, self.notes]
         self.root = root(*shown)
+        self.root.add_class("kit-run")  # what follow.js looks for
         if plan is not None:
             self._begin_with(plan.run, plan.total_steps)
 

@@ -43,6 +43,7 @@ class History:
 
     name: str = ""
     total_steps: int = 0
+    epochs: float = 0.0  # in all; 0 where an older version told none
     state: State = "starting"
     base: str = ""  # family, device and precision
     preparing: Cached | None = None
@@ -92,6 +93,7 @@ class History:
         match event:
             case Began():
                 self.name, self.total_steps = event.name, event.total_steps
+                self.epochs = event.epochs
                 self.state, self.path, self.failure = "starting", "", ""
             case Noticed():
                 self._notice(event.text)

@@ -46,9 +46,11 @@ def numbers_of(past: History) -> str:
         doing = past.preparing
         return _row([(f"preparing {doing.what}", f"{doing.done} of {doing.total}")])
     cells = [("step", f"{past.step} of {past.total_steps}")]
+    if past.state == "starting":
+        cells.append(("now loading", "the base model"))
     if past.last is not None:
         cells += [
-            ("epoch", f"{past.last.epoch:.4g}"),
+            ("epoch", in_epochs(past.last.epoch, past.epochs)),
             ("loss", f"{past.last.loss:.4f}"),
             ("average", f"{past.last.loss_average:.4f}"),
         ]
@@ -66,7 +68,8 @@ def _rates(rates: dict[str, float]) -> list[tuple[str, str]]:
     values = set(rates.values())
     if len(values) == 1:
         return [("learning rate", f"{values.pop():.3g}")]
-    return [(f"rate {_part(name)}", f"{rate:.3g}") for name, rate in rates.items()]
+    ordered = sorted(rates.items(), key=lambda part: part[0] != "unet")  # as everywhere in the form
+    return [(f"rate {_part(name)}", f"{rate:.3g}") for name, rate in ordered]
 
 
 def _part(name: str) -> str:
@@ -92,6 +95,12 @@ def notes_of(past: History) -> str:
 def _list(title: str, items: list[str]) -> str:
     rows = "".join(f"<li>{item}</li>" for item in items)
     return f"<div class='kit-quiet'>{title}<ul>{rows}</ul></div>" if items else ""
+
+
+def in_epochs(done: float, total: float) -> str:
+    """0.13 of 10; without the total where it is not known."""
+    told = f"{done:.2f}".removesuffix(".00")
+    return f"{told} of {total:.2f}".removesuffix(".00") if total else told
 
 
 def in_speed(seconds: float) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import Any
 
 from kit.catalog import CAPTION_EXTENSIONS
 from kit.dataset.data_sets import PICTURES
 from kit.dataset.incoming import MOST_FILES, ZIP
-from kit.ui.look import escaped
+from kit.ui.look import Script, escaped
 
 # Until the script has run, and where none may run, only the sentence shows; after two seconds, so
 # that it does not flash up.
@@ -69,16 +68,6 @@ NO_UPLOAD = (
     "This front end lets nothing be uploaded from here (JupyterLab, Notebook 7 and Colab do): put "
     "the pictures into a folder of the kernel's machine and name it below."
 )
-
-
-class Script:
-    """A script that shows nothing itself: `display` it in the cell that shows what it serves."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/html": f"<script>{self._text}</script>", "text/plain": ""}
 
 
 def drop_box(mark: str) -> str:

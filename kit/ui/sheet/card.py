@@ -58,7 +58,8 @@ class Card:
         self.facts.value = _facts(name, image, place, findings, trained_as)
         # Where a description is HTML (ipywidgets 7), a name must not be read as such.
         self.text.description = f"Caption of {MARKUP.sub(' ', name)}"
-        self.text.placeholder = "" if caption.is_written else f"{caption.text} (no file)"
+        unwritten = f"{caption.text} (no caption file)" if caption.text else "no caption file"
+        self.text.placeholder = "" if caption.is_written else unwritten
         self.text.disabled = bool(caption.locked)
         self._fill(caption.text if caption.is_written else "")
         if caption.locked:

@@ -69,12 +69,13 @@ def wanted(
 
     family: of the base model, "" where it is not known yet: then no preset. megabytes: of the GPU,
     None without one. flat_pictures: how many lie directly in the image folder. of_model: what
-    belongs to the base model, such as its resolution; it counts more than the preset.
+    belongs to the base model, such as its resolution, and the precision that this machine has; it
+    counts more than the preset.
     """
     values: dict[str, Any] = {}
     if family:
         values |= presets()[preset_for(answers, family, megabytes)].values
-        values |= of_model
+    values |= of_model
     if flat_pictures:
         values["dataset_repeats"] = repeats_for(flat_pictures)
     if answers.words:
@@ -82,6 +83,7 @@ def wanted(
             line.format(words=answers.words) for line in PROMPTS[answers.goal]
         )
         values["sample_every_n_epochs"] = SAMPLE_EVERY
+        values["sample_at_first"] = True  # what the model draws without the LoRA, to compare
         if name := NO_NAME.sub("-", answers.trigger_word.strip()).strip(".-"):
             values["output_name"] = name
     return values

@@ -80,10 +80,17 @@ class Autofill:
             needs.append("pictures (3)")
         return f"Still to choose: {' and '.join(needs)}." if needs else ""
 
+    def wordless(self, pictures: int) -> str:
+        """What a blank trigger word means for so many pictures without words; "" for nothing."""
+        if not pictures or not self.is_following or self._start.answers.words:
+            return ""
+        which = "the picture trains" if pictures == 1 else f"{pictures} pictures train"
+        return f"Still to type: a trigger word (1), else {which} without any words."
+
     def _wanted(self) -> dict[str, Any]:
         found, family = gpu(), self.family()
         of_model = values_of(self._model())
-        if precisions()[-1] == "no":
+        if precisions()[-1] == "no" and self._text(MODEL):
             of_model["mixed_precision"] = "no"
         values = wanted(
             self._start.answers,

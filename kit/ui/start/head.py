@@ -33,12 +33,13 @@ class Head:
         fill: Callable[[Settings, str], None],
         refilled: Callable[[str], None],
         filling: Callable[[Callable[[], None]], None],
-        files: widgets.Widget,
+        files: widgets.Box,
     ) -> None:
         """readable() reads the form, fill() puts settings into it.
 
         filling(job) does a job that changes many fields; refilled(what) checks and plans after it.
-        files: the row that loads and saves settings.
+        files: the place of the row that loads and saves settings, while it is not up here. What
+        stands twice would have one name twice.
         """
         self._start, self._autofill, self._memory = start, autofill, memory
         self._readable, self._fill = readable, fill
@@ -52,7 +53,8 @@ class Head:
         self.load_button = _button("Load settings", "folder-open", "From a file of any trainer")
         self.undo_button = _button("Undo", "undo", "Nothing to undo")
         self.offer = Offer()
-        self._files = widgets.VBox([files], layout=widgets.Layout(display="none", width="100%"))
+        self._below = files
+        self._files = widgets.VBox([], layout=widgets.Layout(display="none", width="100%"))
         self._files.add_class("kit-offer")
         self.own_button.on_click(lambda _: self.own_pictures())
         self.example_button.on_click(lambda _: self.try_example())
@@ -107,8 +109,11 @@ class Head:
         self._fill(example(), EXAMPLE)
 
     def _toggle_files(self) -> None:
-        is_open = self._files.layout.display != "none"
-        self._files.layout.display = "none" if is_open else None
+        there, here = self._files, self._below
+        if here.children:
+            there, here = here, there
+        there.children, here.children = (), there.children
+        self._files.layout.display = None if self._files.children else "none"
 
     def _tell_undo(self) -> None:
         steps = self._memory.undo.steps

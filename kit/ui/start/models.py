@@ -14,7 +14,7 @@ from kit.settings.links import tidied
 MODEL = "pretrained_model_name_or_path"
 OTHER = ""  # the menu's first row
 SMALLEST_FOR_BUCKETS = 192  # pixels
-EMBEDDED = "Small base that comes with LoRA Kit (to try it out)"
+EMBEDDED = "Small base to try it out (included)"
 
 
 @cache

@@ -54,12 +54,14 @@ STYLE = """<style>
 }
 .kit .kit-across .widget-radio-box {
   flex-direction: row !important; flex-wrap: wrap; gap: 2px 16px; align-items: center;
+  margin: 0 !important;  /* ipywidgets leaves 15 px below */
 }
 .kit .kit-across .widget-radio-box label {
-  width: auto !important; height: 28px; margin: 0 !important; line-height: 28px;
+  display: inline-flex !important; align-items: center; width: auto !important; height: 28px;
+  margin: 0 !important; line-height: 28px;
 }
 .kit .kit-across { margin-top: 20px !important; }
-.kit .kit-across input { accent-color: var(--kit-fill); margin: 0 6px 0 0 !important; }
+.kit .kit-across input { order: -1; accent-color: var(--kit-fill); margin: 0 6px 0 0 !important; }
 .kit .kit-start > * { overflow: visible !important; }
 .kit .kit-answers select:not([multiple]) { height: 28px !important; }
 /* The run brings look.py's sheet once more, beneath this one: what differs must weigh more. */

@@ -9,6 +9,7 @@ from kit.errors import SettingsError
 from kit.settings import Settings, declarations
 from kit.ui import Form
 from kit.ui.form.pages import heading
+from kit.ui.form.problem_texts import with_labels
 from kit.ui.form.remembered import STATE, place
 
 # Every way a person may have set things, one value away from its default each.
@@ -253,3 +254,23 @@ def test_a_links_token_leaves_the_widgets_as_soon_as_it_is_typed(
     held = [repr(widget.get_state()) for widget in widgets_under(form.root)]
     assert not [text for text in held if "t0k3n" in text]
     assert "t0k3n" not in place().with_name(STATE).read_text("utf-8")
+
+
+def test_a_one_word_setting_with_its_value_is_told_by_its_label(settings):
+    fields = Form(settings).fields
+    told = with_labels("resolution = 512,650 is not in multiples of 8; a seed is drawn", fields)
+    assert told == "Max resolution = 512,650 is not in multiples of 8; a seed is drawn"
+    assert with_labels("see /a/epoch = 3", fields) == "see /a/epoch = 3"
+    assert with_labels("epoch has no effect", fields) == "Epoch has no effect"
+    assert with_labels("Leave sdxl to the model", fields) == "Leave SDXL Model to the model"
+    assert with_labels("the seed of epoch 3 is set", fields) == "the seed of epoch 3 is set"
+
+
+def test_notices_beneath_what_stands_in_the_way_have_a_heading_of_their_own(ready):
+    form = Form(ready.replace(enable_bucket=False, bucket_no_upscale=True))
+    assert "To know besides" not in form.plan_line.value
+    form.fields["network_dim"].value = "9999"
+    form.fields["network_dim"].value = "8"
+    form.fields["pretrained_model_name_or_path"].value = "/no/model.safetensors"
+    told = form.plan_line.value
+    assert told.index("is not on this machine") < told.index("To know besides")

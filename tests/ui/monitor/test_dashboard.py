@@ -106,6 +106,14 @@ def test_a_plan_says_name_and_length_before_anything_happens(small_plan):
     assert "0 of 60" in dashboard.numbers.value
 
 
+def test_what_a_run_that_starts_is_doing_is_told(small_plan):
+    dashboard = Dashboard(small_plan)
+    assert "now loading</span><b>the base model" in dashboard.numbers.value
+    dashboard.history.add(Loaded("SD", "cpu", "no", 1, 1, 0))
+    dashboard.draw()
+    assert "now loading" not in dashboard.numbers.value
+
+
 def test_preparing_moves_the_bar_too(shown):
     dashboard = Dashboard()
     dashboard(Cached("latents", 6, 24))
@@ -122,6 +130,24 @@ def test_rates_loss_speed_and_what_is_left_are_told(shown):
         dashboard(event)
     for text in ("20 of 100", "0.0834", "0.1200", "0.0001", "5e-05", "4.0 steps", "about 20 s"):
         assert text in dashboard.numbers.value
+
+
+def test_the_epoch_is_told_with_the_number_of_all(shown):
+    dashboard = Dashboard(clock=Clock())
+    for event in (Began("r", "cat", 100, epochs=10), replace(stepped(2), epoch=2 / 15)):
+        dashboard.history.add(event)
+    dashboard.draw()
+    assert "<b>0.13 of 10</b>" in dashboard.numbers.value
+    dashboard.history.add(replace(stepped(100), epoch=10.0))
+    dashboard.draw()
+    assert "<b>10 of 10</b>" in dashboard.numbers.value
+    dashboard.history.add(replace(stepped(2), epoch=2 / 15))
+    dashboard.history.add(Began("r", "cat", 24, epochs=1.2))
+    dashboard.draw()
+    assert "<b>0.13 of 1.20</b>" in dashboard.numbers.value
+    dashboard.history.add(Began("r", "cat", 24))  # from an older version's file
+    dashboard.draw()
+    assert "<b>0.13</b>" in dashboard.numbers.value
 
 
 def test_what_a_run_says_cannot_become_markup(shown):

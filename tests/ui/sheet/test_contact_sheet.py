@@ -109,7 +109,7 @@ def test_a_picture_without_a_caption_says_what_it_is_trained_on(settings, images
     (images / "4_cat" / "2.txt").unlink()
     sheet = Sheet(settings).opened()
     card = sheet.shown[2]
-    assert (card.text.value, card.text.placeholder) == ("", "cat (no file)")
+    assert (card.text.value, card.text.placeholder) == ("", "cat (no caption file)")
     assert "no caption: trains on “cat”" in card.facts.value
     card.text.value = "a cat on a mat"
     assert (images / "4_cat" / "2.txt").read_text("utf-8") == "a cat on a mat"

@@ -57,6 +57,44 @@ def test_the_answers_fill_in_the_preset_for_aim_family_and_card(photos, monkeypa
     assert "sdxl-style-16gb" in form.start.line.value
 
 
+def test_a_blank_trigger_word_is_asked_for_where_pictures_would_train_without_words(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (64, 64)).save(tmp_path / "photos" / name)
+    form = Form()
+    form.fields["train_data_dir"].value = str(tmp_path / "photos")
+    form.start.pick.value = str(demo.BASE)
+    assert form.problems == ()  # it can be meant
+    asked = "Still to type: a trigger word (1), else 2 pictures train without any words."
+    assert asked in form.sentence.value
+    form.start.class_word.value = "dog"
+    assert form.problems == ()
+    assert "Still to type" not in form.sentence.value
+
+
+def test_a_link_to_a_model_nobody_knows_gets_the_precision_that_is_here(photos):
+    form = Form()
+    form.fields["train_data_dir"].value = str(photos)
+    form.fields["pretrained_model_name_or_path"].value = "https://a.b/my model.safetensors"
+    assert form.problems == ()
+    assert form.settings.memory.mixed_precision == "no"  # no GPU here
+    assert form.fields["pretrained_model_name_or_path"].value.endswith("/my%20model.safetensors")
+
+
+def test_the_row_that_loads_settings_stands_in_one_place_at_a_time():
+    form = Form()
+    row, below, above = form.files.root, form.files_place, form.head._files
+    for opened in (True, False, True):
+        form.head.load_button.click()
+        assert (row in above.children, row in below.children) == (opened, not opened)
+        assert above.layout.display == (None if opened else "none")
+
+
+def test_samples_are_also_drawn_before_the_first_step(photos, monkeypatch):
+    t4(monkeypatch)
+    assert answered(photos).settings.samples.sample_at_first is True
+
+
 def test_another_model_takes_the_first_ones_values_along(photos, monkeypatch):
     t4(monkeypatch)
     form = answered(photos)
