@@ -20,7 +20,7 @@ from pathlib import Path
 
 from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest, UnreadRequest
 from kit.errors import KitError, OutputError, Unreadable
-from kit.reading.fields import made_of
+from kit.reading.fields import dataclass_from
 from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
 from kit.runs.lock import who_is_at_work_in
@@ -90,7 +90,7 @@ class Inbox:
 
     def _take_in(self, path: Path, control: RunControl) -> None:
         try:
-            asked = made_of(Asked, read_json(path), path.name)
+            asked = dataclass_from(Asked, read_json(path), path.name)
             if asked.to != self._id:
                 return
             if asked.what not in ASKS:

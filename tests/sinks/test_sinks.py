@@ -470,7 +470,10 @@ def test_the_picture_shows_both_curves_and_every_rate():
 def test_the_picture_shows_the_loss_on_held_out_images_and_the_bare_base_model():
     steps = [stepped(step, 0.2 + step % 3 / 10) for step in range(1, 100)]
     told = [Validated(step, step / 10, 1.5, 0.5) for step in (30, 60, 90)]
-    losses = loss_figure(steps, told).axes[0]
+    curve = LossCurve(steps)
+    for event in told:
+        curve.validate(event)
+    losses = loss_figure(curve).axes[0]
     named = {line.get_label(): line for line in losses.lines}
     assert list(named["held-out images"].get_xdata()) == [30, 60, 90]
     assert list(named["held-out images"].get_ydata()) == [1.5] * 3
@@ -483,7 +486,7 @@ def test_the_picture_forgets_validations_that_are_made_again(tmp_path):
     for event in (stepped(1), Validated(1, 0.1, 1, 1), stepped(2), Validated(2, 0.2, 1, 1)):
         chart(event)
     chart(Loaded("Stable Diffusion 1.x", "cpu", "no", 192, 1, 1))
-    assert list(chart._validated) == [1]
+    assert list(chart.curve.validated) == [1]
 
 
 def test_a_validation_is_told_once_though_it_is_made_again(tmp_path):
