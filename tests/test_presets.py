@@ -20,7 +20,8 @@ each = pytest.mark.parametrize("preset", presets().values(), ids=presets())
 
 
 def test_there_is_one_for_every_aim_family_and_card():
-    assert len(presets()) == 3 * len(catalog.FAMILIES) * 3
+    plain = [preset for preset in presets().values() if not preset.source]
+    assert len(plain) == 3 * len(catalog.FAMILIES) * 3
     assert all(preset.name == name for name, preset in presets().items())
 
 
@@ -66,6 +67,20 @@ def test_another_aim_or_card_is_another_preset():
     assert {c.name for c in diff(small.applied_to(MINE), large.applied_to(MINE))} == {
         "train_batch_size", "gradient_accumulation_steps", "mixed_precision",
     }  # fmt: skip
+
+
+def test_recipes_of_others_say_where_they_are_from_and_are_theirs():
+    colab, noobai = presets()["sdxl-colab-xl"], presets()["sdxl-noobai-v-pred"]
+    assert colab.source.startswith("https://github.com/hollowstrawberry/")
+    assert noobai.source.startswith("https://huggingface.co/Laxhar/")
+    rates = {name: colab.values[name] for name in ("unet_lr", "text_encoder_lr", "lr_warmup")}
+    assert rates == {"unet_lr": 3e-4, "text_encoder_lr": 6e-5, "lr_warmup": 5.0}
+    theirs = {
+        "v_parameterization": True,
+        "zero_terminal_snr": True,
+        "scale_v_pred_loss_like_noise_pred": True,
+    }
+    assert dict(noobai.values) == {**colab.values, **theirs}
 
 
 def test_an_unknown_preset_is_told_with_the_nearest():

@@ -10,7 +10,7 @@ captions, the seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -23,6 +23,7 @@ from kit.reading.texts import from_toml
 from kit.settings import Settings, declarations
 
 SECTIONS = ("basic", "rates", "network", "blocks", "noise", "memory", "images", "captions")
+WORDS = ("about", "family", "follows", "source")  # of the tables, that are no settings
 FAMILY_CLAIMS = ("v2", "sdxl")
 # In these sections, but of the user's pictures, captions, model or run.
 YOURS = frozenset(
@@ -42,6 +43,7 @@ class Preset:
     name: str
     about: str
     values: Mapping[str, Any]
+    source: str = ""  # of a recipe that others use
 
     def applied_to(self, settings: Settings) -> Settings:
         """These settings with the preset's values in all that it decides."""
@@ -50,7 +52,7 @@ class Preset:
 
 @cache
 def presets() -> MappingProxyType[str, Preset]:
-    """All presets by name, in the order of aim, family and card."""
+    """All presets by name, in the order of aim, family and card; then recipes."""
     text = resources.files("kit.presets").joinpath("values.toml").read_text("utf-8")
     table = from_toml(text, "values.toml")
     made = [
@@ -59,6 +61,7 @@ def presets() -> MappingProxyType[str, Preset]:
         for family in table["family"]
         for card in table["card"]
     ]
+    made += [_recipe(table, name) for name in table["recipe"]]
     return MappingProxyType({preset.name: preset for preset in made})
 
 
@@ -97,13 +100,26 @@ def _made(table: Mapping[str, Any], aim: str, family: str, card: str) -> Preset:
         table["card"][card],
         table["card"][card].get(family, {}),
     )
+    label = catalog.FAMILIES[family].label
+    about = f"{label}, {table['card'][card]['about']}; {table['aim'][aim]['about']}"
+    return Preset(f"{family}-{aim}-{card}", about, _values(layers))
+
+
+def _recipe(table: Mapping[str, Any], name: str) -> Preset:
+    own = table["recipe"][name]
+    before = table["recipe"].get(own.get("follows"), {})
+    family = own["family"]
+    about = f"{catalog.FAMILIES[family].label}, {own['about']}"
+    values = _values((table["common"], table["family"][family], before, own))
+    return Preset(f"{family}-{name}", about, values, own["source"])
+
+
+def _values(layers: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Every setting that a preset decides; later layers count more."""
     given = {
         name: value
         for layer in layers
         for name, value in layer.items()
-        if name != "about" and not isinstance(value, Mapping)
+        if name not in WORDS and not isinstance(value, Mapping)
     }
-    label = catalog.FAMILIES[family].label
-    about = f"{label}, {table['card'][card]['about']}; {table['aim'][aim]['about']}"
-    values = MappingProxyType({**decided(), **given})
-    return Preset(f"{family}-{aim}-{card}", about, values)
+    return MappingProxyType({**decided(), **given})
