@@ -231,6 +231,9 @@ class Adapter(nn.Module, ABC):
             return output
         return output + self.change(inputs[0], output).to(output.dtype)
 
+    def unfold(self) -> None:
+        """Compute with the weights themselves from now on; only some types ever do otherwise."""
+
     def length(self) -> float:
         """How long the change of the weight is (Frobenius norm)."""
         return self.delta().norm().item()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
 from kit.adapters.dropout import RankDropout
+from kit.adapters.folded import Fold, beside, is_plain, whole_linear
 from kit.adapters.init import Start, begin, normal, uniform, zeros
 from kit.adapters.ops import AdaptedLayer, lora_delta, weight_shape
 from kit.adapters.product import Product
@@ -66,6 +67,7 @@ class Lora(Product):
         ordered = {role: shapes[role] for role in (DOWN, UP)}
         super().__init__(layer, ordered, rank=rank, alpha=alpha, **options)
         self.rank_dropout = RankDropout(rank_dropout)
+        self._fold: Fold | None = None
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
@@ -94,6 +96,35 @@ class Lora(Product):
         """The down part by the reference's rule, for this address; the up part is zeros."""
         begin(self.part(DOWN), self.starts()[DOWN], *address)
 
+    def fold_with(self, fold: Fold) -> None:
+        """Compute with the copies while they hold; a plain linear layer then computes with them."""
+        self._fold, layer = fold, cast(Any, self.layer)
+        if is_plain(layer):
+            alone = layer.forward
+            layer.forward = lambda inputs: (
+                whole_linear(layer, inputs, fold) if self._folds() else alone(inputs)
+            )
+
+    def unfold(self) -> None:
+        """Compute with the weights themselves from now on."""
+        if self._fold is not None:
+            vars(self.layer).pop("forward", None)
+            self._fold = None
+
+    def _folds(self) -> bool:
+        return (
+            self._fold is not None and self.training and self.multiplier == 1 and self._fold.is_on()
+        )
+
+    def add_to(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        """The layer's forward hook: its output with the change added, unless it has it."""
+        if not self._folds():
+            return super().add_to(layer, inputs, output)
+        assert self._fold is not None
+        if is_plain(layer):
+            return output
+        return beside(self.layer, inputs[0], output, self._fold)
+
     def change(self, inputs: Tensor, _output: Tensor) -> Tensor:
         """The change of the layer's output."""
         change: Tensor = self(inputs)
@@ -106,7 +137,7 @@ class Lora(Product):
     def through(self, inputs: Tensor, up: Tensor, down: Tensor) -> Tensor:
         """Down and up by these parts, with this adapter's strength and dropouts."""
         if not torch.is_autocast_enabled(inputs.device.type):
-            inputs = inputs.to(down.dtype)
+            up, down = up.to(inputs.dtype), down.to(inputs.dtype)
         is_conv = isinstance(self.layer, nn.Conv2d)
         hidden, scale = self._mixed(inputs, down), self.scale
         if self.training and self.dropout:

@@ -101,6 +101,8 @@ class Network(nn.Module):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        for _, adapter in self.named():
+            adapter.unfold()
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:

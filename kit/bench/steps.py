@@ -11,12 +11,13 @@ from accelerate import Accelerator
 from kit.adapters.network import Network, attach
 from kit.adapters.param_groups import PartRates
 from kit.catalog.lr_schedules import ScheduleParams
-from kit.devices import make_accelerator
+from kit.devices import DTYPES, make_accelerator
 from kit.diffusion.losses import make_objective
 from kit.families import Family
 from kit.families.text import TextConditioner
 from kit.optim.making import build_optimization
 from kit.settings import NetworkSettings, Noise
+from kit.training.copies import copies_for
 from kit.training.step import TrainingStep
 
 
@@ -48,6 +49,7 @@ def make_step(
     groups = attached.groups(PartRates(dict(rates)))
     optimization = build_optimization(groups, device=accelerator.device, **plain | optimizer)
     optimization.optimizer = accelerator.prepare_optimizer(optimization.optimizer)
+    dtype = DTYPES[accelerator.mixed_precision]
     step = TrainingStep(
         accelerator,
         TextConditioner(family),
@@ -59,5 +61,6 @@ def make_step(
             device=accelerator.device,
         ),
         max_grad_norm=max_grad_norm,
+        copies=copies_for(attached, optimization.optimizer, family, dtype),
     )
     return step, attached

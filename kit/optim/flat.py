@@ -3,8 +3,9 @@
 What learns stays a parameter of its shape, and its gradient and its averages stay what they were
 for everybody who looks: they are views. Only the optimizer's own step sees the buffers, which it
 moves as if they were a few long weights: runs of weights that lie side by side and have the same
-count of steps. So this is for optimizers that move each number by itself (`elementwise` of the
-catalog's rows); the numbers are those of single weights, to the last bit.
+count of steps. That is for optimizers that move each number by itself (`elementwise` of the
+catalog's rows); the numbers are those of single weights, to the last bit. Others step over single
+weights, which lie flat all the same.
 
 A weight without a gradient is in no run: it neither decays nor counts, as ever. Gradients are
 zeroed in place, so addresses stay; `generation` says when runs or averages came to lie elsewhere.
@@ -60,6 +61,12 @@ class Buffers:
         return Place(weight, group, start, stop, self.gradients[start:stop].view(weight.shape))
 
     @property
+    def hold_weights(self) -> bool:
+        """The weights are still views of this buffer."""
+        first = self.places[0]
+        return first.weight.data_ptr() == self.weights[first.start :].data_ptr()
+
+    @property
     def norm(self) -> Tensor:
         """The length of the gradient, a tensor on the device."""
         rows = torch.linalg.vector_norm(self.gradients.view(-1, ROW), dim=1, dtype=torch.float32)
@@ -100,7 +107,10 @@ class Flat(Optimizer):
     generation = 0
 
     def lay_flat(self, elementwise: frozenset[str]) -> None:
-        """Let the weights, which are alike in precision and device, move into buffers."""
+        """Let the weights, which are alike in precision and device, move into buffers.
+
+        elementwise: see there; nothing where the optimizer looks at whole weights.
+        """
         self.elementwise = elementwise
         self.buffers = Buffers([group["params"] for group in self.param_groups])
         self.runs = []
@@ -132,6 +142,8 @@ class Flat(Optimizer):
     def step(self, closure: Any = None) -> Any:
         """Move every weight that has a gradient."""
         self.collect()
+        if not self.elementwise:
+            return super().step(closure)
         weights, state = [group["params"] for group in self.param_groups], self.state
         for number, group in enumerate(self.param_groups):
             group["params"] = [run.weight for run in self.runs if run.group == number]
@@ -156,6 +168,8 @@ class Flat(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """By single weights, each with tensors of its own."""
         found = super().state_dict()
+        if not self.elementwise:
+            return found
         state = {
             number: {name: _own(value) for name, value in values.items()}
             for number, values in found["state"].items()
@@ -176,6 +190,7 @@ class Flat(Optimizer):
         for place, has_gradient in zip(self.buffers.places, live, strict=True):
             if not has_gradient:
                 place.gradient.zero_()  # it counts in no norm
+            if not has_gradient or not self.elementwise:
                 previous = None
                 continue
             signature = self._signature(place.weight)

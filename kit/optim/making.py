@@ -44,8 +44,8 @@ def build_optimization(
     """Build the optimizer and its schedule; falls back, with a notice, where the row allows it.
 
     lr_scheduler_type: a class that takes the schedule's place, with lr_scheduler_args.
-    flat: weights move into one buffer where the optimizer moves each number by itself; not for
-    weights of which some get a gradient in one step and none in the next.
+    flat: weights and gradients move into one buffer each; not for weights of which some get a
+    gradient in one step and none in the next.
 
     Raises: SettingsError for arguments the optimizer does not know; MissingPackage.
     """
@@ -118,7 +118,7 @@ def _built(
 ) -> Optimizer:
     kind = catalog.load(row.code, row.needs)
     _check_names(kind, name, arguments)
-    flat = flat and bool(row.elementwise) and can_lie_flat([group.weights for group in groups])
+    flat = flat and can_lie_flat([group.weights for group in groups])
     own_kind = FlatAdamW if kind is torch.optim.AdamW else flat_kind(kind)
     maker: Any = own_kind if flat else kind
     parameters = [

@@ -33,7 +33,7 @@ from kit.runs.resume import keeps_states
 from kit.runs.state_files import STATE_FILE, before, make_newest, replace_state
 from kit.training.kept import Kept, Losses
 from kit.training.soundness import require_finite_network, require_finite_optimizer
-from kit.training.state_file import Damaged, bytes_of, read_state, write_state
+from kit.training.state_file import Damaged, apart, bytes_of, read_state, write_state
 
 # The share of time for keeping state; a kill then costs at most cost / SHARE seconds
 SHARE = 0.03
@@ -246,7 +246,7 @@ class Checkpoint:
             require_finite_optimizer(self.optimization.optimizer)
         return {
             "step": step,
-            "network": {name: value.clone() for name, value in self.network.state_dict().items()},
+            "network": apart(self.network.state_dict()),
             "optimizer": self.optimization.optimizer.state_dict(),
             "optimizer_type": self.optimization.name,
             "schedule": self.optimization.scheduler.state_dict(),

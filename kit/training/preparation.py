@@ -14,7 +14,7 @@ from kit import catalog
 from kit.adapters.network import Network
 from kit.adapters.param_groups import PartRates
 from kit.dataset.batches import Layout
-from kit.devices import check_precision, choose_device, describe, make_accelerator
+from kit.devices import DTYPES, check_precision, choose_device, describe, make_accelerator
 from kit.diffusion.losses import make_objective
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
@@ -32,6 +32,7 @@ from kit.training.batches import BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
 from kit.training.checkpoint import Checkpoint
 from kit.training.compiling import compile_unet
+from kit.training.copies import copies_for
 from kit.training.engine import EngineUsed, StepEngine
 from kit.training.engine_choice import make_engine
 from kit.training.feed import AHEAD, Feed
@@ -282,6 +283,8 @@ def _training_step(
         zero_terminal_snr=family.zero_terminal_snr,
         device=accelerator.device,
     )
+    compiles = settings.machine.dynamo_backend != "no"  # compilers look into no function of ours
+    dtype = DTYPES[settings.memory.mixed_precision]
     return TrainingStep(
         accelerator,
         text,
@@ -291,6 +294,7 @@ def _training_step(
         max_weight_norm=_max_weight_norm(settings.network),
         limit_norms=network.limit_norms,
         dropout_seed=plan.seed if network.draws else None,
+        copies=None if compiles else copies_for(network, optimization.optimizer, family, dtype),
     )
 
 

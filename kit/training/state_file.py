@@ -65,6 +65,13 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
             raise told.error or error from error
 
 
+def apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same with memory of their own: views would write the whole buffer that they are of."""
+    for name, tensor in tensors.items():
+        tensors[name] = tensor.clone()
+    return tensors
+
+
 def bytes_of(value: object) -> int:
     """What the tensors in it take, about the size of its file."""
     if isinstance(value, torch.Tensor):

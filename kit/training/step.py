@@ -37,6 +37,7 @@ from kit.optim.learning_rates import at_requested_rates
 from kit.optim.optimization import Optimization
 from kit.randomness import seed_for
 from kit.training.batches import Batch
+from kit.training.copies import Copies
 from kit.training.soundness import NotFinite, Place, Unsound, all_finite
 
 
@@ -53,6 +54,7 @@ class TrainingStep:
     limit_norms: Callable[[float], object] | None = None
     dropout_seed: int | None = None  # for networks that draw random numbers
     is_whole: bool = True  # no optimizer step was broken off
+    copies: Copies | None = None  # of the network; None: it computes under autocast
     rows: int = 0  # the most images at once, whose gradients are then gathered; 0: all of a batch
     keeps_gradients: bool = False  # zeroed in their places, which a captured step knows
 
@@ -66,7 +68,7 @@ class TrainingStep:
         input_noise = noise if batch.perturbation_BChw is None else noise + batch.perturbation_BChw
         noisy = diffusion.add_noise(latents, input_noise, t_B, zero_terminal_snr=zero)
         model_input = unet_input(noisy, batch.inpaint_cond_B5hw)
-        with self.accelerator.autocast():
+        with self._precision():
             conditioning = self._conditioning(batch)
             prediction = self.text.family.predict(model_input, t_B, conditioning)
         target = diffusion.target(latents, noise, t_B, objective.predicts, zero_terminal_snr=zero)
@@ -76,6 +78,8 @@ class TrainingStep:
     def backward(self, loss_B: Tensor, count: float) -> None:
         """Add the gradient of a batch's mean loss, of which a step gathers `count`."""
         self.accelerator.backward(loss_B.mean() / count)
+        if self.copies is not None:
+            self.copies.gather()
 
     def gradient(self, batch: Batch, count: float) -> Tensor:
         """Add the gradient of a batch that lies on the CPU; returns each image's loss, shape B."""
@@ -145,6 +149,13 @@ class TrainingStep:
             return nullcontext()
         seed = seed_for(self.dropout_seed, "dropout", micro_step)
         return seeded_rng(self.accelerator.device, seed)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """What a forward pass computes in: the base's own precision, or that of autocast."""
+        if self.copies is None:
+            return self.accelerator.autocast()
+        self.copies.refresh()
+        return nullcontext()
 
     def _conditioning(self, batch: Batch) -> Conditioning:
         text_embeds = batch.text_embeds

@@ -20,6 +20,7 @@ from kit.optim.making import build_optimization, restore_optimizer
 from kit.optim.optimization import Optimization
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.sinks.scalars import scalars
+from kit.training.copies import copies_for
 from kit.training.loop import train
 from kit.training.preparation import Resources, equip
 from kit.training.step import run_step
@@ -84,7 +85,11 @@ class Bench:
         rate = catalog.OPTIMIZERS[name].advised_lr or 1.0
         rates = dict.fromkeys(("unet", "te"), rate)
         groups = self.ready.network.groups(PartRates(rates))
-        self.ready.training_step.optimization = made(groups, name, IN_SHORT_RUNS.get(name, ""))
+        step = self.ready.training_step
+        step.optimization = made(groups, name, IN_SHORT_RUNS.get(name, ""))
+        step.copies = copies_for(  # of the weights where they lie now
+            self.ready.network, step.optimization.optimizer, self.ready.family, torch.float32
+        )
 
     def learn(self, first: int, last: int) -> None:
         for step in range(first, last):
