@@ -15,6 +15,7 @@ from kit.caching.text import TextEmbedCache, all_captions, cache_text_embeds
 from kit.devices import free_memory
 from kit.events import Event, Noticed
 from kit.families import Family
+from kit.families.streaming import park
 from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.settings import Captions, Folders, Memory
@@ -64,6 +65,7 @@ def run_latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
         yield Noticed(text)
     if not memory.highvram:
         family.vae.to("cpu")
+        park(family.vae)
         free_memory()
     return latents
 
@@ -97,6 +99,7 @@ def run_text_embeds(
     if not memory.highvram:
         for module in encoders:
             module.to("cpu").float()  # half precision is slow or missing on CPUs
+            park(module)
         free_memory()
     return text_embeds
 
