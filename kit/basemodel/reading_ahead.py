@@ -49,7 +49,9 @@ def weight_files(model: ModelFile) -> Iterator[Path]:
 
 
 def _ask(files: Iterable[Path]) -> None:
-    advise = getattr(os, "posix_fadvise", None)  # not on Windows and macOS
-    for file in files if advise else ():
+    advise = getattr(os, "posix_fadvise", None)
+    if advise is None:  # Windows and macOS
+        return
+    for file in files:
         with suppress(OSError), file.open("rb") as opened:
             advise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

@@ -28,10 +28,11 @@ from kit.bench.hosted import STEPS
 from kit.bench.measuring import hardware, spread
 from kit.bench.models import CAPTION, SEED
 from kit.bench.programs import Ended, run_program
-from kit.bench.sd_scripts import NAME, Checkout
+from kit.bench.sd_scripts import NAME, Checkout, differences
 from kit.bench.work import FAMILIES, PRECISIONS, Work, settings_of
 from kit.devices import DTYPES, check_precision, choose_device
 from kit.errors import KitError
+from kit.exchange import export_sd_scripts
 from kit.hosts import cache_folder
 from kit.runs.atomic_write import write_text
 from kit.settings import Settings
@@ -45,6 +46,7 @@ COMPARED = {
     "memory_ratio": "host_peak_mib",
     "device_memory_ratio": "device_peak_mib",
     "first_step_ratio": "seconds_until_first_step_is_done",
+    "first_step_cpu_ratio": "cpu_seconds_until_first_step_is_done",
 }
 
 
@@ -75,6 +77,7 @@ class Steps:
             "images_per_second": round(batch / statistics.median(seconds), 3),
             "steps": len(seconds),
             "seconds_until_first_step_is_done": round(self.at[0], 2),
+            "cpu_seconds_until_first_step_is_done": round(self.cpu[0], 2),
         }
 
 
@@ -93,8 +96,9 @@ def beside_program(
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as made:
         room, count = Path(made), steps + warm_up
         settings = _settings(work, room, count)
-        theirs, differs = checkout.command(work, _written_to(settings, room / "theirs"), room)
-        write_text(room / "ours.toml", _written_to(settings, room / "ours").to_toml())
+        text, notices = export_sd_scripts(settings.replace(output_dir=str(room / "theirs")))
+        theirs = checkout.command(work, text, room)
+        write_text(room / "ours.toml", settings.replace(output_dir=str(room / "ours")).to_toml())
         ours = [sys.executable, "-m", "kit.bench.own", str(room / "ours.toml")]
         sides = {}
         for name, command, environment in (
@@ -110,7 +114,7 @@ def beside_program(
         "work": asdict(work),
         "hardware": hardware(),
         "load_before": round(load, 2),  # of other programs: seconds count only where it is near 0
-        "differs": differs,
+        "differs": [*notices, *differences(work)],
         **{name: sides["ours"].get(name) for name in ("host_peak_mib", "device_peak_mib")},
         **sides,
         **ratios(sides["ours"], sides[NAME]),
@@ -146,10 +150,6 @@ def _settings(work: Work, room: Path, steps: int) -> Settings:
     return settings_of(work, steps=steps).replace(
         pretrained_model_name_or_path=str(base), train_data_dir=str(room / "pictures")
     )
-
-
-def _written_to(settings: Settings, folder: Path) -> Settings:
-    return settings.replace(output_dir=str(folder))
 
 
 def _why_not(ended: Ended, told: Steps, steps: int) -> str:

@@ -26,7 +26,7 @@ STEPS = r"\bsteps:.*?\b(\d+)/\d+ \["  # as tqdm shows progress; group 1 is how m
 
 def main(words: Sequence[str]) -> None:
     """Run the program that the first word names, with the others as its arguments."""
-    script = Path(words[0]).resolve()
+    script = Path(words[0]).absolute()
     sys.argv = [str(script), *words[1:]]
     sys.path[0] = str(script.parent)
     if importlib.util.find_spec("torchvision") is None:

@@ -12,7 +12,15 @@ from kit.bench.work import Work
 from kit.runs.atomic_write import write_atomically
 
 COLUMNS = ("work", "s / step", "images / s", "of limit", "GPU MiB", "RAM MiB", "calls", "ratio")
-SIDE_COLUMNS = ("s / step", "core-s / step", "images / s", "RAM MiB", "GPU MiB", "first step, s")
+SIDE_COLUMNS = (
+    "s / step",
+    "core-s / step",
+    "images / s",
+    "RAM MiB",
+    "GPU MiB",
+    "first step, s",
+    "core-s",
+)
 RATIOS = (
     "ratio",
     "cpu_ratio",
@@ -20,6 +28,7 @@ RATIOS = (
     "memory_ratio",
     "device_memory_ratio",
     "first_step_ratio",
+    "first_step_cpu_ratio",
 )
 BLUE, GREY, DARK = "#1f5fa8", "#9aa3ad", "#5b6570"
 
@@ -56,6 +65,7 @@ def _side_cells(side: dict[str, Any]) -> list[str]:
         side.get("host_peak_mib"),
         side.get("device_peak_mib"),
         side["seconds_until_first_step_is_done"],
+        side["cpu_seconds_until_first_step_is_done"],
     )
     return ["-" if number is None else _short(number) for number in numbers]
 

@@ -14,9 +14,7 @@ from kit.bench.bases import write_tokenizer
 from kit.bench.work import FAMILIES, Work
 from kit.dataset.tokens import END
 from kit.errors import SECRETS, KitError
-from kit.exchange import export_sd_scripts
 from kit.runs.atomic_write import write_text
-from kit.settings import Settings
 
 NAME = "sd-scripts"
 SCRIPTS = {"sd1": "train_network.py", "sd2": "train_network.py", "sdxl": "sdxl_train_network.py"}
@@ -58,10 +56,10 @@ class Checkout:
             )
         return cls(path.absolute(), chosen)
 
-    def command(self, work: Work, settings: Settings, room: Path) -> tuple[list[str], list[str]]:
-        """The words that start it, and what of the settings it does otherwise.
+    def command(self, work: Work, arguments: str, room: Path) -> list[str]:
+        """The words that start it.
 
-        room: a folder for what it reads and writes.
+        arguments: its TOML; room: a folder for what it reads.
 
         Raises: KitError for work that it cannot do.
         """
@@ -71,16 +69,13 @@ class Checkout:
                 "It keeps the base in the precision that it computes in.",
                 "Leave --base-precision away, or compare with --against diffusers.",
             )
-        text, notices = export_sd_scripts(settings)
-        write_text(room / "theirs.toml", text)
+        write_text(room / "theirs.toml", arguments)
         for tokenizer, pad in TOKENIZERS.items():
             write_tokenizer(room / "tokenizers" / tokenizer, pad)
         script = self.path / SCRIPTS[FAMILIES[work.family]]
         words = ["--config_file", str(room / "theirs.toml")]
         words += ["--tokenizer_cache_dir", str(room / "tokenizers")]
-        if FAMILIES[work.family] != "sdxl" and not work.encodes:
-            notices = [*notices, f"{NAME} encodes captions in each step: it caches them for SDXL"]
-        return [self.python, str(Path(hosted.__file__)), str(script), *words], list(notices)
+        return [self.python, str(Path(hosted.__file__)), str(script), *words]
 
     def environment(self) -> Mapping[str, str]:
         """Its own: nothing is fetched, our packages are not found, and no token is handed on."""
@@ -96,3 +91,10 @@ class Checkout:
             "Name the Python of an environment in which it trains, with --python; one is made by: "
             f"python -m venv env; env/bin/pip install -r {self.path}/requirements.txt",
         )
+
+
+def differences(work: Work) -> list[str]:
+    """What it does otherwise whatever its arguments say."""
+    if FAMILIES[work.family] == "sdxl" or work.encodes:
+        return []
+    return [f"{NAME} encodes captions in each step: it caches them for SDXL alone"]

@@ -37,8 +37,9 @@ def quicken(module: nn.Module) -> None:
     Their weights stay where they are, and so do their names.
     """
     for layer in module.modules():
-        is_plain = type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros"
-        if is_plain and isinstance(layer.padding, tuple) and layer.weight.numel() >= LEAST_WEIGHTS:
+        if type(layer) is not nn.Conv2d or layer.weight.numel() < LEAST_WEIGHTS:
+            continue
+        if layer.groups == 1 and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple):
             layer.__class__ = FewPlacesConv2d
 
 

@@ -120,6 +120,8 @@ def place(
             placed = nn.Parameter(
                 placed_tensor(weight.detach(), device, dtype), requires_grad=False
             )
+            if weights.mappings and placed.dtype == weight.dtype:
+                placed.in_file = weight.detach()  # type: ignore[attr-defined]
             setattr(owner, name, placed)
             passed += weight.nbytes
             if passed >= PIECE:
@@ -128,6 +130,17 @@ def place(
         for name, buffer in list(owner.named_buffers(recurse=False)):
             setattr(owner, name, placed_tensor(buffer, device, None))
     weights.release()
+
+
+def park(module: nn.Module) -> None:
+    """Give back the memory of a part that rests on the CPU: its weights look into their file again.
+
+    Who uses it again reads them anew. What was rounded, or read rather than mapped, stays as it is.
+    """
+    for weight in module.parameters():
+        in_file = getattr(weight, "in_file", None)
+        if in_file is not None and (weight.dtype, weight.device) == (in_file.dtype, in_file.device):
+            weight.data = in_file
 
 
 def placed_tensor(tensor: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:

@@ -16,6 +16,7 @@ from kit.dataset.captions import fullest_captions
 from kit.devices import free_memory
 from kit.events import Event, Noticed
 from kit.families import Family
+from kit.families.streaming import park
 from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.settings import Captions, Folders, Memory
@@ -70,6 +71,7 @@ def run_latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
         yield Noticed(text)
     if not memory.highvram:
         family.vae.to("cpu")
+        park(family.vae)
         free_memory()
     return latents
 
@@ -106,6 +108,7 @@ def run_text_embeds(
     if not memory.highvram:
         for module in encoders:
             module.to("cpu").float()  # half precision is slow or missing on CPUs
+            park(module)
         free_memory()
     return text_embeds
 

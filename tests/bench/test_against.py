@@ -159,6 +159,7 @@ def sides(**changes):
         "host_peak_mib": 4000,
         "device_peak_mib": None,
         "seconds_until_first_step_is_done": 12.0,
+        "cpu_seconds_until_first_step_is_done": 20.0,
     }
     return side | changes
 
@@ -182,7 +183,7 @@ def test_the_table_has_a_row_for_each_and_one_of_ratios(tmp_path):
     (shown,) = beside_tables(told)
     rows = [line for line in shown.splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
-    assert rows[-1] == "| ours / theirs | 0.80 | 1.00 | 1.00 | 0.80 | - | 1.00 |"
+    assert rows[-1] == "| ours / theirs | 0.80 | 1.00 | 1.00 | 0.80 | - | 1.00 | 1.00 |"
     assert "one thing" in shown
     assert "0.80" in table(told)
     picture(told, tmp_path / "bench.png")

@@ -10,13 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kit import planning
 from kit.bench.models import empty_part, fill, full_parts
 from kit.families import loading
 from kit.families.loading import config_folder
-from kit.families.streaming import ALIGNMENT, DTYPES, PIECE, place, read_weights
+from kit.families.streaming import ALIGNMENT, DTYPES, PIECE, park, place, read_weights
+from kit.training.preparation import prepare
 from tests.support.ldm import single_file_weights
-from tests.support.parts import load_tiny
+from tests.support.parts import load_tiny, outcome
 from tests.support.tiny import write_tiny
+from tests.support.toys import draw_images, toy_settings
 
 CPU = torch.device("cpu")
 
@@ -70,6 +73,50 @@ def test_pages_are_given_back_and_what_stays_is_there_all_the_same(tmp_path):
     weights = read_weights([written(tmp_path / "f.safetensors", tensors, off=0)], mapped=True)
     weights.release()
     assert torch.equal(weights.tensors["weight"], tensors["weight"])
+
+
+def test_a_part_that_rests_looks_into_its_file_again(tmp_path):
+    tensors = {"weight": torch.randn(16, 16), "bias": torch.randn(16)}
+    weights = read_weights([written(tmp_path / "f.safetensors", tensors, off=8)], mapped=True)
+    module, inputs = linear(weights), torch.randn(3, 16)
+    place(module, CPU, torch.float32, weights)
+    assert module.weight.data_ptr() != weights.tensors["weight"].data_ptr()  # it begins elsewhere
+    expected = module(inputs)
+    park(module)
+    for name in ("weight", "bias"):
+        assert getattr(module, name).data_ptr() == weights.tensors[name].data_ptr()
+    torch.testing.assert_close(module(inputs), expected)
+
+
+@pytest.mark.parametrize(("mapped", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_what_is_not_in_a_file_as_it_is_used_stays_where_it_is(tmp_path, mapped, dtype):
+    tensors = {"weight": torch.randn(16, 16), "bias": torch.randn(16)}
+    weights = read_weights([written(tmp_path / "f.safetensors", tensors, off=8)], mapped=mapped)
+    module = linear(weights)
+    place(module, CPU, dtype, weights)
+    before = module.weight.data_ptr()
+    park(module)
+    assert (module.weight.data_ptr(), module.weight.dtype) == (before, dtype)
+
+
+def test_parts_that_were_only_needed_for_the_caches_rest(tmp_path):
+    model, images = write_tiny(tmp_path / "model", "sd1", thin=True), draw_images(tmp_path / "i")
+    for name in ("vae", "text_encoder", "unet"):
+        (file,) = (model / name).glob("*.safetensors")
+        written(file, load_file(file), off=8)
+
+    def resting(**changes):
+        settings = toy_settings(model, images, tmp_path / "out", **changes)
+        ready, _ = outcome(prepare(planning.plan(settings)))
+        ready.close()
+        family = ready.family
+        modules = (family.unet, family.vae, *family.text_encoders)
+        return [all(w.data_ptr() == w.in_file.data_ptr() for w in m.parameters()) for m in modules]
+
+    cached = {"cache_text_encoder_outputs": True, "text_encoder_lr": 0.0}
+    assert resting(**cached) == [False, True, True]
+    assert resting(cache_latents=False) == [False, False, False]
+    assert resting(highvram=True, **cached) == [False, False, False]
 
 
 def test_precisions_are_rounded_once_and_buffers_keep_theirs(tmp_path):
