@@ -13,7 +13,8 @@ from kit.settings import Validation
 from kit.validation.questions import EACH, beside
 
 MOST = 0.10  # the share of the time that is taken where nobody says how often
-# What answering a question takes beside learning from a picture: the way forward alone.
+# What answering a question takes beside learning from a picture: the way forward alone. Measured
+# 0.40 on the embedded base (0.036 beside 0.09 seconds); less with gradient checkpointing.
 FORWARD = 0.4
 TRAINED = 16  # pictures that are asked about where none is held out
 

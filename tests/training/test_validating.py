@@ -300,3 +300,10 @@ def test_batches_with_and_without_masks_are_joined():
     assert both.t_B.tolist() == [5, 7] and both.tokens[0].shape == (2, 1, 77)
     assert both.mask_B1hw[:, 0, 0, 0].tolist() == [1.0, 0.5]
     assert joined([plain, plain]).mask_B1hw is None
+
+
+def test_dropouts_are_off_and_on_again_afterwards(asked, tmp_path):
+    with prepared(asked(tmp_path, network_dropout=0.5)) as ready:
+        run_step(ready.training_step, ready.batch_builder.micro_batches(1), count=1)
+        assert asked_all(ready).losses == asked_all(ready).losses
+        assert ready.network.training
