@@ -5,6 +5,7 @@
     kit train run.toml                              do it, or go on with it
     kit watch output/cat                            follow a run of another terminal or notebook
     kit control output/cat pause                    its buttons: stop, pause, go-on, sample, ...
+    kit queue add cat.toml dog.toml                 one run after another: kit queue run
     kit settings > run.toml                         every setting with its help
     kit presets                                     settings to begin with
     kit train run.toml --preset sdxl-subject-16gb   values for an aim, a family and a card
@@ -33,7 +34,7 @@ from pathlib import Path
 
 from kit import __version__, catalog
 from kit.basemodel.reading_ahead import read_ahead
-from kit.cli import bench, dataset, import_export, presets, running, selftest
+from kit.cli import bench, dataset, import_export, presets, queueing, running, selftest
 from kit.cli.command import Command
 from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import takes_settings
@@ -42,6 +43,7 @@ from kit.errors import KitError, nearest, without_secrets
 from kit.events import Event, Finished
 from kit.planning.forecast import forecast
 from kit.reading.texts import from_json
+from kit.runs.atomic_write import write_text
 from kit.sinks import Console, listening
 
 WRONG = 2  # the exit code of argparse, too
@@ -120,11 +122,19 @@ def _act_plan(chosen: argparse.Namespace) -> None:
 def _describe_train(parser: argparse.ArgumentParser) -> None:
     takes_settings(parser)
     takes_answer(parser)
+    parser.add_argument(
+        "--tell-folder",
+        type=Path,
+        metavar="FILE",
+        help="write into FILE where the run's folder is, for programs",
+    )
 
 
 def _act_train(chosen: argparse.Namespace) -> int:
     found = planned(chosen)
     refuse(chosen, found.run)
+    if chosen.tell_folder:
+        write_text(chosen.tell_folder, str(found.run.dir.absolute()))
     print(*found.lines(), sep="\n", flush=True)  # its notices come as events
     print("loading torch and the base model ...", flush=True)
     read_ahead(found.settings.model.pretrained_model_name_or_path)
@@ -190,6 +200,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "watch": running.WATCH,
     "control": running.CONTROL,
+    "queue": queueing.QUEUE,
     "settings": Command("print every setting with its help", describe_settings, act_settings),
     "presets": presets.PRESETS,
     "import": import_export.IMPORT,

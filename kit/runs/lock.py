@@ -24,6 +24,7 @@ from kit.reading.texts import from_json
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
 
 NAME = "at_work.json"
+LOOKS = 10  # times, 0.05 s apart, that a lock is asked for again which nobody alive holds
 STALE = 12 * 3600.0  # seconds after which another machine's word is no longer taken
 
 
@@ -46,6 +47,10 @@ class Hold:
         if not _is_there(self._file, self._run_dir / NAME):
             self.close()
             self._file = _held(self._run_dir, self.id, self._refusal)
+
+    def fileno(self) -> int:
+        """What a child process must be given to hold the folder as long as it lives."""
+        return self._file.fileno()
 
     def close(self) -> None:
         """Let go of it."""
@@ -94,10 +99,7 @@ def who_is_at_work_in(run_dir: Path) -> Words | None:
     try:
         with (run_dir / NAME).open("r+", encoding="utf-8") as file:
             holder = _read(file)
-            is_of_here = holder.get("host") == socket.gethostname()
-            if is_of_here and not _lives(holder):
-                return None  # asked first: to try the lock is to hold it for a moment
-            is_taken = _lock(file)
+            is_taken = _lock(file)  # and so held for a moment; `_hold` knows that
             return holder if is_taken or (is_taken is None and _lives(holder)) else None
     except OSError:
         return None
@@ -146,8 +148,12 @@ def _opened(run_dir: Path) -> TextIO:
 def _hold(
     file: TextIO, run_dir: Path, identity: str, refusal: Callable[[Path, Words], KitError]
 ) -> None:
-    holder = _read(file)
-    is_taken = _lock(file)
+    holder, is_taken = _read(file), _lock(file)
+    for _ in range(LOOKS):
+        if not is_taken or _lives(holder):
+            break
+        time.sleep(0.05)  # somebody looks who holds it: see `who_is_at_work_in`
+        holder, is_taken = _read(file), _lock(file)
     if is_taken or (is_taken is None and _lives(holder)):
         raise refusal(run_dir, holder)
     now = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}

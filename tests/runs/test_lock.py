@@ -1,17 +1,19 @@
 """Two trainings in one folder: the second is refused, and a dead one's lock is no lock."""
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from kit.errors import OutputError
 from kit.runs import lock
-from kit.runs.lock import NAME, at_work_in
+from kit.runs.lock import NAME, at_work_in, who_is_at_work_in
 
 HOLD = """
 import sys, time
@@ -92,3 +94,15 @@ def test_a_damaged_file_is_nobodys(text, tmp_path):
     (tmp_path / NAME).write_text(text, "utf-8")
     with at_work_in(tmp_path):
         pass
+
+
+def test_somebody_who_only_looks_keeps_nobody_out(tmp_path):
+    run_dir = tmp_path / "cat.run"
+    run_dir.mkdir()
+    (run_dir / NAME).write_text('{"pid": 4194303, "host": "here", "since": 1}', "utf-8")
+    looking = (run_dir / NAME).open("r+")
+    fcntl.flock(looking, fcntl.LOCK_EX)  # for a moment, as who_is_at_work_in does
+    threading.Timer(0.15, looking.close).start()
+    with at_work_in(run_dir):
+        assert who_is_at_work_in(run_dir)["pid"] == os.getpid()
+    assert who_is_at_work_in(run_dir) is None

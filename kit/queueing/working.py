@@ -1,0 +1,206 @@
+"""Working the queue off: each run a process of its own, one after another or one on each GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kit.control import RunControl, stop_on_interrupt
+from kit.errors import KitError
+from kit.queueing.changing import ask_to_stop, settle_in
+from kit.queueing.outcome import LOG, RUN_DIR, WORKING, is_alive, settled
+from kit.queueing.store import Content, Entry, Queue
+from kit.runs.lock import Words, at_work_in
+
+PERIOD = 1.0  # seconds between two looks
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+ROOT = Path(__file__).parents[2]  # where the package lies, if it is not installed
+
+Command = Callable[[Path, str], Sequence[str]]  # an entry's place and its GPU -> the words
+
+
+def train_command(place: Path, gpu: str) -> list[str]:
+    """What trains one entry; on a GPU of its own it sees no other, whatever gpu_ids says."""
+    words = [sys.executable, "-m", "kit", "train", str(place / "settings.toml")]
+    words += ["--tell-folder", str(place / RUN_DIR)]
+    return [*words, "--set", "gpu_ids="] if gpu else words
+
+
+@dataclass
+class Tally:
+    """What came of it: the numbers of the runs that ended, by their state."""
+
+    ended: dict[int, str] = field(default_factory=dict)
+    stopped: bool = False  # a person ended the queue before it was through
+
+
+class Worker:
+    """Starts what waits, as long as something does."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        gpus: Sequence[str] = (),
+        tell: Callable[[str], object] = print,
+        command: Command | None = None,
+        control: RunControl | None = None,
+    ) -> None:
+        """gpus: numbers of GPUs, each for one run at a time; none means one run at a time."""
+        self.queue, self._gpus, self._tell = queue, tuple(gpus) or ("",), tell
+        self._command, self._control = command or train_command, control or RunControl()
+        self._starters: dict[int, subprocess.Popen[bytes]] = {}
+        self._said_paused = False
+        self._asked: set[int] = set()  # numbers of those that were asked to stop, once each
+        self.tally = Tally()
+
+    def work(self) -> Tally:
+        """Until nothing waits and nothing is at work; a request to stop is passed on to the runs.
+
+        They keep their state, and wait for the next time. A second Ctrl-C leaves at once; the runs
+        go on by themselves.
+
+        Raises: KitError where another one works this queue off already.
+        """
+        with (
+            at_work_in(self.queue.folder / WORKING, _busy),
+            stop_on_interrupt(self._control),
+        ):
+            while self._turn():
+                time.sleep(PERIOD)
+            for starter in self._starters.values():  # each has written how its run ended
+                starter.wait()
+        return self.tally
+
+    def _turn(self) -> bool:
+        """One look at everything; returns whether there is more to do."""
+        stops = self._control.stop_requested
+        for starter in self._starters.values():
+            starter.poll()
+        with self.queue.changing() as content:
+            ended = [*settle_in(self.queue, content), *self._settle_broken_off(content)]
+            to_start = [] if stops else self._chosen(content)
+            to_stop = self._to_stop(content, everything=stops)
+            at_work = [each for each in content.entries if each.state == "started"]
+            waiting = [each for each in content.entries if each.state == "waiting"]
+        for entry in ended:
+            self._tell_end(entry)
+        for entry in to_stop:
+            self._tell(f"{entry.number} {entry.name}: asked to stop; its state is kept")
+            ask_to_stop(self.queue.place(entry.number))
+        for entry in to_start:
+            self._start(entry)
+        if waiting and not at_work and content.paused and not stops:
+            self._say_paused(len(waiting))
+        self.tally.stopped = stops
+        return bool(at_work) or (bool(waiting) and not stops)
+
+    def _settle_broken_off(self, content: Content) -> list[Entry]:
+        """Started ones that nobody works on, and nobody ended, wait again; returns what failed."""
+        failed = []
+        for entry in [each for each in content.entries if each.state == "started"]:
+            starter = self._starters.get(entry.number)
+            if starter is not None and starter.poll() is None:
+                continue  # it is about to hold its place
+            if settled(self.queue, entry) is not None:
+                continue
+            if starter is None:  # an earlier session was killed, and its run as well
+                content.put(replace(entry, state=entry.then or "waiting", then=""))
+                continue
+            note = f"it could not be started; {self.queue.place(entry.number) / LOG} tells why"
+            failed.append(replace(entry, state="failed", then="", note=note))
+            content.put(failed[-1])
+        return failed
+
+    def _chosen(self, content: Content) -> list[Entry]:
+        """What is started now, marked as such."""
+        if content.paused:
+            return []
+        at_work = [entry for entry in content.entries if entry.state == "started"]
+        used = [entry.gpu for entry in at_work]
+        free = [gpu for gpu in self._gpus if gpu not in used]
+        free = free[: max(0, len(self._gpus) - len(at_work))]  # others are of an earlier call
+        waiting = [entry for entry in content.entries if entry.state == "waiting"]
+        chosen = []
+        for entry, gpu in zip(waiting, free, strict=False):
+            chosen.append(replace(entry, state="started", gpu=gpu))
+            content.put(chosen[-1])
+        return chosen
+
+    def _to_stop(self, content: Content, *, everything: bool) -> list[Entry]:
+        """What is at work and is to be asked now; everything: a person ends the queue."""
+        at_work = [entry for entry in content.entries if entry.state == "started"]
+        self._asked &= {entry.number for entry in at_work}
+        chosen = []
+        for entry in at_work:
+            if everything and not entry.then:
+                entry = replace(entry, then="waiting")
+                content.put(entry)
+            is_asked = entry.number in self._asked
+            if entry.then and not is_asked and is_alive(self.queue.place(entry.number)):
+                self._asked.add(entry.number)
+                chosen.append(entry)
+        return chosen
+
+    def _start(self, entry: Entry) -> None:
+        place = self.queue.place(entry.number)
+        words = [sys.executable, "-m", "kit.queueing.starting", str(place), entry.folder]
+        with (place / LOG).open("ab") as log:
+            self._starters[entry.number] = subprocess.Popen(
+                [*words, *self._command(place, entry.gpu)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=place,
+                env=_environment(entry.gpu),
+                start_new_session=True,  # neither Ctrl-C nor a closed terminal is for it
+            )
+        on = f" on GPU {entry.gpu}" if entry.gpu else ""
+        self._tell(f"{entry.number} {entry.name}: begins{on}; it prints into {place / LOG}")
+
+    def _tell_end(self, entry: Entry) -> None:
+        self.tally.ended[entry.number] = entry.state
+        note = f": {entry.note}" if entry.note else ""
+        self._tell(f"{entry.number} {entry.name}: {entry.state}{note}")
+
+    def _say_paused(self, waiting: int) -> None:
+        if not self._said_paused:
+            self._said_paused = True
+            self._tell(f"The queue is paused, and {waiting} wait: kit queue resume lets it go on.")
+
+
+def _environment(gpu: str) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    variables = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**variables, VISIBLE: visible(gpu)} if gpu else variables
+
+
+def visible(gpu: str) -> str:
+    """What CUDA_VISIBLE_DEVICES must be for the GPU that is number so much in this process.
+
+    Raises: KitError where this process sees fewer.
+    """
+    here = [each.strip() for each in os.environ.get(VISIBLE, "").split(",") if each.strip()]
+    if not here:
+        return gpu
+    if int(gpu) >= len(here):
+        raise KitError(
+            f"--gpus {gpu}: {VISIBLE} = {','.join(here)} shows {len(here)} here.",
+            f"They are numbered from 0 to {len(here) - 1}.",
+            f"Choose among them, or unset {VISIBLE}.",
+        )
+    return here[int(gpu)]
+
+
+def _busy(folder: Path, holder: Words) -> KitError:
+    return KitError(
+        f"The queue in {folder.parent} is being worked off already (process "
+        f"{holder.get('pid', '?')}).",
+        "What is added to it begins there in its turn.",
+        "kit queue shows the list; end the other one with Ctrl-C to begin with other GPUs.",
+    )
