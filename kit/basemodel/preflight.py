@@ -31,12 +31,19 @@ def foreseen_refusals(settings: Settings) -> Iterator[str]:
     }
     for name, text in named.items():
         if text.strip() and not _exists(text) and not ON_THE_HUB.fullmatch(text.strip()):
-            yield f"training would be refused: {name} = {text} is not on this machine"
+            yield f"training would be refused: {name} = {text} {_missing(text)}"
     if refusal := _refused_weights(settings.network.network_weights):
         yield f"training would be refused: network_weights{refusal}"
     if refusal := _refused_model(model):
         first = " ".join(refusal.splitlines()[0].split())
         yield f"training would be refused: pretrained_model_name_or_path: {first}"
+
+
+def _missing(text: str) -> str:
+    """Why a name leads nowhere, and what to do."""
+    if is_link(text):
+        return "is no link that is fetched; write it with https://"
+    return "is not on this machine; correct the path, or give a Hub id (owner/name) or a link"
 
 
 def found_model(name_or_path: str) -> ModelFile | ModelError | None:

@@ -15,14 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from kit.basemodel.mismatches import known_of
 from kit.errors import Unreadable
 from kit.hosts import cache_folder, host
 from kit.reading.fields import Table
 from kit.reading.texts import from_json, read_text
-from kit.settings import Settings, effective
+from kit.settings import Model, Settings, effective
 
 Work: TypeAlias = Mapping[str, Any]
 FILE = "measured.json"
+MINIATURE = 192  # pixels; a base made for smaller pictures is no full model of its family
 MOST = 200  # rows; the oldest go first
 # What may differ for a figure to be worth telling, with what differs; all else must be equal.
 NEARLY = ("LoRA_type", "network_dim", "conv_dim", "optimizer_type", "caches_captions")
@@ -55,6 +57,7 @@ def work_of(settings: Settings, family: str = "") -> dict[str, Any]:
     width, height = settings.images.size
     return {
         "family": family,
+        "miniature": _is_miniature(settings.model),
         "resolution": f"{width}x{height}",
         "train_batch_size": basic.train_batch_size,
         "gradient_accumulation_steps": basic.gradient_accumulation_steps,
@@ -72,6 +75,12 @@ def work_of(settings: Settings, family: str = "") -> dict[str, Any]:
         "conv_dim": network.conv_dim,
         "optimizer_type": basic.optimizer_type,
     }
+
+
+def _is_miniature(model: Model) -> bool:
+    """A base of a family's shape and a hundredth of its size, such as ours."""
+    known = known_of(model)
+    return known is not None and known.side < MINIATURE
 
 
 def read_measured(text: str) -> list[Measured]:
@@ -127,12 +136,17 @@ def _file() -> Path:
     return folder / FILE
 
 
+def _whole_work(work: Work) -> Work:
+    """Rows without the word are of before it was told; at 64 pixels nobody trains a full model."""
+    return {"miniature": work.get("resolution") == "64x64", **work}
+
+
 def _row(values: Any) -> Measured | None:
     try:
         told = Table(values, FILE)
         row = Measured(
             told.text("device"),
-            told.table("work").values,
+            _whole_work(told.table("work").values),
             told.number("seconds"),
             told.whole("megabytes", least=0),
             told.number("picture_seconds", 0.0),

@@ -267,7 +267,8 @@ STYLE = """<style>
 .kit .kit-offer .widget-html-content { overflow-wrap: anywhere; }
 .kit .kit-changes { border-collapse: collapse; font-size: 12px; }
 .kit .kit-changes td, .kit .kit-changes th {
-  padding: 1px 16px 1px 0; text-align: left; font-weight: normal; vertical-align: top;
+  min-width: 48px; padding: 1px 16px 1px 0; text-align: left; font-weight: normal;
+  vertical-align: top;
 }
 @media (max-width: 500px) { .kit .kit-changes td, .kit .kit-changes th { padding-right: 8px; } }
 .kit .kit-changes th { color: var(--kit-dim); }

@@ -41,6 +41,12 @@ def test_a_file_that_is_not_there_is_told_with_its_setting(changes, names):
     assert f"{names} = {next(iter(changes.values()))} is not on this machine" in told(**changes)
 
 
+def test_what_can_be_done_about_a_wrong_name_is_told_with_it():
+    wrong = told(pretrained_model_name_or_path="/nope/model")
+    assert "correct the path, or give a Hub id (owner/name) or a link" in wrong
+    assert "write it with https://" in told(pretrained_model_name_or_path="http://a.b/c")
+
+
 def test_a_file_that_is_something_else_is_told(tmp_path):
     (tmp_path / "run.toml").write_text("network_dim = 4")
     assert "pretrained_model_name_or_path: " in told(

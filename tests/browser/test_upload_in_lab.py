@@ -126,7 +126,7 @@ def test_photographs_and_a_zip_arrive_and_a_cancelled_upload_leaves_nothing(
     notebook.shot("upload-light-1280")
     chosen.set_input_files(photographs)
     expect(notebook.output.locator(".kit-up-cancel").first).to_be_visible()
-    expect(line).to_contain_text(f"3 of {PHOTOGRAPHS} files")
+    expect(line).to_contain_text(f"3 of {PHOTOGRAPHS} files", timeout=60_000)
     notebook.shot("upload-at-work-1280")
     sent(notebook, "photographs:")
     expect(arrived).to_contain_text(f"{PHOTOGRAPHS} pictures, 0 captions", timeout=30_000)

@@ -150,7 +150,8 @@ def test_the_plan_is_printed_in_words(folder, capsys):
 def test_the_plan_tells_time_and_memory_as_the_form_does(folder, capsys, monkeypatch):
     monkeypatch.setenv("LORA_KIT_CACHE", str(folder / "cache"))
     monkeypatch.setattr("kit.planning.forecast.gpu", lambda: Gpu("Tesla T4", 15_000))
-    work = work_of(Settings().replace(resolution="64"), "sd1")
+    asked = Settings().replace(resolution="64", pretrained_model_name_or_path=str(BASE))
+    work = work_of(asked, "sd1")
     remember(Measured("Tesla T4", work, 2.0, 9_800))
     words = [*SMALL, "--set", f"pretrained_model_name_or_path={BASE}"]
     words += ["--set", "max_train_steps=420"]

@@ -7,6 +7,7 @@ from kit.events import Loaded, Sampled, Stepped
 from kit.hosts import Gpu
 from kit.planning import forecast as module
 from kit.planning.forecast import UNKNOWN, forecast, shipped
+from kit.runs import measured as measured_module
 from kit.runs.measured import Measured, best_of, measured_here, remember, work_of
 from kit.settings import Settings
 from kit.sinks.measuring import Measuring
@@ -104,6 +105,26 @@ def test_without_a_gpu_the_processor_counts(machine, tmp_path):
     plan = plan_of(tmp_path, max_train_steps=10, sample_prompts="")
     remember(measured(plan, 1.0, 1_234, device=hosts.processor()))
     assert forecast(plan) == f"About 10 s on this {module._called(hosts.processor())}, 1.2 GB"
+
+
+def test_a_full_model_is_not_forecast_from_the_miniature_nor_the_other_way_round(machine, tmp_path):
+    """Both are Stable Diffusion 1.x, and one is a hundred times as large."""
+    machine(None)
+    small = plan_of(tmp_path, pretrained_model_name_or_path=str(demo.BASE), resolution="64,64")
+    large = plan_of(
+        tmp_path, pretrained_model_name_or_path="stable-diffusion-v1-5/stable-diffusion-v1-5"
+    )
+    remember(Measured(hosts.processor(), {**work_of(small.settings, "sd1")}, 0.6, 800))
+    assert forecast(small).startswith("About ")
+    assert forecast(large) == UNKNOWN
+    file = measured_module._file()
+    file.write_text(file.read_text().replace('"miniature": true,', ""))  # of an older version
+    assert forecast(small).startswith("About ")
+    assert forecast(large) == UNKNOWN
+    file.unlink()
+    remember(Measured(hosts.processor(), {**work_of(large.settings, "sd1")}, 60.0, 8_000))
+    assert forecast(large).startswith("About ")
+    assert forecast(small) == UNKNOWN
 
 
 def test_the_newest_figure_of_equal_work_counts_and_equal_work_before_similar(tmp_path):

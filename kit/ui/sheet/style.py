@@ -9,7 +9,8 @@ STYLE = """<style>
   display: flex; align-items: center; justify-content: center; height: 172px;
   background: color-mix(in srgb, currentColor 6%, transparent); border-radius: 4px;
 }
-.kit .kit-thumb img {
+.kit .kit-sheet > .kit-grid { margin-top: 4px !important; }
+.kit .kit-card .kit-thumb img {
   display: block; max-width: 100%; max-height: 172px; margin: 0; object-fit: contain;
 }
 .kit .kit-name {
