@@ -130,7 +130,9 @@ def choose_run(
             found = _differences(run, record, made_of, seed)
             step = record.step if has_state(run) else 0  # deleted by hand, or none was kept yet
             going_on = replace(run, seed=record.seed, from_step=step)
-            if not found:
+            # Beside an unfinished run of the same making a person may begin anew, once.
+            begins_anew = answer == "begin anew" and going_on.resumes and other is None
+            if not found and not begins_anew:
                 return going_on, found.known
             other = going_on, found
         elif not any(_is_taken(run, place) for place in {run.output_dir, run.kept_in}):
