@@ -27,6 +27,7 @@ from kit.reading.paths import path_of
 from kit.runs import lock
 from kit.runs.atomic_write import write_atomically
 from kit.runs.differences import Differences, Unfinished, compare
+from kit.runs.disk import why_unwritten
 from kit.runs.made_of import MadeOf, read_made_of
 from kit.runs.record import RunRecord, read_record, write_record
 from kit.runs.state_files import FOLDER, holds_state
@@ -188,7 +189,7 @@ def begin(run: Run, *, seed: int, settings_toml: str) -> None:
     except OSError as error:
         abandon(run)
         raise OutputError(
-            f"output_dir = {run.output_dir} cannot be written: {error.strerror or error}.",
+            f"output_dir = {run.output_dir} cannot be written: {why_unwritten(error, run.dir)}.",
             "It must be a folder in which you may create files, with free space.",
             "Choose another output_dir, or free some space.",
         ) from error

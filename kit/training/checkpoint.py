@@ -33,10 +33,11 @@ from kit.runs.state_files import STATE_FILE, before, damage, make_newest, replac
 from kit.training.kept import Kept, Losses
 from kit.training.soundness import require_finite_network, require_finite_optimizer
 from kit.training.state_file import Damaged, bytes_of, read_state, write_state
-from kit.training.state_fit import check_axis, class_name, lost, misfit, unreadable
+from kit.training.state_fit import check_axis, check_rates, class_name, lost, misfit, unreadable
 
 # The share of time for keeping state; a kill then costs at most cost / SHARE seconds
 SHARE = 0.03
+ODD = (AttributeError, OverflowError)  # values that are whole, and no state of ours
 
 
 class Checkpoint:
@@ -146,7 +147,7 @@ class Checkpoint:
             self._restore(found[used])
             for name, keeper in self.also.items() if own else ():
                 keeper.load_state_dict(found[used].get(name) or {})
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, *ODD) as error:
             raise misfit(used, (str(error).splitlines() or [type(error).__name__])[0]) from error
         if path in damaged and path.exists():
             self.notices.append(
@@ -167,6 +168,7 @@ class Checkpoint:
         self.optimization.scheduler.load_state_dict(state["schedule"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        check_rates(_first_rates(self.optimization))
         self.losses.recent.clear()
         self.losses.recent.extend(state["losses"])
         self.state_step = int(state["step"])

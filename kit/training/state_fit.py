@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -27,6 +28,15 @@ def check_axis(kept: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
         if name.endswith("dora_scale") and own[name].shape != kept[name].shape:
             on_output = "true" if kept[name].shape[0] != 1 else "false"
             raise ValueError(f"its DoRA has the other axis; set wd_on_output = {on_output}")
+
+
+def check_rates(rates: Iterable[float | None]) -> None:
+    """A state's learning rates are numbers.
+
+    Raises: ValueError, TypeError where they are not.
+    """
+    if not all(rate is None or math.isfinite(rate) for rate in rates):
+        raise ValueError("its learning rates are no numbers")
 
 
 def misfit(path: Path, why: str) -> OutputError:
