@@ -39,6 +39,7 @@ from kit.cli.command import Command
 from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import takes_settings
 from kit.cli.unfinished import planned, refuse, takes_answer
+from kit.control import RunControl, stop_on_interrupt
 from kit.errors import KitError, nearest, without_secrets
 from kit.events import Event, Finished
 from kit.planning.forecast import forecast
@@ -131,21 +132,23 @@ def _describe_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _act_train(chosen: argparse.Namespace) -> int:
-    found = planned(chosen)
-    refuse(chosen, found.run)
-    if chosen.tell_folder:
-        write_text(chosen.tell_folder, str(found.run.dir.absolute()))
-    print(*found.lines(), sep="\n", flush=True)  # its notices come as events
-    print("loading torch and the base model ...", flush=True)
-    read_ahead(found.settings.model.pretrained_model_name_or_path)
-    train = catalog.load("kit.training.loop:train")
-    with (
-        closing(Console(found.total_steps)) as console,
-        listening(found.run, console, settings=found.settings) as tell,
-    ):
-        event: Event = Finished(found.run.from_step, "asked to stop")
-        for event in train(found):
-            tell(event)
+    control = RunControl()
+    with stop_on_interrupt(control):  # from here on, not only while it trains
+        found = planned(chosen)
+        refuse(chosen, found.run)
+        if chosen.tell_folder:
+            write_text(chosen.tell_folder, str(found.run.dir.absolute()))
+        print(*found.lines(), sep="\n", flush=True)  # its notices come as events
+        print("loading torch and the base model ...", flush=True)
+        read_ahead(found.settings.model.pretrained_model_name_or_path)
+        train = catalog.load("kit.training.loop:train")
+        with (
+            closing(Console(found.total_steps)) as console,
+            listening(found.run, console, settings=found.settings) as tell,
+        ):
+            event: Event = Finished(found.run.from_step, "asked to stop")
+            for event in train(found, control):
+                tell(event)
     return exit_code(event)
 
 

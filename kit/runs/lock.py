@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from kit.errors import KitError, OutputError, Unreadable
 from kit.reading.texts import from_json
+from kit.runs.disk import why_unwritten
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
 
@@ -139,7 +140,7 @@ def _opened(run_dir: Path) -> TextIO:
     except OSError as error:
         _leave_nothing(run_dir)
         raise OutputError(
-            f"output_dir = {run_dir.parent} cannot be written: {error.strerror or error}.",
+            f"output_dir = {run_dir.parent} cannot be written: {why_unwritten(error, run_dir)}.",
             "It must be a folder in which you may create files, with free space.",
             "Choose another output_dir, or free some space.",
         ) from error

@@ -26,6 +26,7 @@ from kit.errors import Unreadable
 from kit.reading.paths import path_of
 from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
+from kit.runs.disk import why_unwritten
 from kit.settings import Captions, declarations
 
 FILE = "made_of.json"
@@ -149,7 +150,8 @@ def keep(run_dir: Path, made: MadeOf, files: Sequence[Path] = ()) -> str:
     try:
         write_atomically(run_dir / FILE, lambda part: part.write_text(text, "utf-8"))
     except OSError as error:
-        return f"{run_dir / FILE} cannot be written: {error.strerror or error}"
+        why = why_unwritten(error, run_dir / FILE, len(text))
+        return f"{run_dir / FILE} cannot be written: {why}"
     return ""
 
 

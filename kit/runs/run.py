@@ -27,6 +27,7 @@ from kit.reading.paths import path_of
 from kit.runs import control_files, lock
 from kit.runs.atomic_write import write_atomically
 from kit.runs.differences import Differences, Unfinished, compare
+from kit.runs.disk import why_unwritten
 from kit.runs.made_of import MadeOf, read_made_of
 from kit.runs.record import RunRecord, read_record, write_record
 from kit.runs.state_files import FOLDER, holds_state
@@ -132,7 +133,9 @@ def choose_run(
             found = _differences(run, record, made_of, seed)
             step = record.step if has_state(run) else 0  # deleted by hand, or none was kept yet
             going_on = replace(run, seed=record.seed, from_step=step)
-            if not found:
+            # Beside an unfinished run of the same making a person may begin anew, once.
+            begins_anew = answer == "begin anew" and going_on.resumes and other is None
+            if not found and not begins_anew:
                 return going_on, found.known
             other = going_on, found
         elif not any(_is_taken(run, place) for place in {run.output_dir, run.kept_in}):
@@ -188,7 +191,7 @@ def begin(run: Run, *, seed: int, settings_toml: str) -> None:
     except OSError as error:
         abandon(run)
         raise OutputError(
-            f"output_dir = {run.output_dir} cannot be written: {error.strerror or error}.",
+            f"output_dir = {run.output_dir} cannot be written: {why_unwritten(error, run.dir)}.",
             "It must be a folder in which you may create files, with free space.",
             "Choose another output_dir, or free some space.",
         ) from error

@@ -16,6 +16,9 @@ def told_of_unfinished(run: Run) -> Iterator[str]:
     if run.resumes:
         yield f"goes on with {run.name} at step {run.from_step}, although {other.told}"
         return
+    if not other.differences:
+        yield f"{other.name} is not finished (step {other.step}); as asked, {run.name} begins anew"
+        return
     what = f"{other.name} is not finished (step {other.step}), and was made otherwise: {other.told}"
     if run.asks:
         yield f"{what}. Go on with it, or begin anew as {run.name}"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kit import catalog
-from kit.events import Event, Finished, Loaded, RolledBack, Saved, Stepped, Validated
+from kit.events import Event, Finished, Loaded, Noticed, RolledBack, Saved, Stepped, Validated
 from kit.runs.atomic_write import write_atomically
+from kit.runs.disk import why_unwritten
 from kit.sinks.loss_curve import LossCurve, finite
 
 BLUE, FAINT, ORANGE = "#1f5fa8", "#9dbbe0", "#c2571a"
@@ -33,16 +34,21 @@ class LossChart:
         for event in earlier:
             self._note(event)
 
-    def __call__(self, event: Event) -> None:
-        """Remember the step; draw where it is time to."""
+    def __call__(self, event: Event) -> list[Noticed]:
+        """Remember the step; draw where it is time to. A disk that refuses is tried again then."""
         self._note(event)
         if isinstance(event, Loaded) and self._figure is None:
             self._figure = loss_figure(self.curve)
             self._figure.draw_without_rendering()
         last = self.curve.steps[-1] if self.curve.steps else None
         if isinstance(event, Saved | Finished) and last != self._drawn:  # the last of both agree
-            self._draw()
+            try:
+                self._draw()
+            except OSError as error:
+                why = why_unwritten(error, self.path)
+                return [Noticed(f"{self.path} cannot be written ({why}); the run goes on")]
             self._drawn = last
+        return []
 
     def _draw(self) -> None:
         if self._figure is None:

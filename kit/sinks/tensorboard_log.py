@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from kit import catalog
+from kit.errors import OutputError
 from kit.events import (
     Began,
     Event,
@@ -30,6 +31,7 @@ from kit.events import (
     Validated,
 )
 from kit.reading.paths import path_of, resolved
+from kit.runs.disk import why_unwritten
 from kit.runs.record import recall, remember
 from kit.runs.run import Run
 from kit.settings import Settings, effective
@@ -49,6 +51,7 @@ class TensorBoard:
     def __init__(self, run: Run, settings: Settings) -> None:
         self._run, self._settings = run, settings
         self._file: BinaryIO | None = None
+        self._path = Path()
         self._records: Any = None
 
     def __call__(self, event: Event) -> None:
@@ -85,7 +88,8 @@ class TensorBoard:
         options = effective.tracker_options(self._settings.logs, "tensorboard")
         ending = options.get("filename_suffix", "")
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}{ending}"
-        self._file = (folder / name).open("wb", buffering=0)  # closing has nothing to write then
+        self._path = folder / name
+        self._file = self._path.open("wb", buffering=0)  # closing has nothing to write then
         self._records = _load("summary.writer.record_writer:RecordWriter")(self._file)
         self._record(file_version="brain.Event:2")
         if from_step:
@@ -121,8 +125,12 @@ class TensorBoard:
 
     def _record(self, **content: Any) -> None:
         event = _load("compat.proto.event_pb2:Event")(wall_time=time.time(), **content)
-        self._records.write(event.SerializeToString())
-        self._records.flush()
+        try:
+            self._records.write(event.SerializeToString())
+            self._records.flush()
+        except OSError as error:
+            why = why_unwritten(error, self._path)
+            raise OutputError(f"{self._path} cannot be written: {why}.") from error
 
 
 def _load(code: str) -> Any:

@@ -111,9 +111,12 @@ class WeightsAndBiases:
 
     @property
     def left(self) -> str:
-        """How what was not sent is sent later."""
+        """How what was not sent is sent later: offline runs, or the one that is on its way."""
         kept = self._run.kept_in / self._run.dir.name / "wandb"
-        return f"`wandb sync {kept}/*run-*` sends it once there is a network and a key"
+        there = self._there
+        own = Path(there.dir).parent.name if there is not None and not there.offline else ""
+        what = kept / (own or "offline-run-*")
+        return f"`wandb sync {what}` sends it once there is a network and a key"
 
     def _has_key(self) -> bool:
         """Give wandb the key, if there is one; it is told to nobody else."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from kit import catalog
 from kit.adapters.network import Network
 from kit.errors import OutputError
 from kit.events import Saved, StateKept
@@ -30,13 +29,15 @@ from kit.runs.atomic_write import write_atomically
 from kit.runs.disk import why_unwritten
 from kit.runs.record import RunRecord, read_record, write_record
 from kit.runs.resume import keeps_states
-from kit.runs.state_files import STATE_FILE, before, make_newest, replace_state
+from kit.runs.state_files import STATE_FILE, before, damage, make_newest, replace_state
 from kit.training.kept import Kept, Losses
 from kit.training.soundness import require_finite_network, require_finite_optimizer
 from kit.training.state_file import Damaged, apart, bytes_of, read_state, write_state
+from kit.training.state_fit import check_axis, check_rates, class_name, lost, misfit, unreadable
 
 # The share of time for keeping state; a kill then costs at most cost / SHARE seconds
 SHARE = 0.03
+ODD = (AttributeError, OverflowError)  # values that are whole, and no state of ours
 
 
 class Checkpoint:
@@ -86,12 +87,17 @@ class Checkpoint:
             self.notices.append(f"the learning rates are those of the state: {shown}")
         return self.state_step
 
-    def restore_last(self) -> int:
+    def restore_last(self, *, further: bool = False) -> int:
         """Go back to the newest state that is kept, or to the beginning; returns its step.
+
+        further: to the one before the newest, which is given up, where there is a whole one.
 
         Raises: OutputError where none can be read.
         """
         if self._start is None:
+            if further and not damage(earlier := before(self.path)):
+                with self._writing(self.path):
+                    make_newest(earlier)
             return self.go_back()
         state = torch.load(BytesIO(self._start), map_location="cpu", weights_only=True)
         self._restore(state)
@@ -135,14 +141,14 @@ class Checkpoint:
             if place in found and found[place]["step"] == step:
                 break
         if not found:
-            raise self._lost(path, damaged) if own else _unreadable(path, damaged)
+            raise lost(self.plan.run, path, damaged) if own else unreadable(path, damaged)
         used = place if place in found and found[place]["step"] == step else next(iter(found))
         try:
             self._restore(found[used])
             for name, keeper in self.also.items() if own else ():
                 keeper.load_state_dict(found[used].get(name) or {})
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _misfit(used, (str(error).splitlines() or [type(error).__name__])[0]) from error
+        except (RuntimeError, ValueError, LookupError, TypeError, *ODD) as error:
+            raise misfit(used, (str(error).splitlines() or [type(error).__name__])[0]) from error
         if path in damaged and path.exists():
             self.notices.append(
                 f"the state {path} is damaged ({damaged[path]}); the training goes on from the "
@@ -150,25 +156,11 @@ class Checkpoint:
             )
         return used
 
-    def _lost(self, path: Path, damaged: Mapping[Path, str]) -> OutputError:
-        """No state of this run is left to go on from."""
-        run, told = self.plan.run, [f"{place.name}: {why}" for place, why in damaged.items()]
-        folders = {
-            place / run.dir.name / path.parent.name for place in (run.output_dir, run.kept_in)
-        }
-        named = " and ".join(str(folder) for folder in sorted(folders))
-        return OutputError(
-            f"No state in {path.parent} can be read ({'; '.join(told)}).",
-            "Without one the run cannot go on where it stopped. LoRA files that it has written are "
-            "not touched.",
-            f"Put back a copy of {path.name}, or delete {named} to begin the run anew.",
-        )
-
     def _restore(self, state: dict[str, Any]) -> None:
         # Old states hold a class path, which changes when a class moves within its package.
         made = state.get("optimizer_type") or state.get("optimizer_kind")
         own = self.optimization.name
-        if made and _class_name(made) != _class_name(own):
+        if made and class_name(made) != class_name(own):
             raise ValueError(f"it was made with {made}, not with {own}")
         check_axis(state["network"], self.network.state_dict())
         self.network.load_state_dict(state["network"])
@@ -176,6 +168,7 @@ class Checkpoint:
         self.optimization.scheduler.load_state_dict(state["schedule"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        check_rates(_first_rates(self.optimization))
         self.losses.recent.clear()
         self.losses.recent.extend(state["losses"])
         self.state_step = int(state["step"])
@@ -196,7 +189,9 @@ class Checkpoint:
         began, state = time.monotonic(), self._state(step)
         with self._writing(self.path, bytes_of(state)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            replace_state(self.path, lambda part: write_state(part, state))
+            # Of one step only the newest is kept: the one before it is to be of another step.
+            put = write_atomically if step == self.state_step else replace_state
+            put(self.path, lambda part: write_state(part, state))
             record = self._record(step)
             write_record(self.path.parent, record, forced=False)
             write_record(self.plan.run.dir, record)
@@ -351,42 +346,9 @@ class Checkpoint:
         return ""
 
 
-def _class_name(optimizer: str) -> str:
-    """The class of an optimizer, by its name in the menu or by a class path of any age."""
-    row = catalog.OPTIMIZERS.get(optimizer)
-    return (row.code.partition(":")[2] if row else optimizer).rpartition(".")[2]
-
-
-def check_axis(kept: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
-    """A state's DoRA has its magnitudes on our axis; older versions kept those of outputs.
-
-    Raises: ValueError where it has not.
-    """
-    for name in own.keys() & kept.keys():
-        if name.endswith("dora_scale") and own[name].shape != kept[name].shape:
-            on_output = "true" if kept[name].shape[0] != 1 else "false"
-            raise ValueError(f"its DoRA has the other axis; set wd_on_output = {on_output}")
-
-
 def _first_rates(optimization: Optimization) -> list[float | None]:
     """Every group's rate, before the schedule."""
     return [group.get("initial_lr", group["lr"]) for group in optimization.optimizer.param_groups]
-
-
-def _misfit(path: Path, why: str) -> OutputError:
-    return OutputError(
-        f"The state {path} does not fit these settings: {why}",
-        "A state goes on with the base model, the LoRA type, the ranks and the optimizer that it "
-        "was made with.",
-        "Set them as they were in its run, or leave resume blank.",
-    )
-
-
-def _unreadable(path: Path, damaged: Mapping[Path, str]) -> OutputError:
-    return OutputError(
-        f"The state cannot be read: {path} ({damaged[path]}).",
-        do="Set resume to another state folder, or leave it blank.",
-    )
 
 
 def epoch_suffix(epoch: int) -> str:

@@ -6,7 +6,8 @@ compared within their noise level, since they differ by it more than by anything
 are wide because a clipped gradient harms little, and a healthy run must never be stopped.
 
 A fault is skipped and counted, as long as there are few. Beyond that, "rollback" goes back to the
-last good state and learns on with another loss scale or half the rate, a few times; then, as
+last good state, or where that leads to a fault again to the one before it, and learns on with
+another loss scale or half the rate, a few times; then, as
 "mild" does at once, the run ends and says where it was and why. All of it is a function of the
 steps, and the counts lie in the run's state: a run that goes on repeats it.
 """
@@ -44,6 +45,7 @@ class Guardian:
     skips: deque[int] = field(default_factory=lambda: deque(maxlen=IN_WINDOW))
     skipped: int = 0  # in all
     rollbacks: int = 0
+    back_at: int = -1  # the step that it last went back to
     overflows: int = 0  # in a row
     losses: tuple[deque[float], ...] = field(
         default_factory=lambda: tuple(_window() for _ in range(BANDS))
@@ -94,9 +96,9 @@ class Guardian:
         """Going back may help: not with pictures that are broken themselves."""
         return self.mode == "rollback" and not fault.is_of_data and self.rollbacks < ROLLBACKS
 
-    def rolled_back(self, count: int) -> None:
-        """So many times by now; what was skipped on the way that is left counts no more."""
-        self.rollbacks, self.overflows = count, 0
+    def rolled_back(self, count: int, step: int) -> None:
+        """So many times by now, to this step; what was skipped on the way counts no more."""
+        self.rollbacks, self.back_at, self.overflows = count, step, 0
         self.skips.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,6 +107,7 @@ class Guardian:
             "skips": list(self.skips),
             "skipped": self.skipped,
             "rollbacks": self.rollbacks,
+            "back_at": self.back_at,
             "overflows": self.overflows,
             "losses": [list(seen) for seen in self.losses],
             "norms": list(self.norms),
@@ -115,6 +118,7 @@ class Guardian:
         self.skips = deque(state.get("skips", ()), maxlen=IN_WINDOW)
         self.skipped = int(state.get("skipped", 0))
         self.rollbacks = int(state.get("rollbacks", 0))
+        self.back_at = int(state.get("back_at", -1))
         self.overflows = int(state.get("overflows", 0))
         kept = state.get("losses", ())
         self.losses = tuple(

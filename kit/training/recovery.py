@@ -223,7 +223,7 @@ def go_back(resources: Resources, setback: Setback, done: int) -> tuple[int, lis
 
 
 def _with_a_change(resources: Resources, fault: Unsound, done: int) -> tuple[int, list[Event]]:
-    """Back to the last state, and on with another loss scale or a lower rate."""
+    """Back to the last state or the one before, and on with another loss scale or a lower rate."""
     guardian, at = resources.guardian, fault.step or done
     scaler = resources.checkpoint.scaler
     by_scale = scaler is not None and guardian.rollbacks == 0
@@ -231,30 +231,35 @@ def _with_a_change(resources: Resources, fault: Unsound, done: int) -> tuple[int
     if not (helps and guardian.may_roll_back(fault)):
         raise diverged(resources, fault, at) from fault
     count, footing = guardian.rollbacks + 1, resources.lightening.footing
-    step, notices = _restored(resources)
+    # It has led here before: what is wrong may lie in that state already.
+    further = guardian.back_at == resources.checkpoint.state_step
+    step, notices = _restored(resources, further=further)
     resources.lightening.stand_on(footing)
-    guardian.rolled_back(count)
-    if scaler is not None and by_scale:
+    known = guardian.rollbacks  # an older state knows nothing of the changes since
+    guardian.rolled_back(count, step)
+    if scaler is not None and known == 0:
         scaler.load_state_dict({**scaler.state_dict(), "scale": scaler.get_scale() * SLOWER})
-        change = f"the loss scale is {scaler.get_scale():g}"
-    else:
-        multiply_rates(resources.optimization, SLOWER)
-        change = f"learning rate x {SLOWER:g}"
+        known = 1
+    if known < count:
+        multiply_rates(resources.optimization, SLOWER ** (count - known))
         resources.checkpoint.owe("rates")  # told when what is owed is made up
+    change = f"learning rate x {SLOWER:g}"
+    if by_scale and scaler is not None:
+        change = f"the loss scale is {scaler.get_scale():g}"
     _keep(resources, step)
     return step, [RolledBack(step, at, fault.words, change), *notices]
 
 
-def _restored(resources: Resources) -> tuple[int, list[Noticed]]:
+def _restored(resources: Resources, *, further: bool = False) -> tuple[int, list[Noticed]]:
     """Weights, optimizer, schedule and scaler of the last state; what had stopped learns again.
 
-    Returns its step, and what had to be told of it.
+    further: of the state before it, where there is one. Returns its step, and what is to be told.
     """
     resources.training_step.is_whole = False  # until all is back, nothing of it is to be kept
     resources.training_step.forget()
     checkpoint = resources.checkpoint
     checkpoint.notices.clear()
-    step = checkpoint.restore_last()
+    step = checkpoint.restore_last(further=further)
     for group in resources.optimization.optimizer.param_groups:
         for weight in group["params"]:
             weight.requires_grad_(True)  # `Resources.begin` stops it again when it is time

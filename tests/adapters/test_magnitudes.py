@@ -14,7 +14,7 @@ from kit.errors import KitError, LoraFileError
 from kit.families import Layer
 from kit.settings import NetworkSettings
 from kit.settings.targets import CONVOLUTIONS, TRANSFORMER
-from kit.training.checkpoint import check_axis
+from kit.training.state_fit import check_axis
 from tests.adapters.test_every_type import WAYS, made, randomize
 
 NAME = "lora_unet_layer"

@@ -6,6 +6,7 @@ import pickle
 import zipfile
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from PIL import Image
@@ -21,11 +22,17 @@ from kit.dataset.pixels import open_upright
 from kit.dataset.receiving import receive
 from kit.exchange import load_any
 from kit.lorafile.tensors import read_header, read_lora
+from kit.planning.ladder import Footing
+from kit.runs.run import Run
 from kit.sinks.model_card import model_card, trigger_words
 from kit.tools.inspecting import describe, inspect
+from kit.training.checkpoint import Checkpoint
+from kit.training.guardian import Guardian
+from kit.training.kept import Losses
 from tests.fuzz.running import OUT
 from tests.fuzz.stage import data_set, each_of, planned, settings_in, written
 from tests.fuzz.values import damaged, hostile, json_bytes, mutated
+from tests.optim.resuming import learn, optimization_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LORA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -279,7 +286,68 @@ def zips(rng, folder):
     return lambda: receive([Source(path, told)], folder / OUT, words)
 
 
+def states(rng, folder):
+    """A run's two states and its record, as a run that goes on reads them."""
+    run_dir = folder / OUT / "x.run"
+    for name, step in (("state.pt", 4), ("state_before.pt", 3)):
+        buffer = io.BytesIO()
+        torch.save(mutated(rng, _state(step)) if rng.random() < 0.8 else _state(step), buffer)
+        if rng.random() < 0.85:
+            written(run_dir / "state" / name, damaged(rng, buffer.getvalue()))
+    record = mutated(rng, {"fingerprint": "f", "seed": 1, "step": 4, "owed": ["samples"]})
+    written(run_dir / "run.json", json_bytes(rng, record))
+    network, optimization = _learner()
+    guardian, plan = Guardian(), settings_in(folder)
+    plan = SimpleNamespace(
+        run=Run(folder / OUT, "x", "safetensors", "f", from_step=4),
+        start=None,
+        settings=plan,
+        sample_due=lambda step: False,
+        save_due=lambda step: "",
+    )
+    checkpoint = Checkpoint(
+        plan, network, optimization, Losses(3), scaler=None, write_file=lambda *_: None
+    )
+    checkpoint.also = {"guardian": guardian, "footing": _Footed()}
+    return checkpoint.resume
+
+
+class _Footed:
+    """What a run's lightening does with its part of a state."""
+
+    def state_dict(self):
+        return Footing(True, 2).to_state()
+
+    def load_state_dict(self, state):
+        Footing.of_state(state)
+
+
+def _learner():
+    """A network of one layer with an optimizer that has learned."""
+    network = torch.nn.Linear(3, 2)
+    weights = tuple(network.parameters())
+    optimization = optimization_of("AdamW", weights)
+    learn(optimization, weights, range(2))
+    return network, optimization
+
+
+def _state(step):
+    network, optimization = _learner()
+    return {
+        "format": 1,
+        "step": step,
+        "network": dict(network.state_dict()),
+        "optimizer": optimization.optimizer.state_dict(),
+        "optimizer_type": optimization.name,
+        "schedule": optimization.scheduler.state_dict(),
+        "scaler": {},
+        "losses": [0.1, 0.2],
+        "guardian": Guardian().state_dict(),
+        "footing": Footing(True, 2).to_state(),
+    }
+
+
 READERS = {
     each.__name__: each
-    for each in (lora_file, peft_folder, base_file, pickles, caches, pictures, zips)
+    for each in (lora_file, peft_folder, base_file, pickles, caches, states, pictures, zips)
 }

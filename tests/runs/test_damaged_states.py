@@ -92,11 +92,42 @@ def test_without_a_whole_state_it_is_said_what_to_delete_and_that_works(asked, w
     out = state.parents[2]
     with pytest.raises(OutputError) as error:
         run(asked(out))
-    assert f"delete {state.parent} to begin the run anew" in str(error.value)
+    assert f"delete {state.parent} to begin the run anew under its name" in str(error.value)
     shutil.rmtree(state.parent)
     assert planning.plan(asked(out)).run.name == "toy"
     assert losses(run(asked(out))) == losses(whole[1])
     assert same(lora(out), lora(whole[0]))
+
+
+def test_with_one_damaged_state_alone_another_run_begins_beside_it_and_nothing_is_lost(
+    asked, whole, state
+):
+    state.with_name("state_before.pt").unlink()
+    flip(state)
+    out = state.parents[2]
+    there = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError) as error:
+        run(asked(out))
+    for what in ("state_before.pt: it is not there", "Put back a copy of state.pt", "--begin-anew"):
+        assert what in str(error.value)
+    changed = {path.name for path, text in there.items() if path.read_bytes() != text}
+    assert changed <= {"run.toml"}
+    anew = planning.plan(asked(out), unfinished="begin anew")
+    assert (anew.run.name, anew.run.from_step) == ("toy-2", 0)
+    assert any("as asked, toy-2 begins anew" in notice for notice in anew.notices)
+    told = list(train(anew, listeners=[]))
+    assert losses(told) == losses(whole[1])
+    assert all(path.read_bytes() == text for path, text in there.items() if path.name == "state.pt")
+
+
+def test_who_begins_anew_and_is_broken_off_goes_on_with_that(asked, state):
+    out = state.parents[2]
+    with closing(train(planning.plan(asked(out), unfinished="begin anew"), listeners=[])) as events:
+        for event in events:
+            if isinstance(event, Stepped) and event.step == 2:
+                break
+    again = planning.plan(asked(out), unfinished="begin anew")
+    assert (again.run.name, again.run.from_step) == ("toy-2", 2)
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"seed": 5}'])

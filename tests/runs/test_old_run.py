@@ -18,8 +18,8 @@ from kit.runs.record import read_record, write_record
 from kit.settings import Settings
 from kit.sinks.jsonl import read_events
 from kit.tools.inspecting import inspect
-from kit.training.checkpoint import _class_name
 from kit.training.preparation import prepare
+from kit.training.state_fit import class_name
 from kit.ui import Dashboard
 from tests.support.parts import outcome
 from tests.support.toys import losses, run
@@ -139,7 +139,7 @@ def test_the_class_path_of_every_optimizer_is_read(name):
     row = catalog.OPTIMIZERS[name]
     made = catalog.load(row.code, row.needs)
     for module in (made.__module__, "moved.elsewhere"):
-        assert _class_name(f"{module}.{made.__name__}") == _class_name(name)
+        assert class_name(f"{module}.{made.__name__}") == class_name(name)
 
 
 def test_the_state_of_another_optimizer_is_refused(place):

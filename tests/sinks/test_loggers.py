@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -22,6 +23,7 @@ from kit.settings.rules import notices, problems
 from kit.sinks import listening
 from kit.sinks.background import Background
 from kit.sinks.scalars import scalars
+from kit.sinks.wandb_log import WeightsAndBiases
 from tests.support.loggers import (
     event_files,
     read_tensorboard,
@@ -243,9 +245,17 @@ def test_with_a_key_and_no_network_it_is_logged_offline_and_can_be_sent(run, wan
     monkeypatch.setenv("WANDB_API_KEY", "s3cret")
     (text,) = noticed(live(run, Settings().replace(log_with="wandb")))
     assert "cannot be reached (no answer in 30 s (key ***))" in text
-    assert f"`wandb sync {run.dir / 'wandb'}/*run-*`" in text
+    assert f"`wandb sync {run.dir / 'wandb'}/offline-run-*`" in text
     assert started[0]["mode"] == "offline"
     assert [step for step, _ in told] == [1, 2, 3, 4, 4, -1]  # all curves
+
+
+def test_a_run_that_is_on_its_way_is_sent_later_by_its_own_folder(run):
+    logger = WeightsAndBiases(run, Settings())
+    assert f"`wandb sync {run.dir / 'wandb'}/offline-run-*`" in logger.left
+    where = str(run.dir / "wandb" / "run-20261128_1-abc" / "files")
+    logger._there = SimpleNamespace(offline=False, dir=where)
+    assert f"`wandb sync {run.dir / 'wandb'}/run-20261128_1-abc`" in logger.left
 
 
 def test_what_was_not_sent_in_time_is_told_with_how_to_send_it(run):

@@ -9,7 +9,16 @@ import torch
 from kit import planning
 from kit.catalog import OPTIMIZERS
 from kit.errors import Diverged
-from kit.events import Finished, Noticed, RateChanged, RolledBack, Sampled, Skipped, Stepped
+from kit.events import (
+    Finished,
+    Loaded,
+    Noticed,
+    RateChanged,
+    RolledBack,
+    Sampled,
+    Skipped,
+    Stepped,
+)
 from kit.training import guardian as rules
 from kit.training.batches import BatchBuilder
 from kit.training.guardian import Guardian
@@ -246,6 +255,78 @@ def test_rollback_ends_after_three_and_says_so(tmp_path, asked, monkeypatch):
     assert [event.step for event in of(RolledBack, told)] == [1, 1, 1]
     assert [event.factors["unet"] for event in of(RateChanged, told)] == [0.5, 0.25, 0.125]
     assert "it went back 3 times" in message
+
+
+def test_where_the_newest_state_leads_there_again_it_goes_back_to_the_one_before(
+    tmp_path, asked, monkeypatch
+):
+    def twice():
+        """The weights of step 5 turn to NaN the first two times that it is made."""
+        left = [5, 5]
+
+        def spoil(step):
+            if left:
+                left.pop()
+                with_weights_of_nan(step)
+
+        return spoil
+
+    changes = {"guardian": "rollback", "max_train_steps": 7}
+    with monkeypatch.context() as patch:
+        spoiled(patch, [5], twice())
+        whole = run(asked(tmp_path / "a", **changes))
+    assert [(e.step, e.from_step) for e in of(RolledBack, whole)] == [(4, 5), (3, 5)]
+    assert [event.factors["unet"] for event in of(RateChanged, whole)] == [0.5, 0.25]
+    assert [event.step for event in of(Stepped, whole)] == [1, 2, 3, 4, 5, 5, 4, 5, 6, 7]
+    assert finite(tmp_path / "a")
+
+    second = []
+    with monkeypatch.context() as patch:
+        spoiled(patch, [5], twice())
+        for event in train(planning.plan(asked(tmp_path / "b", **changes))):
+            second.append(event)
+            if len(of(RolledBack, second)) == 2:
+                break
+        rest = run(asked(tmp_path / "b", **changes))
+    assert [event.from_step for event in of(Loaded, rest)] == [3]
+    assert losses(second) + losses(rest) == losses(whole)
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+def test_a_gradient_that_explodes_in_a_run_is_skipped_and_then_rolled_back(
+    tmp_path, asked, monkeypatch
+):
+    """Finite all the time, and a million times what was usual: four steps in a row, once."""
+    monkeypatch.setattr(rules, "LEAST_SEEN", 3)
+
+    def explodes():
+        left = set(range(5, 9))
+
+        def spoil(step):
+            now = next(iter(sorted(left)), 0)
+            left.discard(now)
+            for weight in learning(step) if now else ():
+                if weight.grad is not None:
+                    weight.grad *= 1e6
+
+        return spoil
+
+    changes = {"guardian": "rollback", "max_train_steps": 10}
+    with monkeypatch.context() as patch:
+        spoiled(patch, range(5, 9), explodes())
+        whole = run(asked(tmp_path / "a", **changes))
+    assert [event.step for event in of(Skipped, whole)] == [5, 6, 7]
+    assert all("the gradient explodes" in event.reason for event in of(Skipped, whole))
+    [back] = of(RolledBack, whole)
+    assert (back.step, back.from_step) == (7, 8)
+    assert "the gradient explodes" in back.reason
+    assert [event.step for event in of(Stepped, whole)] == [1, 2, 3, 4, 8, 9, 10]
+    assert finite(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        spoiled(patch, range(5, 9), explodes())
+        told = left_and_gone_on(asked(tmp_path / "b", **changes), RolledBack)
+    assert losses(told) == losses(whole)
+    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
 
 
 def test_before_the_first_state_it_goes_back_to_the_beginning(tmp_path, asked, monkeypatch):
