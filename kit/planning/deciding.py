@@ -66,11 +66,10 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
     subsets = read_subsets(settings)
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
-    sections = settings.folders, settings.images, settings.noise
     ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
+    sections = settings.folders, settings.images, settings.noise
     dataset = scan_subsets(subsets) if subsets else _scanned(*sections)
     images, held_out = hold_out(dataset.images, [way.validation for way in ways])
-    prompts = parse_prompts(settings.samples.sample_prompts)
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
     here = host()
     run, made = choose_run(
@@ -85,14 +84,12 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
     )
     seed = settings.basic.seed or run.seed or (start.seed if start else 0) or _drawn_seed()
     settings = settings.replace(seed=seed, output_name=run.name)
-    ways = ways if subsets else [settings]
+    basic, ways = settings.basic, ways if subsets else [settings]
     rules = [bucket_rule(way.images) for way in ways]
     fits = fit_all(images, [rules[image.subset] for image in images])
-    basic = settings.basic
     layout = lay_out_all(images, fits, subsets, batch_size=basic.train_batch_size, seed=seed)
     per_epoch = steps_per_epoch(layout.batches_per_epoch, basic.gradient_accumulation_steps)
     total = total_steps(basic, per_epoch)
-    length = Length.of(layout, total=total, per_epoch=per_epoch)
     wrong = length_problems(settings, RunLength(total))
     wrong += [t for t in (start and beyond_the_end(start, total), is_past(run, total)) if t]
     if wrong:
@@ -105,7 +102,7 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
         steps_per_epoch=per_epoch,
         total_steps=total,
         warmup_steps=warmup_steps(basic, settings.rates, total),
-        prompts=prompts,
+        prompts=parse_prompts(settings.samples.sample_prompts),
         run=run,
         made_of=made,
         start=start,
@@ -119,7 +116,7 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
             *_noticed(settings, ways, images, fits, run, total),
         ),
         subsets=subsets,
-        validation=schedule(images, settings.validation, length),
+        validation=schedule(images, settings.validation, Length.of(layout, total, per_epoch)),
     )
 
 

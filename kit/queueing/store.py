@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from kit.errors import KitError, OutputError, Unreadable
-from kit.reading.fields import Table, made_of
+from kit.reading.fields import Table, dataclass_from
 from kit.reading.paths import path_of
 from kit.reading.texts import read_json
 from kit.runs.atomic_write import write_atomically
@@ -87,7 +87,7 @@ class Queue:
             entries = record.values.get("entries")
             if not isinstance(entries, list):
                 raise Unreadable(self._file, "has no list of entries")
-            found = [made_of(Entry, each, self._file) for each in entries]
+            found = [dataclass_from(Entry, each, self._file) for each in entries]
             if wrong := [each.state for each in found if each.state not in STATES]:
                 raise Unreadable(self._file, f"has the unknown state {wrong[0][:40]!r}")
             return Content(found, record.whole("following", least=1), record.flag("paused"))

@@ -29,7 +29,7 @@ class Length:
     batch: int  # images of the largest batch
 
     @classmethod
-    def of(cls, layout: Layout, *, total: int, per_epoch: int) -> Self:
+    def of(cls, layout: Layout, total: int, per_epoch: int) -> Self:
         """That of a layout's epochs."""
         buckets = [images for part in layout.parts for _, images in part.buckets]
         uses = sum(count for images in buckets for _, count in images)
