@@ -227,11 +227,17 @@ def _read_part(kind: Any, folder: Path, dtype: torch.dtype, *, mapped: bool) -> 
         module = _empty(kind, folder)
         wanted = module.state_dict()
         # Otherwise it is an older layout, which its library knows, or a fault, which that tells.
-        if _fits(weights.tensors, wanted):
-            own = {name: weights.tensors[name] for name in wanted}
-            module.load_state_dict(own, assign=True)
+        named = weights.tensors | _without_level(weights.tensors)
+        if _fits(named, wanted):
+            module.load_state_dict({name: named[name] for name in wanted}, assign=True)
             return _Part(module, weights)
     return _Part(_from_folder(kind, folder, names, dtype, mapped=mapped), Weights({}))
+
+
+def _without_level(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Text encoders as transformers names them from 5.6 on, which leaves out `text_model`."""
+    level = "text_model."
+    return {n.removeprefix(level): each for n, each in tensors.items() if n.startswith(level)}
 
 
 def _fits(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
