@@ -27,7 +27,7 @@ from kit.basemodel.weight_names import Weights as WeightNames
 from kit.basemodel.weight_names import choose_weights
 from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable, in_a_line
 from kit.families import Family, Prediction, clip, target_layers
-from kit.families.clip_weights import read_text_encoder
+from kit.families.clip_weights import read_text_encoder, without_level
 from kit.families.few_places import quicken
 from kit.families.finite import check_finite
 from kit.families.quantized import compress
@@ -227,17 +227,11 @@ def _read_part(kind: Any, folder: Path, dtype: torch.dtype, *, mapped: bool) -> 
         module = _empty(kind, folder)
         wanted = module.state_dict()
         # Otherwise it is an older layout, which its library knows, or a fault, which that tells.
-        named = weights.tensors | _without_level(weights.tensors)
+        named = weights.tensors | without_level(weights.tensors)
         if _fits(named, wanted):
             module.load_state_dict({name: named[name] for name in wanted}, assign=True)
             return _Part(module, weights)
     return _Part(_from_folder(kind, folder, names, dtype, mapped=mapped), Weights({}))
-
-
-def _without_level(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Text encoders as transformers names them from 5.6 on, which leaves out `text_model`."""
-    level = "text_model."
-    return {n.removeprefix(level): each for n, each in tensors.items() if n.startswith(level)}
 
 
 def _fits(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
