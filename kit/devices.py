@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from types import ModuleType
 from typing import Any
 
@@ -206,7 +207,9 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give memory that nobody holds back to the device."""
+    """Give memory that nobody holds back to the device, and to the machine."""
     gc.collect()
+    with suppress(AttributeError, OSError, TypeError):  # glibc alone keeps holes, and can be asked
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kit.bench.models import full_batch, full_family, full_step
 from kit.bench.work import FAMILIES, PRECISIONS, RATE, Work
 from kit.devices import DTYPES, check_precision, choose_device, make_accelerator
 from kit.diffusion.noise import BETA_END, BETA_START
+from kit.errors import MissingPackage, in_a_line
 from kit.settings import NetworkSettings
 from kit.training.batches import Batch
 from kit.training.network_setup import recompute_gradients
@@ -204,14 +206,20 @@ def _twin(part: nn.Module, adapted: set[nn.Module], work: Work) -> Any:
     twin.to(next(part.parameters()).device).requires_grad_(False)
     paths = [path for path, module in part.named_modules() if module in adapted]
     if paths:
-        twin.add_adapter(
-            lora_config(
-                r=work.rank,
-                lora_alpha=int(NetworkSettings().network_alpha),
-                init_lora_weights="gaussian",
-                target_modules=paths,
-            )
+        config = lora_config(
+            r=work.rank,
+            lora_alpha=int(NetworkSettings().network_alpha),
+            init_lora_weights="gaussian",
+            target_modules=paths,
         )
+        try:
+            twin.add_adapter(config)
+        except (ImportError, ValueError) as error:  # transformers asks for another version
+            raise MissingPackage(
+                f"--against diffusers cannot adapt {kind.__name__} with peft {version('peft')}: "
+                f"{in_a_line(error)}",
+                do="Install the version that it asks for, or leave --text-encoder away.",
+            ) from error
         cast_training_params(twin, dtype=torch.float32)
     if work.checkpointing and paths:
         enable = getattr(twin, "enable_gradient_checkpointing", None)

@@ -94,3 +94,9 @@ def _from_open_clip(own: Weights) -> Iterator[tuple[str, Tensor]]:
                 yield f"encoder.layers.{layer[1]}.self_attn.{letter}_proj.{layer[3]}", third
         elif layer and layer[2] in _OPEN_CLIP_LAYER:
             yield f"encoder.layers.{layer[1]}.{_OPEN_CLIP_LAYER[layer[2]]}.{layer[3]}", tensor
+
+
+def without_level(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Text encoders as transformers names them from 5.6 on, which leaves out `text_model`."""
+    level = "text_model."
+    return {n.removeprefix(level): each for n, each in tensors.items() if n.startswith(level)}

@@ -27,7 +27,7 @@ from kit.basemodel.weight_names import Weights as WeightNames
 from kit.basemodel.weight_names import choose_weights
 from kit.errors import DeviceError, MissingPackage, ModelError, Unreadable, in_a_line
 from kit.families import Family, Prediction, clip, target_layers
-from kit.families.clip_weights import read_text_encoder
+from kit.families.clip_weights import read_text_encoder, without_level
 from kit.families.few_places import quicken
 from kit.families.finite import check_finite
 from kit.families.quantized import compress
@@ -227,9 +227,9 @@ def _read_part(kind: Any, folder: Path, dtype: torch.dtype, *, mapped: bool) -> 
         module = _empty(kind, folder)
         wanted = module.state_dict()
         # Otherwise it is an older layout, which its library knows, or a fault, which that tells.
-        if _fits(weights.tensors, wanted):
-            own = {name: weights.tensors[name] for name in wanted}
-            module.load_state_dict(own, assign=True)
+        named = weights.tensors | without_level(weights.tensors)
+        if _fits(named, wanted):
+            module.load_state_dict({name: named[name] for name in wanted}, assign=True)
             return _Part(module, weights)
     return _Part(_from_folder(kind, folder, names, dtype, mapped=mapped), Weights({}))
 

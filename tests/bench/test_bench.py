@@ -14,7 +14,7 @@ from kit.bench.launches import aten_calls
 from kit.bench.measuring import measure
 from kit.bench.work import Work, usual
 from kit.cli import COMMANDS
-from kit.errors import KitError
+from kit.errors import KitError, MissingPackage
 from kit.families import Prediction
 from kit.families.loading import load_family
 from tests.support.tiny import write_tiny
@@ -74,6 +74,15 @@ def test_both_sides_begin_alike(tiny, family, encodes):
     assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
     assert ours[1] == pytest.approx(theirs[1], rel=1e-2)  # both learn: their LoRA starts differ
     assert told["ours"]["steps"] == told["diffusers"]["steps"] == 2
+
+
+def test_a_peft_that_does_not_fit_is_told(tiny, monkeypatch):
+    def refuses(self, config):
+        raise ValueError("please use a version >= 0.22.0")
+
+    monkeypatch.setattr("transformers.CLIPTextModel.add_adapter", refuses)
+    with pytest.raises(MissingPackage, match=r"peft .*please use a version >= 0.22.0"):
+        measure(Work("sd15", 64, text_encoder=True), steps=1, warm_up=1, against=True)
 
 
 def test_what_is_told_can_be_read_by_programs(tiny):

@@ -12,6 +12,7 @@ from torch import nn
 
 from kit import planning
 from kit.bench.models import empty_part, fill, full_parts
+from kit.devices import free_memory
 from kit.families import loading
 from kit.families.loading import config_folder
 from kit.families.streaming import ALIGNMENT, DTYPES, PIECE, park, place, read_weights
@@ -151,6 +152,35 @@ def test_a_folder_is_mapped_and_an_older_one_left_to_its_library(tmp_path, monke
     ours, theirs = new.vae.state_dict(), same.vae.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def held() -> int:
+    """MiB of this process."""
+    return int(Path("/proc/self/statm").read_text("utf-8").split()[1]) * 4 // 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
+def test_holes_between_what_is_held_go_back_to_the_machine():
+    torch.ones(2**22)  # a large piece that was freed: from now on smaller ones share a heap
+    kept = [torch.ones(2**18) for _ in range(300)]
+    last = torch.ones(2**10)  # above them, so that the heap cannot shrink from its end
+    before = held()
+    kept.clear()
+    free_memory()
+    assert before - held() > 200
+    assert last.sum() == 2**10
+
+
+def test_a_text_encoder_is_mapped_by_the_names_that_people_have(tmp_path, monkeypatch):
+    folder = write_tiny(tmp_path / "m", "sd1", thin=True)
+    expected = load_tiny(folder).text_encoder.state_dict()
+    (file,) = (folder / "text_encoder").glob("*.safetensors")
+    plain = {name.removeprefix("text_model."): each for name, each in load_file(file).items()}
+    save_file({f"text_model.{name}": each for name, each in plain.items()}, file)
+    monkeypatch.delattr(loading, "_from_folder")  # it holds them twice
+    found = load_tiny(folder).text_encoder.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 LOAD = """
