@@ -41,7 +41,9 @@ class Fold:
     def told(self) -> None:
         """There is a gradient now, which the optimizer goes by."""
         for weight, gradient in self.weights:
-            if weight.grad is None:
+            if weight.grad is not gradient:
+                if weight.grad is not None:  # it was used elsewhere, too
+                    gradient.add_(weight.grad)
                 weight.grad = gradient
 
 

@@ -57,7 +57,7 @@ class Buffers:
         stop = start + weight.numel()
         view = self.weights[start:stop].view(weight.shape)
         view.copy_(weight.detach())
-        weight.data = view
+        weight.data, weight.grad = view, None  # an earlier optimizer's gradient means nothing here
         return Place(weight, group, start, stop, self.gradients[start:stop].view(weight.shape))
 
     @property
