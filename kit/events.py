@@ -97,9 +97,10 @@ class Validated(Event):
     trained_loss, trained_base_loss: of as many training pictures, asked alike.
     loss_average: the training's own, as in Stepped, after this step.
     A picture's gain is the share of the base's loss on it that is gone. gap: how much greater it is
-    on trained pictures than on held-out ones, in the mean; carried: the share of it that held-out
-    ones have too; auc: how often a trained picture gained more than a held-out one, 0.5 where they
-    are alike; gaps, aucs: the same by quarter. None where there is too little to tell.
+    on trained pictures than on held-out ones, in the mean; carried: the share of the gain on all
+    trained ones that all held-out ones have too; auc: how often a trained picture gained more than
+    a held-out one, 0.5 where they are alike; gaps, aucs: the same by quarter. None where there is
+    too little to tell.
     word: "learning", "enough", "memorising", or "" where there is too little to tell.
     """
 

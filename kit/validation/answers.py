@@ -49,6 +49,11 @@ class Answers:
         """That of the bare base model."""
         return self._by_band(self.base)
 
+    @property
+    def gain(self) -> float:
+        """The share of the base's mean loss that is gone."""
+        return 1 - self.loss / self.base_loss if self.base_loss else 0.0
+
     def gains(self, band: int | None = None) -> list[float]:
         """Of each picture, in a band or over all: the share of the base's loss that is gone."""
         sums: dict[int, tuple[float, float]] = {}

@@ -38,7 +38,7 @@ def read(held_out: Answers, trained: Answers) -> Reading:
     pairs = [(held_out.gains(band), trained.gains(band)) for band in (None, *range(BANDS))]
     gaps = [gap(held, learned) for held, learned in pairs]
     aucs = [auc(held, learned) for held, learned in pairs]
-    share = carried(*pairs[0])
+    share = carried(held_out, trained)
     return Reading(share, gaps[0], tuple(gaps[1:]), aucs[0], tuple(aucs[1:]), word_of(share))
 
 
@@ -51,14 +51,14 @@ def word_of(carried: float | None) -> str:
     return "enough" if carried < ENOUGH else "learning"
 
 
-def carried(held_out: Sequence[float], trained: Sequence[float]) -> float | None:
-    """The share of the mean gain on trained pictures that held-out ones have too.
+def carried(held_out: Answers, trained: Answers) -> float | None:
+    """The share of the gain on trained pictures that held-out ones have too.
 
     None before there is a gain to speak of.
     """
-    if min(len(held_out), len(trained)) < LEAST or (whole := _mean(trained)) < LITTLE:
+    if min(held_out.pictures, trained.pictures) < LEAST or trained.gain < LITTLE:
         return None
-    return round(_mean(held_out) / whole, 6)
+    return round(held_out.gain / trained.gain, 6)
 
 
 def gap(held_out: Sequence[float], trained: Sequence[float]) -> float | None:

@@ -37,10 +37,14 @@ def test_gap_and_auc_by_hand():
 
 
 def test_what_is_carried_over_by_hand():
-    assert carried([0.1, 0.3], [0.3, 0.5]) == pytest.approx(0.5)
-    assert carried([-0.1, -0.1], [0.4, 0.4]) == pytest.approx(-0.25)
-    assert carried([0.1, 0.1], [0.01, 0.01]) is None, "nothing is gained yet"
-    assert carried([0.1], [0.4, 0.4]) is None
+    def of(*losses):
+        return answers(*((image, 10, loss, 0.2) for image, loss in enumerate(losses)))
+
+    assert of(0.1, 0.18).gain == pytest.approx(0.3)
+    assert carried(of(0.16, 0.16), of(0.1, 0.14)) == pytest.approx(0.5)
+    assert carried(of(0.21, 0.23), of(0.12, 0.12)) == pytest.approx(-0.25)
+    assert carried(of(0.1, 0.1), of(0.198, 0.198)) is None, "nothing is gained yet"
+    assert carried(of(0.1), of(0.1, 0.1)) is None
 
 
 @pytest.mark.parametrize(
