@@ -93,6 +93,18 @@ def test_nothing_is_started_again_by_itself_and_a_retry_is(queue):
     assert states(queue) == ["done", "stopped", "done"]
 
 
+def test_a_run_counts_though_somebody_who_looks_has_written_down_how_it_ended(queue, monkeypatch):
+    monkeypatch.setattr(working, "PERIOD", 0.5)
+    put(queue, "", "code = 1")
+    tallies = []
+    thread = threading.Thread(target=lambda: tallies.append(work(queue)[0]))
+    thread.start()
+    while thread.is_alive():
+        states(queue)  # as the list does
+        time.sleep(0.05)
+    assert tallies[0].ended == {1: "done", 2: "failed"}
+
+
 def test_one_run_on_each_gpu(queue):
     put(queue, "seconds = 20", "seconds = 0.3", "seconds = 20", "")
     thread = threading.Thread(target=work, args=(queue,), kwargs={"gpus": ["0", "1"]})
