@@ -13,9 +13,9 @@ The same by hand, each step a value to look at before going on:
         print(event)
 
 `kit.watch("cat.run")` shows a run that another process has started or that is over, and
-`kit.load_any("old.json")` reads other programs' settings and LoRA files, with a report; `python -m
-kit --help` lists the same as commands. The names below load on first use, so that `import kit`
-takes no more than a blink.
+`kit.queue()` a list of runs that are made one after another. `kit.load_any("old.json")` reads
+other programs' settings and LoRA files, with a report; `python -m kit --help` lists the same as
+commands. The names below load on first use, so that `import kit` takes no more than a blink.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kit.ui import Form as Form
     from kit.ui import Session as Session
     from kit.ui import listeners as listeners
+    from kit.ui import queue as queue
     from kit.ui import results as results
     from kit.ui import show as show
     from kit.ui import wait as wait
@@ -50,6 +51,7 @@ _HOMES = {
     "load_any": "kit.exchange:load_any",
     "listeners": "kit.ui:listeners",
     "plan": "kit.planning:plan",
+    "queue": "kit.ui:queue",
     "results": "kit.ui:results",
     "show": "kit.ui:show",
     "train": "kit.telling:train",
@@ -66,6 +68,7 @@ __all__ = [
     "listeners",
     "load_any",
     "plan",
+    "queue",
     "results",
     "show",
     "train",

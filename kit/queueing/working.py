@@ -56,6 +56,7 @@ class Worker:
         self._command, self._control = command or train_command, control or RunControl()
         self._starters: dict[int, subprocess.Popen[bytes]] = {}
         self._said_paused = False
+        self._at_work: set[int] = set()  # numbers, at the last look
         self._asked: set[int] = set()  # numbers of those that were asked to stop, once each
         self.tally = Tally()
 
@@ -83,11 +84,15 @@ class Worker:
         for starter in self._starters.values():
             starter.poll()
         with self.queue.changing() as content:
-            ended = [*settle_in(self.queue, content), *self._settle_broken_off(content)]
+            settle_in(self.queue, content)
+            self._settle_broken_off(content)
+            ended = [each for each in content.entries if each.number in self._at_work]
+            ended = [each for each in ended if each.state != "started"]  # whoever wrote it down
             to_start = [] if stops else self._chosen(content)
             to_stop = self._to_stop(content, everything=stops)
             at_work = [each for each in content.entries if each.state == "started"]
             waiting = [each for each in content.entries if each.state == "waiting"]
+        self._at_work = {entry.number for entry in at_work}
         for entry in ended:
             self._tell_end(entry)
         for entry in to_stop:
@@ -100,9 +105,8 @@ class Worker:
         self.tally.stopped = stops
         return bool(at_work) or (bool(waiting) and not stops)
 
-    def _settle_broken_off(self, content: Content) -> list[Entry]:
-        """Started ones that nobody works on, and nobody ended, wait again; returns what failed."""
-        failed = []
+    def _settle_broken_off(self, content: Content) -> None:
+        """Started ones that nobody works on, and nobody ended, wait again, or could not start."""
         for entry in [each for each in content.entries if each.state == "started"]:
             starter = self._starters.get(entry.number)
             if starter is not None and starter.poll() is None:
@@ -113,9 +117,7 @@ class Worker:
                 content.put(replace(entry, state=entry.then or "waiting", then=""))
                 continue
             note = f"it could not be started; {self.queue.place(entry.number) / LOG} tells why"
-            failed.append(replace(entry, state="failed", then="", note=note))
-            content.put(failed[-1])
-        return failed
+            content.put(replace(entry, state="failed", then="", note=note))
 
     def _chosen(self, content: Content) -> list[Entry]:
         """What is started now, marked as such."""

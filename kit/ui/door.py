@@ -12,6 +12,7 @@ from kit.errors import KitError
 from kit.events import Event, Finished
 from kit.hosts import host
 from kit.planning import Plan
+from kit.queueing.store import queue_in
 from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
 from kit.sinks.tail import Tail
@@ -23,6 +24,7 @@ from kit.ui.monitor.following import Follower
 from kit.ui.monitor.results import Results, newest_run
 from kit.ui.monitor.session import Session
 from kit.ui.monitor.waiting import until_over
+from kit.ui.queue_list import QueueList
 from kit.ui.train_bar import TrainBar
 
 AUTOTRAIN = "LORA_KIT_AUTOTRAIN"
@@ -73,6 +75,17 @@ def watch(run_dir: str | Path) -> Dashboard:
             _follower.start()
     dashboard.show()
     return dashboard
+
+
+def queue(folder: str | Path = "") -> QueueList:
+    """The queue of runs, to be a cell's last line; `kit queue` is the same in a terminal.
+
+    folder: where it lies; "" means the usual place.
+
+    Raises: Unreadable where that is no path.
+    """
+    install()
+    return QueueList(queue_in(folder), _form_settings)
 
 
 async def wait() -> None:

@@ -93,18 +93,29 @@ def test_nothing_is_started_again_by_itself_and_a_retry_is(queue):
     assert states(queue) == ["done", "stopped", "done"]
 
 
+def test_a_run_counts_though_somebody_who_looks_has_written_down_how_it_ended(queue, monkeypatch):
+    monkeypatch.setattr(working, "PERIOD", 0.5)
+    put(queue, "", "code = 1")
+    tallies = []
+    thread = threading.Thread(target=lambda: tallies.append(work(queue)[0]))
+    thread.start()
+    while thread.is_alive():
+        states(queue)  # as the list does
+        time.sleep(0.05)
+    assert tallies[0].ended == {1: "done", 2: "failed"}
+
+
 def test_one_run_on_each_gpu(queue):
-    put(queue, "seconds = 20", "seconds = 20", "")
+    put(queue, "seconds = 20", "seconds = 0.3", "seconds = 20", "")
     thread = threading.Thread(target=work, args=(queue,), kwargs={"gpus": ["0", "1"]})
     thread.start()
-    until(lambda: len(diary(queue)) == 2)
+    until(lambda: any(line.startswith("3") for line in diary(queue)))
     time.sleep(0.3)
-    assert sorted(diary(queue)) == ["1 begins 0", "2 begins 1"]
-    assert states(queue) == ["started", "started", "waiting"]
+    assert sorted(diary(queue)) == ["1 begins 0", "2 begins 1", "2 ends 1", "3 begins 1"]
+    assert states(queue) == ["started", "done", "started", "waiting"]
     (queue.folder / "go").touch()
     thread.join(30)
-    assert states(queue) == ["done"] * 3
-    assert len({line.split()[2] for line in diary(queue) if line.startswith("3")}) == 1
+    assert states(queue) == ["done"] * 4
 
 
 def test_a_run_on_its_own_gpu_sees_that_one_alone(tmp_path, monkeypatch):

@@ -1,0 +1,207 @@
+"""The queue in the notebook: its runs, what can be done with each, and a process that works it off.
+
+That process is no part of the kernel: it goes on when the kernel is restarted.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from kit.errors import KitError
+from kit.queueing import changing
+from kit.queueing.changing import New
+from kit.queueing.outcome import is_worked_off, numbers_of
+from kit.queueing.store import Content, Entry, Queue
+from kit.queueing.sweeping import checked
+from kit.queueing.working import ROOT
+from kit.settings import Settings
+from kit.ui.errors import panel
+from kit.ui.look import block, display, escaped, root
+from kit.ui.monitor.session import Session
+
+PERIOD = 2.0  # seconds between two looks while something is at work
+LOG = "working.txt"  # what the process prints that works the queue off
+# What each state lets a person do, by the words of kit queue.
+ACTIONS = {
+    "waiting": ("first", "pause", "remove"),
+    "started": ("pause",),
+    "paused": ("resume", "remove"),
+    "stopped": ("retry", "remove"),
+    "failed": ("retry", "remove"),
+    "done": ("remove",),
+}
+NAMES = {
+    "first": "To the top",
+    "pause": "Pause",
+    "resume": "Go on",
+    "retry": "Retry",
+    "remove": "Remove",
+}
+
+
+class QueueList:
+    """The list and its buttons; what is pressed is done at once, and shown."""
+
+    def __init__(self, queue: Queue, form_settings: Callable[[], Settings | None]) -> None:
+        """form_settings: what stands in the form, or None where there is none."""
+        self.queue, self._form_settings = queue, form_settings
+        self.add = self._button("Add what stands in the form", self._add, icon="plus")
+        self.start = self._button("Start", self._start, icon="play", style="success")
+        self.pause = self._button("Pause", self._pause, icon="pause")
+        self.refresh = self._button("Refresh", lambda: None, icon="refresh")
+        self.line = block(css="kit-quiet kit-line")
+        self.rows = widgets.VBox([], layout=widgets.Layout(width="100%"))
+        bar = widgets.HBox([self.add, self.start, self.pause, self.refresh])
+        bar.layout.flex_flow = "row wrap"
+        bar.add_class("kit-bar")
+        self.root = root(bar, self.line, self.rows)
+        self._shown: list[tuple[Entry, str]] | None = None
+        self._watching: threading.Thread | None = None
+        self._worker: subprocess.Popen[bytes] | None = None  # started here
+        self._act(lambda: None)
+
+    def _ipython_display_(self) -> None:
+        """As a cell's last line it is the list."""
+        display(self.root)
+
+    def look(self) -> bool:
+        """Show the queue as it is now; returns whether somebody works it off.
+
+        Raises: KitError where it cannot be read.
+        """
+        lives = self._worker is not None and self._worker.poll() is None  # it may just begin
+        works = lives or is_worked_off(self.queue)
+        is_there = self.queue.folder.exists()
+        content = changing.settle(self.queue) if is_there else Content()
+        self.start.disabled = works or not content.entries
+        self.pause.description = "Go on" if content.paused else "Pause"
+        rows = [(entry, self._told(entry)) for entry in content.entries]
+        if rows != self._shown:  # a row that is pressed just now must not be made anew for nothing
+            self._shown = rows
+            self.rows.children = [self._row(entry, told) for entry, told in rows]
+        return works
+
+    def _told(self, entry: Entry) -> str:
+        numbers = numbers_of(self.queue.place(entry.number))
+        state = "at work" if entry.state == "started" else entry.state
+        parts = [f"<b>{escaped(entry.name)}</b>", escaped(state)]
+        if numbers.total_steps:
+            parts.append(f"step {numbers.step} of {numbers.total_steps}")
+        if numbers.loss is not None:
+            parts.append(f"loss {numbers.loss:.4f}")
+        if entry.note:
+            parts.append(f"<span class='kit-problem'>{escaped(entry.note)}</span>")
+        return f"{entry.number}: {', '.join(parts)}"
+
+    def _row(self, entry: Entry, told: str) -> widgets.HBox:
+        buttons = [
+            self._button(NAMES[word], partial(self._do, word, entry.number), title=entry.name)
+            for word in ACTIONS[entry.state]
+        ]
+        row = widgets.HBox([*buttons, block(told)])
+        row.layout.flex_flow, row.layout.align_items = "row", "center"
+        return row
+
+    def _do(self, word: str, number: int) -> None:
+        if word == "first":
+            changing.move(self.queue, number, 1)
+        else:
+            getattr(changing, word)(self.queue, [number])
+
+    def _add(self) -> None:
+        settings = self._form_settings()
+        if settings is None:
+            raise KitError("There is no form whose settings could be added.", do="kit.show()")
+        settings = checked(settings.flat())
+        folders = settings.folders
+        new = New(folders.output_name, folders.output_dir, settings.to_toml(with_help=False))
+        [entry] = changing.add(self.queue, [new], folder=Path.cwd())
+        self._say(f"{entry.name} waits as run {entry.number}.")
+
+    def _pause(self) -> None:
+        if self.queue.read().paused:
+            changing.resume(self.queue)
+            self._say("")
+        else:
+            changing.pause(self.queue)
+            self._say("What is at work goes on, and nothing new begins.")
+
+    def _start(self) -> None:
+        """A process of its own works it off.
+
+        Raises: KitError while this kernel trains, for both would want the GPU.
+        """
+        if Session.current is not None and Session.current.is_running():
+            raise Session.current.refusal()
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+        with (self.queue.folder / LOG).open("ab") as log:
+            self._worker = subprocess.Popen(
+                [sys.executable, "-m", "kit", "queue", "run", "--queue", str(self.queue.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+        self._say("The queue begins; it goes on if this kernel is restarted.")
+
+    def _watch(self) -> None:
+        """Look now and then as long as somebody works it off."""
+        if self._watching is not None and self._watching.is_alive():
+            return
+        self._watching = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(self._follow,),
+            name="kit-queue",
+            daemon=True,
+        )
+        self._watching.start()
+
+    def _follow(self) -> None:
+        works = True
+        while works:
+            time.sleep(PERIOD)
+            try:
+                works = self.look()
+            except KitError as error:
+                self.line.value = panel(error)
+
+    def _act(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+            if self.look():
+                self._watch()
+        except KitError as error:
+            self.line.value = panel(error)
+
+    def _say(self, text: str) -> None:
+        self.line.value = escaped(text)
+
+    def _button(
+        self,
+        text: str,
+        act: Callable[[], None],
+        *,
+        icon: str = "",
+        style: str = "",
+        title: str = "",
+    ) -> widgets.Button:
+        button = widgets.Button(
+            description=text,
+            icon=icon,
+            button_style=style,
+            tooltip=f"{text} {title}".strip(),
+            layout=widgets.Layout(width="auto"),
+        )
+        button.on_click(lambda _: self._act(act))
+        return button

@@ -1,0 +1,127 @@
+"""The queue in the notebook."""
+
+import time
+
+import pytest
+
+import kit.ui
+from kit.queueing.changing import New, add, pause
+from kit.queueing.store import Entry, Queue
+from kit.runs.lock import at_work_in
+from kit.settings import Settings
+from kit.ui import queue_list
+from kit.ui.queue_list import QueueList
+from tests.ui.runs import until
+
+pytestmark = pytest.mark.usefixtures("kernel")
+SETTINGS = Settings().replace(
+    pretrained_model_name_or_path="base.safetensors", train_data_dir="images", output_name="cat"
+)
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    monkeypatch.setattr(queue_list, "PERIOD", 0.05)
+    return Queue(tmp_path / "queue")
+
+
+def shown(queue, settings=SETTINGS):
+    return QueueList(queue, lambda: settings)
+
+
+def buttons(view, row):
+    return {each.description: each for each in view.rows.children[row].children[:-1]}
+
+
+def texts(view):
+    return [row.children[-1].value for row in view.rows.children]
+
+
+def become(queue, number, state):
+    with queue.changing() as content:
+        [entry] = [each for each in content.entries if each.number == number]
+        content.put(Entry(**{**vars(entry), "state": state}))
+
+
+def test_the_forms_settings_are_added_and_rows_have_what_their_state_allows(queue):
+    view = shown(queue)
+    assert view.start.disabled
+    assert not queue.folder.exists()
+    view.add.click()
+    assert texts(view) == ["1: <b>cat</b>, waiting"]
+    assert Settings.load(queue.settings_file(1)) == SETTINGS
+    assert list(buttons(view, 0)) == ["To the top", "Pause", "Remove"]
+    assert not view.start.disabled
+    view.add.click()
+    assert "is in the queue already" in view.line.value
+    buttons(view, 0)["Pause"].click()
+    assert list(buttons(view, 0)) == ["Go on", "Remove"]
+    buttons(view, 0)["Go on"].click()
+    become(queue, 1, "failed")
+    view.refresh.click()
+    buttons(view, 0)["Retry"].click()
+    buttons(view, 0)["Remove"].click()
+    assert texts(view) == []
+
+
+def test_the_order_changes_and_the_whole_queue_pauses(queue):
+    add(queue, [New("cat", "o", ""), New("<i>dog", "o", "")], folder=queue.folder.parent)
+    view = shown(queue)
+    buttons(view, 1)["To the top"].click()
+    assert texts(view) == ["2: <b>&lt;i&gt;dog</b>, waiting", "1: <b>cat</b>, waiting"]
+    view.pause.click()
+    assert queue.read().paused
+    assert view.pause.description == "Go on"
+    view.pause.click()
+    assert not queue.read().paused
+
+
+def test_a_row_that_stays_as_it_is_keeps_its_buttons(queue):
+    add(queue, [New("cat", "o", "")], folder=queue.folder.parent)
+    view = shown(queue)
+    before = view.rows.children
+    view.refresh.click()
+    assert view.rows.children == before
+
+
+def test_settings_that_are_refused_are_told_and_not_added(queue):
+    view = shown(queue, SETTINGS.replace(gpu_ids="first"))
+    view.add.click()
+    assert "gpu_ids" in view.line.value
+    assert texts(view) == []
+    without = QueueList(queue, lambda: None)
+    without.add.click()
+    assert "no form" in without.line.value
+
+
+def test_what_another_process_does_is_followed(queue):
+    add(queue, [New("cat", "o", "")], folder=queue.folder.parent)
+    with at_work_in(queue.folder / "working"):
+        view = shown(queue)
+        assert view.start.disabled
+        pause(queue, [1])
+        until(lambda: texts(view) == ["1: <b>cat</b>, paused"])
+    until(lambda: not view.start.disabled)
+    until(lambda: not view._watching.is_alive())
+
+
+def test_start_works_it_off_in_a_process_of_its_own(queue):
+    add(queue, [New("cat", "o", "no settings")], folder=queue.folder.parent)
+    view = shown(queue)
+    view.start.click()
+    assert view.start.disabled
+    end = time.monotonic() + 60
+    while queue.read().entries[0].state != "failed":
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    until(lambda: not view._watching.is_alive())
+    assert "is no TOML" in texts(view)[0]
+    assert "cat: failed" in (queue.folder / queue_list.LOG).read_text("utf-8")
+
+
+def test_the_door_shows_it(tmp_path, monkeypatch, kernel):
+    monkeypatch.setenv("LORA_KIT_QUEUE", str(tmp_path / "queue"))
+    view = kit.ui.queue()
+    assert view.queue.folder == tmp_path / "queue"
+    view._ipython_display_()
+    assert view.root.layout.width == "100%"
