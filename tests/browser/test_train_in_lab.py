@@ -29,6 +29,19 @@ def begin(notebook, steps):
     return notebook
 
 
+def test_a_field_can_be_changed_again_while_a_cell_waits_for_train(notebook):
+    """A page sends a second change only when the kernel has told that it handled the first."""
+    notebook.open(cells(60))
+    notebook.run_all()
+    is_there(notebook)
+    expect(notebook.output.filter(has_text="This cell waits for Train").first).to_be_visible()
+    for steps in ("30", "36", "42"):
+        notebook.fill("max_train_steps", steps)
+        said = notebook.output.locator(".kit-sum").first
+        expect(said).to_contain_text(f"{steps} steps", timeout=20_000)
+    notebook.is_quiet()
+
+
 def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on_after_a_restart(notebook):
     begin(notebook, 60)
     numbers = notebook.output.locator(".kit-numbers").first

@@ -32,8 +32,12 @@ CALL = "_invoke_function"
 
 async def until_over() -> None:
     """Wait for the run in this kernel; what `kit.wait` says of itself is what this does."""
-    session = Session.current
     kernel = _Kernel(getattr(get_ipython(), "kernel", None))
+    with kernel.telling_idle():
+        await _until_over(Session.current, kernel)
+
+
+async def _until_over(session: Session | None, kernel: _Kernel) -> None:
     if session is None or not session.is_running():
         session = await _begun_after(session, kernel)
         if session is None:
@@ -114,6 +118,40 @@ class _Kernel:
             return False
         content = (self._kernel.get_parent("shell") or {}).get("content") or {}
         return bool(content.get("allow_stdin"))
+
+    @contextmanager
+    def telling_idle(self) -> Iterator[None]:
+        """Tell the page when a widget's message was handled, as ipykernel 7.4 does not.
+
+        It handles such messages beside a cell that awaits, and says neither busy nor idle of them.
+        The page waits for that before it sends a field's next change: a second one never came.
+        """
+        kernel, dispatch = self._kernel, getattr(self._kernel, "dispatch_shell", None)
+        if dispatch is None or "concurrent" not in inspect.signature(dispatch).parameters:
+            yield
+            return
+        cell = kernel.get_parent("shell")
+
+        async def told(
+            message: Any, *arguments: Any, concurrent: bool = False, **named: Any
+        ) -> None:
+            try:
+                await dispatch(message, *arguments, concurrent=concurrent, **named)
+            finally:
+                if concurrent:
+                    kernel._publish_status("idle", "shell", self._parent_of(message))
+                    kernel._publish_status("busy", "shell", cell)  # for the cell is
+
+        kernel.dispatch_shell = told
+        try:
+            yield
+        finally:
+            del kernel.dispatch_shell
+
+    def _parent_of(self, message: Any) -> Any:
+        """What an answer to this message names as what it is about."""
+        _, frames = self._kernel.session.feed_identities(message, copy=False)
+        return {"header": self._unpacked(frames[1])}  # its signature was spent when it was read
 
     async def handle_widgets(self) -> None:
         """Handle what widgets have sent; what else waits, such as other cells, goes on waiting."""

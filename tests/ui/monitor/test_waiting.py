@@ -47,6 +47,39 @@ def test_before_train_it_waits_for_it_and_then_for_the_runs_end(small_plan, atte
     assert "waits for Train, 30 minutes at most" in capsys.readouterr().out
 
 
+class Concurrent(Attended):
+    """As ipykernel 7.4: a widget's message beside a running cell is neither busy nor idle."""
+
+    def __init__(self):
+        self.told = []
+        self.session = SimpleNamespace(
+            feed_identities=lambda message, copy: ([], ["a signature", message]),
+            unpack=lambda frame: frame,
+        )
+
+    async def dispatch_shell(self, message, /, subshell_id=None, *, concurrent=False):
+        self.told.append(("handled", message))
+
+    def _publish_status(self, status, channel, parent):
+        self.told.append((status, parent.get("header", "the cell")))
+
+
+def test_while_it_waits_the_page_hears_when_a_widgets_message_was_handled():
+    kernel = Concurrent()
+
+    async def messages():
+        with waiting._Kernel(kernel).telling_idle():
+            await kernel.dispatch_shell("first", concurrent=True)
+            await kernel.dispatch_shell("ordinary", subshell_id="s")
+        await kernel.dispatch_shell("later", concurrent=True)
+
+    asyncio.run(messages())
+    assert kernel.told == [
+        ("handled", "first"), ("idle", "first"), ("busy", "the cell"),
+        ("handled", "ordinary"), ("handled", "later"),
+    ]  # fmt: skip
+
+
 def test_after_a_run_it_waits_for_the_next(small_plan, attended):
     first = Session.start(small_plan, train=Script(steps=1, pace=0.01).train)
     first.join(20)
