@@ -25,8 +25,9 @@ from kit.bench.work import FAMILIES, PRECISIONS, RATE, Work
 from kit.devices import DTYPES, check_precision, choose_device, make_accelerator
 from kit.diffusion.noise import BETA_END, BETA_START
 from kit.errors import MissingPackage, in_a_line
-from kit.settings import NetworkSettings
+from kit.settings import Machine, NetworkSettings
 from kit.training.batches import Batch
+from kit.training.engine_choice import make_engine
 from kit.training.network_setup import recompute_gradients
 from kit.training.step import TrainingStep, run_step
 
@@ -58,10 +59,17 @@ class Ours:
             self.batch = _with_embeds(self.batch, self.training_step)
         if work.checkpointing:
             recompute_gradients(self.family, text_encoders=work.text_encoder, draws=False)
+        self.engine = make_engine(
+            self.training_step,
+            self.network,
+            Machine(step_engine=work.step_engine),
+            checkpointing=work.checkpointing,
+        )
 
     def step(self) -> float:
         """One optimizer step; its loss."""
-        result = run_step(self.training_step, [self.batch], count=1)
+        made = self.engine.gradient
+        result = run_step(self.training_step, [self.batch], count=1, gradient=made)
         finish(self.device)
         return result.losses[0]
 

@@ -30,6 +30,7 @@ class Work:
     checkpointing: bool = False
     text_encoder: bool = False
     encodes_captions: bool = False
+    step_engine: str = "auto"
 
     @property
     def encodes(self) -> bool:
@@ -44,6 +45,7 @@ class Work:
         parts += [self.base_precision] * (self.base_precision != "as_mixed_precision")
         parts += ["checkpointing"] * self.checkpointing
         parts += ["text encoders learn"] * self.text_encoder
+        parts += [self.step_engine] * (self.step_engine != "auto")
         parts += ["captions encoded"] * (self.encodes_captions and not self.text_encoder)
         return ", ".join(parts)
 
@@ -94,6 +96,7 @@ def settings_of(work: Work, *, steps: int = 1) -> Settings:
         mixed_precision=PRECISIONS[work.precision],
         base_precision=work.base_precision,
         gradient_checkpointing=work.checkpointing,
+        step_engine=work.step_engine,
         cache_latents=True,
         cache_text_encoder_outputs=not work.encodes,
         save_every_n_epochs=None,

@@ -11,6 +11,7 @@ from kit.cli.command import Command
 
 FAMILIES = ("sd15", "sd21", "sdxl")
 PRECISIONS = ("fp32", "fp16", "bf16")
+ENGINES = ("auto", "graph", "eager")
 
 
 def _describe(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,12 @@ def _describe(parser: argparse.ArgumentParser) -> None:
     add("--checkpointing", action="store_true", help="recompute instead of remembering")
     add("--text-encoder", action="store_true", help="the text encoders learn, too")
     add("--encodes-captions", action="store_true", help="encode captions in each step")
+    add(
+        "--step-engine",
+        choices=ENGINES,
+        default="auto",
+        help="how our step is made (auto: a graph on an NVIDIA GPU)",
+    )
     add("--steps", type=_count, default=10, metavar="N", help="steps, or pairs, that count (10)")
     add("--warm-up", type=_count, default=2, metavar="N", help="steps before them (2)")
     add("--seconds", type=float, default=0.0, metavar="N", help="no further step begins after them")

@@ -51,13 +51,17 @@ def due_validation(
 def _validated(stills: Stills, control: RunControl, resources: Resources, step: int) -> Validated:
     began, training_step = time.monotonic(), resources.training_step
 
+    def is_stopped() -> bool:
+        control.listen()  # also to who asks from a terminal
+        return control.stop_requested
+
     def answers(held_out: bool) -> Answers:
         return stills.answers(
             stills.held_out if held_out else stills.beside,
             training_step,
             resources.network,
             rows=training_step.rows or max(p.batch_size for p in resources.plan.layout.parts),
-            is_stopped=lambda: control.stop_requested,
+            is_stopped=is_stopped,
         )
 
     trained = answers(False)

@@ -2,13 +2,11 @@
 
 import json
 import sys
-from dataclasses import dataclass
 
 import pytest
 
-from kit import events
 from kit.cli import main
-from kit.events import Began, Finished, Saved, Stepped, to_line
+from kit.events import Began, Finished, Saved, Stepped, Validated, to_line
 from kit.queueing import working
 from kit.queueing.outcome import RUN_DIR
 from kit.queueing.starting import ENDED
@@ -139,17 +137,10 @@ def test_a_sweep_of_one_run_is_none(queue, capsys):
     assert "no setting has more than one value" in err
 
 
-@dataclass(frozen=True)
-class Validated(events.Event):
-    step: int
-    loss: float
-
-
-def test_a_sweep_ends_in_one_table(queue, capsys, monkeypatch):
-    monkeypatch.setitem(events.EVENT_TYPES, "Validated", Validated)
+def test_a_sweep_ends_in_one_table(queue, capsys):
     told(capsys, "queue", "add", "dog.toml")
     told(capsys, "queue", "sweep", "cat.toml", "--set", "network_dim=8,16")
-    run(queue, 2, *ended("a", 0.25, 8.0), Validated(2, 0.125), name="a")
+    run(queue, 2, *ended("a", 0.25, 8.0), Validated(2, 1.0, 0.125, 0.5), name="a")
     run(queue, 3, *ended("b", 0.5, 6.0), name="b")
     assert told(capsys, "queue", "table").splitlines() == [
         "run  name               network_dim  state  loss  validation loss  seconds  file",
