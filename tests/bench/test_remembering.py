@@ -23,6 +23,8 @@ def fresh(monkeypatch, tmp_path):
     """A machine with a T4 that has measured nothing yet."""
     monkeypatch.setenv("LORA_KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "gpu", lambda: T4)
+    # The embedded base stands for a model of real size.
+    monkeypatch.setattr("kit.runs.measured._is_miniature", lambda model: False)
 
 
 def result(work=GPU_WORK, seconds=0.5, host=4000, device=3000, name=T4.name):

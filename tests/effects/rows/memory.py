@@ -81,9 +81,7 @@ def token_sources(stage, settings):
 def learning(stage, settings):
     """What the LoRA learns in, and what its gradients are."""
     with stage.prepared(settings) as ready:
-        ready.training_step.accelerator.backward(
-            ready.training_step.loss(ready.batch_builder.batch(0)).mean()
-        )
+        ready.training_step.backward(ready.training_step.loss(ready.batch_builder.batch(0)), 1)
         seen = {str(p.dtype) + str(p.grad.dtype) for p in ready.network.parameters()}
         return sorted(seen)
 
