@@ -296,9 +296,12 @@ def test_a_terminal_tells_both_commands_where_a_caption_was_corrected(folder, ca
     assert f"To begin anew as last-2: {command} --begin-anew\n" in told
 
     begun = []
-    stand_in(
-        "kit.training.loop", train=lambda plan: begun.append(plan) or iter([Finished(1, "done")])
-    )
+
+    def train(plan, control):
+        begun.append(plan)
+        yield Finished(1, "done")
+
+    stand_in("kit.training.loop", train=train)
     assert main([*asked, "--go-on"]) == 0
     assert main([*asked, "--begin-anew"]) == 0
     assert [(plan.run.name, plan.from_step) for plan in begun] == [("last", 20), ("last-2", 0)]
