@@ -238,7 +238,7 @@ def test_what_a_person_can_change_is_told_without_a_traceback(folder, capsys, wo
 # --------------------------------------------------------------------------------------- train
 
 
-def a_training(planned):
+def a_training(planned, control=None):
     planned.run.dir.mkdir(parents=True)
     yield Began(str(planned.run.dir), planned.run.name, planned.total_steps)
     yield Noticed("from the run")
@@ -267,7 +267,7 @@ def test_training_is_shown_and_kept(folder, capsys, stand_in):
 
 
 def test_an_error_of_the_training_is_told_without_a_traceback(folder, capsys, stand_in):
-    def train(planned):
+    def train(planned, control):
         planned.run.dir.mkdir(parents=True)
         yield Began(str(planned.run.dir), planned.run.name, planned.total_steps)
         raise ModelError("pretrained_model_name_or_path is blank.", do="Set it.")
@@ -281,13 +281,13 @@ def test_an_error_of_the_training_is_told_without_a_traceback(folder, capsys, st
 
 @pytest.mark.parametrize(("reason", "code"), [("done", 0), ("asked to stop", 3)])
 def test_a_stopped_training_has_an_exit_code_of_its_own(folder, stand_in, reason, code):
-    stand_in("kit.training.loop", train=lambda plan: iter([Finished(1, reason)]))
+    stand_in("kit.training.loop", train=lambda plan, control: iter([Finished(1, reason)]))
     assert main(["train", *SMALL]) == code
 
 
 def test_one_of_several_processes_ends_with_0_after_a_stop(folder, stand_in, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    stand_in("kit.training.loop", train=lambda plan: iter([Finished(1, "asked to stop")]))
+    stand_in("kit.training.loop", train=lambda plan, control: iter([Finished(1, "asked to stop")]))
     assert main(["train", *SMALL]) == 0
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert main(["train", *SMALL]) == 3
@@ -310,9 +310,12 @@ def test_a_terminal_tells_both_commands_where_a_caption_was_corrected(folder, ca
     assert f"To begin anew as last-2: {command} --begin-anew\n" in told
 
     begun = []
-    stand_in(
-        "kit.training.loop", train=lambda plan: begun.append(plan) or iter([Finished(1, "done")])
-    )
+
+    def train(plan, control):
+        begun.append(plan)
+        yield Finished(1, "done")
+
+    stand_in("kit.training.loop", train=train)
     assert main([*asked, "--go-on"]) == 0
     assert main([*asked, "--begin-anew"]) == 0
     assert [(plan.run.name, plan.from_step) for plan in begun] == [("last", 20), ("last-2", 0)]
