@@ -68,6 +68,7 @@ class Lora(Product):
         super().__init__(layer, ordered, rank=rank, alpha=alpha, **options)
         self.rank_dropout = RankDropout(rank_dropout)
         self._fold: Fold | None = None
+        self.computes_as_base = False  # in the precision of the inputs, as autocast would
 
     @staticmethod
     def rank_of(shapes: Shapes) -> int:
@@ -107,6 +108,7 @@ class Lora(Product):
 
     def unfold(self) -> None:
         """Compute with the weights themselves from now on."""
+        self.computes_as_base = False
         if self._fold is not None:
             vars(self.layer).pop("forward", None)
             self._fold = None
@@ -137,7 +139,10 @@ class Lora(Product):
     def through(self, inputs: Tensor, up: Tensor, down: Tensor) -> Tensor:
         """Down and up by these parts, with this adapter's strength and dropouts."""
         if not torch.is_autocast_enabled(inputs.device.type):
-            up, down = up.to(inputs.dtype), down.to(inputs.dtype)
+            if self.computes_as_base:
+                up, down = up.to(inputs.dtype), down.to(inputs.dtype)
+            else:  # over a base in 16 bits no small change is lost
+                inputs = inputs.to(down.dtype)
         is_conv = isinstance(self.layer, nn.Conv2d)
         hidden, scale = self._mixed(inputs, down), self.scale
         if self.training and self.dropout:

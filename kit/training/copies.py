@@ -39,8 +39,10 @@ class Copies:
         self.are_fresh = False
         places = {place.weight: place for place in buffers.places}
         for _, adapter in network.named():
-            if isinstance(adapter, Lora) and can_fold(adapter.layer):
-                self._fold(adapter, places)
+            if isinstance(adapter, Lora):
+                adapter.computes_as_base = True
+                if can_fold(adapter.layer):
+                    self._fold(adapter, places)
 
     def refresh(self) -> None:
         """Copy the weights as they are now; they have no gradients yet."""

@@ -111,7 +111,7 @@ def test_a_lora_whose_images_are_elsewhere_says_so(folder, capsys):
 def test_presets_are_listed_and_shown_as_a_difference(folder, capsys):
     assert main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 27
+    assert len(lines) == 29
     assert lines[0].startswith("sd1-subject-8gb")
     Path("run.toml").write_text("epoch = 3\nnetwork_dim = 16\n")
     assert main(["presets", "run.toml", "--preset", "sd1-subject-8gb"]) == 0
