@@ -162,8 +162,8 @@ LISTED = (
     Mutation(
         "24 stop TE off by one",
         "kit/training/preparation.py",
-        "if stop and step > stop:",
-        "if stop and step > stop + 1:",
+        "if stop and step > stop and self.network",
+        "if stop and step > stop + 1 and self.network",
     ),
     Mutation(
         "25 stop TE floor instead of ceil",
