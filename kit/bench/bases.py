@@ -24,6 +24,8 @@ from kit.families.clip import WINDOW, EncoderPart
 from kit.families.loading import FAMILIES, config_folder
 from kit.runs.disk import why_unwritten
 
+CLIPPED: dict[str, Any] = {"clip_sample": False, "set_alpha_to_one": False}
+SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {"sdxl": (EulerDiscreteScheduler, {})}
 PIPELINES = {"sdxl": "StableDiffusionXLPipeline"}
 DIFFUSERS = "0.27.0"  # that the folder says it was written by: every newer one reads it
 
@@ -93,9 +95,8 @@ def _as_they_are_kept(
 
 def _scheduler(key: str) -> Any:
     shared = {"beta_start": BETA_START, "beta_end": BETA_END, "beta_schedule": "scaled_linear"}
-    if key == "sdxl":
-        return EulerDiscreteScheduler(**shared, steps_offset=1)
-    return DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    kind, own = SCHEDULERS.get(key, (DDIMScheduler, CLIPPED))
+    return kind(**shared, **own, steps_offset=1)
 
 
 def _index(key: str, encoders: tuple[EncoderPart, ...]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from kit.dataset.tokens import END
 from kit.errors import SECRETS, KitError
 from kit.runs.atomic_write import write_text
 
+CACHES_CAPTIONS = frozenset({"sdxl"})  # of the families that it trains
 NAME = "sd-scripts"
 SCRIPTS = {"sd1": "train_network.py", "sd2": "train_network.py", "sdxl": "sdxl_train_network.py"}
 # Tokenizers that it would fetch, and their pads: the Hub's names with _ for /.
@@ -95,6 +96,6 @@ class Checkout:
 
 def differences(work: Work) -> list[str]:
     """What it does otherwise whatever its arguments say."""
-    if FAMILIES[work.family] == "sdxl" or work.encodes:
+    if FAMILIES[work.family] in CACHES_CAPTIONS or work.encodes:
         return []
     return [f"{NAME} encodes captions in each step: it caches them for SDXL alone"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from kit.settings import Settings
 
 FAMILIES = {"sd15": "sd1", "sd21": "sd2", "sdxl": "sdxl"}  # as people call them, and as the catalog
+CLAIMS: dict[str, dict[str, Any]] = {"sd21": {"v2": True}, "sdxl": {"sdxl": True}}
 PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}  # and mixed_precision
 USUAL_RANK = 8
 DEFAULT_ALPHA = 1
@@ -77,8 +79,7 @@ def usual(device: str) -> tuple[Work, ...]:
 def settings_of(work: Work, *, steps: int = 1) -> Settings:
     """A training of that work, its base model and its pictures left blank."""
     return Settings().replace(
-        sdxl=work.family == "sdxl" or None,
-        v2=work.family == "sd21" or None,
+        **CLAIMS.get(work.family, {}),
         output_name="bench",
         resolution=f"{work.px},{work.px}",
         enable_bucket=False,
