@@ -304,6 +304,7 @@ def states(rng, folder):
         settings=plan,
         sample_due=lambda step: False,
         save_due=lambda step: "",
+        due_after=lambda step: (),
     )
     checkpoint = Checkpoint(
         plan, network, optimization, Losses(3), scaler=None, write_file=lambda *_: None

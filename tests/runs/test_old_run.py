@@ -127,7 +127,7 @@ def test_the_state_is_restored_exactly(place, name):
     new = state_of(place / "out" / f"{name}.run")
     assert new.pop("optimizer_type") == settings.basic.optimizer_type
     old.pop("optimizer_kind")
-    for name_since in ("guardian", "footing"):  # an older version knew none
+    for name_since in ("guardian", "footing", "engine"):  # an older version knew none
         assert name_since in new
         del new[name_since]
     assert_equal(new, old)

@@ -133,7 +133,8 @@ def test_fields_without_effect_are_grey_until_they_have_one():
     assert form.fields["lr_scheduler_power"].control.disabled
 
 
-def test_the_sentence_says_how_long_it_takes(ready):
+def test_the_sentence_says_how_long_it_takes(ready, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_KIT_CACHE", str(tmp_path / "nothing measured"))
     form = Form(ready)
     assert form.problems == ()
     assert "3 images x 4 repeats / batch 1 x 5 epochs = <b>60 steps</b>" in form.sentence.value
