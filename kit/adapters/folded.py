@@ -32,6 +32,7 @@ class Fold:
     up_gradient_OR: Tensor
     down_gradient_RI: Tensor
     weights: tuple[tuple[Parameter, Tensor], ...]  # those that learn, and their own gradients
+    strength: float = 1.0  # lies in down; its gradient is that of the weight without it
 
     @property
     def learns(self) -> bool:
@@ -128,7 +129,7 @@ def _learn(ctx: Any, gradient_NO: Tensor, hidden_gradient_NR: Tensor) -> None:
     if fold.learns:
         inputs_NI, hidden_NR = ctx.saved_tensors
         fold.up_gradient_OR.addmm_(gradient_NO.T, hidden_NR)
-        fold.down_gradient_RI.addmm_(hidden_gradient_NR.T, inputs_NI)
+        fold.down_gradient_RI.addmm_(hidden_gradient_NR.T, inputs_NI, alpha=fold.strength)
         fold.told()
 
 
@@ -149,7 +150,8 @@ class _BesidePointwise(Function):
         if fold.learns:
             inputs_BIN, hidden_BRN = ctx.saved_tensors
             fold.up_gradient_OR.addbmm_(gradient_BON, hidden_BRN.transpose(1, 2))
-            fold.down_gradient_RI.addbmm_(hidden_gradient_BRN, inputs_BIN.transpose(1, 2))
+            inputs_BNI, strength = inputs_BIN.transpose(1, 2), fold.strength
+            fold.down_gradient_RI.addbmm_(hidden_gradient_BRN, inputs_BNI, alpha=strength)
             fold.told()
         to_inputs = None
         if ctx.needs_input_grad[0]:

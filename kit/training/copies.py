@@ -53,7 +53,7 @@ class Copies:
 
     def gather(self) -> None:
         """Add the gradients of the copies to those of the weights."""
-        self._buffers.gradients.addcmul_(self._gradients, self._strengths)
+        self._buffers.gradients.add_(self._gradients)
         self.are_fresh = False
 
     def _fold(self, adapter: Lora, places: dict[Parameter, Place]) -> None:
@@ -70,6 +70,7 @@ class Copies:
                 _matrix(self._gradients, of_up),
                 _matrix(self._gradients, of_down),
                 ((up, of_up.gradient), (down, of_down.gradient)),
+                adapter.scale,
             )
         )
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kit import demo
+from kit.adapters.folded import Fold, whole_linear
 from kit.adapters.network import parts_of
 from kit.bench.launches import aten_calls
 from kit.bench.steps import make_step
@@ -212,3 +213,18 @@ def test_the_base_is_left_as_it_was(family):
     assert changed
     network.detach_hooks()
     assert not any("forward" in vars(module) for module in unet.modules())
+
+
+def test_in_fp16_a_small_strength_keeps_gradients_in_range():
+    strength, half = 1 / 128, torch.float16
+    layer = torch.nn.Linear(16, 16, bias=False).to(half)
+    up, down = torch.ones(16, 8), torch.full((8, 16), 1e-3)
+    learning = torch.nn.Parameter(up), torch.nn.Parameter(down)
+    gradients = torch.zeros_like(up, dtype=half), torch.zeros_like(down, dtype=half)
+    pairs = tuple((weight, torch.zeros_like(weight)) for weight in learning)
+    copies = up.to(half), (down * strength).to(half)
+    fold = Fold(lambda: True, *copies, *gradients, pairs, strength)
+    inputs = torch.full((4, 16), 64.0, dtype=half)
+    whole_linear(layer, inputs, fold).backward(torch.full((4, 16), 32.0, dtype=half))
+    # 32 x 16 x 64 x 4 = 131,072 without the strength, which fp16 does not hold.
+    assert torch.equal(gradients[1], torch.full_like(gradients[1], 131_072 * strength))
