@@ -32,7 +32,9 @@ def rotations(blocks: Tensor, longest: float = 0.0) -> Tensor:
     whole = blocks.float()  # no device solves in 16 bits
     skew = _limited(whole - whole.transpose(-1, -2), longest)
     one = torch.eye(whole.shape[-1], device=whole.device, dtype=whole.dtype)
-    return torch.linalg.solve(one - skew, one + skew).to(blocks.dtype)  # the two commute
+    # The two commute, and one minus a skew matrix has an inverse: nothing is to be checked, which
+    # on a GPU would wait for it and could not be recorded.
+    return torch.linalg.solve_ex(one - skew, one + skew)[0].to(blocks.dtype)
 
 
 def _limited(skew: Tensor, longest: float) -> Tensor:
