@@ -18,7 +18,8 @@ from torch.optim import AdamW
 
 from kit.optim.flat import Flat, Run
 
-_CHOSEN = ("foreach", "fused", "capturable", "differentiable")  # a person has chosen the kernels
+# What torch has where nobody has chosen the kernels.
+_UNCHOSEN = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
 
 
 class FlatAdamW(Flat, AdamW):
@@ -35,7 +36,11 @@ class FlatAdamW(Flat, AdamW):
 
     def step(self, closure: Any = None) -> Any:
         """Move every weight that has a gradient."""
-        chosen = any(group[name] for group in self.param_groups for name in _CHOSEN)
+        chosen = any(
+            group[name] is not plain
+            for group in self.param_groups
+            for name, plain in _UNCHOSEN.items()
+        )
         if not self.fuses or chosen:
             return super().step(closure)  # fewer calls; the numbers are the same
         self.write_rates()

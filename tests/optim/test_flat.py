@@ -269,3 +269,12 @@ def test_the_fused_kernel_moves_weights_as_the_plain_formula(given):
     move(own, mine, range(STEPS, STEPS + 2), skip=torch.ones(()))
     assert same(mine, before)
     assert [state["step"].item() for state in own.optimizer.state.values()] == steps[0]
+
+
+def test_kernels_that_a_person_has_switched_off_stay_off(monkeypatch):
+    own = made("AdamW", "fused=False", start())
+    own.optimizer.fuses = True  # as on a GPU
+    monkeypatch.setattr(type(own.optimizer), "move", lambda self: pytest.fail("fused all the same"))
+    for weight in (place.weight for place in own.optimizer.buffers.places):
+        weight.grad = torch.ones_like(weight)
+    own.optimizer.step()
