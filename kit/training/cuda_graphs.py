@@ -20,11 +20,26 @@ class CudaGraphs:
         """See `kit.training.graph_engine.Recorder`: nothing is executed here."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        # Threads that read pictures ahead pin memory meanwhile, which "global" would forbid.
-        with (
-            torch.cuda.device(self._device),
-            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
-        ):
-            made = calls()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        try:
+            # Threads that read pictures ahead pin memory meanwhile, which "global" would forbid.
+            with (
+                torch.cuda.device(self._device),
+                torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+            ):
+                made = calls()
+        except RuntimeError as error:
+            # The end of a broken capture raises, too, and hides what broke it.
+            raise _first_of(error) from error
+        finally:
+            torch.cuda.set_stream(before)  # where the end raises, torch leaves its own behind
         return graph, made
+
+    def forget(self) -> None:
+        """Of a pool whose graphs are gone nothing more can be had."""
+        self._pool = None
+
+
+def _first_of(error: RuntimeError) -> RuntimeError:
+    inner = error.__context__
+    return inner if isinstance(inner, RuntimeError) else error

@@ -13,8 +13,15 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from kit.devices import free_memory, ran_out_of_memory
 from kit.training.batches import Batch
 from kit.training.step import TrainingStep
+
+# With checkpointing a dropout is drawn on the way forward and again on the way back.
+DRAWN_TWICE = (
+    "with gradient_checkpointing dropouts are drawn twice, and a recorded step cannot set the "
+    "random numbers back in between"
+)
 
 
 class StepEngine(Protocol):
@@ -41,6 +48,10 @@ class StepEngine(Protocol):
         """What learns, or how it is computed, is another from now on."""
         ...
 
+    def refuse(self, reason: str) -> None:
+        """No graphs from now on; the reason is told where there were to be some."""
+        ...
+
     def take_notices(self) -> list[str]:
         """What is to be told since the last time."""
         ...
@@ -61,6 +72,9 @@ class EagerEngine:
 
     def reset(self) -> None:
         """Nothing is kept."""
+
+    def refuse(self, reason: str) -> None:
+        """There are none."""
 
     def take_notices(self) -> list[str]:
         """See StepEngine."""
@@ -95,3 +109,10 @@ class EngineUsed:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """A state of an older version was made call by call."""
         self.before = str(state.get("name", "eager"))
+
+
+def make_room(engine: StepEngine, error: BaseException, why: str) -> None:
+    """Something beside the steps could not be done: give back what it may have lacked."""
+    if ran_out_of_memory(error):
+        engine.refuse(why)
+    free_memory()

@@ -8,7 +8,7 @@ from kit.adapters.network import Network
 from kit.devices import describe
 from kit.settings import Machine
 from kit.training.cuda_graphs import CudaGraphs
-from kit.training.engine import EagerEngine, StepEngine
+from kit.training.engine import DRAWN_TWICE, EagerEngine, StepEngine
 from kit.training.graph_engine import GraphEngine, Recorder
 from kit.training.step import TrainingStep
 
@@ -44,8 +44,5 @@ def _cannot_be_replayed(network: Network, *, checkpointing: bool) -> str:
             "makes the same ones every time"
         )
     if network.draws and checkpointing:
-        return (
-            "with gradient_checkpointing dropouts are drawn twice, and a recorded step cannot set "
-            "the random numbers back in between"
-        )
+        return DRAWN_TWICE
     return ""

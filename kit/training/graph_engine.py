@@ -36,6 +36,8 @@ CHECKED = 2  # replays of each graph that are compared
 # precision atomic adds alone make two equal steps differ by 1e-3; what was frozen differs by 1.
 AGREES = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 
+NO_MEMORY = "there is not enough memory for graphs beside the called steps"
+
 Key = tuple[Hashable, ...]
 
 
@@ -55,6 +57,10 @@ class Recorder(Protocol):
 
         Raises: RuntimeError for calls that cannot be captured.
         """
+        ...
+
+    def forget(self) -> None:
+        """No recording is alive any more: the next one gets a pool of its own."""
         ...
 
 
@@ -110,18 +116,55 @@ class GraphEngine:
             return self.step.gradient(batch, count)
         key = (*batch.shapes(), count)
         self._forget_what_moved()
+        graph = self._graphs.get(key)
+        if graph is not None and (self.insists or not graph.to_check):
+            self._graphs.move_to_end(key)
+            return graph.run(batch)
+        if key in self._seen or self._graphs:
+            return self._beside_graphs(batch, count, key)
+        return self._by_turns(batch, count, key)
+
+    def refuse(self, reason: str) -> None:
+        """See StepEngine."""
+        if not self.fell_back:
+            self.fell_back = reason
+            self.notices.append(called(reason))
+            self._drop()
+
+    def reset(self) -> None:
+        """See StepEngine."""
+        if self.fell_back == NO_MEMORY:  # there may be more of it now
+            self.fell_back = ""
+        self._drop()
+
+    def _by_turns(self, batch: Batch, count: float, key: Key) -> Tensor:
+        """Called at first, then captured, then compared."""
         if key not in self._seen:
             self._seen.add(key)
             return self.step.gradient(batch, count)
-        graph = self._graphs.get(key)
+        graph = self._graphs.get(key) or self._captured(batch, count, key)
         if graph is None:
-            graph = self._captured(batch, count, key)
-            if graph is None:
-                return self.step.gradient(batch, count)
+            return self.step.gradient(batch, count)
         self._graphs.move_to_end(key)
-        if graph.to_check and not self.insists:
-            return self._compared(graph, batch, count)
-        return graph.run(batch)
+        return graph.run(batch) if self.insists else self._compared(graph, batch, count)
+
+    def _beside_graphs(self, batch: Batch, count: float, key: Key) -> Tensor:
+        """The same where graphs hold memory that called steps cannot have.
+
+        A batch that fits without them must not be made smaller for their sake: they go.
+        """
+        device, kept = self.step.accelerator.device, self._gradients()
+        state = rng_state(device)
+        try:
+            return self._by_turns(batch, count, key)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error) or self.fell_back:
+                raise
+        # Behind the block, where the error no longer holds on to the step's tensors.
+        self._put_back(kept)
+        set_rng_state(device, state)
+        self._fall_back(NO_MEMORY)
+        return self.step.gradient(batch, count)
 
     def _forget_what_moved(self) -> None:
         """Drop every graph where weights, gradients or averages came to lie elsewhere."""
@@ -129,11 +172,12 @@ class GraphEngine:
         if flat is not None and flat.generation != self._generation:
             self._generation = flat.generation
             self._graphs.clear()
+            self.recorder.forget()
 
-    def reset(self) -> None:
-        """See StepEngine."""
+    def _drop(self) -> None:
         self._seen.clear()
         self._graphs.clear()
+        self.recorder.forget()
         free_memory()
 
     def take_notices(self) -> list[str]:
@@ -145,6 +189,8 @@ class GraphEngine:
         """A graph of this shape, with gradients and random numbers as they were before; or None."""
         if len(self._graphs) >= HELD:
             self._graphs.popitem(last=False)
+            if not self._graphs:
+                self.recorder.forget()
         device = self.step.accelerator.device
         inputs, kept = batch.at_rest(device), self._gradients()
         state = rng_state(device)
@@ -196,9 +242,7 @@ class GraphEngine:
                 "Without it the run trains as well, more slowly.",
                 "Set step_engine = auto or eager.",
             ) from error
-        self.fell_back = reason
-        self.notices.append(called(reason))
-        self.reset()
+        self.refuse(reason)
 
     def _weights(self) -> list[Tensor]:
         groups = self.step.optimization.optimizer.param_groups
@@ -244,5 +288,5 @@ def _distance(these: list[Tensor], those: list[Tensor]) -> float:
 
 def _reason(error: RuntimeError) -> str:
     if ran_out_of_memory(error):
-        return "there is not enough memory for a graph"
+        return NO_MEMORY
     return f"the step cannot be captured ({str(error).strip().splitlines()[0]})"

@@ -14,7 +14,7 @@ from typing import Any
 
 from kit.families import Family
 from kit.planning.ladder import Footing
-from kit.training.engine import StepEngine
+from kit.training.engine import DRAWN_TWICE, StepEngine
 from kit.training.network_setup import recompute_gradients
 from kit.training.step import TrainingStep
 
@@ -39,6 +39,8 @@ class Lightening:
         if footing.checkpointing and not self.footing.checkpointing:
             draws = self.step.dropout_seed is not None
             recompute_gradients(self.family, text_encoders=self.encoder_learns, draws=draws)
+            if draws:
+                self.engine.refuse(DRAWN_TWICE)
         self.engine.reset()
         self.step.rows, self.footing = footing.rows, footing
 

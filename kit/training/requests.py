@@ -18,12 +18,12 @@ from kit.control import (
     SaveRequest,
     UnreadRequest,
 )
-from kit.devices import free_memory
 from kit.errors import KitError, in_a_line
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.averaging import averaged
 from kit.optim.optimization import Optimization
 from kit.training.checkpoint import step_suffix
+from kit.training.engine import make_room
 from kit.training.preparation import Resources
 from kit.training.soundness import Setback, require_finite_network
 
@@ -45,7 +45,7 @@ def due_samples(
     except (*FAILURES, Setback) as error:
         if step and isinstance(error, Setback):
             raise  # before the first step there is nothing to go back to
-        free_memory()  # a picture may have been too large
+        make_room(resources.engine, error, "sample pictures need the memory that graphs hold")
         yield Noticed(f"step {step}: the samples could not be drawn: {in_a_line(error)}")
         return True
 
@@ -111,7 +111,7 @@ def _one(request: Request, resources: Resources, step: int) -> Generator[Event, 
             case UnreadRequest():
                 yield Noticed(request.text)
     except FAILURES as error:
-        free_memory()  # a picture may have been too large
+        make_room(resources.engine, error, "sample pictures need the memory that graphs hold")
         yield Noticed(f"step {step}: the request could not be met: {in_a_line(error)}")
 
 

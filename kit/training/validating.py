@@ -9,10 +9,10 @@ import time
 from collections.abc import Generator
 
 from kit.control import RunControl
-from kit.devices import free_memory
 from kit.errors import in_a_line
 from kit.events import Event, Noticed, Validated
 from kit.optim.averaging import averaged
+from kit.training.engine import make_room
 from kit.training.preparation import Resources
 from kit.training.requests import FAILURES
 from kit.training.soundness import require_finite_network
@@ -41,7 +41,7 @@ def due_validation(
     except Stopped:
         return False
     except FAILURES as error:
-        free_memory()  # a batch may have been too large
+        make_room(resources.engine, error, "validation needs the memory that graphs hold")
         yield Noticed(f"step {step}: the LoRA could not be validated: {in_a_line(error)}")
         return True
     yield event

@@ -5,30 +5,48 @@ recording: a number that Python worked out is frozen, a new tensor is not seen, 
 hands a number to Python, or makes a tensor of a Python number, cannot be recorded at all.
 """
 
+import weakref
+from types import SimpleNamespace
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-FORBIDDEN = ("aten::_local_scalar_dense", "aten::nonzero", "aten::lift_fresh")
+FORBIDDEN = (
+    "aten::_local_scalar_dense",
+    "aten::item",
+    "aten::nonzero",
+    "aten::lift_fresh",
+    "aten::_linalg_check_errors",  # reads a number on a GPU
+)
 
 
 class RecordedCalls:
     """Stands in for `kit.training.cuda_graphs.CudaGraphs`."""
 
     def __init__(self):
-        self.recorded = []
+        self.recorded = []  # how often each is replayed
+        self._alive, self._has_pool = weakref.WeakSet(), False
 
     def record(self, calls):
         """See `kit.training.graph_engine.Recorder`; here the calls are executed, too."""
+        if self._has_pool and not self._alive:
+            raise RuntimeError("a pool whose graphs are gone is used again")
         with _Recording() as recording:
             made = calls()
-        self.recorded.append(recording)
+        self._alive.add(recording)
+        self._has_pool = True
+        self.recorded.append(recording.told)
         return recording, made
+
+    def forget(self):
+        """See `kit.training.graph_engine.Recorder`."""
+        self._has_pool = False
 
 
 class _Recording(TorchDispatchMode):
     def __init__(self):
         super().__init__()
-        self.calls, self.replays = [], 0
+        self.calls, self.told = [], SimpleNamespace(replays=0)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -39,7 +57,7 @@ class _Recording(TorchDispatchMode):
         return made
 
     def replay(self):
-        self.replays += 1
+        self.told.replays += 1
         with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
             for function, args, kwargs, made in self.calls:
                 if is_view(function):

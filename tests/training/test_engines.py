@@ -214,3 +214,61 @@ def test_no_graph_outlives_the_run(asked, tmp_path, recorder, monkeypatch):
     held = [bool(made and made[0]._graphs) for _ in events]
     assert any(held)
     assert not made[0]._graphs
+
+
+def out_of_memory_in(monkeypatch, name):
+    """The first time that the engine does this, there is no memory."""
+    plain, failed = getattr(GraphEngine, name), []
+
+    def fails(self, *given):
+        if not failed:
+            failed.append(name)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+        return plain(self, *given)
+
+    monkeypatch.setattr(GraphEngine, name, fails)
+    return failed
+
+
+def test_a_batch_that_fits_alone_is_not_made_smaller_for_graphs(
+    asked, tmp_path, recorder, monkeypatch
+):
+    failed = out_of_memory_in(monkeypatch, "_compared")
+    events = check_equal(asked, tmp_path, recorder, **PLAIN)
+    assert failed
+    assert not [event for event in events if isinstance(event, Lightened)]
+    assert "not enough memory for graphs" in told(events)
+
+
+def test_dropouts_that_are_drawn_twice_from_now_on_are_told(asked, tmp_path, recorder, monkeypatch):
+    calls, count = GraphEngine.gradient, [0]
+
+    def gradient(self, batch, of):
+        count[0] += 1
+        if count[0] == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+        return calls(self, batch, of)
+
+    monkeypatch.setattr(GraphEngine, "gradient", gradient)
+    events = run(asked(tmp_path, **PLAIN, network_dropout=0.1, step_engine="graph"))
+    assert [e.given_up for e in events if isinstance(e, Lightened)] == ["gradient checkpointing"]
+    assert "dropouts are drawn twice" in told(events)
+    assert len(losses(events)) == STEPS
+
+
+def test_pictures_that_lack_memory_make_graphs_go(asked, tmp_path, recorder, monkeypatch):
+    def drawn(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+        yield
+
+    monkeypatch.setattr("kit.training.requests._drawn", drawn)
+    sampled = {"sample_every_n_steps": 6, "sample_prompts": "a ball --w 64 --h 64"}
+    events = check_equal(asked, tmp_path, recorder, **PLAIN, **sampled)
+    assert "sample pictures need the memory that graphs hold" in told(events)
+
+
+@pytest.mark.parametrize("lora_type", ["LyCORIS/Diag-OFT", "LyCORIS/LoKr", "LyCORIS/LoHa"])
+def test_other_types_are_recorded_too(asked, tmp_path, recorder, lora_type):
+    changes = {**PLAIN, "LoRA_type": lora_type, "max_train_steps": 6}
+    assert "step_engine" not in told(check_equal(asked, tmp_path, recorder, **changes))
+    assert replays(recorder)
