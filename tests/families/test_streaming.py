@@ -13,7 +13,7 @@ from torch import nn
 from kit import planning
 from kit.bench.models import empty_part, fill, full_parts
 from kit.devices import free_memory
-from kit.families import loading
+from kit.families import base_model, loading
 from kit.families.loading import config_folder
 from kit.families.streaming import ALIGNMENT, DTYPES, PIECE, park, place, read_weights
 from kit.training.preparation import prepare
@@ -100,7 +100,9 @@ def test_what_is_not_in_a_file_as_it_is_used_stays_where_it_is(tmp_path, mapped,
     assert (module.weight.data_ptr(), module.weight.dtype) == (before, dtype)
 
 
-def test_parts_that_were_only_needed_for_the_caches_rest(tmp_path):
+def test_parts_that_were_only_needed_for_the_caches_rest(tmp_path, monkeypatch):
+    # Effect tests in the same process read base models once, and copy them.
+    monkeypatch.setattr(base_model, "load_family", loading.load_family)
     model, images = write_tiny(tmp_path / "model", "sd1", thin=True), draw_images(tmp_path / "i")
     for name in ("vae", "text_encoder", "unet"):
         (file,) = (model / name).glob("*.safetensors")
