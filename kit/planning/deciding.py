@@ -9,6 +9,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from kit.basemodel.magnitudes import follow_file
 from kit.basemodel.mismatches import known_of, size_mismatches
@@ -71,7 +72,6 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
     dataset = scan_subsets(subsets) if subsets else _scanned(*sections)
     images, held_out = hold_out(dataset.images, [way.validation for way in ways])
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
-    here = host()
     run, made = choose_run(
         settings.folders.output_dir,
         settings.folders.output_name,
@@ -79,7 +79,7 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
         fingerprint=fingerprint(settings, images, subsets),
         made_of=made_of(settings.flat(), settings.captions, images, subsets),
         seed=settings.basic.seed or 0,
-        workplace=here.scratch if here.is_slow(settings.folders.output_dir) else None,
+        workplace=_workplace(settings.folders.output_dir),
         answer=unfinished,
     )
     seed = settings.basic.seed or run.seed or (start.seed if start else 0) or _drawn_seed()
@@ -123,6 +123,12 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
 def _scanned(folders: Folders, images: Images, noise: Noise) -> Scan:
     """The images of the folders that the settings name, where no dataset configuration is."""
     return scan_folders(folders, images, masked=noise.masked_loss)
+
+
+def _workplace(output_dir: str) -> Path | None:
+    """Where a run works whose output lies on a slow drive."""
+    here = host()
+    return here.scratch if here.is_slow(output_dir) else None
 
 
 def _drawn_seed() -> int:
