@@ -83,11 +83,15 @@ class Run:
     weight: Parameter = field(init=False)
     shown: dict[str, Any] = field(default_factory=dict)  # the state that its weights' views are of
 
+    @property
+    def inside(self) -> slice:
+        """Its part of the buffers."""
+        return slice(self.places[0].start, self.places[-1].stop)
+
     def lie_in(self, buffers: Buffers) -> None:
         """Take shape, once all of its places are known."""
-        inside = slice(self.places[0].start, self.places[-1].stop)
-        self.weight = Parameter(buffers.weights[inside])
-        self.weight.grad = buffers.gradients[inside]
+        self.weight = Parameter(buffers.weights[self.inside])
+        self.weight.grad = buffers.gradients[self.inside]
 
     def part(self, whole: Tensor, place: Place) -> Tensor:
         """A weight's own of what lies beside the run."""

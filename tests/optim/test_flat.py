@@ -8,6 +8,7 @@ from torch.nn import Parameter
 
 from kit import catalog
 from kit.adapters.network import Group
+from kit.bench.launches import aten_calls
 from kit.catalog.lr_schedules import ScheduleParams
 from kit.optim.averaging import averaged
 from kit.optim.flat import Flat, flat_of
@@ -182,99 +183,38 @@ def test_an_update_is_a_handful_of_calls():
 # ------------------------------------------------------- AdamW with step and rate on the device
 
 
-def move(own, weights, steps, skip=None):
-    """As a step that is captured: rates are written, then only addresses are seen."""
-    for step in steps:
-        draws = torch.Generator().manual_seed(100 + step)
-        for number, weight in enumerate(weights):
-            gradient = torch.randn(weight.shape, generator=draws)
-            weight.grad = None if number in without(step) else gradient
-        own.optimizer.write_rates()
-        own.optimizer.move(skip)
-        own.optimizer._opt_called = True  # as its own `step` says to the schedule
-        own.scheduler.step()
-        own.optimizer.zero_grad()
-
-
 @pytest.mark.parametrize("given", ["", "weight_decay=0.1 amsgrad=True", "maximize=True eps=1e-6"])
-def test_adamw_with_step_and_rate_on_the_device_is_torchs_to_the_last_bit(given):
+def test_the_fused_kernel_moves_weights_as_torchs_adamw(given):
+    """It is CUDA's; a CPU has it, too."""
     mine, theirs = start(), start()
     own, plain = made("AdamW", given, mine), made("AdamW", given, theirs, flat=False)
     assert type(plain.optimizer) is torch.optim.AdamW
-    move(own, mine, range(STEPS))
-    learn(plain, theirs, range(STEPS))
-    assert same(mine, theirs)
-    assert same_state(own.optimizer.state_dict(), plain.optimizer.state_dict())
-
-
-def test_what_is_captured_reads_nothing_and_takes_the_rates_that_are_written():
-    weights = start()
-    own = made("AdamW", "", weights)
-    move(own, weights, range(1))
-    for weight in weights:
-        weight.grad = torch.ones_like(weight)
-    own.optimizer.collect()
-    own.optimizer.move()
-    from kit.bench.launches import aten_calls
-
-    assert "_local_scalar_dense" not in aten_calls(own.optimizer.move)
-    for group in own.optimizer.param_groups:
-        group["lr"] = 0.0
-    before = [weight.detach().clone() for weight in weights]
-    own.optimizer.move()
-    assert not same(weights, before)  # the old rate still stands on the device
-    before = [weight.detach().clone() for weight in weights]
-    own.optimizer.write_rates()
-    own.optimizer.move()
-    assert same(weights, before)
-
-
-def test_a_step_that_the_device_says_to_leave_out_changes_nothing():
-    mine, theirs = start(), start()
-    own, plain = made("AdamW", "", mine), made("AdamW", "", theirs)
-    move(own, mine, range(3))
-    before = [weight.detach().clone() for weight in mine]
-    kept = own.optimizer.state_dict()
-    for weight in mine:
-        weight.grad = torch.full_like(weight, torch.nan)
-    own.optimizer.collect()
-    own.optimizer.move(torch.ones(()))
-    own.optimizer.zero_grad()
-    assert same(mine, before)
-    assert all(
-        same_state(state, own.optimizer.state_dict()["state"][number])
-        for number, state in kept["state"].items()
-    )
-    move(own, mine, range(3, STEPS), skip=torch.zeros(()))
-    learn(plain, theirs, range(STEPS))
-    assert same(mine, theirs)
-
-
-@pytest.mark.parametrize("given", ["", "weight_decay=0.1 amsgrad=True"])
-def test_the_fused_kernel_moves_weights_as_the_plain_formula(given):
-    """It is CUDA's; a CPU has it, too."""
-    mine, theirs = start(), start()
-    own, plain = made("AdamW", given, mine), made("AdamW", given, theirs)
     own.optimizer.fuses = True
-    move(own, mine, range(STEPS), skip=torch.zeros(()))
-    move(plain, theirs, range(STEPS))
+    learn(own, mine, range(STEPS))
+    learn(plain, theirs, range(STEPS))
     assert all(
         torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(mine, theirs, strict=True)
     )
-    steps = [
-        [state["step"].item() for state in each.optimizer.state.values()] for each in (own, plain)
-    ]
+    states = [each.optimizer.state_dict()["state"] for each in (own, plain)]
+    steps = [{n: state["step"].item() for n, state in each.items()} for each in states]
     assert steps[0] == steps[1]
-    before = [weight.detach().clone() for weight in mine]
-    move(own, mine, range(STEPS, STEPS + 2), skip=torch.ones(()))
-    assert same(mine, before)
-    assert [state["step"].item() for state in own.optimizer.state.values()] == steps[0]
+
+
+def test_the_fused_kernel_reads_nothing_back():
+    weights = start()
+    own = made("AdamW", "", weights)
+    own.optimizer.fuses = True
+    learn(own, weights, range(1))
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    own.optimizer.step()  # who has a gradient has changed, so runs are formed anew
+    assert "_local_scalar_dense" not in aten_calls(own.optimizer.step)
 
 
 def test_kernels_that_a_person_has_switched_off_stay_off(monkeypatch):
     own = made("AdamW", "fused=False", start())
     own.optimizer.fuses = True  # as on a GPU
-    monkeypatch.setattr(type(own.optimizer), "move", lambda self: pytest.fail("fused all the same"))
+    monkeypatch.setattr(type(own.optimizer), "_move", lambda *_: pytest.fail("fused all the same"))
     for weight in (place.weight for place in own.optimizer.buffers.places):
         weight.grad = torch.ones_like(weight)
     own.optimizer.step()
