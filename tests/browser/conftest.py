@@ -249,6 +249,11 @@ class Notebook:
 # models while they come and go (a slow machine, a restarted kernel). Where a person would miss a
 # widget because of it, the cell says one of the others.
 TAKING_STOCK = "widget model not found"
+# JupyterLab asks the kernel on its own account, too. A page that is loaded anew, or a kernel that
+# starts anew, lets such a question go, which it then tells the console and nobody else.
+LET_GO = re.compile(
+    r"Canceled future for (debug|kernel_info|comm_info|history|complete|inspect)_request message"
+)
 UNDRAWN = re.compile(r"Error displaying widget|Loading widget|show javascript error")
 
 
@@ -270,8 +275,9 @@ def notebook(browser, lab, tmp_path):
 
 def _take(notebook, text):
     """The badge of "Open in Colab" lies elsewhere, and nothing elsewhere is fetched."""
-    if "net::ERR_FAILED" not in text and TAKING_STOCK not in text:
-        notebook.complaints.append(text)
+    if "net::ERR_FAILED" in text or TAKING_STOCK in text or LET_GO.search(text):
+        return
+    notebook.complaints.append(text)
 
 
 def _only_here(route, url):
