@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import contextvars
 import threading
-from collections.abc import Callable, Generator
+import uuid
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +23,7 @@ from kit.choosing.words import MEANINGS, TITLES, sentences, table
 from kit.events import Cached, Event, Noticed
 from kit.ui.errors import failure
 from kit.ui.look import Shown, block, escaped, root
+from kit.ui.monitor.downloads import download
 
 Compare: TypeAlias = Callable[[Path], Generator[Event, None, Any]]
 COMPARE = "kit.comparing.job:compare"
@@ -55,14 +57,15 @@ class ChoicePanel(Shown):
         self.button.on_click(lambda _: self.start())
         self.stop.on_click(lambda _: self._leave())
         row = widgets.HBox([self.button, self.stop], layout=widgets.Layout(flex_flow="row wrap"))
-        self.root = root(row, self.bar, self.line, self.found)
-        self.root.layout.display = "none"
+        self.box = widgets.VBox([row, self.bar, self.line, self.found])
+        self.box.layout.display = "none"
+        self.root = root(self.box)  # where it stands alone
 
     def show_of(self, run_dir: Path | None, *, is_over: bool) -> None:
         """Offer it where a run is over and has files; show what was chosen of it before."""
         self.run_dir = run_dir
         is_offered = is_over and run_dir is not None
-        self.root.layout.display = None if is_offered else "none"
+        self.box.layout.display = None if is_offered else "none"
         if is_offered and run_dir is not None and not self.is_at_work:
             self._show(run_dir, read_record(run_dir))
 
@@ -135,38 +138,49 @@ class ChoicePanel(Shown):
 
 def choice_html(record: Record, run_dir: Path) -> str:
     """Which file, why and how sure; the best files' pictures; all numbers, folded."""
-    choice = record.choice
-    first, *rest = sentences(choice)
+    first, *rest = sentences(record.choice)
     said = "".join(f"<li>{escaped(text)}</li>" for text in (*rest, *record.notices))
-    head = "".join(f"<th>{escaped(title)}</th>" for title in TITLES)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{escaped(cell)}</td>' for cell in row)}</tr>" for row in table(choice)
-    )
+    rows = table(record.choice)
+    files = "".join(_numbers(row) for row in rows)
     means = "".join(
         f"<tr><th>{escaped(name)}</th><td>{escaped(text)}</td></tr>"
-        for name, text in MEANINGS.items()
+        for name, text in {**MEANINGS, "seen by": record.eye}.items()
     )
     return (
         f"<div class='kit-head'>{escaped(first)}</div><div class='kit-notes'><ul>{said}</ul></div>"
-        f"{_grid(run_dir / record.grid if record.grid else None)}"
-        f"<details class='kit-files'><summary>What was measured of {len(choice.ranked)} "
-        f"file{'' if len(choice.ranked) == 1 else 's'}</summary>"
-        f"<div class='kit-scroll'><table class='kit-changes'><tr>{head}</tr>{rows}</table></div>"
-        f"<table class='kit-table'>{means}<tr><th>seen by</th><td>{escaped(record.eye)}</td></tr>"
-        "</table></details>"
+        f"{_grid(run_dir / record.grid) if record.grid else ''}"
+        f"<details class='kit-files'><summary>What was measured of {len(rows)} "
+        f"file{'' if len(rows) == 1 else 's'}</summary>{files}"
+        f"<table class='kit-table'>{means}</table></details>"
     )
 
 
-def _grid(file: Path | None) -> str:
-    """The picture itself, so that it stays in the notebook; nothing where it is gone."""
+def _numbers(row: Sequence[str]) -> str:
+    """A file's, each beneath its title."""
+    cells = "".join(
+        f"<div><span>{escaped(title)}</span><b>{escaped(cell)}</b></div>"
+        for title, cell in zip(TITLES[1:], row[1:], strict=True)
+    )
+    return f"<div class='kit-prompt'>{escaped(row[0])}</div><div class='kit-numbers'>{cells}</div>"
+
+
+def _grid(file: Path) -> str:
+    """The picture itself, so that it stays in the notebook; a click enlarges it.
+
+    Nothing where it is gone.
+    """
     try:
-        data = base64.b64encode(file.read_bytes()).decode() if file else ""
+        source = f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
     except OSError:
-        data = ""
-    if not data:
         return ""
-    words = "The same prompts and seeds: the bare base model, and the best files"
+    mark, words = f"kit-{uuid.uuid4().hex[:12]}", "The bare base model and the best files, drawn"
+    words = f"{words} with the same prompts and seeds"
     return (
-        f"<div class='kit-scroll'><img class='kit-grid-picture' alt='{words}' title='{words}' "
-        f"src='data:image/jpeg;base64,{data}'></div>"
+        f"<div class='kit-compared'><button type='button' class='kit-open' popovertarget='{mark}' "
+        f"aria-label='Enlarge: {words}'><img src='{source}' alt='{words}'></button>"
+        f"<div class='kit-quiet'>{words}</div>"
+        f"<div id='{mark}' popover class='kit-large' role='dialog' aria-label='{words}'>"
+        f"<img src='{source}' alt='{words}'>{download(file, 'Download')} "
+        f"<button type='button' class='kit-button' popovertarget='{mark}' "
+        "popovertargetaction='hide'>Close</button></div></div>"
     )

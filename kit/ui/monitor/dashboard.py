@@ -82,7 +82,7 @@ class Dashboard(Shown):
         shown += [self.controls.root] if self.controls else []
         shown += [self.newest, self.downloads, self.view, self.chart, self.gallery.root]
         self.choice = ChoicePanel()
-        shown += [self.choice.root, self.files, self.notes]
+        shown += [self.choice.box, self.files, self.notes]
         self.root = root(*shown)
         self.root.add_class("kit-run")  # what follow.js looks for
         if plan is not None:

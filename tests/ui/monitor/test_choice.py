@@ -57,7 +57,7 @@ def test_it_compares_and_shows_what_it_found(run_dir):
         record(folder)
 
     panel = panel_of(run_dir, compare)
-    assert panel.root.layout.display is None and panel.found.value == ""
+    assert panel.box.layout.display is None and panel.found.value == ""
     panel.start()
     while panel.bar.value == 0:
         assert panel.is_at_work
@@ -74,15 +74,15 @@ def test_what_was_chosen_before_is_shown_again(run_dir):
     record(run_dir)
     dashboard = Dashboard.replay(run_dir)
     assert "Keep cat-000001.safetensors" in dashboard.choice.found.value
-    assert dashboard.choice.root.layout.display is None
+    assert dashboard.choice.box.layout.display is None
 
 
 def test_it_is_offered_where_a_run_is_over_and_has_a_file(run_dir):
     file = run_dir / "events.jsonl"
     dashboard = Dashboard.replay(run_dir)
-    assert dashboard.choice.root.layout.display is None
+    assert dashboard.choice.box.layout.display is None
     file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[:1]), "utf-8")
-    assert Dashboard.replay(run_dir).choice.root.layout.display == "none"
+    assert Dashboard.replay(run_dir).choice.box.layout.display == "none"
 
 
 def test_every_text_is_escaped(run_dir):
