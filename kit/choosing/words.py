@@ -35,7 +35,7 @@ def _why(best: Measured, last: Measured) -> Iterator[str]:
 
 def _shares(file: Measured) -> Iterator[str]:
     if (likeness := mean_of(file.likeness)) is not None:
-        yield f"the subject is {likeness:.0%} as in your pictures"
+        yield f"the subject is recognised in {likeness:.0%} of its pictures"
     if (fidelity := mean_of(file.fidelity)) is not None:
         yield f"other prompts are {fidelity:.0%} as without it"
 
@@ -97,7 +97,7 @@ TITLES = (
     "chosen",
 )
 MEANINGS = {
-    "subject": "how near its pictures come to yours: 0 % as the bare base, 100 % the same",
+    "subject": "in how many pictures it is recognised, rather than what the bare base draws",
     "other prompts": "how much is drawn as by the bare base: 0 % as if another prompt were drawn",
     "loss gained": "how much better than the bare base it explains held-out pictures (or trained "
     "ones, where none is held out)",
