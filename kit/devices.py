@@ -181,7 +181,7 @@ def make_accelerator(
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """accelerate sees one process: what several tell each other is told in kit.training.ranks.
+    """Accelerate sees one process: what several tell each other is told in kit.training.ranks.
 
     Its own way would wrap what learns and cut batches into pieces.
     """

@@ -47,9 +47,7 @@ from kit.validation.holding_out import hold_out
 from kit.validation.schedule import Length, schedule
 
 
-def plan(
-    settings: Settings, *, unfinished: Answer = "ask", processes: int | None = None
-) -> Plan:
+def plan(settings: Settings, *, unfinished: Answer = "ask", processes: int | None = None) -> Plan:
     """Decide everything that follows from the settings and the folders.
 
     unfinished: what to do with a run of that name that is not finished and whose pictures, captions
@@ -96,8 +94,7 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     seed = settings.basic.seed or run.seed or (start.seed if start else 0) or _drawn_seed()
     settings = settings.replace(seed=seed, output_name=run.name)
     basic, ways = settings.basic, ways if subsets else [settings]
-    rules = [bucket_rule(way.images) for way in ways]
-    fits = fit_all(images, [rules[image.subset] for image in images])
+    fits = _fitted(images, ways)
     layout = lay_out_all(images, fits, subsets, batch_size=basic.train_batch_size, seed=seed)
     per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered(basic, processes))
     total = total_steps(basic, per_epoch)
@@ -153,6 +150,12 @@ def _too_many(processes: int, batches: int) -> list[str]:
         f"step is of one epoch, so {processes - batches} would never have work; at most {batches} "
         "can, or more with a smaller train_batch_size or more repeats"
     ]
+
+
+def _fitted(images: tuple[TrainImage, ...], ways: Sequence[Settings]) -> tuple[BucketFit, ...]:
+    """Every image into its bucket, by the rule of its data set."""
+    rules = [bucket_rule(way.images) for way in ways]
+    return fit_all(images, [rules[image.subset] for image in images])
 
 
 def _scanned(folders: Folders, images: Images, noise: Noise) -> Scan:

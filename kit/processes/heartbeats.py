@@ -1,6 +1,6 @@
 """Signs of life of the processes of one run: a file for each, with its last words.
 
-<name>.run/ranks/1.json    {"rank": 1, "pid": 4711, "host": "a", "doing": "step 12", "beat": 88, ...}
+<name>.run/ranks/1.json    {"rank": 1, "pid": 4711, "host": "a", "doing": "step 12", "beat": 8, ...}
 
 A thread writes it anew every second, so what stands still or is gone leaves an old file. Whoever
 waits for another process looks there: only so a process that hangs can be named. `words` is what
@@ -131,7 +131,7 @@ class Watch:
         no reason.
         """
         self._look()
-        for sign, since in self._seen.values():
+        for sign, _ in self._seen.values():
             if sign.words:
                 return f"Process {sign.rank} failed {_at(sign)}: {sign.words}"
         for sign, since in self._seen.values():

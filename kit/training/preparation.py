@@ -248,9 +248,7 @@ def share_state(ranks: Ranks, checkpoint: Checkpoint, step: int) -> None:
         checkpoint.take_over(ranks.awaited()[2])
 
 
-def _feed(
-    builder: BatchBuilder, memory: Memory, *, end: int, beside: str, every: int
-) -> Feed:
+def _feed(builder: BatchBuilder, memory: Memory, *, end: int, beside: str, every: int) -> Feed:
     """Ahead of a device that works by itself; a CPU that trains has nothing to spare."""
     is_ahead = beside != "cpu" and effective.caches_latents(memory)
     ahead = AHEAD if is_ahead else 0

@@ -153,9 +153,7 @@ class SharedGradient:
             start = self._slot(micro_step)
             count, row = int(slots[start]), slots[start + 1 : start + self._each]
             ts, losses = row[:count], row[self._rows : self._rows + count]
-            found.append(
-                Seen(micro_step, torch.tensor([int(t) for t in ts]), torch.tensor(losses))
-            )
+            found.append(Seen(micro_step, torch.tensor([int(t) for t in ts]), torch.tensor(losses)))
         return found
 
     def _ended(self, own: str) -> None:
