@@ -14,6 +14,7 @@ from pathlib import Path
 from kit.basemodel.magnitudes import follow_file
 from kit.basemodel.mismatches import known_of, size_mismatches
 from kit.basemodel.preflight import foreseen_refusals
+from kit.dataset.batches import Layout
 from kit.dataset.buckets import BucketFit
 from kit.dataset.images import Scan, TrainImage
 from kit.dataset.layout import bucket_rule, fit_all, lay_out_all
@@ -98,8 +99,7 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     layout = lay_out_all(images, fits, subsets, batch_size=basic.train_batch_size, seed=seed)
     per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered(basic, processes))
     total = total_steps(basic, per_epoch)
-    wrong = length_problems(settings, RunLength(total))
-    wrong += _too_many(processes, layout.batches_per_epoch)
+    wrong = [*length_problems(settings, RunLength(total)), *_too_many(processes, layout)]
     wrong += [t for t in (start and beyond_the_end(start, total), is_past(run, total)) if t]
     if wrong:
         raise SettingsError(wrong)
@@ -141,8 +141,9 @@ def _as_one_process(settings: Settings, processes: int) -> Settings:
     return settings.model_copy(update={"basic": same})
 
 
-def _too_many(processes: int, batches: int) -> list[str]:
+def _too_many(processes: int, layout: Layout) -> list[str]:
     """More processes than an epoch has batches: some would never have one."""
+    batches = layout.batches_per_epoch
     if processes <= batches:
         return []
     return [
