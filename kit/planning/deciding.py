@@ -41,7 +41,7 @@ from kit.runs.made_of import made_of
 from kit.runs.resume import beyond_the_end, find_start
 from kit.runs.run import Answer, Run, choose_run
 from kit.runs.unfinished import is_past, told_of_unfinished
-from kit.settings import Folders, Images, Noise, Settings, effective
+from kit.settings import Basic, Folders, Images, Noise, Settings, effective
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
 from kit.validation.holding_out import hold_out
@@ -81,7 +81,7 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     dataset = scan_subsets(subsets) if subsets else _scanned(*sections)
     images, held_out = hold_out(dataset.images, [way.validation for way in ways])
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
-    whole = _as_one_process(settings, processes)
+    whole = settings.model_copy(update={"basic": _as_one_process(settings.basic, processes)})
     run, made = choose_run(
         settings.folders.output_dir,
         settings.folders.output_name,
@@ -130,15 +130,10 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     )
 
 
-def _as_one_process(settings: Settings, processes: int) -> Settings:
+def _as_one_process(basic: Basic, processes: int) -> Basic:
     """What one process would have to gather for the same steps: a run goes on on any number."""
-    if processes == 1:
-        return settings
-    basic = settings.basic
-    same = basic.model_copy(
-        update={"gradient_accumulation_steps": gathered(basic, processes)}  # beyond its bounds, too
-    )
-    return settings.model_copy(update={"basic": same})
+    all_together = gathered(basic, processes)  # beyond the setting's bounds, too
+    return basic.model_copy(update={"gradient_accumulation_steps": all_together})
 
 
 def _too_many(processes: int, layout: Layout) -> list[str]:

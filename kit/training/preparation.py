@@ -202,8 +202,7 @@ def equip(
         network.detach_hooks()
         raise
     compile_unet(family.unet, settings.machine)
-    for told in step.optimization.notices:
-        yield Noticed(told)
+    yield from map(Noticed, step.optimization.notices)
     scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)
     write_file = writer(network, step.optimization)
     checkpoint = Checkpoint(
@@ -215,9 +214,7 @@ def equip(
         step, used.engine, plan.layout, learns=learns, checkpointing=recomputes
     )
     checkpoint.also = {"guardian": guardian, "footing": lightening, "engine": used}
-    if ranks.is_first:
-        yield from _resumed(checkpoint, lightening)
-    share_state(ranks, checkpoint, checkpoint.state_step)
+    yield from _resumed(checkpoint, lightening, ranks)
     # It is on the device already; placing it would read its state once more, and round it.
     step.optimization.optimizer = accelerator.prepare_optimizer(
         step.optimization.optimizer, device_placement=False
@@ -264,8 +261,14 @@ def _lightening(
     return Lightening(step, step.text.family, engine, largest, learns, footing)
 
 
-def _resumed(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:
-    """Restore what the run goes on from, and tell what is to be told of it."""
+def _resumed(checkpoint: Checkpoint, lightening: Lightening, ranks: Ranks) -> Iterator[Noticed]:
+    """Restore what the run goes on from, in every process; tell what is to be told of it."""
+    if ranks.is_first:
+        yield from _restored(checkpoint, lightening)
+    share_state(ranks, checkpoint, checkpoint.state_step)
+
+
+def _restored(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:
     asked = lightening.footing
     checkpoint.resume()
     if lightening.footing != asked:
