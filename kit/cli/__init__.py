@@ -36,6 +36,7 @@ from kit import __version__, catalog
 from kit.basemodel.reading_ahead import read_ahead
 from kit.cli import bench, dataset, import_export, presets, queueing, running, selftest
 from kit.cli.command import Command
+from kit.cli.launching import launch_asked_for, train_in_processes
 from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import takes_settings
 from kit.cli.unfinished import planned, refuse, takes_answer
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_command(words)
         chosen = _parser().parse_args(words or ["--help"])
+        chosen.words = words
         code = COMMANDS[chosen.command].act(chosen) or 0
         sys.stdout.flush()
         return code
@@ -136,6 +138,16 @@ def _act_train(chosen: argparse.Namespace) -> int:
     with stop_on_interrupt(control):  # from here on, not only while it trains
         found = planned(chosen)
         refuse(chosen, found.run)
+        machine = found.settings.machine
+        if (launch := launch_asked_for(machine)) is not None:
+            return train_in_processes(
+                launch,
+                machine,
+                chosen.words,
+                run=found.run,
+                tell_folder=chosen.tell_folder,
+                control=control,
+            )
         if chosen.tell_folder:
             write_text(chosen.tell_folder, str(found.run.dir.absolute()))
         print(*found.lines(), sep="\n", flush=True)  # its notices come as events
