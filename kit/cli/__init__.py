@@ -41,9 +41,10 @@ from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import takes_settings
 from kit.cli.unfinished import planned, refuse, takes_answer
 from kit.control import RunControl, stop_on_interrupt
-from kit.errors import KitError, nearest, without_secrets
+from kit.errors import KitError, ProcessLost, nearest, without_secrets
 from kit.events import Event, Finished
 from kit.planning.forecast import forecast
+from kit.processes import here, require_all
 from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_text
 from kit.sinks import Console, listening
@@ -64,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KitError as error:
-        print(f"kit: {without_secrets(error)}", file=sys.stderr)
+        print(f"kit: {without_secrets(error)}", file=sys.stderr, flush=True)
+        if isinstance(error, ProcessLost):  # a connection's threads wait for one that hangs
+            sys.stdout.flush()
+            os._exit(WRONG)
         return WRONG
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -134,6 +138,10 @@ def _describe_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _act_train(chosen: argparse.Namespace) -> int:
+    require_all()
+    if not here().is_first:  # of several processes: it learns from the first what to do
+        catalog.load("kit.training.following:follow")(here())
+        return 0
     control = RunControl()
     with stop_on_interrupt(control):  # from here on, not only while it trains
         found = planned(chosen)
