@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from kit.control import RunControl
@@ -13,8 +12,9 @@ from kit.errors import KitError
 from kit.events import Failed, Finished
 from kit.launching.command import Launch, command, environment, is_launched, launch_for, told
 from kit.launching.gpus import there
-from kit.launching.last_words import LastWord, who_broke_off, write_failure
+from kit.launching.last_words import LastWord, who_broke_off
 from kit.launching.parent import Parent
+from kit.runs.last_word import tell_failed
 from kit.runs.run import Run
 from kit.settings import Machine
 
@@ -93,10 +93,10 @@ def _code(last: LastWord, run_dir: Path, *, stops: bool) -> int:
         print("kit: it ended before the run began; what is wrong stands above", file=sys.stderr)
         return WRONG
     text = who_broke_off(run_dir, last.code)
-    with suppress(OSError):
-        write_failure(run_dir, text)
+    tell_failed(run_dir, text)
     raise KitError(
-        text,
-        "The state that it kept last is whole; nothing else was lost.",
-        "The same command goes on from there, also with another number of processes.",
+        f"{text}.",
+        "The state of its last save is whole.",
+        "The same command goes on from there, on another number of processes, too, where "
+        "gradient_accumulation_steps x processes is the same.",
     )

@@ -15,12 +15,12 @@ from pathlib import Path
 from kit.errors import KitError
 from kit.hosts import Gpu
 from kit.launching.gpus import visible
+from kit.processes import ASKED, COUNT, LOCAL_RANK, PORT, RANK
 from kit.settings import Machine
 from kit.settings.effective import gpu_ids, launch_flags
 
-PROCESSES = "LORA_KIT_PROCESSES"  # how many were asked for: a launch of fewer is refused
 # Any of them says that a launcher started this process, be it as the only one.
-OF_A_LAUNCH = (PROCESSES, "WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+OF_A_LAUNCH = (ASKED, COUNT, RANK, LOCAL_RANK, PORT, "TORCHELASTIC_RUN_ID")
 ROOT = Path(__file__).parents[2]  # where the package lies, if it is not installed
 
 
@@ -90,7 +90,7 @@ def environment(processes: int) -> Mapping[str, str]:
         **os.environ,
         "PYTHONPATH": path,
         "PYTHONUNBUFFERED": "1",
-        PROCESSES: str(processes),
+        ASKED: str(processes),
     }
 
 

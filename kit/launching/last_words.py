@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.events import Event, Failed, Finished, to_line
+from kit.events import Event, Failed, Finished
+from kit.processes.heartbeats import Sign, is_gone, read
 from kit.sinks.tail import Tail
 
 STOPPED, WRONG = 3, 2  # exit codes, as of kit train
@@ -53,20 +54,23 @@ def is_over(event: Event | None) -> bool:
 
 
 def who_broke_off(run_dir: Path, code: int) -> str:
-    """A sentence about the process that ended first, as far as its files tell."""
-    how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-    return f"A process of the run was ended, and the launcher {how}, before it could say why."
+    """A sentence about the process that ended first, as far as their signs of life tell.
 
-
-def write_failure(run_dir: Path, text: str) -> None:
-    """Tell, in the run's events, how it ended where it could not.
-
-    Raises: OSError where the file cannot be written.
+    code: the launcher's, which is told where no process has left a sign.
     """
-    line = f"{to_line(Failed(text))}\n".encode("utf-8", "replace")
-    with (run_dir / "events.jsonl").open("ab+") as file:
-        if file.seek(0, 2):
-            file.seek(-1, 2)
-            if file.read(1) != b"\n":  # a line that was torn by the kill
-                line = b"\n" + line
-        file.write(line)
+    signs = read(run_dir)
+    for sign in signs:
+        if not sign.words and is_gone(sign):
+            return (
+                f"Process {sign.rank} (pid {sign.pid} on {sign.host}) ended without a word "
+                f"{_at(sign)}: it was killed, by a person or because the machine had no memory left"
+            )
+    for sign in signs:
+        if sign.words:
+            return f"Process {sign.rank} failed {_at(sign)}: {sign.words}"
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"The launcher of the processes {how}, and none of them has left a word"
+
+
+def _at(sign: Sign) -> str:
+    return f"at {sign.doing}" if sign.steps else f"while it was {sign.doing}"

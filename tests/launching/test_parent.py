@@ -1,7 +1,9 @@
 """The process that starts the others: how it asks for an end, and what it says of one."""
 
+import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -12,9 +14,9 @@ import pytest
 from kit.control import RunControl, stop_on_interrupt
 from kit.errors import KitError
 from kit.events import Failed, Finished, to_line
-from kit.launching.last_words import last_word_of, state_of, write_failure
+from kit.launching.last_words import last_word_of, state_of, who_broke_off
 from kit.launching.parent import Parent
-from kit.sinks import read_events
+from kit.processes import heartbeats
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
 
@@ -91,17 +93,30 @@ def test_what_cannot_be_started_is_told(tmp_path):
         Parent([str(tmp_path / "nothing")], {}, lambda: None).wait()
 
 
-def test_a_failure_is_written_behind_a_torn_line(tmp_path):
-    file = tmp_path / "events.jsonl"
-    told(tmp_path, Finished(1, "done"))
-    with file.open("ab") as torn:
-        torn.write(b'{"event": "Step')
-    write_failure(tmp_path, "rank 0 was killed")
-    assert file.read_bytes().endswith(b"\n")
-    assert last_word_of(tmp_path, None, 1).event == Failed("rank 0 was killed")
+def sign(run_dir, rank, **fields):
+    known = {"rank": rank, "pid": 2**22 + rank, "host": socket.gethostname(), **fields}
+    path = heartbeats.path_of(run_dir, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known), "utf-8")
 
 
-def test_a_failure_is_written_into_an_empty_file(tmp_path):
-    write_failure(tmp_path, "rank 0 was killed")
-    assert read_events(tmp_path / "events.jsonl") == [Failed("rank 0 was killed")]
+def test_the_process_that_was_killed_is_named_before_those_that_heard_of_it(tmp_path):
+    sign(tmp_path, 0, doing="step 12")
+    sign(tmp_path, 1, doing="step 12", words="Process 0 is lost")
+    assert who_broke_off(tmp_path, 1).startswith(
+        f"Process 0 (pid {2**22} on {socket.gethostname()}) ended without a word at step 12: it "
+    )
+
+
+def test_else_the_one_that_said_why(tmp_path):
+    sign(tmp_path, 0, doing="caching latents", words="out of memory")
+    sign(tmp_path, 1, doing="loading", words="Process 0 failed")
+    told = who_broke_off(tmp_path, 1)
+    assert told == "Process 0 failed while it was caching latents: out of memory"
+
+
+def test_without_any_sign_the_launchers_own_end_is_told(tmp_path):
+    assert "was killed by signal 9" in who_broke_off(tmp_path, -9)
+    assert "ended with exit code 1" in who_broke_off(tmp_path, 1)
     assert state_of(tmp_path / "nowhere") is None
+    assert last_word_of(tmp_path, None, 1).event is None
