@@ -28,6 +28,7 @@ from kit.errors import ModelError, SettingsError
 from kit.events import Cached, Event, Noticed
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
+from kit.families.undivided import spare_divisions
 from kit.settings import Settings, declarations
 from kit.settings.effective import base_precision, keeps_attention_matrices
 from kit.settings.unet_blocks import misfits
@@ -159,4 +160,6 @@ def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Fam
     )
     plain = keeps_attention_matrices(settings.memory)
     family.unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
+    if settings.machine.dynamo_backend == "no":  # compilers see to it themselves
+        spare_divisions(family.unet)
     return family

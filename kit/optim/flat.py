@@ -117,13 +117,16 @@ class Flat(Optimizer):
     runs: list[Run]
     generation = 0
 
-    def lay_flat(self, elementwise: frozenset[str]) -> None:
+    def lay_flat(
+        self, elementwise: frozenset[str], groups: Sequence[Sequence[Parameter]] = ()
+    ) -> None:
         """Let the weights, which are alike in precision and device, move into buffers.
 
-        elementwise: see there; nothing where the optimizer looks at whole weights.
+        elementwise: see there; nothing where the optimizer looks at whole weights. groups: the
+        weights of each group in the order in which they are to lie, if that is not its own.
         """
         self.elementwise = elementwise
-        self.buffers = Buffers([group["params"] for group in self.param_groups])
+        self.buffers = Buffers(groups or [group["params"] for group in self.param_groups])
         self.runs = []
         self._run_state: defaultdict[Tensor, Any] = defaultdict(dict)
         self._live: list[bool] | None = None  # None: what the runs are made from has changed
