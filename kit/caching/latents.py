@@ -298,7 +298,8 @@ def cache_latents(
     division.meet()  # all have looked before one writes, so that they divide the same
     yield from encoded(division.own(groups))
     division.meet()
-    others = looked_up(cut for cut in missing if (cut.image, cut.flipped) not in kept)
+    there = set(kept)
+    others = looked_up(cut for cut in missing if (cut.image, cut.flipped) not in there)
     yield from encoded(list(_grouped(encoder, others, batch_size)))
     if kept and division.count > 1:
         yield Cached("latents", len(kept), len(cuts))

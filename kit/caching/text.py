@@ -119,7 +119,8 @@ def cache_text_embeds(
     division.meet()  # all have looked before one writes, so that they divide the same
     yield from encoded(division.own(missing))
     division.meet()
-    yield from encoded(looked_up(caption for caption in missing if caption not in kept))
+    there = set(kept)
+    yield from encoded(looked_up(caption for caption in missing if caption not in there))
     if kept and division.count > 1:
         yield Cached("captions", len(kept), len(captions))
     if disk:
