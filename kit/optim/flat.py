@@ -14,7 +14,8 @@ zeroed in place, so addresses stay; `generation` says when runs or averages came
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -117,13 +118,16 @@ class Flat(Optimizer):
     runs: list[Run]
     generation = 0
 
-    def lay_flat(self, elementwise: frozenset[str]) -> None:
+    def lay_flat(
+        self, elementwise: frozenset[str], groups: Sequence[Sequence[Parameter]] = ()
+    ) -> None:
         """Let the weights, which are alike in precision and device, move into buffers.
 
-        elementwise: see there; nothing where the optimizer looks at whole weights.
+        elementwise: see there; nothing where the optimizer looks at whole weights. groups: the
+        weights of each group in the order in which they are to lie, if that is not its own.
         """
         self.elementwise = elementwise
-        self.buffers = Buffers([group["params"] for group in self.param_groups])
+        self.buffers = Buffers(groups or [group["params"] for group in self.param_groups])
         self.runs = []
         self._run_state: defaultdict[Tensor, Any] = defaultdict(dict)
         self._live: list[bool] | None = None  # None: what the runs are made from has changed
@@ -144,6 +148,21 @@ class Flat(Optimizer):
             live.append(grad is not None)
         if live != self._live or any(run.shown and not self._holds(run) for run in self.runs):
             self._form_runs(live)
+
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """Inside the block it shows one weight, all of them, and one gradient: to a loss scaler."""
+        self.collect()
+        weights = [group["params"] for group in self.param_groups]
+        whole = Parameter(self.buffers.weights)
+        whole.grad = self.buffers.gradients
+        for number, group in enumerate(self.param_groups):
+            group["params"] = [] if number else [whole]
+        try:
+            yield
+        finally:
+            for group, own in zip(self.param_groups, weights, strict=True):
+                group["params"] = own
 
     def clip(self, longest: float) -> Tensor:
         """Shorten the whole gradient to this length; returns its length before.

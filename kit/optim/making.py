@@ -137,7 +137,8 @@ def _built(
     if averages(optimizer):
         optimizer.train()
     if flat:
-        optimizer.lay_flat(frozenset(row.elementwise.split()))
+        in_memory = [group.in_memory or group.weights for group in groups]
+        optimizer.lay_flat(frozenset(row.elementwise.split()), in_memory)
     made: Optimizer = optimizer
     return made
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from kit.basemodel.magnitudes import follow_file
 from kit.basemodel.mismatches import known_of, size_mismatches
 from kit.basemodel.preflight import foreseen_refusals
+from kit.dataset.batches import Layout
 from kit.dataset.buckets import BucketFit
 from kit.dataset.images import Scan, TrainImage
 from kit.dataset.layout import bucket_rule, fit_all, lay_out_all
@@ -40,7 +41,7 @@ from kit.runs.made_of import made_of
 from kit.runs.resume import beyond_the_end, find_start
 from kit.runs.run import Answer, Run, choose_run
 from kit.runs.unfinished import is_past, told_of_unfinished
-from kit.settings import Folders, Images, Noise, Settings, effective
+from kit.settings import Basic, Folders, Images, Noise, Settings, effective
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
 from kit.validation.holding_out import hold_out
@@ -80,7 +81,7 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     dataset = scan_subsets(subsets) if subsets else _scanned(*sections)
     images, held_out = hold_out(dataset.images, [way.validation for way in ways])
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
-    whole = _as_one_process(settings, processes)
+    whole = settings.model_copy(update={"basic": _as_one_process(settings.basic, processes)})
     run, made = choose_run(
         settings.folders.output_dir,
         settings.folders.output_name,
@@ -98,8 +99,7 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     layout = lay_out_all(images, fits, subsets, batch_size=basic.train_batch_size, seed=seed)
     per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered(basic, processes))
     total = total_steps(basic, per_epoch)
-    wrong = length_problems(settings, RunLength(total))
-    wrong += _too_many(processes, layout.batches_per_epoch)
+    wrong = [*length_problems(settings, RunLength(total)), *_too_many(processes, layout)]
     wrong += [t for t in (start and beyond_the_end(start, total), is_past(run, total)) if t]
     if wrong:
         raise SettingsError(wrong)
@@ -130,19 +130,15 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     )
 
 
-def _as_one_process(settings: Settings, processes: int) -> Settings:
+def _as_one_process(basic: Basic, processes: int) -> Basic:
     """What one process would have to gather for the same steps: a run goes on on any number."""
-    if processes == 1:
-        return settings
-    basic = settings.basic
-    same = basic.model_copy(
-        update={"gradient_accumulation_steps": gathered(basic, processes)}  # beyond its bounds, too
-    )
-    return settings.model_copy(update={"basic": same})
+    all_together = gathered(basic, processes)  # beyond the setting's bounds, too
+    return basic.model_copy(update={"gradient_accumulation_steps": all_together})
 
 
-def _too_many(processes: int, batches: int) -> list[str]:
+def _too_many(processes: int, layout: Layout) -> list[str]:
     """More processes than an epoch has batches: some would never have one."""
+    batches = layout.batches_per_epoch
     if processes <= batches:
         return []
     return [

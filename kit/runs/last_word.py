@@ -23,9 +23,10 @@ def tell_failed(run_dir: Path, text: str) -> bool:
             with suppress(KitError):
                 if lines and isinstance(from_line(lines[-1]), Failed | Finished):
                     return False
-            torn = b"" if end.endswith(b"\n") or not end else b"\n"
+            file.seek(size - len(end) + end.rfind(b"\n") + 1)  # a line that was torn goes
+            file.truncate()
             line = to_line(Failed(without_secrets(text)))
-            file.write(torn + f"{line}\n".encode("utf-8", "replace"))
+            file.write(f"{line}\n".encode("utf-8", "replace"))
     except OSError:  # it did not begin, or nothing can be written: nobody hears more
         return False
     return True

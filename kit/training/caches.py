@@ -16,7 +16,7 @@ from kit.dataset.captions import fullest_captions
 from kit.devices import free_memory
 from kit.events import Event, Noticed
 from kit.families import Family
-from kit.families.streaming import park
+from kit.families.resting import park, wake
 from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.settings import Captions, Folders, Memory
@@ -54,6 +54,7 @@ def text_conditioner(family: Family, memory: Memory, captions: Captions) -> Text
 
 def run_latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
     """Cached latents, after which the VAE leaves the device; or those encoded at each use."""
+    wake(family.vae)
     encoder, settings = latent_encoder(plan, family), plan.settings
     memory, model = settings.memory, settings.model
     if not caches_latents(memory):
@@ -87,6 +88,7 @@ def run_text_embeds(
 
     adapters: frozen ones beside the encoders, from network_weights: they act on what is cached.
     """
+    wake(*text.family.text_encoders)
     settings = plan.settings
     memory, network = settings.memory, settings.network
     if not caches_text_embeds(memory):

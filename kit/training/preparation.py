@@ -19,6 +19,7 @@ from kit.diffusion.losses import make_objective
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.families.base_model import fetched_model, find_model, load_model, require_model
+from kit.families.resting import wake
 from kit.families.text import TextConditioner
 from kit.optim.learning_rates import effective_rates_of
 from kit.optim.optimization import Optimization
@@ -150,7 +151,7 @@ def prepare(plan: Plan, ranks: Ranks = ALONE) -> Generator[Event, None, Resource
     accelerator = make_accelerator(
         device, settings.memory.mixed_precision, half_weights=settings.memory.full_fp16
     )
-    family = load_model(settings, file, device)
+    family = load_model(settings, file, device, rests=True)
     for sampler in samplers_of(plan.prompts, settings.samples.sample_sampler):
         make_scheduler(sampler, family)  # so that one that cannot be used is told before a step
         if family.zero_terminal_snr and not rescales(sampler):
@@ -201,9 +202,9 @@ def equip(
     except BaseException:
         network.detach_hooks()
         raise
+    wake(family.unet)
     compile_unet(family.unet, settings.machine)
-    for told in step.optimization.notices:
-        yield Noticed(told)
+    yield from map(Noticed, step.optimization.notices)
     scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)
     write_file = writer(network, step.optimization)
     checkpoint = Checkpoint(
@@ -215,9 +216,7 @@ def equip(
         step, used.engine, plan.layout, learns=learns, checkpointing=recomputes
     )
     checkpoint.also = {"guardian": guardian, "footing": lightening, "engine": used}
-    if ranks.is_first:
-        yield from _resumed(checkpoint, lightening)
-    share_state(ranks, checkpoint, checkpoint.state_step)
+    yield from _resumed(checkpoint, lightening, ranks)
     # It is on the device already; placing it would read its state once more, and round it.
     step.optimization.optimizer = accelerator.prepare_optimizer(
         step.optimization.optimizer, device_placement=False
@@ -264,8 +263,14 @@ def _lightening(
     return Lightening(step, step.text.family, engine, largest, learns, footing)
 
 
-def _resumed(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:
-    """Restore what the run goes on from, and tell what is to be told of it."""
+def _resumed(checkpoint: Checkpoint, lightening: Lightening, ranks: Ranks) -> Iterator[Noticed]:
+    """Restore what the run goes on from, in every process; tell what is to be told of it."""
+    if ranks.is_first:
+        yield from _restored(checkpoint, lightening)
+    share_state(ranks, checkpoint, checkpoint.state_step)
+
+
+def _restored(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:
     asked = lightening.footing
     checkpoint.resume()
     if lightening.footing != asked:

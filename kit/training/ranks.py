@@ -11,9 +11,11 @@ nothing and costs nothing.
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from kit.processes import Processes
 from kit.processes.heartbeats import FOLDER, Heart, Watch, clear, is_gone
 
 NEVER = timedelta(days=30)  # a pause may last; who waits looks after the others by itself
+MEETING, MEETING_FIRST = 300.0, 3600.0  # seconds; the first one plans before it comes
 LEAST_PATIENCE = 40.0  # seconds for a process whose signs come, and whose part of a step does not
 TIMES_LONGER = 10.0  # than the longest part of a step of our own so far
 FIRST_PATIENCE = 900.0  # before that is known: compilers, graphs
@@ -286,7 +289,8 @@ def together(here: Processes) -> Iterator[Ranks]:
             "Train with one process, or install another build of torch.",
         )
     is_gpu = torch.cuda.is_available() and dist.is_nccl_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if is_gpu else "gloo", timeout=NEVER)
+    with _not_for_ever(MEETING if here.is_first else MEETING_FIRST):
+        dist.init_process_group("cpu:gloo,cuda:nccl" if is_gpu else "gloo", timeout=NEVER)
     ranks = Ranks(here)
     try:
         yield ranks
@@ -294,6 +298,31 @@ def together(here: Processes) -> Iterator[Ranks]:
         ranks.part(error)
         raise
     ranks.part(None)
+
+
+@contextmanager
+def _not_for_ever(seconds: float) -> Iterator[None]:
+    """While processes meet they are in torch's hands, where nothing of ours is heard: an end."""
+
+    def end() -> None:
+        print(
+            f"kit: The other processes did not come within {seconds:.0f} s. They meet at "
+            f"MASTER_ADDR = {os.environ.get('MASTER_ADDR')}, MASTER_PORT = "
+            f"{os.environ.get('MASTER_PORT')}: is one of them still starting, or is the port "
+            "closed? A launcher finds a free one by itself: torch.distributed.run --standalone, "
+            "accelerate launch --main_process_port 0.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

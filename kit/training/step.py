@@ -128,7 +128,8 @@ class TrainingStep:
         """Shorten the gradient to max_grad_norm; returns its norm before."""
         optimizer = self.optimization.optimizer
         if (flat := flat_of(optimizer)) is not None:
-            self.accelerator.unscale_gradients()
+            with flat.as_one():
+                self.accelerator.unscale_gradients()
             return flat.clip(self.max_grad_norm)
         weights = [p for g in optimizer.param_groups for p in g["params"]]
         norm: Tensor | None = self.accelerator.clip_grad_norm_(weights, self.max_grad_norm)
