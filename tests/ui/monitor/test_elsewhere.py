@@ -74,7 +74,7 @@ def test_train_with_two_processes_starts_them_outside_of_the_kernel(two, process
 
 
 def test_what_is_asked_before_anybody_hears_waits(two, processes):
-    session, plan = launched(two, processes)
+    session, _ = launched(two, processes)
     assert processes["answer"] == "go on"
     session.dashboard.controls.stop.click()  # at once: the process is still loading
     assert "It ends after this step" in session.dashboard.controls.line.value
