@@ -162,10 +162,10 @@ STYLE = """<style>
 .kit .widget-upload { font-size: 0 !important; }
 .kit .widget-upload i { font-size: 13px; }
 .kit .widget-upload::after { content: "Upload a file"; font-size: 13px; }
-/* A run. What changes has its place from the start, so that nothing beneath it moves. */
+/* A run. What changes has its place from the start, so that nothing beneath it moves. Eight numbers,
+   and nine where both parts have a rate, stand in one row of a page of 1280 px. */
 .kit .kit-numbers {
   display: grid; gap: 2px 12px; padding: 4px 0; min-height: 40px;
-  /* Eight numbers, and nine where both parts have a rate, stand in one row of a 1280 px page. */
   grid-template-columns: repeat(auto-fill, minmax(108px, 1fr));
 }
 .kit .kit-numbers > div { min-width: 0; }
@@ -260,8 +260,7 @@ STYLE = """<style>
 .kit .kit-table tr { background: none !important; }
 .kit .kit-bar { gap: 6px 12px; margin: 2px 0 6px; overflow: visible !important; }
 .kit .kit-queued {
-  gap: 4px var(--kit-unit); padding: 4px 0; overflow: visible !important;
-  border-top: 1px solid var(--kit-line);
+  gap: 4px var(--kit-unit); padding: 4px 0; border-top: 1px solid var(--kit-line);
 }
 .kit .kit-queued > * { margin: 0 !important; }
 .kit .kit-queued > .widget-html { flex: 1 1 260px; width: auto !important; min-width: 0; }
