@@ -88,7 +88,9 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "AdamWScheduleFree": _schedule_free(
         "AdamWScheduleFree", 5e-4, "betas=0.9,0.999 eps=1e-8 warmup_steps=0"
     ),
-    "AdamW8bit": _bits("AdamW8bit", "AdamW", 1e-4, f"{_ADAM} min_8bit_size=4096"),
+    "AdamW8bit": _bits(
+        "AdamW8bit", "AdamW", 1e-4, f"{_ADAM} min_8bit_size=4096", elementwise="state1 state2"
+    ),
     "Adafactor": Optimizer(
         "transformers.optimization:Adafactor",
         takes="relative_step=True scale_parameter=True warmup_init=False eps=1e-30,0.001 "
@@ -111,8 +113,10 @@ OPTIMIZERS: dict[str, Optimizer] = {
         "DAdaptLion", "betas=0.9,0.99 weight_decay=0 decouple=True d0=1e-6"
     ),
     "DAdaptSGD": _adapting("DAdaptSGD", f"momentum=0.0 weight_decay=0 {_D}"),
-    "Lion": _bits("Lion", "AdamW", 2e-5, _LION),
-    "Lion8bit": _bits("Lion8bit", "Lion", 2e-5, f"{_LION} min_8bit_size=4096"),
+    "Lion": _bits("Lion", "AdamW", 2e-5, _LION, elementwise="state1"),
+    "Lion8bit": _bits(
+        "Lion8bit", "Lion", 2e-5, f"{_LION} min_8bit_size=4096", elementwise="state1"
+    ),
     "PagedAdamW8bit": _bits("PagedAdamW8bit", "AdamW8bit", 1e-4, f"{_ADAM} min_8bit_size=4096"),
     "PagedAdamW32bit": _bits("PagedAdamW32bit", "AdamW", 1e-4, f"{_ADAM} min_8bit_size=4096"),
     "PagedLion8bit": _bits("PagedLion8bit", "Lion8bit", 2e-5, f"{_LION} min_8bit_size=4096"),
@@ -149,7 +153,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "SGDNesterov8bit": _bits(
         "SGD8bit", "SGDNesterov", 0.1,
         "momentum=0.9 nesterov=True dampening=0 weight_decay=0 min_8bit_size=4096",
-        defaults=MappingProxyType({"nesterov": True, "momentum": 0.9}),
+        defaults=MappingProxyType({"nesterov": True, "momentum": 0.9}), elementwise="state1",
         note="SGDNesterov8bit learns with plain momentum: bitsandbytes accepts nesterov and "
         "does not use it",
     ),
