@@ -279,6 +279,7 @@ STYLE = """<style>
 @media (max-width: 500px) { .kit .kit-changes td, .kit .kit-changes th { padding-right: 8px; } }
 .kit .kit-changes th { color: var(--kit-dim); }
 .kit .kit-link { padding: 0 8px; }
+.kit .kit-compared { max-width: 1000px; margin: var(--kit-unit) 0; }
 .kit .kit-pictures {
   display: grid; gap: 10px 20px; padding: 8px 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr));
