@@ -133,7 +133,7 @@ def choose(run_dir: str | Path | None = None) -> ChoicePanel:
     install()
     if run_dir is None:
         session = Session.current
-        newest = session.plan.run.dir if session else newest_run(_output_folders())
+        newest = session.run_dir if session else newest_run(_output_folders())
         run_dir = newest or host().output_folder / "none.run"
     panel = ChoicePanel()
     panel.show_of(events_file(run_dir).parent, is_over=True)
