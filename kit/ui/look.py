@@ -157,13 +157,13 @@ STYLE = """<style>
 .kit .kit-plan b { font-weight: 600; }
 .kit .kit-plan ul { margin: 2px 0 0; padding-left: 18px; }
 .kit .kit-plan .is-bad { color: var(--kit-bad); }
-.kit .kit-quiet { color: var(--kit-dim); font-size: 12px; }
+.kit .kit-quiet { color: var(--kit-dim); font-size: 12px; overflow-wrap: anywhere; }
 /* ipywidgets counts files behind the name, "(0)" at first; the words are CSS's therefore. */
 .kit .widget-upload { font-size: 0 !important; }
 .kit .widget-upload i { font-size: 13px; }
 .kit .widget-upload::after { content: "Upload a file"; font-size: 13px; }
-/* A run. What changes has its place from the start, so that nothing beneath it moves. Eight numbers,
-   and nine where both parts have a rate, stand in one row of a page of 1280 px. */
+/* A run. What changes has its place from the start, so that nothing beneath it moves. Eight of its
+   numbers, nine where both parts have a rate, stand in one row of a page of 1280 px. */
 .kit .kit-numbers {
   display: grid; gap: 2px 12px; padding: 4px 0; min-height: 40px;
   grid-template-columns: repeat(auto-fill, minmax(108px, 1fr));
