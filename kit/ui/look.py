@@ -157,7 +157,7 @@ STYLE = """<style>
 .kit .kit-plan b { font-weight: 600; }
 .kit .kit-plan ul { margin: 2px 0 0; padding-left: 18px; }
 .kit .kit-plan .is-bad { color: var(--kit-bad); }
-.kit .kit-quiet { color: var(--kit-dim); font-size: 12px; }
+.kit .kit-quiet { color: var(--kit-dim); font-size: 12px; overflow-wrap: anywhere; }
 /* ipywidgets counts files behind the name, "(0)" at first; the words are CSS's therefore. */
 .kit .widget-upload { font-size: 0 !important; }
 .kit .widget-upload i { font-size: 13px; }

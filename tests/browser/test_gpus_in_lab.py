@@ -5,6 +5,7 @@ Two processes on the CPU stand in for two on GPUs; a script stands in for nvidia
 
 import os
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.test_looks_in_lab import is_sound
@@ -66,6 +67,7 @@ def test_both_gpus_train_and_a_new_kernel_has_their_run_with_its_buttons(noteboo
     notebook.is_quiet()
 
 
+@pytest.mark.slow  # two trainings, each loads torch
 def test_the_queue_is_filled_from_the_form_and_worked_off_beside_it(notebook, tmp_path):
     notebook.open([*cells(tmp_path, 40), "kit.queue()"]).run_all()
     is_there(notebook)

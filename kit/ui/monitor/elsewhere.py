@@ -20,10 +20,12 @@ from kit.runs.lock import who_is_at_work_in
 from kit.runs.run import Answer
 from kit.sinks.tail import Tail
 from kit.ui.monitor.dashboard import Dashboard
-from kit.ui.monitor.following import PERIOD, Follower
+from kit.ui.monitor.following import GIVEN_BACK, PERIOD, Follower
 from kit.ui.monitor.history import OVER
 from kit.ui.monitor.remote import RemoteControl
 from kit.ui.monitor.session import Session, pictures_of
+
+STOPPED = 3  # exit code of a training that was asked to stop
 
 
 class Elsewhere(Session):
@@ -89,6 +91,8 @@ class Elsewhere(Session):
             self._hear()
         self._hear()
         past = self.dashboard.history
+        if past.state not in OVER and self._is_given_back():
+            self.dashboard.break_off(GIVEN_BACK, "stopped")
         if past.state not in OVER:
             raise KitError(self._why())
         if past.state == "failed":
@@ -107,6 +111,11 @@ class Elsewhere(Session):
             self._follower = Follower(self.dashboard, Tail(told / "events.jsonl"))
         with suppress(OSError):
             self._follower.hear()
+
+    def _is_given_back(self) -> bool:
+        """It was asked to stop before its first step, and has left nothing."""
+        is_gone = not (self.run_dir / "events.jsonl").exists()
+        return is_gone and (self._process is None or self._process.poll() == STOPPED)
 
     def _why(self) -> str:
         told = self._process.last_words() if self._process else ""

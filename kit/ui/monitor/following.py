@@ -24,6 +24,8 @@ LEFT_TOLD = (
     "settings goes on from the last state that it kept."
 )
 
+GIVEN_BACK = "It ended before its first step, so nothing of it is kept."
+
 
 class Follower:
     """Feeds a dashboard from the file until the run is over; a thread looks now and then."""
@@ -66,6 +68,11 @@ class Follower:
         while not self._ended.wait(PERIOD):
             try:
                 is_over = self.look()
+            except FileNotFoundError:  # as a run leaves it that ends before its first step
+                if who_is_at_work_in(self._tail.path.parent) is None:
+                    self.dashboard.break_off(GIVEN_BACK, "stopped")
+                    self.dashboard.end()
+                    return
             except OSError as error:  # removed, or a storage that does not answer
                 self.dashboard.say(f"The run's file of events cannot be read: {error}")
                 continue

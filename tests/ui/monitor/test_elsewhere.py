@@ -114,6 +114,15 @@ def test_its_end_is_told_in_a_panel(two, processes, how, told):
     assert ">failed<" in session.dashboard.title.value
 
 
+def test_one_that_was_stopped_before_its_first_step_has_no_error(two, processes):
+    processes["how"] = "given back"
+    session, _ = launched(two, processes)
+    session.join(20)
+    assert session.error is None
+    assert ">stopped<" in session.dashboard.title.value
+    assert "before its first step" in session.dashboard.notes.value
+
+
 def test_the_past_of_a_run_that_goes_on_is_not_told_twice(two, processes):
     plan = planning.plan(two, processes=2)
     plan.run.dir.mkdir(parents=True)
@@ -214,6 +223,16 @@ def test_a_run_that_leaves_without_a_word_is_called_broken_off_after_a_while(run
     assert follower.look()
     assert "Nobody is at work in it any more" in follower.dashboard.notes.value
     assert follower.dashboard.controls.root.layout.display == "none"
+
+
+def test_a_run_that_takes_its_folder_away_is_over(run_dir, monkeypatch):
+    monkeypatch.setattr(following, "PERIOD", 0.02)
+    with at_work_in(run_dir):
+        follower = Follower.of(run_dir)
+        follower.start()
+        (run_dir / "events.jsonl").unlink()
+    until(lambda: follower.dashboard.history.state == "stopped")
+    assert "before its first step" in follower.dashboard.notes.value
 
 
 def test_a_last_word_that_comes_late_is_heard(run_dir, monkeypatch):
