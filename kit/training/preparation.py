@@ -83,7 +83,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         """Read what belongs to the pictures that are validated on, while nobody else reads."""
-        self.stills = make_stills(self.batch_builder)
+        self.stills = make_stills(self.batch_builder, self.ranks)
 
     @property
     def family(self) -> Family:
@@ -223,7 +223,7 @@ def equip(
     builder = BatchBuilder(plan, text, latents, text_embeds)
     end, kind = plan.micro_steps(plan.total_steps).stop, accelerator.device.type
     feed = _feed(builder, settings.memory, end=end, beside=kind, every=ranks.count)
-    samples = _sample_writer(plan, text, network, accelerator.autocast)
+    samples = _sample_writer(plan, text, network, accelerator.autocast, ranks)
     network.train()
     around = (losses, checkpoint, guardian, lightening, feed, used, ranks)
     return Resources(plan, step, network, builder, samples, *around)
@@ -336,7 +336,7 @@ def _training_step(
 
 
 def _sample_writer(
-    plan: Plan, text: TextConditioner, network: Network, autocast: Autocast
+    plan: Plan, text: TextConditioner, network: Network, autocast: Autocast, ranks: Ranks
 ) -> SampleWriter:
     """What draws the run's prompts, and where their pictures go."""
     samples = plan.settings.samples
@@ -349,6 +349,7 @@ def _sample_writer(
         seed=plan.seed,
         size=plan.size,
         by_epoch=bool(samples.sample_every_n_epochs),
+        ranks=ranks,
     )
 
 
