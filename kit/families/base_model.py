@@ -137,8 +137,12 @@ def _check_model(settings: Settings, file: ModelFile) -> Iterator[str]:
         )
 
 
-def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Family:
+def load_model(
+    settings: Settings, file: ModelFile, device: torch.device, *, rests: bool = False
+) -> Family:
     """The base model in the precision that is asked for.
+
+    rests: see `kit.families.loading.load_family`.
 
     Raises: ModelError where weights are missing, damaged or of another shape.
     """
@@ -157,6 +161,7 @@ def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Fam
         base_precision=base_precision(settings.memory),
         compress_text_encoders=settings.memory.compress_text_encoders,
         mapped=not settings.memory.disable_mmap_load_safetensors,
+        rests=rests,
     )
     plain = keeps_attention_matrices(settings.memory)
     family.unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())

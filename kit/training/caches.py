@@ -17,7 +17,7 @@ from kit.dataset.captions import fullest_captions
 from kit.devices import free_memory
 from kit.events import Event, Noticed
 from kit.families import Family
-from kit.families.streaming import park
+from kit.families.resting import park, wake
 from kit.families.text import TextConditioner
 from kit.planning import Plan
 from kit.processes import heartbeats
@@ -62,6 +62,7 @@ def run_latents(
 
     Several processes divide the work, and share the cache on the disk.
     """
+    wake(family.vae)
     encoder, settings = latent_encoder(plan, family), plan.settings
     memory, model = settings.memory, settings.model
     if not caches_latents(memory):
@@ -98,6 +99,7 @@ def run_text_embeds(
 
     adapters: frozen ones beside the encoders, from network_weights: they act on what is cached.
     """
+    wake(*text.family.text_encoders)
     settings = plan.settings
     memory, network = settings.memory, settings.network
     if not caches_text_embeds(memory):

@@ -24,6 +24,7 @@ from kit.adapters.joined import Joined
 from kit.adapters.lora import DOWN, UP, Lora
 from kit.adapters.network import Network
 from kit.families import Family
+from kit.families.resting import precision_of
 from kit.families.target_layers import reading_alike
 from kit.optim.flat import Flat, Place, flat_of
 
@@ -131,16 +132,12 @@ def copies_for(
     """
     flat, unet = flat_of(optimizer), family.unet
     parts: list[Any] = [unet.conv_in, *family.text_encoders]
-    alike = all(_precision(part) == dtype for part in parts)
+    alike = all(precision_of(part) == dtype for part in parts)
     plain = all(type(adapter) is Lora for _, adapter in network.named())
     if flat is None or not alike or not plain or network.draws:
         return None
     shared = [layers for part in (unet, *family.text_encoders) for layers in reading_alike(part)]
     return Copies(network, flat, dtype, shared)
-
-
-def _precision(part: nn.Module) -> torch.dtype:
-    return next(part.parameters()).dtype
 
 
 def _matrix(buffer: Tensor, place: Place) -> Tensor:

@@ -19,6 +19,7 @@ from kit.diffusion.losses import make_objective
 from kit.events import Event, Loaded, Noticed
 from kit.families import Family
 from kit.families.base_model import fetched_model, find_model, load_model, require_model
+from kit.families.resting import wake
 from kit.families.text import TextConditioner
 from kit.optim.learning_rates import effective_rates_of
 from kit.optim.optimization import Optimization
@@ -150,7 +151,7 @@ def prepare(plan: Plan, ranks: Ranks = ALONE) -> Generator[Event, None, Resource
     accelerator = make_accelerator(
         device, settings.memory.mixed_precision, half_weights=settings.memory.full_fp16
     )
-    family = load_model(settings, file, device)
+    family = load_model(settings, file, device, rests=True)
     for sampler in samplers_of(plan.prompts, settings.samples.sample_sampler):
         make_scheduler(sampler, family)  # so that one that cannot be used is told before a step
         if family.zero_terminal_snr and not rescales(sampler):
@@ -201,6 +202,7 @@ def equip(
     except BaseException:
         network.detach_hooks()
         raise
+    wake(family.unet)
     compile_unet(family.unet, settings.machine)
     yield from map(Noticed, step.optimization.notices)
     scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)

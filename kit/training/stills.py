@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from kit.adapters.network import Network
@@ -28,9 +29,19 @@ from kit.errors import in_a_line
 from kit.families import TextEmbeds
 from kit.training.batches import Batch, BatchBuilder
 from kit.training.ranks import ALONE, Order, Ranks
-from kit.training.step import TrainingStep
 from kit.validation.answers import Answers
 from kit.validation.questions import Question, questions
+
+
+class Answering(Protocol):
+    """What is asked: a training step, or a base model with a LoRA beside it."""
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """Where it computes."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of each image of a batch that lies there, shape B."""
 
 
 class Stopped(Exception):
@@ -75,7 +86,7 @@ class Stills:
     def answers(
         self,
         asked: tuple[Question, ...],
-        step: TrainingStep,
+        step: Answering,
         network: Network,
         *,
         rows: int,
@@ -92,7 +103,7 @@ class Stills:
                     self._base[asked] = self._losses(asked, step, rows, is_stopped, bare=True)
         return Answers(asked, losses, self._base[asked])
 
-    def answer_part(self, order: bytes, step: TrainingStep, network: Network) -> None:
+    def answer_part(self, order: bytes, step: Answering, network: Network) -> None:
         """This process's own part of what the first one asks.
 
         Raises: whatever asking raises, once the first one knows it.
@@ -105,7 +116,7 @@ class Stills:
     def _losses(
         self,
         asked: tuple[Question, ...],
-        step: TrainingStep,
+        step: Answering,
         rows: int,
         is_stopped: Callable[[], bool],
         *,
@@ -126,7 +137,7 @@ class Stills:
     def _own_losses(
         self,
         asked: tuple[Question, ...],
-        step: TrainingStep,
+        step: Answering,
         rows: int,
         is_stopped: Callable[[], bool],
     ) -> list[float]:
