@@ -86,7 +86,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         """Read what belongs to the pictures that are validated on, while nobody else reads."""
-        self.stills = make_stills(self.batch_builder)
+        self.stills = make_stills(self.batch_builder, self.ranks)
 
     @property
     def family(self) -> Family:
@@ -226,7 +226,7 @@ def equip(
     feed = _feed(builder, settings.memory, end=end, beside=kind, every=ranks.count)
     drawn = SamplePipeline(text, settings.samples.sample_sampler, accelerator.autocast)
     samples = _sample_writer(drawn, network, plan.run, plan.prompts, plan.seed, plan.size)
-    samples.by_epoch = bool(settings.samples.sample_every_n_epochs)
+    samples.by_epoch, samples.ranks = bool(settings.samples.sample_every_n_epochs), ranks
     network.train()
     around = (losses, checkpoint, guardian, lightening, feed, used, ranks)
     return Resources(plan, step, network, builder, samples, *around)
