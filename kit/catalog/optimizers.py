@@ -91,7 +91,8 @@ OPTIMIZERS: dict[str, Optimizer] = {
         "AdamWScheduleFree", 5e-4, "betas=0.9,0.999 eps=1e-8 warmup_steps=0"
     ),
     "AdamW8bit": _bits(
-        "AdamW8bit", "AdamW", 1e-4, f"{_ADAM} min_8bit_size=4096", unused=_AMSGRAD
+        "AdamW8bit", "AdamW", 1e-4, f"{_ADAM} min_8bit_size=4096", unused=_AMSGRAD,
+        elementwise="state1 state2",
     ),
     "Adafactor": Optimizer(
         "transformers.optimization:Adafactor",
@@ -115,8 +116,10 @@ OPTIMIZERS: dict[str, Optimizer] = {
         "DAdaptLion", "betas=0.9,0.99 weight_decay=0 decouple=True d0=1e-6"
     ),
     "DAdaptSGD": _adapting("DAdaptSGD", f"momentum=0.0 weight_decay=0 {_D}"),
-    "Lion": _bits("Lion", "AdamW", 2e-5, _LION),
-    "Lion8bit": _bits("Lion8bit", "Lion", 2e-5, f"{_LION} min_8bit_size=4096"),
+    "Lion": _bits("Lion", "AdamW", 2e-5, _LION, elementwise="state1"),
+    "Lion8bit": _bits(
+        "Lion8bit", "Lion", 2e-5, f"{_LION} min_8bit_size=4096", elementwise="state1"
+    ),
     "PagedAdamW8bit": _bits(
         "PagedAdamW8bit", "AdamW8bit", 1e-4, f"{_ADAM} min_8bit_size=4096", unused=_AMSGRAD
     ),
@@ -157,7 +160,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "SGDNesterov8bit": _bits(
         "SGD8bit", "SGDNesterov", 0.1,
         "momentum=0.9 nesterov=True weight_decay=0 min_8bit_size=4096", unused="dampening=0",
-        defaults=MappingProxyType({"nesterov": True, "momentum": 0.9}),
+        defaults=MappingProxyType({"nesterov": True, "momentum": 0.9}), elementwise="state1",
         note="SGDNesterov8bit learns with plain momentum: bitsandbytes accepts nesterov and "
         "does not use it",
     ),

@@ -18,6 +18,7 @@ from kit.ui.beginning import begin, planned
 from kit.ui.errors import install
 from kit.ui.form.form import Form
 from kit.ui.form.remembered import remember, remembered, remembered_state
+from kit.ui.monitor.choice import ChoicePanel
 from kit.ui.monitor.dashboard import Dashboard, events_file
 from kit.ui.monitor.following import Follower
 from kit.ui.monitor.results import Results, newest_run
@@ -120,6 +121,24 @@ def results(run_dir: str | Path | None = None) -> Results:
         return session.dashboard.results
     newest = newest_run(_output_folders())
     return Results.of_run(newest) if newest else Results("", {})
+
+
+def choose(run_dir: str | Path | None = None) -> ChoicePanel:
+    """Compare a run's files and say which to keep, to be a cell's last line; it works meanwhile.
+
+    run_dir: as for `results`. What was found lies in the run's folder, and is shown again.
+
+    Raises: OutputError where there is no such run.
+    """
+    install()
+    if run_dir is None:
+        session = Session.current
+        newest = session.run_dir if session else newest_run(_output_folders())
+        run_dir = newest or host().output_folder / "none.run"
+    panel = ChoicePanel()
+    panel.show_of(events_file(run_dir).parent, is_over=True)
+    panel.start()
+    return panel
 
 
 def _output_folders() -> list[Path]:

@@ -162,8 +162,7 @@ STYLE = """<style>
 .kit .widget-upload { font-size: 0 !important; }
 .kit .widget-upload i { font-size: 13px; }
 .kit .widget-upload::after { content: "Upload a file"; font-size: 13px; }
-/* A run. What changes has its place from the start, so that nothing beneath it moves. Eight of its
-   numbers, nine where both parts have a rate, stand in one row of a page of 1280 px. */
+/* A run. What changes has its place from the start; nine numbers stand in a row of 1280 px. */
 .kit .kit-numbers {
   display: grid; gap: 2px 12px; padding: 4px 0; min-height: 40px;
   grid-template-columns: repeat(auto-fill, minmax(108px, 1fr));
@@ -279,6 +278,7 @@ STYLE = """<style>
 @media (max-width: 500px) { .kit .kit-changes td, .kit .kit-changes th { padding-right: 8px; } }
 .kit .kit-changes th { color: var(--kit-dim); }
 .kit .kit-link { padding: 0 8px; }
+.kit .kit-compared { max-width: 1000px; margin: var(--kit-unit) 0; }
 .kit .kit-pictures {
   display: grid; gap: 10px 20px; padding: 8px 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr));

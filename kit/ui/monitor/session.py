@@ -26,6 +26,7 @@ from kit.errors import KitError
 from kit.events import Event
 from kit.planning import Plan
 from kit.sinks import Sink, listening
+from kit.ui.monitor.choice import TRAINING
 from kit.ui.monitor.dashboard import Dashboard
 
 Train: TypeAlias = Callable[[Plan, RunControl], Generator[Event, None, None]]
@@ -51,7 +52,7 @@ class Session:
         self._thread = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._work,),
-            name="kit-training",
+            name=TRAINING,
             daemon=True,
         )
 
