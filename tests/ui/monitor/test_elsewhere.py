@@ -156,6 +156,8 @@ def test_a_new_kernel_has_the_run_of_its_form_again_with_its_buttons(
     settings, run_dir, monkeypatch
 ):
     monkeypatch.setattr(elsewhere, "PERIOD", 0.05)
+    together = settings.replace(num_processes=2).to_toml(with_help=False)
+    (run_dir / "run.toml").write_text(together, "utf-8")
     with at_work_in(run_dir):
         form = Form(settings)
         bar = TrainBar(form)
@@ -171,6 +173,25 @@ def test_a_new_kernel_has_the_run_of_its_form_again_with_its_buttons(
     session.join(20)
     assert session.dashboard.history.state == "done"
     until(lambda: not form.is_training)
+
+
+def test_a_run_of_another_kernel_is_shown_with_its_buttons_and_leaves_train_free(ready, run_dir):
+    with at_work_in(run_dir):
+        bar = TrainBar(Form(ready))
+        assert Session.current is None
+        assert not bar.upper.button.disabled
+        [dashboard] = bar.upper.slot.children
+        stop = next(
+            each for each in everything_in(dashboard) if getattr(each, "description", "") == "Stop"
+        )
+        stop.click()
+        assert '"what": "stop"' in requests(run_dir)[0]
+
+
+def everything_in(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything_in(child)
 
 
 def test_a_watched_run_of_a_terminal_has_the_buttons(run_dir, monkeypatch):
