@@ -219,6 +219,10 @@ class Adapter(nn.Module, ABC):
         """The weights that may learn; what is not among them stays as it started."""
         return tuple(self.parameters())
 
+    def lies(self, _weight: Parameter) -> tuple[float, ...]:
+        """Which weights lie side by side in a buffer: those for which this is the same."""
+        return ()
+
     def fast(self) -> tuple[Parameter, ...]:
         """The factor that starts as zeros, whose rate LoRA+ raises; nothing where there is none."""
         return tuple(self.part(role) for role in self.FAST if self.has(role))

@@ -17,6 +17,7 @@ from torch.nn import Parameter, functional
 from kit.adapters.dropout import RankDropout
 from kit.adapters.folded import Fold, beside, is_plain, whole_linear
 from kit.adapters.init import Start, begin, normal, uniform, zeros
+from kit.adapters.joined import Joined
 from kit.adapters.ops import AdaptedLayer, lora_delta, weight_shape
 from kit.adapters.product import Product
 from kit.catalog import lora_shapes
@@ -68,6 +69,7 @@ class Lora(Product):
         super().__init__(layer, ordered, rank=rank, alpha=alpha, **options)
         self.rank_dropout = RankDropout(rank_dropout)
         self._fold: Fold | None = None
+        self._joined: tuple[Joined, int] | None = None
         self.computes_as_base = False  # in the precision of the inputs, as autocast would
 
     @staticmethod
@@ -88,6 +90,10 @@ class Lora(Product):
         """A weight by its role, which is its name, too."""
         return self.get_parameter(role)
 
+    def lies(self, weight: Parameter) -> tuple[float, ...]:
+        """Downs before ups, by what their copies are multiplied with."""
+        return (0, self.scale) if weight is self.part(DOWN) else (1,)
+
     @property
     def draws(self) -> bool:
         """The forward pass draws random numbers while training."""
@@ -102,16 +108,26 @@ class Lora(Product):
         self._fold, layer = fold, cast(Any, self.layer)
         if is_plain(layer):
             alone = layer.forward
-            layer.forward = lambda inputs: (
-                whole_linear(layer, inputs, fold) if self._folds() else alone(inputs)
-            )
+            layer.forward = lambda inputs: self._whole(inputs) if self._folds() else alone(inputs)
+
+    def join(self, joined: Joined, member: int) -> None:
+        """Compute together with layers that read the same inputs; which of them this one is."""
+        self._joined = joined, member
+
+    def _whole(self, inputs: Tensor) -> Tensor:
+        """What a plain linear layer gives, with its LoRA."""
+        if self._joined is not None:
+            joined, member = self._joined
+            return joined.output(member, inputs)
+        assert self._fold is not None
+        return whole_linear(cast(nn.Linear, self.layer), inputs, self._fold)
 
     def unfold(self) -> None:
         """Compute with the weights themselves from now on."""
         self.computes_as_base = False
         if self._fold is not None:
             vars(self.layer).pop("forward", None)
-            self._fold = None
+            self._fold = self._joined = None
 
     def _folds(self) -> bool:
         return (

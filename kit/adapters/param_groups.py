@@ -25,6 +25,8 @@ class Group:
     name: str
     rate: float
     weights: tuple[Parameter, ...]
+    # The same as they are to lie in a buffer, where that is another order: a state goes by theirs.
+    in_memory: tuple[Parameter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def grouped(
 ) -> tuple[Group, ...]:
     """Text encoders first, then the U-Net, block by block; what has no rate is frozen."""
     found: dict[str, tuple[float, list[Parameter]]] = {}
+    lies: dict[Parameter, tuple[float, ...]] = {}
     for name, adapter in adapters:
         group, rate = rates.of(layers[name])
         adapter.requires_grad_(False)
@@ -71,11 +74,16 @@ def grouped(
         fast = set(adapter.fast()) if ratio != 1 else set()
         for weight in adapter.learning():
             weight.requires_grad_(rate > 0)
+            lies[weight] = adapter.lies(weight)
             if weight in fast:
                 found.setdefault(group + PLUS, (rate * ratio, []))[1].append(weight)
             else:
                 found.setdefault(group, (rate, []))[1].append(weight)
-    rows = (Group(name, rate, tuple(weights)) for name, (rate, weights) in found.items() if rate)
+    rows = (
+        Group(name, rate, tuple(weights), tuple(sorted(weights, key=lambda w: lies[w])))
+        for name, (rate, weights) in found.items()
+        if rate
+    )
     return tuple(sorted(rows, key=_place))
 
 

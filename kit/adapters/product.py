@@ -17,6 +17,7 @@ from kit.adapters.init import begin
 from kit.adapters.ops import AdaptedLayer, applied, weight_shape
 from kit.catalog import lora_shapes
 from kit.catalog.lora_shapes import Shape, Shapes
+from kit.families.resting import as_placed
 
 MAGNITUDE = "dora_scale"
 
@@ -91,7 +92,7 @@ class Product(Adapter):
 
     @torch.no_grad()
     def _start_magnitude(self) -> None:
-        weight = self.base_weight()
+        weight = as_placed(self.layer.weight).float()
         magnitude = self.part(MAGNITUDE)
         magnitude.copy_(lengths(weight, magnitude))
 

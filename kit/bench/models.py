@@ -24,6 +24,7 @@ from kit.families import Family, Prediction
 from kit.families.clip import packaged_tokenizer
 from kit.families.few_places import quicken
 from kit.families.loading import FAMILIES, compress_base, config_folder
+from kit.families.undivided import spare_divisions
 from kit.settings import NetworkSettings
 from kit.training.batches import Batch
 from kit.training.step import TrainingStep
@@ -95,6 +96,7 @@ def full_family(
     compress_base(parts["unet"], [], base_precision, device)
     if device.type == "cpu" and dtype is torch.float32:
         quicken(parts["unet"])
+    spare_divisions(parts["unet"])
     unet, vae, told = parts["unet"], parts["vae"], FAMILIES[key].encoder_parts(key)
     tokenizers = [packaged_tokenizer(part.pad, splits_pad=part.splits_pad) for part in told]
     encoders = [parts[part.name] for part in told]

@@ -28,6 +28,7 @@ from kit.errors import ModelError, SettingsError
 from kit.events import Cached, Event, Noticed
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
+from kit.families.undivided import spare_divisions
 from kit.settings import Settings, declarations
 from kit.settings.effective import base_precision, keeps_attention_matrices
 from kit.settings.unet_blocks import misfits
@@ -136,8 +137,12 @@ def _check_model(settings: Settings, file: ModelFile) -> Iterator[str]:
         )
 
 
-def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Family:
+def load_model(
+    settings: Settings, file: ModelFile, device: torch.device, *, rests: bool = False
+) -> Family:
     """The base model in the precision that is asked for.
+
+    rests: see `kit.families.loading.load_family`.
 
     Raises: ModelError where weights are missing, damaged or of another shape.
     """
@@ -156,7 +161,10 @@ def load_model(settings: Settings, file: ModelFile, device: torch.device) -> Fam
         base_precision=base_precision(settings.memory),
         compress_text_encoders=settings.memory.compress_text_encoders,
         mapped=not settings.memory.disable_mmap_load_safetensors,
+        rests=rests,
     )
     plain = keeps_attention_matrices(settings.memory)
     family.unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
+    if settings.machine.dynamo_backend == "no":  # compilers see to it themselves
+        spare_divisions(family.unet)
     return family

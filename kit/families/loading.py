@@ -31,9 +31,10 @@ from kit.families.clip_weights import read_text_encoder, without_level
 from kit.families.few_places import quicken
 from kit.families.finite import check_finite
 from kit.families.quantized import compress
+from kit.families.resting import settle
 from kit.families.sd import StableDiffusion
 from kit.families.sdxl import StableDiffusionXL
-from kit.families.streaming import Weights, open_weights, place, read_weights
+from kit.families.streaming import Weights, open_weights, read_weights
 from kit.reading.fields import Table
 from kit.reading.texts import read_json
 
@@ -59,10 +60,11 @@ def load_family(
     base_precision: str = "as_mixed_precision",
     compress_text_encoders: bool = False,
     mapped: bool = True,
+    rests: bool = False,
 ) -> Family:
     """The base model, frozen, on its device; `vae` names a separate VAE that replaces its own.
 
-    mapped: files are mapped from disk rather than read as a whole.
+    mapped: files are mapped from disk rather than read whole; rests: see `kit.families.resting`.
 
     Raises: ModelError where weights are missing, damaged or of another shape.
     """
@@ -94,8 +96,10 @@ def load_family(
     packed = modules if compress_text_encoders else []
     compress_base(unet.module, packed, base_precision, device, dtype)
     for (part, precision), path in zip(parts, paths, strict=True):
-        place(part.module, device, precision, part.weights)
+        may = rests and not catalog.BASE_PRECISIONS[base_precision].code
+        settle(part.module, part.weights, device, precision, rests=may)
         check_finite(part.module, path)
+        part.weights.release()
     if device.type == "cpu" and dtype is torch.float32:
         quicken(unet.module)
     return _assemble(file, predicts, unet.module, own_vae.module, modules)
@@ -298,18 +302,11 @@ def _read_converted(
     module = kind.from_single_file(
         dict(weights.tensors),  # a copy: diffusers takes the names it has read out of it
         config=str(config),
-        torch_dtype=_stored_dtype(weights.tensors, PREFIXES[kind]) or dtype,
+        torch_dtype=weights.precision(PREFIXES[kind]) or dtype,
         local_files_only=True,
         **changes,
     )
     return _Part(module, weights)
-
-
-def _stored_dtype(tensors: Mapping[str, Tensor], prefix: str) -> torch.dtype | None:
-    """The precision that a part lies in, so that reading copies nothing; None: several."""
-    own = [tensor for name, tensor in tensors.items() if name.startswith(prefix)]
-    kinds = {each.dtype for each in own or tensors.values() if each.is_floating_point()}
-    return kinds.pop() if len(kinds) == 1 else None
 
 
 def _read_separate_vae(path: Path, file: ModelFile, dtype: torch.dtype, *, mapped: bool) -> _Part:

@@ -48,9 +48,19 @@ class Weights:
     tensors: dict[str, Tensor]
     mappings: list[mmap.mmap] = field(default_factory=list)
 
+    def __deepcopy__(self, _memo: object) -> Weights:
+        """Itself: a file is there once."""
+        return self
+
     def __or__(self, other: Weights) -> Weights:
         """Those of both: the parts of one model."""
         return Weights(self.tensors | other.tensors, [*self.mappings, *other.mappings])
+
+    def precision(self, prefix: str) -> torch.dtype | None:
+        """What a part lies in, so that reading copies nothing; None: several precisions."""
+        own = [tensor for name, tensor in self.tensors.items() if name.startswith(prefix)]
+        kinds = {each.dtype for each in own or self.tensors.values() if each.is_floating_point()}
+        return kinds.pop() if len(kinds) == 1 else None
 
     def release(self) -> None:
         """Give back the pages that were read; who looks again reads them from the file anew."""
@@ -120,7 +130,7 @@ def place(
             placed = nn.Parameter(
                 placed_tensor(weight.detach(), device, dtype), requires_grad=False
             )
-            if weights.mappings and placed.dtype == weight.dtype:
+            if weights.mappings:
                 placed.in_file = weight.detach()  # type: ignore[attr-defined]
             setattr(owner, name, placed)
             passed += weight.nbytes
@@ -130,17 +140,6 @@ def place(
         for name, buffer in list(owner.named_buffers(recurse=False)):
             setattr(owner, name, placed_tensor(buffer, device, None))
     weights.release()
-
-
-def park(module: nn.Module) -> None:
-    """Give back the memory of a part that rests on the CPU: its weights look into their file again.
-
-    Who uses it again reads them anew. What was rounded, or read rather than mapped, stays as it is.
-    """
-    for weight in module.parameters():
-        in_file = getattr(weight, "in_file", None)
-        if in_file is not None and (weight.dtype, weight.device) == (in_file.dtype, in_file.device):
-            weight.data = in_file
 
 
 def placed_tensor(tensor: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:

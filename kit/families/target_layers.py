@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -30,6 +31,18 @@ def unet_layers(unet: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d, b
     blocks = (Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D)
     for path, module in _inside(unet, blocks):
         yield path, module, id(module) in in_transformer
+
+
+def reading_alike(root: nn.Module) -> Iterator[tuple[nn.Module, ...]]:
+    """The layers of each attention that read the same tensor: q, k and v, or k and v of words."""
+    for module in root.modules():
+        if isinstance(module, Attention):
+            alike = ("to_k", "to_v") if module.is_cross_attention else ("to_q", "to_k", "to_v")
+        elif isinstance(module, CLIPAttention):
+            alike = ("q_proj", "k_proj", "v_proj")
+        else:
+            continue
+        yield tuple(module.get_submodule(name) for name in alike)
 
 
 def norm_layers(unet: nn.Module) -> Iterator[tuple[str, nn.GroupNorm | nn.LayerNorm, bool]]:

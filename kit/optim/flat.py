@@ -14,8 +14,9 @@ zeroed in place, so addresses stay; `generation` says when runs or averages came
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 ALIGNED = 64  # numbers: where a weight begins, products of matrices are quick in every precision
+LONGEST = 2**30  # numbers of a run: some kernels count in 32 bits
 ROW = 4096  # numbers: norms are taken row by row first, which rounds less than one long sum
 
 
@@ -41,13 +43,13 @@ class Place:
 class Buffers:
     """All weights of an optimizer as views of one buffer, and a second one for their gradients."""
 
-    def __init__(self, groups: Sequence[Sequence[Parameter]]) -> None:
+    def __init__(self, groups: Sequence[Sequence[Parameter]], aligned: int = ALIGNED) -> None:
         first, end = groups[0][0], 0
         bounds: list[tuple[Parameter, int, int]] = []
         for number, weights in enumerate(groups):
             for weight in weights:
                 bounds.append((weight, number, end))
-                end = _raised(end + weight.numel(), ALIGNED)
+                end = _raised(end + weight.numel(), aligned)
         size = _raised(end, ROW)
         self.weights = torch.zeros(size, dtype=first.dtype, device=first.device)
         self.gradients = torch.zeros_like(self.weights)
@@ -59,6 +61,13 @@ class Buffers:
         view.copy_(weight.detach())
         weight.data, weight.grad = view, None  # an earlier optimizer's gradient means nothing here
         return Place(weight, group, start, stop, self.gradients[start:stop].view(weight.shape))
+
+    def gradients_lie_in(self, whole: Tensor) -> None:
+        """Let the gradients, which are still zero, lie in this; as many numbers."""
+        self.gradients = whole
+        self.places = [
+            replace(p, gradient=whole[p.start : p.stop].view(p.weight.shape)) for p in self.places
+        ]
 
     @property
     def hold_weights(self) -> bool:
@@ -88,15 +97,22 @@ class Run:
         """Its part of the buffers."""
         return slice(self.places[0].start, self.places[-1].stop)
 
+    def takes(self, place: Place, signature: object) -> bool:
+        """The weight behind it belongs to it."""
+        length = place.stop - self.places[0].start
+        alike = (self.group, self.signature) == (place.group, signature)
+        return alike and length <= LONGEST
+
     def lie_in(self, buffers: Buffers) -> None:
         """Take shape, once all of its places are known."""
         self.weight = Parameter(buffers.weights[self.inside])
         self.weight.grad = buffers.gradients[self.inside]
 
-    def part(self, whole: Tensor, place: Place) -> Tensor:
-        """A weight's own of what lies beside the run."""
+    def part(self, whole: Tensor, place: Place, shared: int = 1) -> Tensor:
+        """A weight's own of what lies beside the run; shared: by so many numbers, 1: by none."""
         start = self.places[0].start
-        return whole[place.start - start : place.stop - start].view(place.weight.shape)
+        inside = slice((place.start - start) // shared, -(-(place.stop - start) // shared))
+        return whole[inside] if shared > 1 else whole[inside].view(place.weight.shape)
 
 
 class Flat(Optimizer):
@@ -105,21 +121,33 @@ class Flat(Optimizer):
     `param_groups`, `state` and `state_dict` go by single weights.
     """
 
-    elementwise: frozenset[str]  # what of its state lies beside each weight; the rest is a run's
+    # What of its state lies beside the weights, and how many numbers share a value of it; the rest
+    # is a run's. Where there is nothing, it steps over single weights.
+    beside: dict[str, int]
+    aligned = ALIGNED
     buffers: Buffers
     runs: list[Run]
     generation = 0
 
-    def lay_flat(self, elementwise: frozenset[str]) -> None:
+    def lay_flat(
+        self, elementwise: frozenset[str], groups: Sequence[Sequence[Parameter]] = ()
+    ) -> None:
         """Let the weights, which are alike in precision and device, move into buffers.
 
-        elementwise: see there; nothing where the optimizer looks at whole weights.
+        elementwise: see there; nothing where the optimizer looks at whole weights. groups: the
+        weights of each group in the order in which they are to lie, if that is not its own.
         """
-        self.elementwise = elementwise
-        self.buffers = Buffers([group["params"] for group in self.param_groups])
+        self.beside = dict.fromkeys(elementwise, 1)
+        weights = groups or [group["params"] for group in self.param_groups]
+        self.buffers = Buffers(weights, self.aligned)
         self.runs = []
         self._run_state: defaultdict[Tensor, Any] = defaultdict(dict)
         self._live: list[bool] | None = None  # None: what the runs are made from has changed
+
+    def gradients_lie_in(self, whole: Tensor) -> None:
+        """Before the first step: gradients lie in a part of somebody's buffer; as many numbers."""
+        self.buffers.gradients_lie_in(whole)
+        self._live = None
 
     def collect(self) -> None:
         """See to it that every gradient lies in the buffer, and who has one."""
@@ -132,6 +160,21 @@ class Flat(Optimizer):
             live.append(grad is not None)
         if live != self._live or any(run.shown and not self._holds(run) for run in self.runs):
             self._form_runs(live)
+
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """Inside the block it shows one weight, all of them, and one gradient: to a loss scaler."""
+        self.collect()
+        weights = [group["params"] for group in self.param_groups]
+        whole = Parameter(self.buffers.weights)
+        whole.grad = self.buffers.gradients
+        for number, group in enumerate(self.param_groups):
+            group["params"] = [] if number else [whole]
+        try:
+            yield
+        finally:
+            for group, own in zip(self.param_groups, weights, strict=True):
+                group["params"] = own
 
     def clip(self, longest: float) -> Tensor:
         """Shorten the whole gradient to this length; returns its length before.
@@ -146,7 +189,7 @@ class Flat(Optimizer):
     def step(self, closure: Any = None) -> Any:
         """Move every weight that has a gradient."""
         self.collect()
-        if not self.elementwise:
+        if not self.beside:
             return super().step(closure)
         weights, state = [group["params"] for group in self.param_groups], self.state
         for number, group in enumerate(self.param_groups):
@@ -172,18 +215,21 @@ class Flat(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """By single weights, each with tensors of its own."""
         found = super().state_dict()
-        if not self.elementwise:
+        if not self.beside:
             return found
-        state = {
-            number: {name: _own(value) for name, value in values.items()}
-            for number, values in found["state"].items()
-        }
-        return {**found, "state": state}
+        return {**found, "state": {n: self._own("", each) for n, each in found["state"].items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state by single weights."""
         super().load_state_dict(state_dict)
         self._live = None
+
+    def _own(self, name: str, value: Any) -> Any:
+        """A copy, but of tables."""
+        if isinstance(value, dict):
+            return {inner: self._own(inner, each) for inner, each in value.items()}
+        is_own = isinstance(value, Tensor) and (name in self.beside or not _is_table(value))
+        return value.clone() if is_own else value
 
     def _holds(self, run: Run) -> bool:
         """The state of single weights is still what was shown."""
@@ -194,11 +240,11 @@ class Flat(Optimizer):
         for place, has_gradient in zip(self.buffers.places, live, strict=True):
             if not has_gradient:
                 place.gradient.zero_()  # it counts in no norm
-            if not has_gradient or not self.elementwise:
+            if not has_gradient or not self.beside:
                 previous = None
                 continue
             signature = self._signature(place.weight)
-            if previous is None or (previous.group, previous.signature) != (place.group, signature):
+            if previous is None or not previous.takes(place, signature):
                 previous = Run(place.group, signature, [])
                 self.runs.append(previous)
             previous.places.append(place)
@@ -214,30 +260,44 @@ class Flat(Optimizer):
     def _signature(self, weight: Parameter) -> object:
         """What must be the same within a run."""
         state = self.state.get(weight) or {}
-        alike = {name: _number(v) for name, v in state.items() if name not in self.elementwise}
-        beside = {name: state[name].dtype for name in state.keys() & self.elementwise}
-        return alike, beside
+        alike = {
+            name: _number(value)
+            for name, value in state.items()
+            if name not in self.beside and not _is_table(value)
+        }
+        return alike, {name: state[name].dtype for name in state.keys() & self.beside.keys()}
 
     def _merged(self, run: Run) -> dict[str, Any]:
         """The state of a run from that of its weights."""
         first = self.state.get(run.places[0].weight) or {}
-        merged: dict[str, Any] = {name: _own(value) for name, value in first.items()}
-        for name in first.keys() & self.elementwise:
-            merged[name] = torch.zeros_like(run.weight, dtype=first[name].dtype)
-            for place in run.places:
-                run.part(merged[name], place).copy_(self.state[place.weight][name])
+        merged: dict[str, Any] = {name: self._own(name, value) for name, value in first.items()}
+        for name, shared in self.beside.items():
+            if name in first:
+                count = -(-len(run.weight) // shared)
+                merged[name] = first[name].new_full((count,), self._nothing(first, name))
+                for place in run.places:
+                    own = self.state[place.weight][name]
+                    run.part(merged[name], place, shared).copy_(own)
         return merged
 
+    def _nothing(self, _state: dict[str, Any], _name: str) -> int:
+        """What lies between two weights in a part of the state."""
+        return 0
+
     def _show(self, run: Run) -> None:
-        """Let the state of single weights be views of the run's, if it is another than it was."""
+        """Let the state of single weights be views of the run's, where it is another than it was.
+
+        A count of steps may be: a number of Python's.
+        """
         state = self._run_state.get(run.weight) or {}
-        if all(run.shown.get(name) is value for name, value in state.items()):
+        changed = {name: v for name, v in state.items() if run.shown.get(name) is not v}
+        if not changed:
             return
         for place in run.places:
-            self.state[place.weight] = {
-                name: run.part(value, place) if name in self.elementwise else value
-                for name, value in state.items()
-            }
+            self.state.setdefault(place.weight, {}).update(
+                (name, run.part(value, place, self.beside[name]) if name in self.beside else value)
+                for name, value in changed.items()
+            )
         run.shown = dict(state)
 
 
@@ -261,8 +321,9 @@ def _raised(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
-def _own(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+def _is_table(value: Any) -> bool:
+    """Numbers that are the same for every weight, and are never written to."""
+    return isinstance(value, Tensor) and value.numel() > 1
 
 
 def _number(value: Any) -> Any:

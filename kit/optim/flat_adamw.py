@@ -6,9 +6,11 @@ Source: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn import Parameter
 from torch.optim import AdamW
 
 from kit.optim.flat import Flat, Run
@@ -20,9 +22,11 @@ _UNCHOSEN = {"foreach": None, "fused": None, "capturable": False, "differentiabl
 class FlatAdamW(Flat, AdamW):
     """AdamW whose weights lie flat."""
 
-    def lay_flat(self, elementwise: frozenset[str]) -> None:
-        """Let the weights move into buffers."""
-        super().lay_flat(elementwise)
+    def lay_flat(
+        self, elementwise: frozenset[str], groups: Sequence[Sequence[Parameter]] = ()
+    ) -> None:
+        """See Flat."""
+        super().lay_flat(elementwise, groups)
         self.fuses = self.buffers.weights.device.type == "cuda"
 
     @torch.no_grad()

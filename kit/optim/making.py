@@ -17,8 +17,9 @@ from kit.adapters.param_groups import Group
 from kit.catalog.lr_schedules import ScheduleParams
 from kit.errors import KitError, SettingsError
 from kit.optim.averaging import averages
-from kit.optim.flat import can_lie_flat, flat_kind
+from kit.optim.flat import Flat, can_lie_flat, flat_kind
 from kit.optim.flat_adamw import FlatAdamW
+from kit.optim.flat_bits import bits_kind
 from kit.optim.learning_rates import (
     NoSchedule,
     make_foreign_scheduler,
@@ -119,8 +120,7 @@ def _built(
     kind = catalog.load(row.code, row.needs)
     _check_names(kind, name, arguments)
     flat = flat and can_lie_flat([group.weights for group in groups])
-    own_kind = FlatAdamW if kind is torch.optim.AdamW else flat_kind(kind)
-    maker: Any = own_kind if flat else kind
+    maker: Any = _flat(kind, row) if flat else kind
     parameters = [
         {"params": list(group.weights), "lr": None if own_rate else group.rate, "name": group.name}
         for group in groups
@@ -137,9 +137,18 @@ def _built(
     if averages(optimizer):
         optimizer.train()
     if flat:
-        optimizer.lay_flat(frozenset(row.elementwise.split()))
+        in_memory = [group.in_memory or group.weights for group in groups]
+        optimizer.lay_flat(frozenset(row.elementwise.split()), in_memory)
     made: Optimizer = optimizer
     return made
+
+
+def _flat(kind: Any, row: catalog.Optimizer) -> type[Flat]:
+    """The class whose weights lie flat."""
+    if kind is torch.optim.AdamW:
+        return FlatAdamW
+    is_bits = row.needs == "bitsandbytes" and row.elementwise
+    return bits_kind(kind) if is_bits else flat_kind(kind)
 
 
 def _check_names(kind: Any, name: str, arguments: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ class Plan:
     subsets: tuple[Subset, ...] = ()  # of the dataset configuration, where there is one
     writes: Writes | None = None  # where the size of the network is known beforehand
     validation: Schedule = field(default_factory=Schedule)  # when what is measured
+    processes: int = 1  # that share the batches of each step
 
     def settings_of(self, image: int) -> Settings:
         """What counts for an image, by index: its subset's settings, or the run's."""
@@ -52,6 +53,11 @@ class Plan:
         """The largest resolution that is trained, as (width, height)."""
         sizes = [subset.settings.images.size for subset in self.subsets]
         return max(sizes or [self.settings.images.size], key=math.prod)
+
+    @property
+    def learned_from(self) -> int:
+        """How many pictures it learns from; neither regularisation images nor those held out."""
+        return sum(not image.is_reg and not image.held_out for image in self.images)
 
     @property
     def batch_sizes(self) -> str:
@@ -123,15 +129,16 @@ class Plan:
 
     def micro_steps(self, step: int) -> range:
         """The micro-steps (batches over the whole run, from 0) that make up a step (from 1)."""
-        return steps.micro_steps(step, self.batches_per_epoch, self._gathered)
+        return steps.micro_steps(step, self.batches_per_epoch, self.gathered)
 
     def step_of(self, number: int) -> int:
         """The step, from 1, that a micro-step (from 0) belongs to."""
-        return steps.step_of(number, self.batches_per_epoch, self._gathered)
+        return steps.step_of(number, self.batches_per_epoch, self.gathered)
 
     @property
-    def _gathered(self) -> int:
-        return self.settings.basic.gradient_accumulation_steps
+    def gathered(self) -> int:
+        """The batches that a step learns from, of all processes together."""
+        return steps.gathered(self.settings.basic, self.processes)
 
     def save_due(self, step: int) -> str:
         """The words "epoch" or "step" where a LoRA file is due after this step, otherwise "".

@@ -25,6 +25,7 @@ from kit.diffusion.inpainting import blank_inpaint_cond
 from kit.errors import DeviceError
 from kit.events import Event, Noticed
 from kit.families import Family, TextEmbeds
+from kit.families.resting import awake
 from kit.settings import Memory
 from kit.settings.effective import caches_latents, caches_text_embeds
 from kit.training.batches import Batch
@@ -90,9 +91,12 @@ def largest_batch(layout: Layout) -> tuple[int, Size]:
 def tried(step: TrainingStep, network: Network, rows: int, size: Size, memory: Memory) -> Try:
     """Forward and backward twice, the second time measured; nothing is moved by it."""
     device, family, was_training = step.accelerator.device, step.text.family, network.training
+    encoders, cached_text = family.text_encoders, caches_text_embeds(memory)
     with seeded_rng(device, SEED):
-        batch = _batch(step, network, rows, size, cached_text=caches_text_embeds(memory))
-        with _resting(_leaving(family, memory), device):
+        with awake(*encoders):
+            batch = _batch(step, network, rows, size, cached_text=cached_text)
+        used = [family.unet, *(() if cached_text else encoders)]
+        with awake(*used), _resting(_leaving(family, memory), device):
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             network.train()

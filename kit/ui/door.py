@@ -11,11 +11,12 @@ from kit import planning
 from kit.errors import KitError
 from kit.events import Event, Finished
 from kit.hosts import host
+from kit.launching.command import processes_for
 from kit.planning import Plan
 from kit.queueing.store import queue_in
 from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
-from kit.sinks.tail import Tail
+from kit.ui.beginning import begin
 from kit.ui.errors import install
 from kit.ui.form.form import Form
 from kit.ui.form.remembered import remember, remembered, remembered_state
@@ -56,7 +57,8 @@ def show(settings: Settings | None = None) -> Form:
 def watch(run_dir: str | Path) -> Dashboard:
     """Show a run from its folder: a finished one, or one that is at work, which is followed.
 
-    A run of this kernel has its buttons.
+    One that is at work has its buttons, whether this kernel, another one, a terminal or the queue
+    trains it.
 
     Raises: OutputError where the folder holds no events.jsonl.
     """
@@ -66,14 +68,12 @@ def watch(run_dir: str | Path) -> Dashboard:
         _follower.end()
         _follower = None
     file, session = events_file(run_dir), Session.current
-    if session and session.is_running() and session.plan.run.dir.samefile(file.parent):
+    if session and session.is_running() and session.run_dir.samefile(file.parent):
         dashboard = session.dashboard
     else:
-        dashboard = Dashboard()
-        dashboard.run_dir = file.parent
-        _follower = Follower(dashboard, Tail(file))
-        if not _follower.look():
-            _follower.start()
+        _follower = Follower.of(file.parent)
+        _follower.start()
+        dashboard = _follower.dashboard
     dashboard.show()
     return dashboard
 
@@ -103,7 +103,9 @@ async def wait() -> None:
     """
     install()
     if os.environ.get(AUTOTRAIN) == "1" and Session.current is None and _form is not None:
-        Session.start(planning.plan(_form.settings))
+        settings = _form.settings
+        plan = planning.plan(settings, processes=processes_for(settings.machine))
+        begin(plan, settings.to_toml(with_help=False))
     await until_over()
 
 
@@ -134,7 +136,7 @@ def choose(run_dir: str | Path | None = None) -> ChoicePanel:
     install()
     if run_dir is None:
         session = Session.current
-        newest = session.plan.run.dir if session else newest_run(_output_folders())
+        newest = session.run_dir if session else newest_run(_output_folders())
         run_dir = newest or host().output_folder / "none.run"
     panel = ChoicePanel()
     panel.show_of(events_file(run_dir).parent, is_over=True)

@@ -129,7 +129,9 @@ def test_a_layer_outside_of_all_blocks_learns_at_the_full_rate():
 
 
 def test_lists_of_another_family_are_refused_before_it_is_loaded(asked, monkeypatch):
-    monkeypatch.setattr("kit.training.preparation.load_model", lambda *_: pytest.fail("was loaded"))
+    monkeypatch.setattr(
+        "kit.training.preparation.load_model", lambda *_, **__: pytest.fail("was loaded")
+    )
     plan = planning.plan(asked(block_dims=",".join(["4"] * 23)))
     with pytest.raises(SettingsError, match="this model has 25 blocks"):
         outcome(prepare(plan))

@@ -15,7 +15,8 @@ from kit.bench.models import empty_part, fill, full_parts
 from kit.devices import free_memory
 from kit.families import base_model, loading
 from kit.families.loading import config_folder
-from kit.families.streaming import ALIGNMENT, DTYPES, PIECE, park, place, read_weights
+from kit.families.resting import park
+from kit.families.streaming import ALIGNMENT, DTYPES, PIECE, place, read_weights
 from kit.training.preparation import prepare
 from tests.support.ldm import single_file_weights
 from tests.support.parts import load_tiny, outcome

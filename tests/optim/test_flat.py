@@ -15,7 +15,14 @@ from kit.optim.flat import Flat, flat_of
 from kit.optim.making import build_optimization, restore_optimizer
 
 FLAT = [name for name, row in catalog.OPTIMIZERS.items() if row.elementwise]
-ARGUMENTS = {"AdamW": ["", "weight_decay=0.1 amsgrad=True"], "SGDNesterov": ["", "nesterov=False"]}
+ARGUMENTS = {
+    "AdamW": ["", "weight_decay=0.1 amsgrad=True"],
+    "SGDNesterov": ["", "nesterov=False"],
+    # Weights of several lengths in 8 bits, whose last blocks are not full.
+    "AdamW8bit": ["", "min_8bit_size=64 weight_decay=0.1", "min_8bit_size=100"],
+    "Lion8bit": ["weight_decay=0.01", "min_8bit_size=64"],
+    "SGDNesterov8bit": ["", "min_8bit_size=64"],
+}
 CASES = [(name, given) for name in FLAT for given in ARGUMENTS.get(name, ["weight_decay=0.01"])]
 STEPS = 12
 
@@ -218,3 +225,52 @@ def test_kernels_that_a_person_has_switched_off_stay_off(monkeypatch):
     for weight in (place.weight for place in own.optimizer.buffers.places):
         weight.grad = torch.ones_like(weight)
     own.optimizer.step()
+
+
+# ---------------------------------------------------------------------- bitsandbytes' optimizers
+
+
+def test_a_group_of_8_bit_states_is_two_calls_and_none_waits_for_each_weight(monkeypatch):
+    inside = pytest.importorskip("bitsandbytes.optim.optimizer")
+    weights = [Parameter(torch.randn(side, 80)) for side in (8, 64, 16, 80, 52, 8)]
+    own = made("AdamW8bit", "", weights)
+    learn(own, weights, range(1), missing=lambda _: set())
+    asked = []
+    monkeypatch.setattr(inside, "sync_gpu", lambda _: pytest.fail("it waits for each"))
+    for name in ("optimizer_update_8bit_blockwise", "optimizer_update_32bit"):
+        real = getattr(inside.F, name)
+        monkeypatch.setattr(
+            inside.F,
+            name,
+            lambda *a, real=real, name=name, **k: (
+                asked.append((name, a[1].numel())) or real(*a, **k)
+            ),
+        )
+    learn(own, weights, range(1, 2), missing=lambda _: set())
+    # The first group holds a small and a large weight, the second two of each, side by side.
+    assert [name[17:20] for name, _ in asked] == ["8bi", "32b", "8bi", "32b"]
+    assert asked[2][1] == 80 * 80 + 52 * 80
+    begins = [place.start for place in own.optimizer.buffers.places]
+    assert all(begin % 256 == 0 for begin in begins)
+    state = own.optimizer.state_dict()["state"]
+    kept = [state[number]["__bnb_optimizer_quant_state__"] for number in range(len(weights))]
+    small = [weight.numel() < 4096 for weight in weights]
+    assert [each["state1"].dtype is torch.float32 for each in kept] == small
+
+
+def test_what_lies_between_two_weights_is_no_largest_value_when_runs_are_joined_anew():
+    """It would spoil what the numbers beside it are rounded to."""
+    ends = []
+    for flat in (True, False):
+        draws = torch.Generator().manual_seed(1)
+        weights = [Parameter(torch.randn(5, 50, generator=draws)) for _ in range(4)]
+        own = made("AdamW8bit", "min_8bit_size=64", weights, flat=flat)
+        for step in range(9):  # averages that shrink soon after the runs are joined
+            for number, weight in enumerate(weights):
+                noise = torch.randn(weight.shape, generator=draws)
+                has_none = number == 1 and step in (3, 4)
+                weight.grad = None if has_none else 0.1 * noise + (1 if step < 5 else -1)
+            own.optimizer.step()
+            own.optimizer.zero_grad()
+        ends.append(weights)
+    assert same(*ends)

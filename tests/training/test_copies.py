@@ -228,3 +228,39 @@ def test_in_fp16_a_small_strength_keeps_gradients_in_range():
     whole_linear(layer, inputs, fold).backward(torch.full((4, 16), 32.0, dtype=half))
     # 32 x 16 x 64 x 4 = 131,072 without the strength, which fp16 does not hold.
     assert torch.equal(gradients[1], torch.full_like(gradients[1], 131_072 * strength))
+
+
+@pytest.mark.parametrize("settings", [RANK_2, NetworkSettings(network_dim=2, network_alpha=0.3)])
+def test_copies_are_rounded_once_and_hold_nothing_else_for_each_weight(family, settings):
+    """What they are multiplied with is one number for all that lie side by side."""
+    step, network = made(family, "bf16", settings=settings)
+    copies = step.copies
+    calls = aten_calls(copies.refresh)
+    groups = len(step.optimization.optimizer.param_groups)
+    assert sum(calls.values()) <= 2 * groups + 1  # downs and ups of each, and the gradients' zeros
+    for _, adapter in network.named():
+        fold = adapter._fold
+        if fold is not None:
+            down = adapter.part("lora_down.weight") * adapter.scale
+            assert torch.equal(fold.down_RI.flatten(), down.bfloat16().flatten())
+            up = adapter.part("lora_up.weight").bfloat16()
+            assert torch.equal(fold.up_OR.flatten(), up.flatten())
+    tensors = [value for value in vars(copies).values() if isinstance(value, torch.Tensor)]
+    flat = copies._buffers.weights
+    assert sum(tensor.nbytes for tensor in tensors) == flat.nbytes  # two of half the precision
+
+
+def test_each_strength_reaches_its_own_weights(family):
+    """Blocks with alphas of their own, and weights that are not folded in between."""
+    settings = NetworkSettings(
+        LoRA_type="Kohya LoCon", network_dim=2, network_alpha=0.5, conv_dim=3, conv_alpha=1
+    )
+    step, network = made(family, settings=settings)
+    step.copies.refresh()
+    scales = set()
+    for _, adapter in network.named():
+        if (fold := adapter._fold) is not None:
+            scales.add(adapter.scale)
+            down = adapter.part("lora_down.weight").flatten(1)
+            assert torch.equal(fold.down_RI, down * adapter.scale)
+    assert scales

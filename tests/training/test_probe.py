@@ -114,10 +114,10 @@ def test_other_errors_are_passed_on(tmp_path, asked, monkeypatch):
 def test_a_run_that_breaks_while_caching_leaves_the_base_as_it_was(tmp_path, asked, monkeypatch):
     families, real = [], preparation.load_model
     monkeypatch.setattr(
-        preparation, "load_model", lambda *a: families.append(real(*a)) or families[-1]
+        preparation, "load_model", lambda *a, **k: families.append(real(*a, **k)) or families[-1]
     )
 
-    def run_latents(plan, family):
+    def run_latents(plan, family, ranks):
         raise DatasetError("an image is gone")
         yield
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kit.training.step as module
@@ -127,6 +128,70 @@ def test_a_step_that_is_forgotten_half_way_leaves_the_scaler_as_it_was(ready, mo
         kept = scaler.state_dict()
         step.forget()
         assert scaler.state_dict() == kept
+
+
+def scaled(step, monkeypatch, scale=8.0):
+    """As with fp16: the loss is scaled, gradients are looked at before the update."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    inner = step.optimization.optimizer.optimizer
+    step.optimization.optimizer = AcceleratedOptimizer(inner, scaler=scaler)
+    monkeypatch.setattr(step.accelerator, "scaler", scaler)
+    monkeypatch.setattr(step.accelerator, "unscale_gradients", lambda: scaler.unscale_(inner))
+    return scaler
+
+
+class Unscaled(TorchDispatchMode):
+    """How many tensors each unscaling is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default:
+            self.seen.append(len(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_whole_gradient_is_unscaled_as_one(ready, monkeypatch):
+    step, network, given = ready
+    start = {name: tensor.clone() for name, tensor in network.tensors().items()}
+    plain = run_step(step, [given], count=1)
+    expected = {name: tensor.clone() for name, tensor in network.tensors().items()}
+    for name, tensor in network.tensors().items():
+        tensor.copy_(start[name])
+    step.optimization.optimizer.optimizer.state.clear()
+    groups = [list(group["params"]) for group in step.optimization.optimizer.param_groups]
+    scaled(step, monkeypatch)  # by a power of two, which rounds nothing
+    with Unscaled() as unscaled:
+        result = run_step(step, [given], count=1)
+    assert unscaled.seen == [1]
+    assert result == plain
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.tensors().items())
+    after = [group["params"] for group in step.optimization.optimizer.param_groups]
+    assert all(
+        a is b
+        for own, now in zip(groups, after, strict=True)
+        for a, b in zip(own, now, strict=True)
+    )
+
+
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+def test_one_number_that_is_none_leaves_out_the_update(ready, monkeypatch, bad):
+    step, network, given = ready
+    scaler = scaled(step, monkeypatch)
+    run_step(step, [given], count=1)
+    before = {name: tensor.clone() for name, tensor in network.tensors().items()}
+    loss_B = step.loss(given)
+    step.backward(loss_B, 1)
+    next(reversed([w for w in network.parameters() if w.grad is not None])).grad.view(-1)[-1] = bad
+    step.optimizer_step()
+    assert step.has_overflowed
+    assert scaler.get_scale() == 4.0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.tensors().items())
+    run_step(step, [given], count=1)
+    assert not step.has_overflowed
+    assert not all(torch.equal(t, before[name]) for name, t in network.tensors().items())
 
 
 def test_it_knows_no_plan_and_no_settings():
