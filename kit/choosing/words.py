@@ -9,6 +9,10 @@ from kit.choosing.picking import Choice
 
 LITTLE = 0.2  # of likeness: it has hardly learned the subject
 NEAR = 0.02  # of the score: files that nobody could tell apart
+BY_THEN = {
+    "memorising": "By then it has begun to memorise its pictures.",
+    "spoiled": "By then it explains even its own pictures worse than the bare base does.",
+}
 
 
 def sentences(choice: Choice) -> Iterator[str]:
@@ -29,8 +33,8 @@ def _why(best: Measured, last: Measured) -> Iterator[str]:
     beside = list(_shares(last))
     if beside:
         yield f"The last file ({_at(last)}): {' and '.join(beside)}."
-    if last.losses.word == "memorising" and best.losses.word != "memorising":
-        yield "By then it has begun to memorise its pictures."
+    if last.losses.word != best.losses.word and (told := BY_THEN.get(last.losses.word)):
+        yield told
 
 
 def _shares(file: Measured) -> Iterator[str]:

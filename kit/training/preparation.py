@@ -64,6 +64,7 @@ from kit.training.shared_gradient import SharedGradient
 from kit.training.staging import staged_images, staged_model
 from kit.training.step import TrainingStep
 from kit.training.stills import Stills, make_stills
+from kit.validation.patience import Patience
 
 
 @dataclass
@@ -83,9 +84,11 @@ class Resources:
     engine_used: EngineUsed
     ranks: Ranks = ALONE
     stills: Stills | None = field(init=False)  # what is validated on
+    patience: Patience = field(init=False)
 
     def __post_init__(self) -> None:
         """Read what belongs to the pictures that are validated on, while nobody else reads."""
+        self.patience = Patience(self.plan.settings.validation.validation_patience)
         self.stills = make_stills(self.batch_builder, self.ranks)
 
     @property
