@@ -223,8 +223,7 @@ def equip(
     )
     yield _loaded(family, accelerator, network, checkpoint.state_step)
     builder = BatchBuilder(plan, text, latents, text_embeds)
-    end, kind = plan.micro_steps(plan.total_steps).stop, accelerator.device.type
-    feed = _feed(builder, settings.memory, end=end, beside=kind, every=ranks.count)
+    feed = _feed(builder, settings.memory, beside=accelerator.device.type, every=ranks.count)
     samples = _sample_writer(plan, text, network, accelerator.autocast, ranks)
     network.train()
     around = (losses, checkpoint, guardian, lightening, feed, used, ranks)
@@ -247,9 +246,10 @@ def share_state(ranks: Ranks, checkpoint: Checkpoint, step: int) -> None:
         checkpoint.take_over(ranks.awaited()[2])
 
 
-def _feed(builder: BatchBuilder, memory: Memory, *, end: int, beside: str, every: int) -> Feed:
+def _feed(builder: BatchBuilder, memory: Memory, *, beside: str, every: int) -> Feed:
     """Ahead of a device that works by itself; a CPU that trains has nothing to spare."""
     is_ahead = beside != "cpu" and effective.caches_latents(memory)
+    end = builder.plan.micro_steps(builder.plan.total_steps).stop
     ahead = AHEAD if is_ahead else 0
     return Feed(builder, end=end, ahead=ahead, pins=beside == "cuda", every=every)
 
