@@ -1,30 +1,22 @@
-"""What Train does: plan anew, and begin in this kernel or, with several processes, outside."""
+"""What Train does: begin in this kernel or, with several processes, outside of it."""
 
 from __future__ import annotations
 
-from kit import planning
-from kit.launching.command import processes_for
 from kit.planning import Plan
 from kit.runs.run import Answer
-from kit.settings import Settings
 from kit.ui.monitor.elsewhere import Elsewhere
-from kit.ui.monitor.session import Session
+from kit.ui.monitor.session import Session, pictures_in
 
 
-def planned(settings: Settings, answer: Answer = "ask") -> Plan:
-    """The plan of as many processes as will train it.
+def begin(plan: Plan, *, toml: str, answer: Answer = "ask") -> Session:
+    """Train it.
 
-    Raises: KitError, also where the machine has fewer GPUs.
-    """
-    processes = processes_for(settings.machine)
-    return planning.plan(settings, unfinished=answer, processes=processes)
-
-
-def begin(plan: Plan, toml: str, answer: Answer = "ask") -> Session:
-    """Train it; toml: the settings that were planned, for processes that plan them themselves.
+    toml: the settings that were planned, for processes that plan them themselves; answer: what they
+    do with an unfinished run that is made otherwise, as this plan did.
 
     Raises: KitError while another run is at work.
     """
     if plan.processes == 1:
         return Session.start(plan)
-    return Elsewhere.launch(plan, toml, answer)
+    pictures = pictures_in(plan.images)
+    return Elsewhere.launch(plan.run, plan.total_steps, pictures, toml=toml, answer=answer)

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from kit import planning
 from kit.errors import KitError
 from kit.hosts import host
+from kit.launching.command import processes_for
 from kit.queueing.store import queue_in
 from kit.runs.lock import who_is_at_work_in
 from kit.runs.run import Answer, Run
 from kit.settings import Settings
 from kit.settings.effective import trains_together
-from kit.ui.beginning import begin, planned
+from kit.ui.beginning import begin
 from kit.ui.errors import panel
 from kit.ui.form.form import Form
 from kit.ui.form.problem_texts import as_lines, with_labels
@@ -123,11 +125,12 @@ class TrainBar:
             return
         try:
             settings = self._form.settings
-            plan = planned(settings, answer)
+            processes = processes_for(settings.machine)
+            plan = planning.plan(settings, unfinished=answer, processes=processes)
             if plan.run.asks:
                 self._ask(plan.run)
                 return
-            session = begin(plan, settings.to_toml(with_help=False), answer)
+            session = begin(plan, toml=settings.to_toml(with_help=False), answer=answer)
         except KitError as error:
             bar.line.value = panel(error)
             self._form.show_problem()

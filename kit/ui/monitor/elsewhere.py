@@ -1,6 +1,6 @@
 """A run that trains outside of this kernel, with the dashboard and the buttons of one within it.
 
-    Elsewhere.launch(plan, toml)     starts `kit train` as a process of its own
+    Elsewhere.launch(run, ...)       starts `kit train` as a process of its own
     Elsewhere.attach(run_dir)        one that is at work already, whoever started it
 
 It goes on when the kernel is restarted; `attach` shows it again.
@@ -14,16 +14,15 @@ from pathlib import Path
 
 from kit.errors import KitError
 from kit.launching.own_process import OwnProcess
-from kit.planning import Plan
 from kit.runs.control_files import Asked
 from kit.runs.lock import who_is_at_work_in
-from kit.runs.run import Answer
+from kit.runs.run import Answer, Run
 from kit.sinks.tail import Tail
 from kit.ui.monitor.dashboard import Dashboard
 from kit.ui.monitor.following import GIVEN_BACK, PERIOD, Follower
 from kit.ui.monitor.history import OVER
 from kit.ui.monitor.remote import RemoteControl
-from kit.ui.monitor.session import Session, pictures_of
+from kit.ui.monitor.session import Session
 
 STOPPED = 3  # exit code of a training that was asked to stop
 
@@ -35,36 +34,43 @@ class Elsewhere(Session):
     where = "in processes of its own"
 
     def __init__(
-        self,
-        run_dir: Path,
-        *,
-        process: OwnProcess | None = None,
-        plan: Plan | None = None,
+        self, run_dir: Path, dashboard: Dashboard, *, process: OwnProcess | None = None
     ) -> None:
-        """process: what trains, where it was started here; plan: what was planned for it."""
-        control = RemoteControl(run_dir, waits=process is not None)
-        dashboard = Dashboard(plan, control=control, shows_itself=False)
+        """process: what trains, where it was started here."""
+        remote = dashboard.control
+        assert isinstance(remote, RemoteControl)
+        super().__init__(dashboard, remote, run_dir)
+        self.remote, self._process = remote, process
         dashboard.run_dir = run_dir
-        super().__init__(dashboard, control, run_dir)
-        self.remote, self._process = control, process
-        self.pictures = pictures_of(plan) if plan else 0
         tail = Tail(run_dir / "events.jsonl")
         self._follower = Follower(dashboard, tail)
         with suppress(OSError):
             if process is None:
                 self._follower.hear()
             else:
-                tail.new()  # what an earlier session told is shown already, by its plan
+                tail.new()  # what an earlier session told is shown already
 
     @classmethod
-    def launch(cls, plan: Plan, toml: str, answer: Answer = "ask") -> Session:
+    def launch(
+        cls, run: Run, total_steps: int, pictures: int, *, toml: str, answer: Answer = "ask"
+    ) -> Session:
         """Start a training of these settings as a process of its own.
 
-        plan: what is expected of it; answer: what it was told about an unfinished run.
+        run, total_steps, pictures: what is expected of it. answer: what is done with an unfinished
+        run that is made otherwise.
 
         Raises: KitError while another run is at work, or where it cannot be started.
         """
-        return cls._begun(lambda: cls(plan.run.dir, process=OwnProcess(toml, answer), plan=plan))
+
+        def make() -> Session:
+            process = OwnProcess(toml, answer)
+            dashboard = _dashboard(run.dir, waits=True)
+            dashboard.begin_with(run, total_steps)
+            session = cls(run.dir, dashboard, process=process)
+            session.pictures = pictures
+            return session
+
+        return cls._begun(make)
 
     @classmethod
     def attach(cls, run_dir: Path) -> Session:
@@ -72,7 +78,7 @@ class Elsewhere(Session):
 
         Raises: KitError while another run of this kernel is.
         """
-        return cls._begun(lambda: cls(run_dir))
+        return cls._begun(lambda: cls(run_dir, _dashboard(run_dir)))
 
     def interrupt(self) -> None:
         """The notebook's stop sign: the first time a request, the second time at once."""
@@ -124,3 +130,7 @@ class Elsewhere(Session):
     def _close(self) -> None:
         if self._process is not None:
             self._process.forget()
+
+
+def _dashboard(run_dir: Path, *, waits: bool = False) -> Dashboard:
+    return Dashboard(control=RemoteControl(run_dir, waits=waits), shows_itself=False)

@@ -14,6 +14,7 @@ from kit.launching import own_process
 from kit.runs.control_files import FOLDER, Asked
 from kit.runs.lock import at_work_in
 from kit.sinks import read_events
+from kit.ui.beginning import begin
 from kit.ui.form.form import Form
 from kit.ui.monitor import elsewhere, following
 from kit.ui.monitor.elsewhere import Elsewhere
@@ -51,7 +52,7 @@ def two(ready):
 def launched(two, processes):
     plan = planning.plan(two, processes=2)
     processes["run_dir"] = plan.run.dir.absolute()
-    return Elsewhere.launch(plan, "toml", "go on"), plan
+    return begin(plan, toml="toml", answer="go on"), plan
 
 
 def test_train_with_two_processes_starts_them_outside_of_the_kernel(two, processes, monkeypatch):
