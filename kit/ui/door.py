@@ -105,7 +105,7 @@ async def wait() -> None:
     if os.environ.get(AUTOTRAIN) == "1" and Session.current is None and _form is not None:
         settings = _form.settings
         plan = planning.plan(settings, processes=processes_for(settings.machine))
-        begin(plan, toml=settings.to_toml(with_help=False))
+        begin(plan, settings.to_toml(with_help=False))
     await until_over()
 
 

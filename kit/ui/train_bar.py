@@ -130,7 +130,7 @@ class TrainBar:
             if plan.run.asks:
                 self._ask(plan.run)
                 return
-            session = begin(plan, toml=settings.to_toml(with_help=False), answer=answer)
+            session = begin(plan, settings.to_toml(with_help=False), answer)
         except KitError as error:
             bar.line.value = panel(error)
             self._form.show_problem()

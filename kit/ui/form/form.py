@@ -22,6 +22,7 @@ from kit.dataset.data_sets import Words, words_of
 from kit.errors import KitError, SettingsError
 from kit.hosts import host
 from kit.launching.command import processes_for
+from kit.planning import Plan
 from kit.planning.forecast import forecast
 from kit.settings import Settings, declarations
 from kit.settings.links import without_tokens
@@ -70,7 +71,7 @@ class Form(Shown):
         }
         self.on_valid: list[Callable[[Settings], None]] = []
         self.on_planned: list[Callable[[], None]] = []
-        self.plan: planning.Plan | None = None
+        self.plan: Plan | None = None
         self.scripts: list[look.Script] = []  # of what is put into it from outside
         self._is_filling, self._what = True, ""
         self._has_seen_pictures = False

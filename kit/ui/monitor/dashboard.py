@@ -61,7 +61,7 @@ class Dashboard(Shown):
         self._clock, self._began = clock, clock()
         self._drawn_at = self._chart_drawn_at = float("-inf")
         self._pictures_drawn, self._files_drawn = 0, ("", 0)
-        self.control, self._shows_itself = control, shows_itself
+        self._control, self._shows_itself = control, shows_itself
         self.title, self.numbers, self.failure = block(), block(), block()
         self.bar = widgets.FloatProgress(
             min=0, max=1, layout=widgets.Layout(width="100%", height="8px")
@@ -86,7 +86,7 @@ class Dashboard(Shown):
         self.root = root(*shown)
         self.root.add_class("kit-run")  # what follow.js looks for
         if plan is not None:
-            self.begin_with(plan.run, plan.total_steps)
+            self.expect(plan.run, plan.total_steps)
 
     def __call__(self, event: Event) -> None:
         """Take in an event; draw, unless it was drawn just now."""
@@ -138,7 +138,7 @@ class Dashboard(Shown):
 
     def tell_request(self) -> None:
         """Show at once that something was requested; on whatever thread."""
-        self.title.value = title_of(self.history, self.control)
+        self.title.value = title_of(self.history, self._control)
 
     def say(self, text: str) -> None:
         """A sentence of who looks at the run, beneath its numbers."""
@@ -153,7 +153,7 @@ class Dashboard(Shown):
         """Bring every widget up to date; what has not changed is not sent."""
         self._drawn_at = self._clock()
         past = self.history
-        self.title.value = title_of(past, self.control)
+        self.title.value = title_of(past, self._control)
         self.bar.value = share_done(past)
         self.numbers.value = numbers_of(past)
         if whole or self._drawn_at - self._chart_drawn_at >= self._chart_pause():
@@ -185,7 +185,7 @@ class Dashboard(Shown):
             self.view.layout.display = None
         self.chart.value = CHARTS[self.view.value](past)
 
-    def begin_with(self, run: Run, total_steps: int) -> None:
+    def expect(self, run: Run, total_steps: int) -> None:
         """Name and length are known already; a run that goes on shows its past, too."""
         self.run_dir = run.dir
         file = run.dir / "events.jsonl"

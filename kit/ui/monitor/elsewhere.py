@@ -1,6 +1,6 @@
 """A run that trains outside of this kernel, with the dashboard and the buttons of one within it.
 
-    Elsewhere.launch(run, ...)       starts `kit train` as a process of its own
+    Elsewhere.launch(run, toml, ...) starts `kit train` as a process of its own
     Elsewhere.attach(run_dir)        one that is at work already, whoever started it
 
 It goes on when the kernel is restarted; `attach` shows it again.
@@ -34,43 +34,44 @@ class Elsewhere(Session):
     where = "in processes of its own"
 
     def __init__(
-        self, run_dir: Path, dashboard: Dashboard, *, process: OwnProcess | None = None
+        self,
+        run_dir: Path,
+        *,
+        process: OwnProcess | None = None,
+        pictures: int = 0,
     ) -> None:
-        """process: what trains, where it was started here."""
-        remote = dashboard.control
-        assert isinstance(remote, RemoteControl)
-        super().__init__(dashboard, remote, run_dir)
-        self.remote, self._process = remote, process
+        """process: what trains, where it was started here; pictures: that it learns from."""
+        control = RemoteControl(run_dir, waits=process is not None)
+        dashboard = Dashboard(control=control, shows_itself=False)
         dashboard.run_dir = run_dir
+        super().__init__(dashboard, control, run_dir)
+        self.remote, self._process, self.pictures = control, process, pictures
         tail = Tail(run_dir / "events.jsonl")
         self._follower = Follower(dashboard, tail)
         with suppress(OSError):
             if process is None:
                 self._follower.hear()
             else:
-                tail.new()  # what an earlier session told is shown already
+                tail.new()  # what an earlier session told is shown already, by its plan
 
     @classmethod
     def launch(
-        cls, run: Run, total_steps: int, pictures: int, *, toml: str, answer: Answer = "ask"
+        cls, run: Run, toml: str, answer: Answer = "ask", *, total_steps: int, pictures: int
     ) -> Session:
         """Start a training of these settings as a process of its own.
 
-        run, total_steps, pictures: what is expected of it. answer: what is done with an unfinished
-        run that is made otherwise.
+        run, total_steps: what was planned for it; pictures: that it learns from.
+        answer: what it was told about an unfinished run.
 
         Raises: KitError while another run is at work, or where it cannot be started.
         """
 
-        def make() -> Session:
-            process = OwnProcess(toml, answer)
-            dashboard = _dashboard(run.dir, waits=True)
-            dashboard.begin_with(run, total_steps)
-            session = cls(run.dir, dashboard, process=process)
-            session.pictures = pictures
+        def made() -> Session:
+            session = cls(run.dir, process=OwnProcess(toml, answer), pictures=pictures)
+            session.dashboard.expect(run, total_steps)
             return session
 
-        return cls._begun(make)
+        return cls._begun(made)
 
     @classmethod
     def attach(cls, run_dir: Path) -> Session:
@@ -78,7 +79,7 @@ class Elsewhere(Session):
 
         Raises: KitError while another run of this kernel is.
         """
-        return cls._begun(lambda: cls(run_dir, _dashboard(run_dir)))
+        return cls._begun(lambda: cls(run_dir))
 
     def interrupt(self) -> None:
         """The notebook's stop sign: the first time a request, the second time at once."""
@@ -130,7 +131,3 @@ class Elsewhere(Session):
     def _close(self) -> None:
         if self._process is not None:
             self._process.forget()
-
-
-def _dashboard(run_dir: Path, *, waits: bool = False) -> Dashboard:
-    return Dashboard(control=RemoteControl(run_dir, waits=waits), shows_itself=False)

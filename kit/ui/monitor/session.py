@@ -14,7 +14,7 @@ import atexit
 import contextvars
 import ctypes
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -22,7 +22,6 @@ from typing import ClassVar, TypeAlias
 from kit import catalog
 from kit.basemodel.reading_ahead import read_ahead
 from kit.control import RunControl
-from kit.dataset.images import TrainImage
 from kit.errors import KitError
 from kit.events import Event
 from kit.planning import Plan
@@ -63,16 +62,7 @@ class Session:
 
         Raises: KitError while another run is at work.
         """
-
-        def make() -> Session:
-            control = RunControl()
-            dashboard = Dashboard(plan, control=control, shows_itself=False)
-            session = InKernel(dashboard, control, plan.run.dir)
-            session.plan, session.pictures = plan, pictures_in(plan.images)
-            session.sinks, session.train = sinks, train
-            return session
-
-        return Session._begun(make)
+        return Session._begun(lambda: InKernel(plan, *sinks, train=train))
 
     @staticmethod
     def _begun(make: Callable[[], Session]) -> Session:
@@ -136,11 +126,14 @@ class Session:
 
 
 class InKernel(Session):
-    """A training in a thread of this kernel; `Session.start` makes it."""
+    """A training in a thread of this kernel."""
 
-    plan: Plan
-    sinks: tuple[Sink, ...] = ()
-    train: Train | None = None
+    def __init__(self, plan: Plan, *sinks: Sink, train: Train | None = None) -> None:
+        control = RunControl()
+        dashboard = Dashboard(plan, control=control, shows_itself=False)
+        super().__init__(dashboard, control, plan.run.dir)
+        self.plan, self.pictures = plan, plan.learned_from
+        self._sinks, self._train = sinks, train
 
     def interrupt(self) -> None:
         """The notebook's stop sign: the first time a request, the second time at once."""
@@ -155,20 +148,15 @@ class InKernel(Session):
 
     def _iterate(self) -> None:
         read_ahead(self.plan.settings.model.pretrained_model_name_or_path)
-        train: Train = self.train or catalog.load(TRAIN)
+        train: Train = self._train or catalog.load(TRAIN)
         with (
             listening(
-                self.plan.run, self.dashboard, *self.sinks, settings=self.plan.settings
+                self.plan.run, self.dashboard, *self._sinks, settings=self.plan.settings
             ) as tell,
             closing(train(self.plan, self.control)) as events,
         ):
             for event in events:
                 tell(event)
-
-
-def pictures_in(images: Iterable[TrainImage]) -> int:
-    """How many of a plan's images a run learns from."""
-    return sum(not image.is_reg and not image.held_out for image in images)
 
 
 @atexit.register

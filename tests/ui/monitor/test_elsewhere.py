@@ -52,7 +52,7 @@ def two(ready):
 def launched(two, processes):
     plan = planning.plan(two, processes=2)
     processes["run_dir"] = plan.run.dir.absolute()
-    return begin(plan, toml="toml", answer="go on"), plan
+    return begin(plan, "toml", "go on"), plan
 
 
 def test_train_with_two_processes_starts_them_outside_of_the_kernel(two, processes, monkeypatch):
