@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 from kit.errors import DeviceError
+from kit.processes import COUNT, LOCAL_RANK, RANK, here
 from kit.settings import Machine
 from kit.settings.effective import gpu_ids
 
@@ -81,6 +82,9 @@ def lacks_deterministic_kernel(error: BaseException) -> bool:
 
 
 def _first_gpu(machine: Machine, current: int) -> int:
+    processes = here()
+    if processes.count > 1:  # a launcher has chosen which GPUs these are
+        return processes.local_rank
     return (*gpu_ids(machine.gpu_ids), current)[0]
 
 
@@ -92,6 +96,12 @@ def choose_device(machine: Machine | None = None) -> torch.device:
     if torch.cuda.is_available():
         gpu, there = torch.cuda.current_device(), torch.cuda.device_count()
         gpu = _first_gpu(machine, gpu) if machine else gpu
+        if gpu >= there and here().count > 1:
+            raise DeviceError(
+                f"Process {gpu} of this machine has no GPU: there are {there}.",
+                "Each process trains on a GPU of its own.",
+                f"Start {there}: --num_processes {there}, or --nproc_per_node {there}.",
+            )
         if gpu >= there:
             raise DeviceError(
                 f"gpu_ids names GPU {gpu}, which is not there.",
@@ -156,7 +166,8 @@ def make_accelerator(
     # Its state is one per process and refuses another precision: a kernel trains more than once.
     AcceleratorState._reset_state()
     PartialState._reset_state()
-    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu")
+    with _alone():
+        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu")
     if accelerator.num_processes > 1:
         raise DeviceError(
             f"{accelerator.num_processes} processes were launched.",
@@ -166,6 +177,20 @@ def make_accelerator(
     if half_weights and accelerator.scaler is not None:
         accelerator.scaler = HalfScaler(device.type)
     return accelerator
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Accelerate sees one process: what several tell each other is told in kit.training.ranks.
+
+    Its own way would wrap what learns and cut batches into pieces.
+    """
+    names = (COUNT, RANK, LOCAL_RANK)
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 RngState = tuple[torch.Tensor, ...]

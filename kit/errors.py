@@ -8,6 +8,7 @@
     ├── OutputError      a place that cannot be written
     ├── DeviceError      the machine lacks what a setting asks for
     ├── Diverged         loss, gradient or weights are not finite, or explode, too often
+    ├── ProcessLost      of several processes that train together one failed, ended or hangs
     ├── Unreadable       a text, JSON, TOML or path that is not what it should be
     └── MissingPackage   an optional package is not installed
 
@@ -72,6 +73,10 @@ class DeviceError(KitError):
 
 class Diverged(KitError):
     """Loss, gradient or weights are not finite, or explode, more often than may be skipped."""
+
+
+class ProcessLost(KitError):
+    """Of several processes that train together one failed, was killed, or hangs."""
 
 
 class Unreadable(KitError):

@@ -111,22 +111,30 @@ def cache_folder(here: Host | None = None) -> Path:
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first NVIDIA GPU."""
+    """An NVIDIA GPU."""
 
     name: str
     megabytes: int
 
 
 @lru_cache(maxsize=1)  # the plan asks at every change, and the answer takes a while
-def gpu() -> Gpu | None:
-    """What nvidia-smi tells, without torch; None where there is no GPU of that make."""
+def gpus() -> tuple[Gpu, ...]:
+    """What nvidia-smi tells, without torch, in its order; none without a GPU of that make.
+
+    It tells all of the machine, also those that CUDA_VISIBLE_DEVICES hides.
+    """
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        name, _, mebibytes = told.stdout.strip().splitlines()[0].rpartition(",")
-        return Gpu(name.strip(), int(int(mebibytes) * 2**20 / 1e6))
-    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
-        return None
+        lines = [line.rpartition(",") for line in told.stdout.strip().splitlines()]
+        return tuple(Gpu(name.strip(), int(int(size) * 2**20 / 1e6)) for name, _, size in lines)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()
+
+
+def gpu() -> Gpu | None:
+    """The first NVIDIA GPU; None where there is none."""
+    return next(iter(gpus()), None)
 
 
 def processor() -> str:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 from kit.control import RunControl
 from kit.events import Event
 from kit.planning import Plan
+from kit.processes import here
 from kit.sinks import Sink, fan_out, listening, was_heard_elsewhere
 from kit.training.loop import train as events_of
 
@@ -29,6 +30,9 @@ def train(
 
     Raises: what `kit.training.loop.train` raises.
     """
+    if not here().is_first:  # the first of several processes tells
+        yield from events_of(plan, control)
+        return
     is_heard = was_heard_elsewhere(plan.run)
     told: list[Event] = []
     with ExitStack() as stack:

@@ -107,9 +107,9 @@ def test_the_gpu_is_known_without_torch(monkeypatch, tmp_path, script, found):
         (tmp_path / "nvidia-smi").write_text(script)
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if script else str(tmp_path))
-    gpu.cache_clear()
+    hosts.gpus.cache_clear()
     assert gpu() == found
-    gpu.cache_clear()
+    hosts.gpus.cache_clear()
 
 
 def test_a_secret_is_asked_for_once_and_then_known_to_every_thread(monkeypatch):

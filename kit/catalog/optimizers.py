@@ -17,6 +17,7 @@ class Optimizer:
     fallback: str = ""  # the row that takes over where this one cannot run
     advised_lr: float | None = None  # None: it chooses its own
     takes: str = ""  # its arguments at its own defaults, written as in optimizer_args
+    unused: str = ""  # arguments that its class has and does not use, as in takes
     defaults: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     renamed: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
     # "rate": chooses its own; "schedule": averages instead, needs no schedule
@@ -35,7 +36,8 @@ class Optimizer:
 
 
 _BITSANDBYTES, _EXTRA, _PLUS = "bitsandbytes", "pytorch-optimizer", "prodigy-plus-schedule-free"
-_ADAM = "betas=0.9,0.999 eps=1e-8 weight_decay=0.01 amsgrad=False"
+_ADAM = "betas=0.9,0.999 eps=1e-8 weight_decay=0.01"
+_AMSGRAD = "amsgrad=False"
 _ADEMAMIX = (
     "betas=0.9,0.999,0.9999 alpha=5.0 t_alpha=None t_beta3=None eps=1e-8 weight_decay=0.01 "
     "min_8bit_size=4096"
@@ -82,14 +84,15 @@ def _schedule_free(name: str, advised_lr: float, takes: str) -> Optimizer:
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "AdamW": Optimizer(
-        "torch.optim:AdamW", advised_lr=1e-4, takes=_ADAM,
+        "torch.optim:AdamW", advised_lr=1e-4, takes=f"{_ADAM} {_AMSGRAD}",
         elementwise="exp_avg exp_avg_sq max_exp_avg_sq",
     ),
     "AdamWScheduleFree": _schedule_free(
         "AdamWScheduleFree", 5e-4, "betas=0.9,0.999 eps=1e-8 warmup_steps=0"
     ),
     "AdamW8bit": _bits(
-        "AdamW8bit", "AdamW", 1e-4, f"{_ADAM} min_8bit_size=4096", elementwise="state1 state2"
+        "AdamW8bit", "AdamW", 1e-4, f"{_ADAM} min_8bit_size=4096", unused=_AMSGRAD,
+        elementwise="state1 state2",
     ),
     "Adafactor": Optimizer(
         "transformers.optimization:Adafactor",
@@ -117,8 +120,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "Lion8bit": _bits(
         "Lion8bit", "Lion", 2e-5, f"{_LION} min_8bit_size=4096", elementwise="state1"
     ),
-    "PagedAdamW8bit": _bits("PagedAdamW8bit", "AdamW8bit", 1e-4, f"{_ADAM} min_8bit_size=4096"),
-    "PagedAdamW32bit": _bits("PagedAdamW32bit", "AdamW", 1e-4, f"{_ADAM} min_8bit_size=4096"),
+    "PagedAdamW8bit": _bits(
+        "PagedAdamW8bit", "AdamW8bit", 1e-4, f"{_ADAM} min_8bit_size=4096", unused=_AMSGRAD
+    ),
+    "PagedAdamW32bit": _bits(
+        "PagedAdamW32bit", "AdamW", 1e-4, _ADAM, unused=f"{_AMSGRAD} min_8bit_size=4096"
+    ),
     "PagedLion8bit": _bits("PagedLion8bit", "Lion8bit", 2e-5, f"{_LION} min_8bit_size=4096"),
     "Prodigy": Optimizer(
         "prodigyopt:Prodigy", "prodigyopt", "", 1.0,
@@ -152,7 +159,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     ),
     "SGDNesterov8bit": _bits(
         "SGD8bit", "SGDNesterov", 0.1,
-        "momentum=0.9 nesterov=True dampening=0 weight_decay=0 min_8bit_size=4096",
+        "momentum=0.9 nesterov=True weight_decay=0 min_8bit_size=4096", unused="dampening=0",
         defaults=MappingProxyType({"nesterov": True, "momentum": 0.9}), elementwise="state1",
         note="SGDNesterov8bit learns with plain momentum: bitsandbytes accepts nesterov and "
         "does not use it",

@@ -36,13 +36,16 @@ from kit import __version__, catalog
 from kit.basemodel.reading_ahead import read_ahead
 from kit.cli import bench, dataset, import_export, presets, queueing, running, selftest
 from kit.cli.command import Command
+from kit.cli.launching import train_in_processes
 from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import takes_settings
 from kit.cli.unfinished import planned, refuse, takes_answer
 from kit.control import RunControl, stop_on_interrupt
-from kit.errors import KitError, nearest, without_secrets
+from kit.errors import KitError, ProcessLost, nearest, without_secrets
 from kit.events import Event, Finished
+from kit.launching.command import told as as_typed
 from kit.planning.forecast import forecast
+from kit.processes import here, require_all
 from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_text
 from kit.sinks import Console, listening
@@ -58,11 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_command(words)
         chosen = _parser().parse_args(words or ["--help"])
+        chosen.words = words
         code = COMMANDS[chosen.command].act(chosen) or 0
         sys.stdout.flush()
         return code
     except KitError as error:
-        print(f"kit: {without_secrets(error)}", file=sys.stderr)
+        print(f"kit: {without_secrets(error)}", file=sys.stderr, flush=True)
+        if isinstance(error, ProcessLost):  # a connection's threads wait for one that hangs
+            sys.stdout.flush()
+            os._exit(WRONG)
         return WRONG
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -112,12 +119,15 @@ def _describe_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def _act_plan(chosen: argparse.Namespace) -> None:
-    found = planned(chosen)
+    found, launch = planned(chosen)
     told = forecast(found)
     if chosen.json:
         print(json.dumps({**from_json(found.to_json(), "the plan"), "forecast": told}, indent=2))
     else:
         print(found, f"{told}.", sep="\n")
+        if launch is not None:
+            words = ["train", *chosen.words[1:]]
+            print(f"kit train starts: {as_typed(launch, found.settings.machine, words)}")
 
 
 def _describe_train(parser: argparse.ArgumentParser) -> None:
@@ -132,10 +142,23 @@ def _describe_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _act_train(chosen: argparse.Namespace) -> int:
+    require_all()
+    if not here().is_first:  # of several processes: it learns from the first what to do
+        catalog.load("kit.training.following:follow")(here())
+        return 0
     control = RunControl()
     with stop_on_interrupt(control):  # from here on, not only while it trains
-        found = planned(chosen)
+        found, launch = planned(chosen)
         refuse(chosen, found.run)
+        if launch is not None:
+            return train_in_processes(
+                launch,
+                found.settings.machine,
+                chosen.words,
+                run=found.run,
+                tell_folder=chosen.tell_folder,
+                control=control,
+            )
         if chosen.tell_folder:
             write_text(chosen.tell_folder, str(found.run.dir.absolute()))
         print(*found.lines(), sep="\n", flush=True)  # its notices come as events

@@ -11,12 +11,13 @@ from pathlib import Path
 from kit.cli.command import Command
 from kit.cli.settings_arguments import parse_change, read_settings
 from kit.errors import KitError, SettingsError
+from kit.launching.gpus import visible
 from kit.queueing import changing
 from kit.queueing.changing import New
 from kit.queueing.store import USUAL, VARIABLE, Entry, Queue, queue_in
 from kit.queueing.sweeping import checked, sweep, values_in
 from kit.queueing.table import compared, listed, newest_sweep, table
-from kit.queueing.working import Worker, visible
+from kit.queueing.working import Worker
 from kit.settings import Settings
 from kit.settings.effective import gpu_ids
 from kit.settings.links import whole

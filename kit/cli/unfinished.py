@@ -6,7 +6,9 @@ import argparse
 import shlex
 from collections.abc import Iterator
 
+from kit.cli.launching import launch_asked_for
 from kit.cli.settings_arguments import read_settings
+from kit.launching.command import Launch
 from kit.planning import Plan, plan
 from kit.runs.run import Run
 from kit.runs.unfinished import refuse_undecided
@@ -26,10 +28,15 @@ def takes_answer(parser: argparse.ArgumentParser) -> None:
         either.add_argument(word, action="store_const", const=value, dest="unfinished", help=text)
 
 
-def planned(chosen: argparse.Namespace) -> Plan:
-    """The plan of what a command was given."""
+def planned(chosen: argparse.Namespace) -> tuple[Plan, Launch | None]:
+    """The plan of what a command was given, and the launch of several processes that it asks for.
+
+    Raises: KitError, also where the machine has fewer GPUs.
+    """
     settings = read_settings(chosen.file, chosen.changes, preset=chosen.preset)
-    return plan(settings, unfinished=chosen.unfinished or "ask")
+    launch = launch_asked_for(settings.machine)
+    processes = launch.processes if launch else None  # None: as many as are there
+    return plan(settings, unfinished=chosen.unfinished or "ask", processes=processes), launch
 
 
 def refuse(chosen: argparse.Namespace, run: Run) -> None:

@@ -15,9 +15,13 @@ from kit.exchange.additional import NAME, with_additional
 from kit.exchange.known import trainer_args
 from kit.exchange.report import shown
 from kit.exchange.sd_scripts_rules import SCRIPT
-from kit.settings import Settings, declarations
-from kit.settings.effective import unread_by
+from kit.settings import Machine, Settings, declarations
+from kit.settings.effective import gpu_ids, launch_flags, trains_together, unread_by
 
+OF_THE_LAUNCH = (
+    "num_processes", "num_machines", "multi_gpu", "gpu_ids", "main_process_port",
+    "extra_accelerate_launch_args",
+)  # fmt: skip
 SCRIPTS = {True: "sdxl_train_network.py", False: "train_network.py"}
 
 
@@ -35,6 +39,7 @@ def export_gui(settings: Settings) -> tuple[str, list[str]]:
     known = {d.name for d in declarations().values() if d.gui_key in written}
     notices = [*_differences(counting, back, known, "the GUI"), *incompatibilities.in_gui(written)]
     notices += incompatibilities.of_dora_in_gui(counting.network)
+    notices += incompatibilities.of_processes_in_gui(counting.machine)
     if counting.model.sdxl is None:
         notices.append(
             "sdxl is blank: the GUI does not read it from the model's file; tick SDXL there where "
@@ -55,7 +60,8 @@ def export_sd_scripts(settings: Settings) -> tuple[str, list[str]]:
         {SCRIPT: script, **sd_scripts.entries_of(written)}, assumes_defaults=True
     )
     document = tomlkit.document()
-    document.add(tomlkit.comment(f"accelerate launch {script} --config_file THIS_FILE"))
+    words = [*_launch_flags(counting.machine), script]
+    document.add(tomlkit.comment(f"accelerate launch {' '.join(words)} --config_file THIS_FILE"))
     for name, value in written.items():
         document.add(name, value)
     known = {name for name in declarations() if name in trainer_args()}
@@ -64,6 +70,16 @@ def export_sd_scripts(settings: Settings) -> tuple[str, list[str]]:
         *lost,
         *incompatibilities.in_sd_scripts(counting.captions, written),
     ]
+
+
+def _launch_flags(machine: Machine) -> list[str]:
+    """What accelerate is told about processes; the TOML is the trainer's, and knows none."""
+    if not trains_together(machine):
+        return []
+    numbers = gpu_ids(machine.gpu_ids)
+    processes = machine.num_processes if machine.num_processes > 1 else len(numbers)
+    named = ["--gpu_ids", ",".join(map(str, numbers))] if numbers else []
+    return [*launch_flags(machine, processes), *named]
 
 
 def _counting(settings: Settings) -> Settings:
@@ -91,11 +107,17 @@ def _differences(settings: Settings, back: Settings, known: set[str], program: s
     found = []
     unread = unread_by(settings.network.LoRA_type)
     before, after = settings.flat(), back.flat()
+    together = settings.machine.num_processes > 1
+    of_the_launch = OF_THE_LAUNCH if trains_together(settings.machine) else ()
     for name, value in before.items():
         same = value == after[name] or (value is False and after[name] is None)
+        same = same or (name == "multi_gpu" and together)  # a switch that the count stands for
         if same or name in unread:
             continue
-        if name in known:
+        if program == "sd-scripts" and name in of_the_launch:
+            told = "stands in the command above the settings, for accelerate"
+            found.append(f"{name} = {shown(value)} {told}")
+        elif name in known:
             found.append(f"{name} = {shown(value)} becomes {shown(after[name])} in {program}")
         else:
             found.append(f"{name} = {shown(value)}: {program} has no such setting")

@@ -64,6 +64,8 @@ def to_gui(settings: Settings) -> dict[str, Any]:
         key = declared.gui_key
         if key in written:
             written[key] = _for_gui(declared.name, gui_fields()[key].default, flat)
+    # Without the switch accelerate may start one process, in silence.
+    written["multi_gpu"] = flat["multi_gpu"] or flat["num_processes"] > 1
     written["model_list"] = "custom"
     return dict(sorted(written.items()))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kit.exchange.known import gui_fields, trainer_args
-from kit.settings import Captions, NetworkSettings
+from kit.settings import Captions, Machine, NetworkSettings
 from kit.settings.effective import reads
 
 NOT_OFFERED_BUT_TAKEN = ("save_model_as",)  # the trainer knows more endings than the GUI
@@ -31,6 +31,15 @@ def of_dora_in_gui(network: NetworkSettings) -> Iterator[str]:
         yield (
             "wd_on_output = false: the GUI has no field for it and trains DoRA on outputs, which "
             "A1111, Forge and ComfyUI read wrongly"
+        )
+
+
+def of_processes_in_gui(machine: Machine) -> Iterator[str]:
+    """Its launcher wants a number, and refuses 1."""
+    if machine.multi_gpu and machine.num_processes == 1:
+        yield (
+            "the GUI does not count the GPUs, and its launcher refuses multi_gpu with 1 process; "
+            "enter their number there as Number of processes"
         )
 
 

@@ -81,7 +81,6 @@ def _foreign(row: list[Any]) -> Foreign:
     )
 
 
-_ONE_PROCESS = "training runs in one process here, on one GPU"
 _GOES_ON = "a run's state is always kept beside the LoRA; started again, it goes on by itself"
 _ATTENTION = "attention is always PyTorch's own, which picks the fastest way"
 _CONSOLE = "says how the other program talks, not how it trains"
@@ -90,10 +89,12 @@ _OF_THE_GUI = "the GUI's own bookkeeping"
 # What will never be a setting, with the reason. A declared setting of that name comes first.
 _NEVER: tuple[tuple[str, str], ...] = (
     (
-        "training runs in one process here, on one GPU",
-        """num_processes num_machines multi_gpu main_process_port
-        extra_accelerate_launch_args ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph
-        deepspeed zero_stage offload_optimizer_device offload_optimizer_nvme_path
+        "several processes exchange the LoRA's gradients themselves here, in one piece",
+        "ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph",
+    ),
+    (
+        "no DeepSpeed here: the weights that learn are few, so there is little to divide",
+        """deepspeed zero_stage offload_optimizer_device offload_optimizer_nvme_path
         offload_param_device offload_param_nvme_path zero3_init_flag zero3_save_16bit_model
         fp16_master_weights_and_gradients""",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -22,10 +23,13 @@ from kit.exchange.dialect import (
 from kit.exchange.known import trainer_args
 from kit.exchange.rules import bucket_step, dora, optimizer, schedule, unquoted, whole_rank
 from kit.settings import declarations
+from kit.settings.launch_args import OF_DEEPSPEED
 
 ARGUMENT = "network_args."  # before the name of an argument of the network
 LAUNCHER = "accelerate."  # before an option of `accelerate launch`
 SCRIPT = "script"
+# What several machines need; the rest of the launcher's options is how it talks.
+PASSED_ON = ("machine_rank", "main_process_ip", "same_network", "rdzv_backend", "rdzv_conf")
 OF_SDXL = "sdxl_train_network.py"
 OF_OTHER_FAMILIES = re.compile(r"networks\.\w+_(?:flux|sd3|lumina|anima|hunyuan\w*|wan|qwen\w*)")
 SCRIPTS = ("train_network.py", OF_SDXL)
@@ -142,9 +146,22 @@ def _launcher(key: str) -> Rule:
         name = key.removeprefix(LAUNCHER)
         if name in declarations():
             return take(name, value)
-        return no_effect("training runs in one process here, without accelerate's launcher")
+        if name in PASSED_ON:
+            text = " ".join(_passed_on(entries))
+            return translated("accelerate's option", extra_accelerate_launch_args=text)
+        if OF_DEEPSPEED.fullmatch(name):
+            return no_effect("no DeepSpeed here: there is little to divide")
+        return no_effect("LoRA Kit's own launch does without it")
 
     return rule
+
+
+def _passed_on(entries: Entries) -> Iterator[str]:
+    """The launcher's options that have no field, as they are entered."""
+    for key, value in entries.items():
+        name = key.removeprefix(LAUNCHER)
+        if key.startswith(LAUNCHER) and name in PASSED_ON:
+            yield f"--{name}" if value is True else f"--{name} {value}"
 
 
 def _only(other: str) -> Rule:

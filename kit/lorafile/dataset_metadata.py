@@ -29,7 +29,8 @@ def dataset_metadata(plan: Plan) -> dict[str, Any]:
     if plan.subsets:
         return _of_config(plan.subsets, plan.layout.parts, placed)
     settings = plan.settings
-    return _of_folders(settings.images, settings.basic, settings.captions, plan.layout, placed)
+    found = _of_folders(settings.images, settings.basic, settings.captions, plan.layout, placed)
+    return {**found, "ss_total_batch_size": settings.basic.train_batch_size * plan.gathered}
 
 
 def _of_folders(
@@ -39,7 +40,6 @@ def _of_folders(
     found = [image for image, _ in placed]
     return {
         "ss_batch_size_per_device": basic.train_batch_size,
-        "ss_total_batch_size": basic.train_batch_size * basic.gradient_accumulation_steps,
         "ss_resolution": images.size,
         "ss_bucket_no_upscale": images.enable_bucket and images.bucket_no_upscale,
         **{f"ss_{name}": value for name, value in _buckets(images).items()},

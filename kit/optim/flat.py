@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -61,6 +61,13 @@ class Buffers:
         view.copy_(weight.detach())
         weight.data, weight.grad = view, None  # an earlier optimizer's gradient means nothing here
         return Place(weight, group, start, stop, self.gradients[start:stop].view(weight.shape))
+
+    def gradients_lie_in(self, whole: Tensor) -> None:
+        """Let the gradients, which are still zero, lie in this; as many numbers."""
+        self.gradients = whole
+        self.places = [
+            replace(p, gradient=whole[p.start : p.stop].view(p.weight.shape)) for p in self.places
+        ]
 
     @property
     def hold_weights(self) -> bool:
@@ -136,6 +143,11 @@ class Flat(Optimizer):
         self.runs = []
         self._run_state: defaultdict[Tensor, Any] = defaultdict(dict)
         self._live: list[bool] | None = None  # None: what the runs are made from has changed
+
+    def gradients_lie_in(self, whole: Tensor) -> None:
+        """Before the first step: gradients lie in a part of somebody's buffer; as many numbers."""
+        self.buffers.gradients_lie_in(whole)
+        self._live = None
 
     def collect(self) -> None:
         """See to it that every gradient lies in the buffer, and who has one."""

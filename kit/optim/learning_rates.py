@@ -81,6 +81,12 @@ def factor_of(group: dict[str, Any]) -> float:
     return float(group.get("factor", 1.0))
 
 
+def changed_rates(optimization: Optimization) -> dict[str, float]:
+    """What the schedule's rates are multiplied by, by group, where that was ever requested."""
+    groups = optimization.optimizer.param_groups
+    return {group["name"]: group["factor"] for group in groups if "factor" in group}
+
+
 def multiply_rates(optimization: Optimization, by: float) -> None:
     """Multiply the rates of all groups, as a person may while it trains."""
     for group in optimization.optimizer.param_groups:

@@ -14,6 +14,7 @@ from pathlib import Path
 from kit.basemodel.magnitudes import follow_file
 from kit.basemodel.mismatches import known_of, size_mismatches
 from kit.basemodel.preflight import foreseen_refusals
+from kit.dataset.batches import Layout
 from kit.dataset.buckets import BucketFit
 from kit.dataset.images import Scan, TrainImage
 from kit.dataset.layout import bucket_rule, fit_all, lay_out_all
@@ -25,31 +26,39 @@ from kit.exchange.additional import with_additional
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
 from kit.planning.lora_size import stored_otherwise
-from kit.planning.steps import share_or_steps, steps_per_epoch, total_steps, warmup_steps
+from kit.planning.steps import (
+    gathered,
+    share_or_steps,
+    steps_per_epoch,
+    total_steps,
+    warmup_steps,
+)
 from kit.planning.value import Plan
 from kit.planning.writes import foreseen
+from kit.processes import here
 from kit.runs.fingerprint import fingerprint
 from kit.runs.made_of import made_of
 from kit.runs.resume import beyond_the_end, find_start
 from kit.runs.run import Answer, Run, choose_run
 from kit.runs.unfinished import is_past, told_of_unfinished
-from kit.settings import Folders, Images, Noise, Settings, effective
+from kit.settings import Basic, Folders, Images, Noise, Settings, effective
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
 from kit.validation.holding_out import hold_out
 from kit.validation.schedule import Length, schedule
 
 
-def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
+def plan(settings: Settings, *, unfinished: Answer = "ask", processes: int | None = None) -> Plan:
     """Decide everything that follows from the settings and the folders.
 
     unfinished: what to do with a run of that name that is not finished and whose pictures, captions
     or rounding are others now: "go on" with it, "begin anew" beside it, or "ask", which plans a new
     one that is not trained before a person has decided.
+    processes: how many will train it together; None: as many as the environment says.
 
     Raises: SettingsError with all contradictions at once; DatasetError for folders and images.
     """
-    decided = _decided(settings, unfinished)
+    decided = _decided(settings, unfinished, here().count if processes is None else processes)
     writes = foreseen(decided)
     if writes is None:
         return decided
@@ -58,7 +67,7 @@ def plan(settings: Settings, *, unfinished: Answer = "ask") -> Plan:
     return replace(decided, writes=writes, notices=(*decided.notices, *writes.notices()))
 
 
-def _decided(settings: Settings, unfinished: Answer) -> Plan:
+def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     """The plan, but for the room that it needs."""
     settings, wrong, overridden = with_additional(settings)
     if wrong:
@@ -72,12 +81,13 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
     dataset = scan_subsets(subsets) if subsets else _scanned(*sections)
     images, held_out = hold_out(dataset.images, [way.validation for way in ways])
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
+    whole = settings.model_copy(update={"basic": _as_one_process(settings.basic, processes)})
     run, made = choose_run(
         settings.folders.output_dir,
         settings.folders.output_name,
         ending=settings.saving.save_model_as,
-        fingerprint=fingerprint(settings, images, subsets),
-        made_of=made_of(settings.flat(), settings.captions, images, subsets),
+        fingerprint=fingerprint(whole, images, subsets),
+        made_of=made_of(whole.flat(), settings.captions, images, subsets, processes=processes),
         seed=settings.basic.seed or 0,
         workplace=_workplace(settings.folders.output_dir),
         answer=unfinished,
@@ -85,12 +95,11 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
     seed = settings.basic.seed or run.seed or (start.seed if start else 0) or _drawn_seed()
     settings = settings.replace(seed=seed, output_name=run.name)
     basic, ways = settings.basic, ways if subsets else [settings]
-    rules = [bucket_rule(way.images) for way in ways]
-    fits = fit_all(images, [rules[image.subset] for image in images])
+    fits = _fitted(images, ways)
     layout = lay_out_all(images, fits, subsets, batch_size=basic.train_batch_size, seed=seed)
-    per_epoch = steps_per_epoch(layout.batches_per_epoch, basic.gradient_accumulation_steps)
+    per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered(basic, processes))
     total = total_steps(basic, per_epoch)
-    wrong = length_problems(settings, RunLength(total))
+    wrong = [*length_problems(settings, RunLength(total)), *_too_many(processes, layout)]
     wrong += [t for t in (start and beyond_the_end(start, total), is_past(run, total)) if t]
     if wrong:
         raise SettingsError(wrong)
@@ -117,7 +126,32 @@ def _decided(settings: Settings, unfinished: Answer) -> Plan:
         ),
         subsets=subsets,
         validation=schedule(images, settings.validation, Length.of(layout, total, per_epoch)),
+        processes=processes,
     )
+
+
+def _as_one_process(basic: Basic, processes: int) -> Basic:
+    """What one process would have to gather for the same steps: a run goes on on any number."""
+    all_together = gathered(basic, processes)  # beyond the setting's bounds, too
+    return basic.model_copy(update={"gradient_accumulation_steps": all_together})
+
+
+def _too_many(processes: int, layout: Layout) -> list[str]:
+    """More processes than an epoch has batches: some would never have one."""
+    batches = layout.batches_per_epoch
+    if processes <= batches:
+        return []
+    return [
+        f"num_processes: {processes} processes cannot share an epoch of {batches} batches: each "
+        f"step is of one epoch, so {processes - batches} would never have work; at most {batches} "
+        "can, or more with a smaller train_batch_size or more repeats"
+    ]
+
+
+def _fitted(images: tuple[TrainImage, ...], ways: Sequence[Settings]) -> tuple[BucketFit, ...]:
+    """Every image into its bucket, by the rule of its data set."""
+    rules = [bucket_rule(way.images) for way in ways]
+    return fit_all(images, [rules[image.subset] for image in images])
 
 
 def _scanned(folders: Folders, images: Images, noise: Noise) -> Scan:
@@ -127,8 +161,8 @@ def _scanned(folders: Folders, images: Images, noise: Noise) -> Scan:
 
 def _workplace(output_dir: str) -> Path | None:
     """Where a run works whose output lies on a slow drive."""
-    here = host()
-    return here.scratch if here.is_slow(output_dir) else None
+    machine = host()
+    return machine.scratch if machine.is_slow(output_dir) else None
 
 
 def _drawn_seed() -> int:

@@ -1,8 +1,8 @@
 """What a training will take, told before it begins: from measured runs, never from a guess.
 
 First this machine's own runs count, then the figures that come with LoRA Kit, of the same GPU.
-One rule scales them: a step takes as long as the measured one, and so does a sample picture. Where
-a run of the same base was measured at another batch, size or checkpointing, it is reckoned from
+One rule scales them: a step takes as long as the measured one, and so does a sample picture;
+validation takes its share beside the steps (`kit.validation.schedule`). Where a run of the same base was measured at another batch, size or checkpointing, it is reckoned from
 that (`kit.planning.needs`). Loading, caching and saving are not in it.
 """
 
@@ -28,6 +28,7 @@ from kit.runs.measured import (
     read_measured,
     work_of,
 )
+from kit.validation.schedule import Schedule
 
 UNKNOWN = "Time and memory are not known on this machine yet"
 _MAKERS = ("NVIDIA ", "Tesla ", "GeForce ")  # `T4` is what people call it
@@ -51,6 +52,10 @@ class Planned(HasData, Protocol):
     @property
     def from_step(self) -> int:
         """Steps that are done already."""
+
+    @property
+    def validation(self) -> Schedule:
+        """When the LoRA is asked about pictures, and the share of the time that takes."""
 
     def sample_due(self, step: int) -> bool:
         """Sample pictures are due after this step."""
@@ -109,8 +114,8 @@ def corrected(plan: Planned, seconds: float, megabytes: int) -> str:
 
 
 def _whole(plan: Planned, row: Measured, seconds: float) -> float:
-    """Seconds of all the steps and pictures that are left."""
-    steps = plan.total_steps - plan.from_step
+    """Seconds of all the steps, validations and pictures that are left."""
+    steps = (plan.total_steps - plan.from_step) / (1 - plan.validation.share)
     drawn = sum(plan.sample_due(step) for step in range(plan.from_step, plan.total_steps + 1))
     return steps * seconds + drawn * len(plan.prompts) * row.picture_seconds
 

@@ -10,6 +10,11 @@ import math
 from kit.settings import Basic, Rates, effective
 
 
+def gathered(basic: Basic, processes: int) -> int:
+    """The batches of a step: several processes do together what one does by accumulating."""
+    return basic.gradient_accumulation_steps * processes
+
+
 def steps_per_epoch(batches: int, gathered: int) -> int:
     """The last step of an epoch may have fewer batches."""
     return math.ceil(batches / gathered)

@@ -42,6 +42,7 @@ class Plan:
     subsets: tuple[Subset, ...] = ()  # of the dataset configuration, where there is one
     writes: Writes | None = None  # where the size of the network is known beforehand
     validation: Schedule = field(default_factory=Schedule)  # when what is measured
+    processes: int = 1  # that share the batches of each step
 
     def settings_of(self, image: int) -> Settings:
         """What counts for an image, by index: its subset's settings, or the run's."""
@@ -123,15 +124,16 @@ class Plan:
 
     def micro_steps(self, step: int) -> range:
         """The micro-steps (batches over the whole run, from 0) that make up a step (from 1)."""
-        return steps.micro_steps(step, self.batches_per_epoch, self._gathered)
+        return steps.micro_steps(step, self.batches_per_epoch, self.gathered)
 
     def step_of(self, number: int) -> int:
         """The step, from 1, that a micro-step (from 0) belongs to."""
-        return steps.step_of(number, self.batches_per_epoch, self._gathered)
+        return steps.step_of(number, self.batches_per_epoch, self.gathered)
 
     @property
-    def _gathered(self) -> int:
-        return self.settings.basic.gradient_accumulation_steps
+    def gathered(self) -> int:
+        """The batches that a step learns from, of all processes together."""
+        return steps.gathered(self.settings.basic, self.processes)
 
     def save_due(self, step: int) -> str:
         """The words "epoch" or "step" where a LoRA file is due after this step, otherwise "".

@@ -34,13 +34,14 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"{counted(len(plan.buckets), 'bucket')}: " + ", ".join(
         f"{width}x{height} ({count})" for (width, height), count in plan.buckets.items()
     )
-    gathered = basic.gradient_accumulation_steps
-    per_step = f" / {gathered} gathered" if gathered > 1 else ""
+    per_step = f" / {plan.gathered} gathered" if plan.gathered > 1 else ""
     yield (
         f"{counted(uses, 'image')} an epoch / batch {plan.batch_sizes} = "
         f"{counted(plan.batches_per_epoch, 'batch', 'batches')}{per_step} = "
         f"{counted(plan.steps_per_epoch, 'step')} an epoch"
     )
+    if plan.processes > 1:
+        yield _shared_line(plan.batch_sizes, plan.processes, basic.gradient_accumulation_steps)
     yield (
         f"{counted(plan.epochs, 'epoch')}, {counted(plan.total_steps, 'step')} in all, "
         f"warm-up {counted(plan.warmup_steps, 'step')}"
@@ -62,6 +63,16 @@ def lines(plan: Plan) -> Iterator[str]:
         yield str(plan.writes)
     if plan.from_step:
         yield f"goes on at step {plan.from_step} of {plan.total_steps}"
+
+
+def _shared_line(batch: str, processes: int, accumulated: int) -> str:
+    """The global batch, and with what one process would do the same."""
+    per_step = processes * accumulated
+    whole = f" = {int(batch) * per_step}" if batch.isdecimal() else ""
+    return (
+        f"{processes} processes: global batch {batch} x {processes} processes x {accumulated} "
+        f"accumulated{whole}, as one process with gradient_accumulation_steps = {per_step}"
+    )
 
 
 def _subset_lines(subsets: Sequence[Subset], images: Sequence[TrainImage]) -> Iterator[str]:
@@ -100,6 +111,8 @@ def to_json(plan: Plan) -> str:
         "buckets": {f"{w}x{h}": count for (w, h), count in plan.buckets.items()},
         "subsets": [shown(subset) for subset in plan.subsets],
         "batches_per_epoch": plan.batches_per_epoch,
+        "processes": plan.processes,
+        "batches_per_step": plan.gathered,
         "steps_per_epoch": plan.steps_per_epoch,
         "epochs": plan.epochs,
         "total_steps": plan.total_steps,

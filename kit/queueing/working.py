@@ -12,14 +12,14 @@ from pathlib import Path
 
 from kit.control import RunControl, stop_on_interrupt
 from kit.errors import KitError
+from kit.launching.command import ROOT
+from kit.launching.gpus import VISIBLE, visible
 from kit.queueing.changing import ask_to_stop, settle_in
 from kit.queueing.outcome import LOG, RUN_DIR, WORKING, is_alive, settled
 from kit.queueing.store import Content, Entry, Queue
 from kit.runs.lock import Words, at_work_in
 
 PERIOD = 1.0  # seconds between two looks
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-ROOT = Path(__file__).parents[2]  # where the package lies, if it is not installed
 
 Command = Callable[[Path, str], Sequence[str]]  # an entry's place and its GPU -> the words
 
@@ -180,23 +180,6 @@ def _environment(gpu: str) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     variables = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     return {**variables, VISIBLE: visible(gpu)} if gpu else variables
-
-
-def visible(gpu: str) -> str:
-    """What CUDA_VISIBLE_DEVICES must be for the GPU that is number so much in this process.
-
-    Raises: KitError where this process sees fewer.
-    """
-    here = [each.strip() for each in os.environ.get(VISIBLE, "").split(",") if each.strip()]
-    if not here:
-        return gpu
-    if int(gpu) >= len(here):
-        raise KitError(
-            f"--gpus {gpu}: {VISIBLE} = {','.join(here)} shows {len(here)} here.",
-            f"They are numbered from 0 to {len(here) - 1}.",
-            f"Choose among them, or unset {VISIBLE}.",
-        )
-    return here[int(gpu)]
 
 
 def _busy(folder: Path, holder: Words) -> KitError:

@@ -16,6 +16,7 @@ from kit.runs.made_of import MadeOf, Picture, hashes_of, identity
 from kit.settings import declarations
 
 MOST = 6  # that are named
+GATHERED = "gradient_accumulation_steps"  # in what a run is made of: times its processes
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def compare(kept: MadeOf, now: MadeOf) -> Differences:
     others: list[str] = []
     for name, (old, new) in _changed_settings(kept, now):
         text = f"{name}: {_shown(old)} -> {_shown(new)}"
+        if name == GATHERED and now.processes > 1:
+            text = _gathered(old, new, now.processes)
         (decidable if resumes(name, captions_vary=now.captions_vary) == "asked" else others).append(
             text
         )
@@ -150,6 +153,16 @@ def _of_a_picture(old: Picture, new: Picture, *, is_same: bool) -> Iterator[str]
         yield f"repeats of {new.name.rpartition('/')[0]}: {old.repeats} -> {new.repeats}"
     if (old.is_reg, old.subset) != (new.is_reg, new.subset):
         yield f"{new.name} belongs to another data set"
+
+
+def _gathered(old: int, new: int, processes: int) -> str:
+    """Other steps than the run has made so far, and what keeps its own."""
+    each, rest = divmod(old, processes)
+    keeps = f"{GATHERED} = {each} keeps it"
+    if rest:
+        below = max(n for n in range(1, processes) if old % n == 0)
+        keeps = f"{processes} processes cannot share it, {below} can"
+    return f"{GATHERED} x processes: {old} -> {new} ({keeps})"
 
 
 def _plain(value: Any) -> Any:

@@ -63,6 +63,7 @@ class MadeOf:
     pictures: tuple[Picture, ...] = ()
     captions_vary: bool = False
     paths: tuple[Path, ...] = ()  # of the pictures, which no file keeps
+    processes: int = 1  # that share what `settings` says of gradient_accumulation_steps
 
 
 def made_of(
@@ -70,10 +71,13 @@ def made_of(
     captions: Captions,
     images: Sequence[TrainImage],
     subsets: Sequence[Subset] = (),
+    *,
+    processes: int = 1,
 ) -> MadeOf:
     """What a run of these would be made of; no picture is read for it.
 
-    asked: every setting by name.
+    asked: every setting by name; its gradient_accumulation_steps are those of all processes
+    together, so that a run goes on on any number of them.
     """
     shaping = {name: value for name, value in asked.items() if declarations()[name].shapes_run}
     stats = [image.path.stat() for image in images]
@@ -87,6 +91,7 @@ def made_of(
         tuple(_picture(i, stat) for i, stat in zip(images, stats, strict=True)),
         varies(captions, [image.caption for image in images]),
         tuple(image.path for image in images),
+        processes,
     )
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from kit.errors import OutputError
+from kit.processes.heartbeats import FOLDER as SIGNS
 from kit.reading.paths import path_of
 from kit.runs import control_files, lock
 from kit.runs.atomic_write import write_atomically
@@ -34,7 +35,7 @@ from kit.runs.state_files import FOLDER, holds_state
 
 # An older version, or one that was killed before its first step, kept a fingerprint alone.
 FIRST_FILES = {  # before the record
-    lock.NAME, "run.toml", "run.toml.part", "run.json.part", control_files.FOLDER,
+    lock.NAME, "run.toml", "run.toml.part", "run.json.part", control_files.FOLDER, SIGNS,
 }  # fmt: skip
 UNKNOWN = "of it only a fingerprint is kept, which is another one; what differs cannot be named"
 

@@ -18,7 +18,9 @@ from kit.reading.texts import read_json, read_toml
 from kit.settings.basic import Basic
 from kit.settings.folders import Folders
 from kit.settings.hub import Hub
+from kit.settings.launch_args import parse_launch_args
 from kit.settings.logs import Logs
+from kit.settings.machine import Machine
 from kit.settings.memory import Memory
 from kit.settings.network import NetworkSettings
 from kit.settings.noise import Noise
@@ -270,6 +272,31 @@ def gpu_ids(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
         raise ValueError(f"{kind_of(text)} is no list of GPU numbers")
     return tuple(int(part) for part in parts)
+
+
+def trains_together(machine: Machine) -> bool:
+    """Several processes are asked for, or as many as there are GPUs."""
+    return machine.num_processes > 1 or machine.multi_gpu
+
+
+def launch_args(machine: Machine) -> tuple[str, ...]:
+    """The extra arguments of accelerate launch, read; none where they cannot be."""
+    try:
+        return parse_launch_args(machine.extra_accelerate_launch_args)
+    except ValueError:
+        return ()
+
+
+def launch_flags(machine: Machine, processes: int) -> list[str]:
+    """What `accelerate launch` is told so that this many processes train; without GPUs' numbers.
+
+    0 processes: one for every GPU, which it counts itself.
+    """
+    words = ["--multi_gpu", *(["--num_processes", str(processes)] if processes else [])]
+    words += ["--num_machines", str(machine.num_machines)]
+    if machine.main_process_port or machine.num_machines == 1:  # 0 is a free one, of one machine
+        words += ["--main_process_port", str(machine.main_process_port)]
+    return [*words, *launch_args(machine)]
 
 
 # ---------------------------------------------------------------------------------- logs and hub

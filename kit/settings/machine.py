@@ -9,21 +9,61 @@ from kit.settings.setting import Section, setting
 class Machine(Section, box="Accelerate launch"):
     """What of the computer a run uses."""
 
+    num_processes: int = setting(
+        1,
+        "Number of processes",
+        "How many processes train one LoRA together, each on a GPU of its own; of several machines "
+        "all of them. With more than one, Train and kit train start accelerate launch themselves. "
+        "A step then learns from batch size x processes x gradient accumulation images; epochs, "
+        "steps and rates stay as they are entered. On a machine without a GPU they share its "
+        "processor.",
+        between=(1, 1024),
+        unit="processes",
+        shapes_run=False,
+        search="several GPUs, distributed, DDP, two GPUs",
+    )
+    num_machines: int = setting(
+        1,
+        "Number of machines",
+        "How many machines train together. Each starts the same command, with --machine_rank (0 on "
+        "the first) and --main_process_ip (the first one's address) in Extra accelerate launch "
+        "arguments, and reads pictures and base model from its own disk.",
+        between=(1, 128),
+        unit="machines",
+        shapes_run=False,
+    )
     num_cpu_threads_per_process: int | None = setting(
         None,
         "Number of CPU threads per core",
-        "Threads of torch on the CPU, for the whole run and not per core. Blank: 2 beside a GPU, "
+        "Threads of torch on the CPU, for each process and not per core. Blank: 2 beside a GPU, "
         "where more bring nothing, and as many as torch chooses where the CPU itself trains; there "
         "another number rounds a little differently.",
         between=(1, 1024),
         unit="threads",
         shapes_run=False,
     )
+    multi_gpu: bool = setting(
+        False,
+        "Multi GPU",
+        "Train on every GPU of this machine, or on every one in GPU IDs, one process on each. "
+        "Number of processes, where it is more than 1, says so by itself and counts more.",
+        shapes_run=False,
+        search="several GPUs, all GPUs, two GPUs",
+    )
     gpu_ids: str = setting(
         "",
         "GPU IDs",
-        "The number of the GPU that trains, from 0. Of several, such as 1,0, the first is used: a "
-        "run is one process on one GPU. Blank: the current one, usually 0.",
+        "The numbers of the GPUs that train, from 0, such as 1,0: as many of them as there are "
+        "processes, in this order. Blank: the first ones, or for one process the current one, "
+        "usually 0.",
+        shapes_run=False,
+    )
+    main_process_port: int = setting(
+        0,
+        "Main process port",
+        "The port over which the processes find each other. 0: a free one; of several machines "
+        "29500, which must be open on the first.",
+        between=(0, 65535),
         shapes_run=False,
     )
     max_data_loader_n_workers: int = setting(
@@ -73,6 +113,14 @@ class Machine(Section, box="Accelerate launch"):
         "Dynamo use dynamic",
         "Compile once for all bucket sizes instead of anew for each; somewhat slower steps.",
         resumes="asked",
+    )
+    extra_accelerate_launch_args: str = setting(
+        "",
+        "Extra accelerate launch arguments",
+        "Further arguments of accelerate launch, for several processes, such as --machine_rank 1 "
+        "--main_process_ip 10.0.0.1. What has a field here is entered there; DeepSpeed is refused.",
+        source="https://huggingface.co/docs/accelerate/package_reference/cli",
+        shapes_run=False,
     )
     step_engine: str = setting(
         "auto",

@@ -74,14 +74,14 @@ class Checkpoint:
         """
         start = self.plan.start
         if not self.plan.run.resumes and start is None:
-            self._start = self._in_memory(0)
+            self._start = self.in_memory(0)
             return 0
         rates = _first_rates(self.optimization)
         if self.plan.run.resumes or start is None:
             self.go_back()
         else:  # another run's state: what befell that one is not this one's past
             self._restore_newest(start.fetched(), start.step, own=False)
-            self._start = self._in_memory(self.state_step)
+            self._start = self.in_memory(self.state_step)
         if rates != (own := _first_rates(self.optimization)):
             shown = ", ".join(f"{rate:g}" for rate in own)
             self.notices.append(f"the learning rates are those of the state: {shown}")
@@ -99,17 +99,22 @@ class Checkpoint:
                 with self._writing(self.path):
                     make_newest(earlier)
             return self.go_back()
-        state = torch.load(BytesIO(self._start), map_location="cpu", weights_only=True)
-        self._restore(state)
-        for name, keeper in self.also.items():
-            keeper.load_state_dict(state[name])
+        self.take_over(self._start)
         self.owed = self._recorded = ()
         return self.state_step
 
-    def _in_memory(self, step: int) -> bytes:
+    def in_memory(self, step: int) -> bytes:
+        """The state as it is now, which no file holds; `take_over` reads it."""
         file = BytesIO()
         torch.save(self._state(step, sound=False), file)
         return file.getvalue()
+
+    def take_over(self, state: bytes) -> None:
+        """Go on from what `in_memory` gave, here or in another process of this run."""
+        kept = torch.load(BytesIO(state), map_location="cpu", weights_only=True)
+        self._restore(kept)
+        for name, keeper in self.also.items():
+            keeper.load_state_dict(kept[name])
 
     def go_back(self) -> int:
         """Restore the run's last good state, at its start or in mid-run; returns its step.
@@ -207,7 +212,7 @@ class Checkpoint:
         if step:
             self.save_state(step, again=True)
         else:
-            self._start = self._in_memory(0)
+            self._start = self.in_memory(0)
 
     def due_after(self, step: int) -> tuple[str, ...]:
         """What is due after a step, in the words of its record."""

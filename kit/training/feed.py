@@ -20,10 +20,20 @@ class Feed:
     """Gives the batches of a run; ahead = 0 makes each where it is taken."""
 
     def __init__(
-        self, builder: BatchBuilder, *, end: int, ahead: int = 0, pins: bool = False
+        self,
+        builder: BatchBuilder,
+        *,
+        end: int,
+        ahead: int = 0,
+        pins: bool = False,
+        every: int = 1,
     ) -> None:
-        """end: micro-steps of the whole run; pins: into memory that a GPU reads by itself."""
+        """end: micro-steps of the whole run; pins: into memory that a GPU reads by itself.
+
+        every: of so many processes each takes every so manieth micro-step, as a rule.
+        """
         self._builder, self._end, self._ahead, self._pins = builder, end, ahead, pins
+        self._every = every
         self._lock = threading.Lock()  # a builder's caches know one reader
         self._coming: dict[int, Future[Batch]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches") if ahead else None
@@ -36,7 +46,7 @@ class Feed:
     def batch(self, micro_step: int) -> Batch:
         """The batch of a micro-step (from 0)."""
         made = self._coming.pop(micro_step, None)
-        self._make_ahead(micro_step + 1)
+        self._make_ahead(micro_step + self._every)
         return self._made(micro_step) if made is None else made.result()
 
     def close(self) -> None:
@@ -48,7 +58,7 @@ class Feed:
     def _make_ahead(self, first: int) -> None:
         if self._thread is None:
             return
-        soon = range(first, min(first + self._ahead, self._end))
+        soon = range(first, min(first + self._ahead * self._every, self._end), self._every)
         for number in [n for n in self._coming if n not in soon]:  # the run went back
             self._coming.pop(number).cancel()
         for number in soon:

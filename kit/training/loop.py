@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 
+from kit import processes
 from kit.control import RunControl, stop_on_interrupt
 from kit.devices import at_work, free_memory
 from kit.errors import Diverged, OutputError
 from kit.events import Began, Event, Finished, Lightened, Noticed, RateChanged, Saved
+from kit.optim.learning_rates import changed_rates
 from kit.planning import Plan
 from kit.runs import run as runs
 from kit.runs.control_files import Inbox
@@ -26,9 +28,11 @@ from kit.runs.presence import Presence
 from kit.runs.run import Run
 from kit.runs.unfinished import refuse_undecided
 from kit.training.checkpoint import Checkpoint, step_suffix
+from kit.training.following import follow
 from kit.training.preparation import Resources, prepare
+from kit.training.ranks import Ranks, together
 from kit.training.recovery import attempt, go_back
-from kit.training.requests import answer_requests, changed_rates, due_samples
+from kit.training.requests import answer_requests, due_samples
 from kit.training.soundness import Setback
 from kit.training.validating import due_validation
 
@@ -38,18 +42,32 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
 
     The run is over when the iteration is. `control` is read between two steps: to stop, to rest, to
     draw, to save, to change the learning rate. Ctrl-C and the notebook's stop sign ask to stop.
+    Of several processes (`kit.processes`) the first one's plan counts, and it alone tells events.
 
     Raises: ModelError, DatasetError, DeviceError, LoraFileError, OutputError, Diverged; each says
     what to change.
     """
+    here = processes.here()
+    if not here.is_first:
+        follow(here)
+        return
     refuse_undecided(plan.run)
     control = control or RunControl()
-    with at_work_in(plan.run.dir) as hold, control.listening_to(Inbox(plan.run.dir, hold.id)):
+    with (
+        at_work_in(plan.run.dir) as hold,
+        control.listening_to(Inbox(plan.run.dir, hold.id)),
+        together(here) as ranks,
+    ):
         place = Presence(plan.run, plan.settings.to_toml(), hold)
-        yield from _trained(plan, control, place)
+        if here.count > 1:
+            ranks.begin_beating(plan.run.dir)
+            ranks.spread(plan)
+        yield from _trained(plan, control, place, ranks)
 
 
-def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Event, None, None]:
+def _trained(
+    plan: Plan, control: RunControl, place: Presence, ranks: Ranks
+) -> Generator[Event, None, None]:
     """The run, in a folder that is held."""
     runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
     yield Began(
@@ -64,7 +82,7 @@ def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Even
         mirrored(plan.run) as mirror,
     ):
         # Model, caches, network, optimizer, state
-        resources = yield from _prepared(prepare(plan), plan.run, control)
+        resources = yield from _prepared(prepare(plan, ranks), plan.run, control, ranks)
         if resources is None:
             yield Finished(plan.run.from_step, "asked to stop")
             return
@@ -92,6 +110,7 @@ def _trained(plan: Plan, control: RunControl, place: Presence) -> Generator[Even
                         if not control.stop_requested:
                             resources.checkpoint.save_state_if_cheap(done)
 
+                    ranks.look()  # a launcher asks to stop, too, where another process ended
                     yield from _ended(resources, mirror, done)
                     break
                 except Setback as setback:  # the weights of this step are not to be used
@@ -108,6 +127,7 @@ def _between_steps(
     control: RunControl, resources: Resources, mirror: Mirror, place: Presence, step: int
 ) -> Generator[Event, None, None]:
     """Samples and files that are due after a step, notices, and what was requested meanwhile."""
+    resources.ranks.doing(f"behind step {step}")
     yield from _made_again(place, resources, step)
     yield from _due(control, resources, mirror, place, step)
     yield from mirror.notices()
@@ -206,7 +226,7 @@ def _ended(resources: Resources, mirror: Mirror, done: int) -> Generator[Event, 
 
 
 def _prepared(
-    job: Generator[Event, None, Resources], run: Run, control: RunControl
+    job: Generator[Event, None, Resources], run: Run, control: RunControl, ranks: Ranks
 ) -> Generator[Event, None, Resources | None]:
     """The resources, or None where a stop was requested before it was ready.
 
@@ -221,7 +241,9 @@ def _prepared(
                     resources: Resources = end.value
                     return resources
                 yield event
+                ranks.look_now_and_then()
                 control.listen()
+            ranks.look()
         except BaseException:
             runs.abandon(run)
             raise

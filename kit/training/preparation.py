@@ -49,6 +49,7 @@ from kit.training.network_setup import (
     recompute_gradients,
 )
 from kit.training.probe import probed
+from kit.training.ranks import ALONE, Order, Ranks
 from kit.training.sampling import (
     Autocast,
     SamplePipeline,
@@ -57,6 +58,7 @@ from kit.training.sampling import (
     rescales,
     samplers_of,
 )
+from kit.training.shared_gradient import SharedGradient
 from kit.training.staging import staged_images, staged_model
 from kit.training.step import TrainingStep
 from kit.training.stills import Stills, make_stills
@@ -77,6 +79,7 @@ class Resources:
     lightening: Lightening
     feed: Feed
     engine_used: EngineUsed
+    ranks: Ranks = ALONE
     stills: Stills | None = field(init=False)  # what is validated on
 
     def __post_init__(self) -> None:
@@ -119,8 +122,10 @@ class Resources:
         self.engine.reset()
 
 
-def prepare(plan: Plan) -> Generator[Event, None, Resources]:
+def prepare(plan: Plan, ranks: Ranks = ALONE) -> Generator[Event, None, Resources]:
     """Load, cache, attach, restore.
+
+    ranks: the processes that will train it; each prepares its own resources.
 
     Raises: ModelError, DatasetError, DeviceError, LoraFileError, SettingsError, MissingPackage;
     each says what to change.
@@ -135,13 +140,14 @@ def prepare(plan: Plan) -> Generator[Event, None, Resources]:
         effective.part_rates(settings.basic, settings.rates),
         optimizer_options(settings.basic, plan.schedule_params),
     )
-    path = yield from fetched_model(settings.model.pretrained_model_name_or_path)
-    file, notices = find_model(settings, path)
-    for text in notices:
-        if text not in plan.notices:
-            yield Noticed(text)
-    file = yield from staged_model(file)
-    plan = replace(plan, images=(yield from staged_images(plan.images)))
+    with ranks.in_turn():
+        path = yield from fetched_model(settings.model.pretrained_model_name_or_path)
+        file, notices = find_model(settings, path)
+        for text in notices:
+            if text not in plan.notices:
+                yield Noticed(text)
+        file = yield from staged_model(file)
+        plan = replace(plan, images=(yield from staged_images(plan.images)))
     accelerator = make_accelerator(
         device, settings.memory.mixed_precision, half_weights=settings.memory.full_fp16
     )
@@ -155,11 +161,16 @@ def prepare(plan: Plan) -> Generator[Event, None, Resources]:
                 "euler can"
             )
     writer = partial(file_writer, plan, file=file, began=began)
-    return (yield from equip(plan, family, accelerator, writer=writer))
+    return (yield from equip(plan, family, accelerator, writer=writer, ranks=ranks))
 
 
 def equip(
-    plan: Plan, family: Family, accelerator: Accelerator, *, writer: Callable[..., FileWriter]
+    plan: Plan,
+    family: Family,
+    accelerator: Accelerator,
+    *,
+    writer: Callable[..., FileWriter],
+    ranks: Ranks = ALONE,
 ) -> Generator[Event, None, Resources]:
     """The resources around a base model; writer(network, optimization) makes its FileWriter.
 
@@ -173,7 +184,7 @@ def equip(
     try:
         if recomputes:
             recompute_gradients(family, text_encoders=learns, draws=network.draws)
-        step = _training_step(plan, accelerator, text, network, rates)
+        step = _training_step(plan, accelerator, text, network, rates, ranks)
         yield from probed(
             step,
             network,
@@ -193,8 +204,7 @@ def equip(
         raise
     wake(family.unet)
     compile_unet(family.unet, settings.machine)
-    for told in step.optimization.notices:
-        yield Noticed(told)
+    yield from map(Noticed, step.optimization.notices)
     scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)
     write_file = writer(network, step.optimization)
     checkpoint = Checkpoint(
@@ -206,7 +216,7 @@ def equip(
         step, used.engine, plan.layout, learns=learns, checkpointing=recomputes
     )
     checkpoint.also = {"guardian": guardian, "footing": lightening, "engine": used}
-    yield from _resumed(checkpoint, lightening)
+    yield from _resumed(checkpoint, lightening, ranks)
     # It is on the device already; placing it would read its state once more, and round it.
     step.optimization.optimizer = accelerator.prepare_optimizer(
         step.optimization.optimizer, device_placement=False
@@ -214,10 +224,10 @@ def equip(
     yield _loaded(family, accelerator, network, checkpoint.state_step)
     builder = BatchBuilder(plan, text, latents, text_embeds)
     end, beside = plan.micro_steps(plan.total_steps).stop, accelerator.device.type
-    feed = _feed(builder, settings.memory, end=end, beside=beside)
+    feed = _feed(builder, settings.memory, end=end, beside=beside, every=ranks.count)
     samples = _sample_writer(plan, text, network, accelerator.autocast)
     network.train()
-    around = (losses, checkpoint, guardian, lightening, feed, used)
+    around = (losses, checkpoint, guardian, lightening, feed, used, ranks)
     return Resources(plan, step, network, builder, samples, *around)
 
 
@@ -227,10 +237,21 @@ def _loaded(family: Family, accelerator: Accelerator, network: Network, step: in
     return Loaded(family.label, device, precision, len(network.adapters), network.count, step)
 
 
-def _feed(builder: BatchBuilder, memory: Memory, *, end: int, beside: str) -> Feed:
+def share_state(ranks: Ranks, checkpoint: Checkpoint, step: int) -> None:
+    """Every process goes on from what the first one has: weights, averages, rates, footing."""
+    if ranks.count == 1:
+        return
+    if ranks.is_first:
+        ranks.order(Order.STATE, step, checkpoint.in_memory(step))
+    else:
+        checkpoint.take_over(ranks.awaited()[2])
+
+
+def _feed(builder: BatchBuilder, memory: Memory, *, end: int, beside: str, every: int) -> Feed:
     """Ahead of a device that works by itself; a CPU that trains has nothing to spare."""
     is_ahead = beside != "cpu" and effective.caches_latents(memory)
-    return Feed(builder, end=end, ahead=AHEAD if is_ahead else 0, pins=beside == "cuda")
+    ahead = AHEAD if is_ahead else 0
+    return Feed(builder, end=end, ahead=ahead, pins=beside == "cuda", every=every)
 
 
 def _lightening(
@@ -242,8 +263,14 @@ def _lightening(
     return Lightening(step, step.text.family, engine, largest, learns, footing)
 
 
-def _resumed(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:
-    """Restore what the run goes on from, and tell what is to be told of it."""
+def _resumed(checkpoint: Checkpoint, lightening: Lightening, ranks: Ranks) -> Iterator[Noticed]:
+    """Restore what the run goes on from, in every process; tell what is to be told of it."""
+    if ranks.is_first:
+        yield from _restored(checkpoint, lightening)
+    share_state(ranks, checkpoint, checkpoint.state_step)
+
+
+def _restored(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:
     asked = lightening.footing
     checkpoint.resume()
     if lightening.footing != asked:
@@ -268,7 +295,12 @@ def _attached(settings: Settings, family: Family, *, seed: int) -> tuple[Network
 
 
 def _training_step(
-    plan: Plan, accelerator: Accelerator, text: TextConditioner, network: Network, rates: PartRates
+    plan: Plan,
+    accelerator: Accelerator,
+    text: TextConditioner,
+    network: Network,
+    rates: PartRates,
+    ranks: Ranks,
 ) -> TrainingStep:
     """The step with all that the settings decide for it, once."""
     settings, family, stop = plan.settings, text.family, plan.text_encoder_stop
@@ -279,6 +311,10 @@ def _training_step(
         accelerator.device,
         text_encoder_stop=stop if stop < plan.total_steps else 0,
     )
+    shared = None
+    if ranks.count > 1:  # before anybody knows where the gradients lie
+        rows = max(part.batch_size for part in plan.layout.parts)
+        shared = SharedGradient(ranks, optimization.optimizer, gathered=plan.gathered, rows=rows)
     objective = make_objective(
         settings.noise,
         predicts=family.predicts,
@@ -296,6 +332,7 @@ def _training_step(
         max_weight_norm=_max_weight_norm(settings.network),
         limit_norms=network.limit_norms,
         dropout_seed=plan.seed if network.draws else None,
+        shared=shared,
         copies=None if compiles else copies_for(network, optimization.optimizer, family, dtype),
     )
 

@@ -19,11 +19,18 @@ from kit.devices import (
 )
 from kit.errors import DeviceError, Diverged, KitError
 from kit.events import Event, Lightened, Noticed, RolledBack, Skipped, Stepped
-from kit.optim.learning_rates import effective_rates_of, multiply_rates, rates_of
+from kit.optim.learning_rates import (
+    changed_rates,
+    effective_rates_of,
+    multiply_rates,
+    rates_of,
+)
+from kit.optim.optimization import Optimization
 from kit.planning.ladder import Footing
 from kit.planning.proposals import advice, candidate_of
 from kit.training.batches import Batch
-from kit.training.preparation import Resources
+from kit.training.preparation import Resources, share_state
+from kit.training.ranks import Order
 from kit.training.soundness import (
     NotFinite,
     Setback,
@@ -70,9 +77,12 @@ def _stepped(resources: Resources, step: int) -> Stepped:
     plan, began, rates = resources.plan, time.monotonic(), resources.begin(step)
     given = rates_of(resources.optimization)
     micro_steps, training_step = plan.micro_steps(step), resources.training_step
+    if training_step.shared is not None:
+        resources.ranks.tell_rates(changed_rates(resources.optimization))
+        training_step.shared.begin(step, micro_steps)
     result = run_step(
         training_step,
-        resources.feed.micro_batches(micro_steps),
+        resources.feed.micro_batches(resources.ranks.share(micro_steps)),
         count=len(micro_steps),
         watch=resources.guardian.watch,
         gradient=resources.engine.gradient,
@@ -103,6 +113,7 @@ def _skipped(resources: Resources, step: int, fault: Unsound) -> Skipped:
     """
     if fault.kind == "weights" or not resources.guardian.may_skip(step):
         raise fault
+    resources.ranks.order(Order.SKIP, step)
     resources.training_step.skip()
     return Skipped(step, fault.words, fault.pictures, resources.guardian.skipped)
 
@@ -166,6 +177,7 @@ def _lightened(resources: Resources, step: int) -> Lightened:
     resources.training_step.forget()
     footing = _taken(resources, step)
     resources.checkpoint.keep_change(step - 1)
+    share_state(resources.ranks, resources.checkpoint, step - 1)
     return _told(resources, step - 1, footing)
 
 
@@ -211,6 +223,12 @@ def go_back(resources: Resources, setback: Setback, done: int) -> tuple[int, lis
     Raises: Diverged where going back does not help; DeviceError where memory stays too small;
     OutputError where the last state cannot be read.
     """
+    step, told = _gone_back(resources, setback, done)
+    share_state(resources.ranks, resources.checkpoint, step)
+    return step, told
+
+
+def _gone_back(resources: Resources, setback: Setback, done: int) -> tuple[int, list[Event]]:
     if isinstance(setback, Unsound):
         return _with_a_change(resources, setback, done)
     footing = _taken(resources, done + 1)
@@ -260,10 +278,15 @@ def _restored(resources: Resources, *, further: bool = False) -> tuple[int, list
     checkpoint = resources.checkpoint
     checkpoint.notices.clear()
     step = checkpoint.restore_last(further=further)
-    for group in resources.optimization.optimizer.param_groups:
-        for weight in group["params"]:
-            weight.requires_grad_(True)  # `Resources.begin` stops it again when it is time
+    learns_again(resources.optimization)
     return step, [Noticed(text) for text in checkpoint.notices]
+
+
+def learns_again(optimization: Optimization) -> None:
+    """What had stopped learning does again; `Resources.begin` stops it when it is time."""
+    for group in optimization.optimizer.param_groups:
+        for weight in group["params"]:
+            weight.requires_grad_(True)
 
 
 def _keep(resources: Resources, step: int) -> None:

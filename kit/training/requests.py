@@ -21,7 +21,6 @@ from kit.control import (
 from kit.errors import KitError, in_a_line
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.averaging import averaged
-from kit.optim.optimization import Optimization
 from kit.training.checkpoint import step_suffix
 from kit.training.engine import make_room
 from kit.training.preparation import Resources
@@ -159,9 +158,3 @@ def _rates_changed(
     resources.checkpoint.save_state(step, again=True)
     yield RateChanged(step, changed)
     resources.checkpoint.pay(step, "rates")
-
-
-def changed_rates(optimization: Optimization) -> dict[str, float]:
-    """What the schedule's rates are multiplied by, by group, where that was ever requested."""
-    groups = optimization.optimizer.param_groups
-    return {group["name"]: group["factor"] for group in groups if "factor" in group}

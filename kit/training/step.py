@@ -38,6 +38,7 @@ from kit.optim.optimization import Optimization
 from kit.randomness import seed_for
 from kit.training.batches import Batch
 from kit.training.copies import Copies
+from kit.training.shared_gradient import Seen, SharedGradient
 from kit.training.soundness import NotFinite, Place, Unsound, all_finite
 
 
@@ -57,6 +58,7 @@ class TrainingStep:
     copies: Copies | None = None  # of the network; None: it computes under autocast
     rows: int = 0  # the most images at once, whose gradients are then gathered; 0: all of a batch
     keeps_gradients: bool = False  # zeroed in their places, which a captured step knows
+    shared: SharedGradient | None = None  # with other processes; None: this one is alone
 
     def loss(self, batch: Batch) -> Tensor:
         """The denoising loss of each image of a batch, shape B: its weighted mean error.
@@ -189,6 +191,8 @@ def run_step(
 ) -> StepResult:
     """One optimizer step from `count` micro-batches, which lie on the CPU.
 
+    Of several processes each gives its own micro-batches; `count` is that of all of them.
+
     The gradient is the batches' mean. An epoch's last step may have fewer: `count` is its own
     length, so that its batches move the weights as far as those of a full one.
     watch: sees what the step came to before it moves the weights, and may raise.
@@ -196,27 +200,45 @@ def run_step(
 
     Raises: NotFinite, and what `watch` raises; the weights are then those of the step before.
     """
-    ts: list[Tensor] = []
-    losses: list[Tensor] = []
-    places: list[Place] = []
-    for batch in batches:
-        ts.append(batch.t_B)
-        losses.append(_backward(step, batch, count, gradient or step.gradient))
-        places += [(batch.micro_step, row) for row in range(len(batch.t_B))]
+    seen = gathered(step, batches, count=count, gradient=gradient)
     norm = step.clip()
-    means, each, length = _read(losses, norm)
+    means, each, length = _read([one.loss_B for one in seen], norm)
     try:
+        places = [(one.micro_step, row) for one in seen for row in range(len(one.t_B))]
         _check(step, each, length, places)
         length = length if math.isfinite(length) else 0.0
-        bands = losses_by_band(ts, [torch.tensor(each)])
+        bands = losses_by_band([one.t_B for one in seen], [torch.tensor(each)])
         result = StepResult(means, length, bands)
         if watch is not None:
             watch(result)
     except Unsound:
         step.forget()
         raise
+    if step.shared is not None:
+        step.shared.moves()
     step.update()
     return result
+
+
+def gathered(
+    step: TrainingStep,
+    batches: Iterable[Batch],
+    *,
+    count: int,
+    gradient: Gradient | None = None,
+) -> list[Seen]:
+    """The gradient of a step, with all processes' parts of it; what each micro-batch came to.
+
+    Raises: ProcessLost; MemoryError where another process had not enough memory.
+    """
+    way = gradient or step.gradient
+    try:
+        seen = [Seen(b.micro_step, b.t_B, _backward(step, b, count, way)) for b in batches]
+    except Exception as error:
+        if step.shared is not None:
+            step.shared.fail(error)
+        raise
+    return seen if step.shared is None else step.shared.add_up(seen)
 
 
 def _backward(step: TrainingStep, batch: Batch, count: float, gradient: Gradient) -> Tensor:

@@ -18,12 +18,12 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from kit.errors import KitError
+from kit.launching.command import ROOT
 from kit.queueing import changing
 from kit.queueing.changing import New
 from kit.queueing.outcome import is_worked_off, numbers_of
 from kit.queueing.store import Content, Entry, Queue
 from kit.queueing.sweeping import checked
-from kit.queueing.working import ROOT
 from kit.settings import Settings
 from kit.ui.errors import panel
 from kit.ui.look import block, display, escaped, root

@@ -208,3 +208,13 @@ def test_compiling_goes_out_with_its_switch():
     text, _ = export_sd_scripts(Settings().replace(dynamo_backend="inductor"))
     assert tomllib.loads(text)["torch_compile"] is True
     assert load_any(text)[0].machine.dynamo_backend == "inductor"
+
+
+def test_several_processes_reach_the_gui_with_the_switch_that_starts_them():
+    text, notices = export_gui(Settings().replace(sdxl=False, num_processes=2))
+    assert json.loads(text)["multi_gpu"] is True
+    assert notices == []
+    assert load_any(text)[0].machine.num_processes == 2
+    text, notices = export_gui(Settings().replace(sdxl=False, multi_gpu=True))
+    assert (json.loads(text)["multi_gpu"], json.loads(text)["num_processes"]) == (True, 1)
+    assert "does not count the GPUs" in notices[0]

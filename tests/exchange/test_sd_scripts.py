@@ -3,9 +3,10 @@
 import pytest
 
 from kit.errors import SettingsError
-from kit.exchange import Verdict, load_any
+from kit.exchange import Verdict, export_sd_scripts, load_any
 from kit.exchange.command_line import arguments_in
 from kit.exchange.known import trainer_args
+from kit.settings import Settings
 
 GUI_TOML = """
 bucket_no_upscale = true
@@ -125,7 +126,7 @@ def test_a_command_line_comes_in():
     assert settings.memory.mixed_precision == "bf16"
     assert settings.machine.num_cpu_threads_per_process == 1
     assert len(report.lines) == 16
-    assert "one process" in line_of(report, "accelerate.multi_gpu").told
+    assert settings.machine.multi_gpu is True
     assert report.missing["train_data_dir"] == "my images"
 
 
@@ -231,3 +232,33 @@ def test_a_config_file_is_read_and_the_command_line_counts_more(tmp_path):
 def test_switches_of_the_launcher_take_no_word():
     entries = arguments_in("accelerate launch --multi_gpu train_network.py --flip_aug")
     assert entries == {"accelerate.multi_gpu": True, "script": "train_network.py", "flip_aug": True}
+
+
+def test_the_launchers_options_come_in_and_what_only_it_needs_is_told():
+    settings, report = load_any(
+        "accelerate launch --multi_gpu --num_processes=4 --num_machines 2 --machine_rank 1 "
+        "--main_process_ip 10.0.0.1 --same_network --main_process_port 29501 --use_deepspeed "
+        "--zero_stage 2 --tee 3 train_network.py --network_module networks.lora"
+    )
+    machine = settings.machine
+    assert (machine.num_processes, machine.num_machines, machine.multi_gpu) == (4, 2, True)
+    assert machine.main_process_port == 29501
+    assert machine.extra_accelerate_launch_args == (
+        "--machine_rank 1 --main_process_ip 10.0.0.1 --same_network"
+    )
+    assert not report.problems()
+    assert "DeepSpeed" in line_of(report, "accelerate.zero_stage").told
+    assert "does without it" in line_of(report, "accelerate.tee").told
+
+
+def test_several_processes_go_out_in_the_command_above_the_settings():
+    settings = Settings().replace(num_processes=2, gpu_ids="2,0", main_process_port=29501)
+    text, notices = export_sd_scripts(settings)
+    assert text.splitlines()[0] == (
+        "# accelerate launch --multi_gpu --num_processes 2 --num_machines 1 "
+        "--main_process_port 29501 --gpu_ids 2,0 train_network.py --config_file THIS_FILE"
+    )
+    assert "num_processes" not in text.partition("\n")[2]
+    assert [n for n in notices if "above the settings" in n and n.startswith("num_processes = 2")]
+    one = export_sd_scripts(Settings())[0]
+    assert one.startswith("# accelerate launch train_network.py --config_file")

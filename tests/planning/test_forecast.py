@@ -70,6 +70,18 @@ def test_time_grows_with_the_steps_and_with_the_pictures(machine, tmp_path):
     assert forecast(drawn).startswith("About 84 s ")  # 2 times 2 pictures of 6 s
 
 
+def test_validation_is_counted(machine, tmp_path):
+    plan = plan_of(tmp_path, max_train_steps=420, sample_prompts="", validate_every_n_steps=40)
+    without = plan_of(tmp_path, max_train_steps=420, sample_prompts="")
+    remember(measured(plan))
+    share = plan.validation.share
+    assert 0.05 < share < 0.5
+    minutes = round(420 * 2 / (1 - share) / 60)  # 2 s a step, and what is beside them
+    assert minutes > 14
+    assert forecast(plan).startswith(f"About {minutes} min ")
+    assert forecast(without).startswith("About 14 min ")
+
+
 def test_only_the_rest_of_a_run_is_to_come(machine, tmp_path, monkeypatch):
     plan = plan_of(tmp_path, max_train_steps=420, sample_prompts="")
     remember(measured(plan))

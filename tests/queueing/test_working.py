@@ -12,11 +12,12 @@ import pytest
 
 from kit.control import RunControl
 from kit.errors import KitError
+from kit.launching.gpus import visible
 from kit.queueing import working
 from kit.queueing.changing import New, add, pause, remove, resume, retry, settle
 from kit.queueing.outcome import LOG, is_alive
 from kit.queueing.store import Queue
-from kit.queueing.working import Worker, train_command, visible
+from kit.queueing.working import Worker, train_command
 from kit.runs.lock import who_is_at_work_in
 
 ROOT = Path(__file__).parents[2]

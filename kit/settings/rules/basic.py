@@ -48,16 +48,32 @@ def optimizer_args(basic: Basic) -> Iterator[str]:
     except ValueError as error:
         yield f"[basic] optimizer_args: {error}"
         return
-    takes = parse_optimizer_args(row.takes)
+    takes, unused = parse_optimizer_args(row.takes), parse_optimizer_args(row.unused)
     known = {*takes, *row.renamed}
-    for name in given:
+    for name, value in given.items():
         if name == "lr":
             yield "[basic] optimizer_args: lr is not given here; set unet_lr and text_encoder_lr"
+        elif name in unused:
+            if value != unused[name]:
+                other = _next_that_takes(name, row)
+                yield (
+                    f"[basic] optimizer_args: {basic.optimizer_type} has {name} and does not use "
+                    "it; leave it out" + (f", or choose {other}" if other else "")
+                )
         elif name not in known:
             yield (
                 f"[basic] optimizer_args: {basic.optimizer_type} does not take {name}"
                 f"{nearest(name, known)}; it takes {', '.join(takes)}"
             )
+
+
+def _next_that_takes(argument: str, row: catalog.Optimizer) -> str:
+    """The nearest of a row's fallbacks that uses an argument; empty where there is none."""
+    while row.fallback:
+        name, row = row.fallback, catalog.OPTIMIZERS[row.fallback]
+        if argument in parse_optimizer_args(row.takes):
+            return name
+    return ""
 
 
 @problem

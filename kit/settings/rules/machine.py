@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from kit import catalog
 from kit.settings import Machine
-from kit.settings.effective import gpu_ids
+from kit.settings.effective import gpu_ids, launch_args, trains_together
+from kit.settings.launch_args import has, parse_launch_args
 from kit.settings.rules.rule import Changed, notice, problem
 
 
@@ -22,16 +23,84 @@ def gpu_numbers(machine: Machine) -> Iterator[str]:
         )
 
 
+@problem
+def processes_by_machine(machine: Machine) -> Iterator[str]:
+    count, machines = machine.num_processes, machine.num_machines
+    if machines > 1 and count % machines:
+        below, above = count // machines * machines, (count // machines + 1) * machines
+        nearest = f"{below} or {above}" if below else f"{above}"
+        yield (
+            f"[machine] num_processes: {count} cannot be divided among num_machines = {machines}; "
+            f"set {nearest}, or another num_machines"
+        )
+
+
+@problem
+def too_few_gpus_named(machine: Machine) -> Iterator[str]:
+    try:
+        named = len(set(gpu_ids(machine.gpu_ids)))
+    except ValueError:  # which `gpu_numbers` tells
+        return
+    needed = machine.num_processes // machine.num_machines
+    if named and needed > named:
+        yield (
+            f"[machine] gpu_ids: {machine.gpu_ids} names {named}, and {needed} processes want one "
+            f"each; name {needed}, leave it blank, or set num_processes = "
+            f"{named * machine.num_machines}"
+        )
+
+
+@problem
+def launch_arguments(machine: Machine) -> Iterator[str]:
+    try:
+        parse_launch_args(machine.extra_accelerate_launch_args)
+    except ValueError as error:
+        yield f"[machine] extra_accelerate_launch_args: {error}"
+
+
+@problem
+def machines_without_address(machine: Machine) -> Iterator[str]:
+    words = launch_args(machine)
+    if machine.num_machines == 1 or has(words, "config_file"):
+        return
+    missing = [name for name in ("machine_rank", "main_process_ip") if not has(words, name)]
+    if missing:
+        yield (
+            f"[machine] num_machines: {machine.num_machines} machines find each other by "
+            f"--machine_rank and --main_process_ip; write --{' and --'.join(missing)} into "
+            "extra_accelerate_launch_args, or set num_machines = 1"
+        )
+
+
 @notice
 def further_gpus(machine: Machine) -> Iterator[str]:
-    text = machine.gpu_ids
     try:
-        first, *others = gpu_ids(text)
-    except ValueError:  # none, or what `gpu_numbers` tells
+        numbers = list(dict.fromkeys(gpu_ids(machine.gpu_ids)))
+    except ValueError:  # which `gpu_numbers` tells
         return
-    if others:
-        named = ", ".join(map(str, others))
-        yield f"gpu_ids = {text}: {first} trains, {named} have no effect; a run uses one GPU"
+    used = max(1, machine.num_processes // machine.num_machines)
+    is_all = machine.multi_gpu and machine.num_processes == 1
+    if len(numbers) > used and not is_all:
+        train, rest = (", ".join(map(str, each)) for each in (numbers[:used], numbers[used:]))
+        processes = "1 process uses one GPU" if used == 1 else f"{used} processes use {used} GPUs"
+        yield (
+            f"gpu_ids = {machine.gpu_ids}: {train} {'trains' if used == 1 else 'train'}, {rest} "
+            f"{'has' if len(numbers) == used + 1 else 'have'} no effect; {processes}"
+        )
+
+
+@notice
+def counted_processes(machine: Machine) -> Iterator[str]:
+    if machine.multi_gpu and machine.num_processes > 1:
+        yield f"multi_gpu has no effect: num_processes = {machine.num_processes} says how many"
+
+
+@notice
+def idle_launch(machine: Machine, changed: Changed) -> Iterator[str]:
+    if not trains_together(machine):
+        for name in ("main_process_port", "extra_accelerate_launch_args"):
+            if name in changed:
+                yield f"{name} has no effect: num_processes is 1"
 
 
 @notice

@@ -28,7 +28,7 @@ class Length:
 
 def length_of(plan: Plan) -> Length:
     """The numbers of a plan that its sentence tells."""
-    gathered = plan.settings.basic.gradient_accumulation_steps
+    gathered = plan.gathered
     return Length(
         repeats=tuple(
             image.repeats for image in plan.images if not image.is_reg and not image.held_out

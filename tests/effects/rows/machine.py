@@ -9,6 +9,8 @@ import torch
 from kit import devices, planning
 from kit.caching import prefetch
 from kit.events import Finished, Loaded
+from kit.hosts import Gpu
+from kit.launching.command import command, launch_for
 from kit.training import engine_choice
 from kit.training.engine import EagerEngine
 from kit.training.graph_engine import GraphEngine
@@ -97,8 +99,31 @@ def allowed_by_cublas():
     return os.environ.get("CUBLAS_WORKSPACE_CONFIG")
 
 
+def launched(stage, settings):
+    """What starts the processes on a machine with three GPUs, and how many there are."""
+    machine = settings.machine
+    launch = launch_for(machine, [Gpu("Tesla T4", 16106)] * 3)
+    if launch is None:
+        return [1, (), ""]
+    words = command(launch, machine, ["train"])
+    return [launch.processes, launch.gpus, " ".join(words[words.index("--multi_gpu") :])]
+
+
+TWO = {"num_processes": 2}
 INDUCTOR = {"dynamo_backend": "inductor"}
 ROWS = {
+    "num_processes": Row(launched, 3, plain=2),
+    "num_machines": Row(
+        launched,
+        2,
+        given={
+            **TWO,
+            "extra_accelerate_launch_args": "--machine_rank 1 --main_process_ip 10.0.0.1",
+        },
+    ),
+    "multi_gpu": Row(launched, True),
+    "main_process_port": Row(launched, 29501, given=TWO),
+    "extra_accelerate_launch_args": Row(launched, "--max_restarts 1", given=TWO),
     "num_cpu_threads_per_process": Row(threads, 3, plain=1),
     "gpu_ids": Row(gpu, "1,0"),
     "max_data_loader_n_workers": Row(readers, 2, given=LIVE),

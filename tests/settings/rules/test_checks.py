@@ -17,6 +17,7 @@ from kit.settings.rules import (
 from kit.settings.rules.rule import notice
 
 SOUND = Settings()
+ADDRESS = "--machine_rank 0 --main_process_ip 10.0.0.1"
 RULES = {rule.name: rule for rule in every_rule()}
 
 PROBLEMS = {
@@ -123,6 +124,24 @@ PROBLEMS = {
         dict(resume_from_huggingface=True, resume="anna/cats"),
     ],
     "gpu_numbers": [dict(gpu_ids="all"), dict(gpu_ids="-1")],
+    "processes_by_machine": [
+        dict(num_processes=3, num_machines=2, extra_accelerate_launch_args=ADDRESS),
+        dict(num_machines=2, extra_accelerate_launch_args=ADDRESS),
+    ],
+    "too_few_gpus_named": [
+        dict(num_processes=2, gpu_ids="1"),
+        dict(num_processes=3, gpu_ids="1,1,0"),
+    ],
+    "launch_arguments": [
+        dict(num_processes=2, extra_accelerate_launch_args="--use_deepspeed"),
+        dict(num_processes=2, extra_accelerate_launch_args="--num_processes 3"),
+        dict(num_processes=2, extra_accelerate_launch_args="--machine_rank"),
+        dict(num_processes=2, extra_accelerate_launch_args='--role "open'),
+    ],
+    "machines_without_address": [
+        dict(num_processes=2, num_machines=2),
+        dict(num_processes=2, num_machines=2, extra_accelerate_launch_args="--machine_rank 1"),
+    ],
     "nothing_left_to_train": [dict(validation_split=1), dict(validation_split=1.0, seed=3)],
 }  # fmt: skip
 NOTICES = {
@@ -247,7 +266,12 @@ NOTICES = {
         dict(async_upload=True),
         dict(huggingface_repo_id="anna/cats", save_state_to_huggingface=True),
     ],
-    "further_gpus": [dict(gpu_ids="1,0")],
+    "further_gpus": [dict(gpu_ids="1,0"), dict(gpu_ids="1,0,2", num_processes=2)],
+    "counted_processes": [dict(multi_gpu=True, num_processes=2)],
+    "idle_launch": [
+        dict(main_process_port=29501),
+        dict(extra_accelerate_launch_args="--debug"),
+    ],
     "blocks_unused": [
         dict(block_lr_zero_threshold=0.1),
         dict(conv_block_dims="2," * 24 + "2"),

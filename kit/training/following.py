@@ -1,0 +1,125 @@
+"""What every process but the first does: its part of each step, and else what it is told.
+
+It writes no file, tells no event and decides nothing. Where it fails it says why, in its sign of
+life, and ends; the first process tells it. Where the first one is lost without a word, the next
+that lives tells that.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Generator
+from typing import Any
+
+from kit.devices import at_work, ran_out_of_memory
+from kit.errors import ProcessLost, in_a_line
+from kit.events import Event
+from kit.processes import Processes
+from kit.runs.last_word import tell_failed
+from kit.training.preparation import Resources, prepare
+from kit.training.ranks import Dismissed, Order, Ranks, deaf, together
+from kit.training.recovery import learns_again
+from kit.training.step import gathered
+
+
+def follow(here: Processes) -> None:
+    """Train with process 0 until it says that it is over.
+
+    Raises: KitError, and whatever else breaks a step, when process 0 was told.
+    """
+    with together(here) as ranks, deaf():
+        try:
+            plan = ranks.spread()
+            ranks.begin_beating(plan.run.dir)
+            with at_work(plan.settings.machine):
+                resources = _drained(prepare(plan, ranks), ranks)
+                try:
+                    _obey(resources, ranks)
+                finally:
+                    resources.close()
+        except Dismissed:
+            return
+        except ProcessLost as error:
+            if ranks.first_has_spoken:  # what there is to say
+                return
+            if ranks.speaks_for_the_first:
+                tell_failed(plan.run.dir, in_a_line(error))
+            raise
+
+
+def _drained(job: Generator[Event, None, Resources], ranks: Ranks) -> Resources:
+    """What is prepared; its events are those that process 0 tells, too."""
+    while True:
+        try:
+            next(job)
+        except StopIteration as end:
+            resources: Resources = end.value
+            return resources
+        ranks.look_now_and_then()
+
+
+def _obey(resources: Resources, ranks: Ranks) -> None:
+    """One order after the other.
+
+    Raises: Dismissed in the end.
+    """
+    step, trouble = resources.training_step, None
+    while True:
+        what, number, payload = ranks.awaited()
+        if what is not Order.UPDATE:
+            step.forget()
+        match what:
+            case Order.STEP:
+                _make_part(resources, ranks, number, trouble)
+                trouble = None
+            case Order.UPDATE:
+                trouble = _moved(resources)
+            case Order.SKIP:
+                step.skip()
+            case Order.STATE:
+                resources.checkpoint.take_over(payload)
+                learns_again(resources.optimization)
+                step.is_whole, trouble = True, None
+            case Order.RATES:
+                _change_rates(resources, pickle.loads(payload))
+
+
+def _make_part(
+    resources: Resources, ranks: Ranks, number: int, trouble: BaseException | None
+) -> None:
+    """Our part of a step's gradient, and that of all; what lacks memory is told, not raised."""
+    resources.begin(number)
+    micro_steps, step = resources.plan.micro_steps(number), resources.training_step
+    assert step.shared is not None
+    step.shared.begin(number, micro_steps)
+    try:
+        if trouble is not None:
+            step.shared.fail(trouble)
+            return
+        own = resources.feed.micro_batches(ranks.share(micro_steps))
+        gathered(step, own, count=len(micro_steps), gradient=resources.engine.gradient)
+        step.clip()
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+    # Behind the block, where the error no longer holds on to the step's tensors.
+    step.forget()
+
+
+def _moved(resources: Resources) -> BaseException | None:
+    """Move the weights; what went wrong is told with the next step."""
+    try:
+        resources.training_step.update()
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        return MemoryError(in_a_line(error))
+    return None
+
+
+def _change_rates(resources: Resources, rates: dict[str, Any]) -> None:
+    for group in resources.optimization.optimizer.param_groups:
+        group.pop("factor", None)
+        if group["name"] in rates:
+            group["factor"] = rates[group["name"]]

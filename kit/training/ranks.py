@@ -1,0 +1,347 @@
+"""The processes that train one run together: how they meet, and what they tell each other.
+
+Process 0 decides and the others obey: whatever they do together begins with an order of process 0,
+so that no two of them ever wait in different places. Small things (orders, settings, states) travel
+between hosts over gloo, gradients between GPUs over NCCL (not yet run) or over gloo. Nothing waits
+blindly: who waits looks at the others' signs of life, and names the one that is lost.
+
+This is the only file that imports torch.distributed. One process alone meets nobody: `ALONE` does
+nothing and costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kit.errors import DeviceError, ProcessLost, in_a_line
+from kit.processes import Processes
+from kit.processes.heartbeats import FOLDER, Heart, Watch, clear, is_gone
+
+NEVER = timedelta(days=30)  # a pause may last; who waits looks after the others by itself
+MEETING, MEETING_FIRST = 300.0, 3600.0  # seconds; the first one plans before it comes
+LEAST_PATIENCE = 40.0  # seconds for a process whose signs come, and whose part of a step does not
+TIMES_LONGER = 10.0  # than the longest part of a step of our own so far
+FIRST_PATIENCE = 900.0  # before that is known: compilers, graphs
+LAST_WORDS = 4.0  # seconds in which a process that is lost may still say why
+MOST_TEXT = 2000  # bytes of an error's text
+
+
+class Order(IntEnum):
+    """What process 0 tells the others to do next."""
+
+    STEP = 1  # make your part of this step's gradient
+    UPDATE = 2  # move the weights
+    SKIP = 3  # leave the step out
+    STATE = 4  # take this state over
+    RATES = 5  # what the learning rates are multiplied by
+    END = 6
+
+
+class Dismissed(BaseException):
+    """Process 0 says that the run is over."""
+
+
+class Ranks:
+    """This process among those of a run."""
+
+    def __init__(self, here: Processes) -> None:
+        self.count, self.rank = here.count, here.rank
+        self._watch: Watch | None = None
+        self.heart: Heart | None = None
+        self._run_dir: Path | None = None
+        self._looked = 0.0
+        self._in_step = False  # the others wait for our part
+        self._longest = 0.0  # seconds of our own part of a step
+        self._told_rates: dict[str, float] = {}
+
+    @property
+    def is_first(self) -> bool:
+        """It decides, writes and tells."""
+        return self.rank == 0
+
+    def share(self, micro_steps: range) -> range:
+        """This process's own of a step's micro-steps: every so many, so that short steps divide."""
+        return micro_steps[self.rank :: self.count]
+
+    def begin_beating(self, run_dir: Path) -> None:
+        """Give signs of life there, and look for those of the others."""
+        if self.is_first:
+            clear(run_dir)  # before the others know where to look
+        self._run_dir = run_dir
+        self.heart = Heart(run_dir, self.rank)
+        others = (rank for rank in range(self.count) if rank != self.rank)
+        self._watch = Watch(run_dir, others)
+
+    def doing(self, what: str) -> None:
+        """What the signs of life say from now on: "step 12", "drawing"."""
+        if self.heart is not None:
+            self.heart.doing = what
+
+    def took(self, seconds: float) -> None:
+        """Our own part of a step took so long: others may take a multiple of it."""
+        self._longest = max(self._longest, seconds)
+
+    # ------------------------------------------------------------------ what process 0 says
+
+    def order(self, what: Order, number: int = 0, payload: bytes = b"") -> None:
+        """Tell the others what is done next; nothing where there are none.
+
+        Raises: ProcessLost.
+        """
+        if self.count > 1:
+            self._in_step = what is Order.STEP
+            self._send(torch.tensor([what, number, len(payload)]))
+            if payload:
+                self._send(torch.frombuffer(bytearray(payload), dtype=torch.uint8))
+
+    def awaited(self) -> tuple[Order, int, bytes]:
+        """What process 0 tells us to do.
+
+        Raises: ProcessLost; Dismissed where it is over.
+        """
+        self.doing("waiting for process 0")
+        head = torch.zeros(3, dtype=torch.int64)
+        self._send(head)
+        what, number, size = head.tolist()
+        body = torch.zeros(size, dtype=torch.uint8)
+        if size:
+            self._send(body)
+        if what == Order.END:
+            raise Dismissed
+        return Order(what), number, body.numpy().tobytes()
+
+    def spread(self, value: Any = None) -> Any:
+        """What process 0 gives, on all of them: a plan."""
+        if self.count == 1:
+            return value
+        if self.is_first:
+            self.order(Order.STATE, payload=pickle.dumps(value))
+            return value
+        return pickle.loads(self.awaited()[2])  # of our own making, a moment ago
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Process 0 does it before the others, who then find what it has fetched or copied."""
+        if not self.is_first:
+            self.spread()
+        yield
+        if self.is_first:
+            self.spread()
+
+    def tell_rates(self, rates: dict[str, float]) -> None:
+        """Process 0 tells what a person or a rollback multiplied the rates by, if it is new."""
+        if self.count > 1 and rates != self._told_rates:
+            self._told_rates = dict(rates)
+            self.order(Order.RATES, payload=pickle.dumps(rates))
+
+    # ------------------------------------------------------------------ what all do together
+
+    def add_up(self, buffer: Tensor) -> None:
+        """The sum over all processes, in place.
+
+        Raises: ProcessLost.
+        """
+        limit = max(LEAST_PATIENCE, TIMES_LONGER * self._longest) if self._longest else 0.0
+        self._finish(_dist().all_reduce(buffer, async_op=True), limit or FIRST_PATIENCE)
+        self._in_step = False
+
+    def texts(self, own: str) -> list[str]:
+        """A short text of each process, on all of them."""
+        data = own.encode("utf-8", "replace")[:MOST_TEXT]
+        mine = torch.zeros(MOST_TEXT, dtype=torch.uint8)
+        mine[: len(data)] = torch.tensor(list(data), dtype=torch.uint8)
+        theirs = [torch.zeros_like(mine) for _ in range(self.count)]
+        self._finish(_dist().all_gather(theirs, mine, async_op=True), FIRST_PATIENCE)
+        return [bytes(t.tolist()).rstrip(b"\0").decode("utf-8", "replace") for t in theirs]
+
+    def look(self) -> None:
+        """Are the others there still? For where process 0 works by itself, or was asked to stop.
+
+        Raises: ProcessLost.
+        """
+        if self._watch is not None and (lost := self._watch.lost()):
+            raise _lost(lost)
+
+    def look_now_and_then(self) -> None:
+        """The same, at most once a second."""
+        if self._watch is not None and time.monotonic() - self._looked > 1.0:
+            self._looked = time.monotonic()
+            self.look()
+
+    @property
+    def first_has_spoken(self) -> bool:
+        """Process 0 has said what ended it."""
+        signs = self._watch.signs() if self._watch is not None else []
+        return any(sign.rank == 0 and sign.words for sign in signs)
+
+    @property
+    def speaks_for_the_first(self) -> bool:
+        """Process 0 is lost without a word, and none before us lives to tell it."""
+        if self._watch is None or self._run_dir is None or not (self._run_dir / FOLDER).is_dir():
+            return False
+        signs = {sign.rank: sign for sign in self._watch.signs()}
+        first = signs.get(0)
+        others = [sign for rank, sign in signs.items() if 0 < rank < self.rank]
+        return bool(first and not first.words) and all(is_gone(sign) for sign in others)
+
+    def part(self, error: BaseException | None) -> None:
+        """It is over, for whatever reason; the others are told, where they can hear it."""
+        if self.heart is not None:
+            if error is not None and not isinstance(error, GeneratorExit | Dismissed):
+                self.heart.last_words(in_a_line(error))
+            self.heart.stop()
+        if isinstance(error, ProcessLost) or self._in_step:
+            return  # whoever waits hears the connection close with this process
+        if self.is_first:
+            with suppress(ProcessLost):
+                self.order(Order.END)
+            if self._run_dir is not None and (error is None or isinstance(error, GeneratorExit)):
+                shutil.rmtree(self._run_dir / FOLDER, ignore_errors=True)
+        with suppress(Exception):
+            _dist().destroy_process_group()
+
+    # ------------------------------------------------------------------ how it waits
+
+    def _send(self, tensor: Tensor) -> None:
+        """From process 0 to all; others wait for it as long as it gives signs of life."""
+        self._finish(_dist().broadcast(tensor, src=0, async_op=True))
+
+    def _finish(self, work: Any, limit: float = float("inf")) -> None:
+        """Wait until it is done; limit: seconds after which who is late counts as lost."""
+        began = looked = time.monotonic()
+        if self._watch is not None:
+            self._watch.begin()
+        while not work.is_completed():
+            now = time.monotonic()
+            if now - looked > 1.0:
+                looked = now
+                self.look()
+                if now - began > limit:
+                    raise _lost(self._late(now - began))
+            waited = now - began
+            time.sleep(0.0002 if waited < 0.05 else 0.002 if waited < 2.0 else 0.02)
+        try:
+            work.wait()
+        except RuntimeError as error:
+            raise _lost(self._found_out(str(error))) from error
+
+    def _found_out(self, heard: str) -> str:
+        """Who has closed the connection; its last words may come a moment later."""
+        until = time.monotonic() + LAST_WORDS
+        while self._watch is not None and time.monotonic() < until:
+            if lost := self._watch.lost():
+                return lost
+            time.sleep(0.1)
+        heard = (heard.strip().splitlines() or [""])[0]
+        return f"Another process closed the connection ({heard}); its own output says why"
+
+    def _late(self, seconds: float) -> str:
+        """Who gives signs of life, and does not come to where the others wait."""
+        signs = self._watch.signs() if self._watch is not None else []
+        busy = [f"process {sign.rank} at {sign.doing or 'nothing'}" for sign in signs]
+        where = f" ({'; '.join(busy)})" if busy else ""
+        return f"A process hangs: its part did not come for {seconds:.0f} s{where}"
+
+
+ALONE = Ranks(Processes())
+
+
+def _lost(found: str) -> ProcessLost:
+    return ProcessLost(
+        f"{found}.",
+        "The processes train together, so all of them have ended. The state of the last whole step "
+        "is kept.",
+        "Put right what is said, and start the same command again: it goes on from there, on "
+        "another number of processes too where gradient_accumulation_steps x processes is the "
+        "same.",
+    )
+
+
+@contextmanager
+def together(here: Processes) -> Iterator[Ranks]:
+    """The processes of this run, met; in the end they part. Alone, nobody is met.
+
+    Raises: DeviceError where this torch cannot; ProcessLost.
+    """
+    if here.count == 1:
+        yield ALONE
+        return
+    dist = _dist()
+    if not dist.is_available():
+        raise DeviceError(
+            "This torch was built without torch.distributed.",
+            "Several processes need it.",
+            "Train with one process, or install another build of torch.",
+        )
+    is_gpu = torch.cuda.is_available() and dist.is_nccl_available()
+    with _not_for_ever(MEETING if here.is_first else MEETING_FIRST):
+        dist.init_process_group("cpu:gloo,cuda:nccl" if is_gpu else "gloo", timeout=NEVER)
+    ranks = Ranks(here)
+    try:
+        yield ranks
+    except BaseException as error:
+        ranks.part(error)
+        raise
+    ranks.part(None)
+
+
+@contextmanager
+def _not_for_ever(seconds: float) -> Iterator[None]:
+    """While processes meet they are in torch's hands, where nothing of ours is heard: an end."""
+
+    def end() -> None:
+        print(
+            f"kit: The other processes did not come within {seconds:.0f} s. They meet at "
+            f"MASTER_ADDR = {os.environ.get('MASTER_ADDR')}, MASTER_PORT = "
+            f"{os.environ.get('MASTER_PORT')}: is one of them still starting, or is the port "
+            "closed? A launcher finds a free one by itself: torch.distributed.run --standalone, "
+            "accelerate launch --main_process_port 0.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Signals are for process 0 to hear, which tells the others by its orders."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _dist() -> Any:
+    import torch.distributed as dist
+
+    return dist

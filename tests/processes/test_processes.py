@@ -1,0 +1,122 @@
+"""How many processes there are, as the environment says; and their signs of life."""
+
+import json
+import os
+import socket
+
+import pytest
+
+from kit.errors import DeviceError
+from kit.processes import Processes, heartbeats, here, require_all
+
+MANY = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_PORT": "29500"}
+
+
+def test_the_environment_says_who_this_process_is():
+    assert here({}) == Processes(1, 0, 0)
+    assert here(MANY) == Processes(4, 3, 1)
+    assert here({"WORLD_SIZE": "", "RANK": " "}).is_first
+    assert not here(MANY).is_first
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"WORLD_SIZE": "two"}, {"WORLD_SIZE": "0"}, {"WORLD_SIZE": "2", "RANK": "2"}],
+)
+def test_nonsense_is_refused(environment):
+    with pytest.raises(DeviceError, match="no number of processes"):
+        here(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"MASTER_PORT": "29500"}, "Several processes were asked for, and only one started"),
+        ({"LORA_KIT_PROCESSES": "2"}, "2 processes were asked for, and only one started"),
+        (MANY | {"LORA_KIT_PROCESSES": "8"}, "8 processes were asked for, and 4 started"),
+    ],
+)
+def test_fewer_than_asked_for_are_refused_with_the_command(environment, words):
+    with pytest.raises(DeviceError) as error:
+        require_all(environment)
+    assert words in str(error.value)
+    assert "accelerate launch --multi_gpu --num_processes" in str(error.value)
+
+
+@pytest.mark.parametrize("environment", [{}, MANY, MANY | {"LORA_KIT_PROCESSES": "4"}])
+def test_as_many_as_asked_for_may_train(environment):
+    require_all(environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_FSDP", "FSDP")]
+)
+def test_what_divides_the_weights_is_refused(name, what):
+    with pytest.raises(DeviceError, match=f"asks for {what}"):
+        require_all(MANY | {name: "true"})
+    require_all(MANY | {name: "false"})
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    heartbeats.clear(tmp_path)
+    return tmp_path
+
+
+def sign(run_dir, rank, **more):
+    known = {"rank": rank, "pid": os.getpid(), "host": socket.gethostname(), "doing": "step 3"}
+    heartbeats.path_of(run_dir, rank).write_text(json.dumps({**known, "beat": 1, **more}))
+
+
+def test_a_heart_says_what_it_is_at_and_why_it_ended(run_dir):
+    heart = heartbeats.Heart(run_dir, 1)
+    heart.doing = "step 8"
+    heart.last_words("the cable is out")
+    heart.stop()
+    (told,) = heartbeats.read(run_dir)
+    assert (told.rank, told.pid, told.doing) == (1, os.getpid(), "step 8")
+    assert heartbeats.Watch(run_dir, [1]).lost() == "Process 1 failed at step 8: the cable is out"
+
+
+def test_a_sign_that_stands_still_is_that_of_a_process_that_hangs(run_dir, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(heartbeats.time, "monotonic", lambda: now[0])
+    watch = heartbeats.Watch(run_dir, [1, 2])
+    sign(run_dir, 1)
+    sign(run_dir, 2, doing="loading")
+    assert watch.lost() == ""
+    now[0] += heartbeats.SILENT - 1
+    assert watch.lost() == ""
+    sign(run_dir, 1, beat=2)
+    now[0] += 2
+    assert watch.lost() == ""
+    now[0] += heartbeats.SILENT + 1
+    assert "hangs at step 3: it gave no sign of life for 31 s" in watch.lost()
+
+
+def test_a_machine_that_slept_is_no_reason(run_dir, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(heartbeats.time, "monotonic", lambda: now[0])
+    watch = heartbeats.Watch(run_dir, [1])
+    sign(run_dir, 1)
+    watch.lost()
+    now[0] += 3600
+    watch.begin()  # it begins to wait only now
+    assert watch.lost() == ""
+
+
+def test_a_process_that_is_gone_is_named(run_dir):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    sign(run_dir, 1, pid=child)
+    assert f"Process 1 (pid {child}) ended at step 3" in heartbeats.Watch(run_dir, [1]).lost()
+    sign(run_dir, 1, pid=child, host="elsewhere")  # nobody can tell from here
+    assert heartbeats.Watch(run_dir, [1]).lost() == ""
+
+
+def test_half_a_sign_is_none(run_dir):
+    heartbeats.path_of(run_dir, 1).write_text('{"rank": 1, "pi')
+    assert heartbeats.read(run_dir) == []
+    assert heartbeats.Watch(run_dir, [1]).lost() == ""
