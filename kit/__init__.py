@@ -5,6 +5,7 @@ In a notebook:
     kit.show()                                          the form, its plan, Train, and the run
     await kit.wait()                                    stay busy until the run is over
     kit.results()                                       the LoRA file and what it draws
+    kit.choose()                                        which of its files to keep, and why
 
 The same by hand, each step a value to look at before going on:
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from kit.ui import Dashboard as Dashboard
     from kit.ui import Form as Form
     from kit.ui import Session as Session
+    from kit.ui import choose as choose
     from kit.ui import listeners as listeners
     from kit.ui import queue as queue
     from kit.ui import results as results
@@ -47,6 +49,7 @@ _HOMES = {
     "Form": "kit.ui:Form",
     "Session": "kit.ui:Session",
     "Settings": "kit.settings:Settings",
+    "choose": "kit.ui:choose",
     "example": "kit.demo:settings",
     "load_any": "kit.exchange:load_any",
     "listeners": "kit.ui:listeners",
@@ -64,6 +67,7 @@ __all__ = [
     "Form",
     "Session",
     "Settings",
+    "choose",
     "example",
     "listeners",
     "load_any",

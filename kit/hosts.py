@@ -214,6 +214,11 @@ def ask_for_secrets(*names: str) -> None:
         _asked[name] = secret(name)
 
 
+def known_secrets() -> dict[str, str]:
+    """What the notebook's store gave, for the environment of a process that cannot ask it."""
+    return {name: value for name, value in _asked.items() if value}
+
+
 _asked: dict[str, str] = {}
 
 

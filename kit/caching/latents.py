@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from kit.caching.disk import DiskCache, Hashes, file_hash, weights_hash
+from kit.caching.division import UNDIVIDED, Division
 from kit.caching.mask_latents import Masks
 from kit.caching.prefetch import Prefetcher
 from kit.caching.shelf import Shelf, reread, unmapped
@@ -240,15 +241,23 @@ class CachedLatents:
 
 
 def cache_latents(
-    encoder: LatentEncoder, *, batch_size: int, disk: DiskCache | None = None, source: str = ""
+    encoder: LatentEncoder,
+    *,
+    batch_size: int,
+    disk: DiskCache | None = None,
+    source: str = "",
+    division: Division = UNDIVIDED,
 ) -> Generator[Event, None, Latents]:
     """Encode every image, mirrored too where flip_aug asks, and keep the result.
 
     batch_size: of the VAE; source: the file or folder of the VAE, by whose name its hash is kept.
-    What the disk keeps stays in memory only as far as a `Shelf` has room.
+    What the disk keeps stays in memory only as far as a `Shelf` has room. division: of the work
+    among processes that share the disk; what another one could not keep there is encoded here, too.
     """
     cuts = list(_cuts(encoder))
     keys = _latent_keys(encoder, cuts, disk.hashes, source) if disk else {}
+    if disk and division.keeps_hashes:
+        disk.hashes.keep()
     by_place = {(cut.image, cut.flipped): cut for cut in cuts}
 
     def read(place: _Place) -> Latent:
@@ -257,26 +266,42 @@ def cache_latents(
         return _latent(encoder, cut, reread(disk, keys[cut], "mean", "logvar"))
 
     kept: Shelf[_Place, Latent] = Shelf(read, _bytes)
-    missing = []
-    for cut in cuts:
-        if disk and (tensors := disk.get(keys[cut], "mean", "logvar")):
-            latent = _latent(encoder, cut, unmapped(tensors))
-            kept.put((cut.image, cut.flipped), latent, on_disk=True)
-        else:
-            missing.append(cut)
+
+    def looked_up(wanted: Iterable[_Cut]) -> list[_Cut]:
+        """Put what the disk has on the shelf; the rest is still to be encoded."""
+        missing = []
+        for cut in wanted:
+            if disk and (tensors := disk.get(keys[cut], "mean", "logvar")):
+                latent = _latent(encoder, cut, unmapped(tensors))
+                kept.put((cut.image, cut.flipped), latent, on_disk=True)
+            else:
+                missing.append(cut)
+        return missing
+
+    def encoded(groups: Sequence[list[_Cut]]) -> Iterator[Cached]:
+        for number, group in enumerate(groups):
+            for soon in groups[number : number + 1 + encoder.pictures.workers]:
+                encoder.pictures.prefetch(soon)
+            for cut, (mean_Chw, logvar_Chw) in zip(group, encoder.encode(group), strict=True):
+                tensors = {"mean": mean_Chw, "logvar": logvar_Chw}
+                if disk:
+                    disk.put(keys[cut], tensors)
+                latent = _latent(encoder, cut, unmapped(tensors))
+                on_disk = bool(disk and not disk.refused)
+                kept.put((cut.image, cut.flipped), latent, on_disk=on_disk)
+            yield Cached("latents", len(kept), len(cuts))
+
+    missing = looked_up(cuts)
     if kept:
         yield Cached("latents", len(kept), len(cuts))
     groups = list(_grouped(encoder, missing, batch_size))
-    for number, group in enumerate(groups):
-        for soon in groups[number : number + 1 + encoder.pictures.workers]:
-            encoder.pictures.prefetch(soon)
-        for cut, (mean_Chw, logvar_Chw) in zip(group, encoder.encode(group), strict=True):
-            tensors = {"mean": mean_Chw, "logvar": logvar_Chw}
-            if disk:
-                disk.put(keys[cut], tensors)
-            latent = _latent(encoder, cut, unmapped(tensors))
-            on_disk = bool(disk and not disk.refused)
-            kept.put((cut.image, cut.flipped), latent, on_disk=on_disk)
+    division.meet()  # all have looked before one writes, so that they divide the same
+    yield from encoded(division.own(groups))
+    division.meet()
+    there = set(kept)
+    others = looked_up(cut for cut in missing if (cut.image, cut.flipped) not in there)
+    yield from encoded(list(_grouped(encoder, others, batch_size)))
+    if kept and division.count > 1:
         yield Cached("latents", len(kept), len(cuts))
     if disk:
         yield from disk.notice()
@@ -323,5 +348,4 @@ def _latent_keys(
         parts = [place.resized, place.bucket, cut.offset, cut.flipped]
         parts += ["colours beneath alpha"] if encoder.masks.is_alpha(cut.image) else []
         keys[cut] = DiskCache.key("latent", picture, *parts, made_by)
-    hashes.keep()
     return keys

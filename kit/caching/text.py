@@ -6,7 +6,7 @@ the weights of the text encoders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kit.caching.disk import DiskCache
+from kit.caching.division import UNDIVIDED, Division
 from kit.caching.shelf import Shelf, reread, unmapped
 from kit.dataset.captions import cached_captions
 from kit.dataset.images import TrainImage
@@ -77,31 +78,50 @@ def cache_text_embeds(
     *,
     disk: DiskCache | None = None,
     made_by: str = "",
+    division: Division = UNDIVIDED,
 ) -> Generator[Event, None, TextEmbedCache]:
     """Encode every caption once and keep the result.
 
     made_by: a hash of all that encodes; it is part of what is kept on the disk. What the disk keeps
-    stays in memory only as far as a `Shelf` has room.
+    stays in memory only as far as a `Shelf` has room. division: as of `cache_latents`.
     """
-    keys: dict[str, str] = {}  # of those on the disk
+    keys = {c: DiskCache.key("words", *text.key(c), made_by) if disk else "" for c in captions}
 
     def read(caption: str) -> TextEmbeds:
         assert disk is not None, "what lies nowhere else stays in memory"
         return _text_embeds(reread(disk, keys[caption], "hidden"))
 
     kept: Shelf[str, TextEmbeds] = Shelf(read, _bytes)
-    for caption in sorted(captions):
-        key = DiskCache.key("words", *text.key(caption), made_by) if disk else ""
-        tensors, on_disk = disk.get(key, "hidden") if disk else None, True
-        if tensors is None:
+
+    def looked_up(wanted: Iterable[str]) -> list[str]:
+        """Put what the disk has on the shelf; the rest is still to be encoded."""
+        missing = []
+        for caption in wanted:
+            if disk and (tensors := disk.get(keys[caption], "hidden")):
+                kept.put(caption, _text_embeds(unmapped(tensors)), on_disk=True)
+            else:
+                missing.append(caption)
+        return missing
+
+    def encoded(wanted: Iterable[str]) -> Iterator[Cached]:
+        for caption in wanted:
             with torch.no_grad(), autocast():
                 tensors = _tensors(text.embeds([caption]).to(torch.device("cpu")))
             if disk:
-                disk.put(key, tensors)
+                disk.put(keys[caption], tensors)
             on_disk = bool(disk and not disk.refused)
-        if on_disk:
-            keys[caption] = key
-        kept.put(caption, _text_embeds(unmapped(tensors)), on_disk=on_disk)
+            kept.put(caption, _text_embeds(unmapped(tensors)), on_disk=on_disk)
+            yield Cached("captions", len(kept), len(captions))
+
+    missing = looked_up(sorted(captions))
+    if kept:
+        yield Cached("captions", len(kept), len(captions))
+    division.meet()  # all have looked before one writes, so that they divide the same
+    yield from encoded(division.own(missing))
+    division.meet()
+    there = set(kept)
+    yield from encoded(looked_up(caption for caption in missing if caption not in there))
+    if kept and division.count > 1:
         yield Cached("captions", len(kept), len(captions))
     if disk:
         yield from disk.notice()

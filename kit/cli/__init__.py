@@ -4,6 +4,7 @@
     kit plan run.toml --set network_dim=16          what would happen, without torch
     kit train run.toml                              do it, or go on with it
     kit watch output/cat                            follow a run of another terminal or notebook
+    kit choose output/cat                           which of its files to keep, and why
     kit control output/cat pause                    its buttons: stop, pause, go-on, sample, ...
     kit queue add cat.toml dog.toml                 one run after another: kit queue run
     kit settings > run.toml                         every setting with its help
@@ -34,7 +35,7 @@ from pathlib import Path
 
 from kit import __version__, catalog
 from kit.basemodel.reading_ahead import read_ahead
-from kit.cli import bench, dataset, import_export, presets, queueing, running, selftest
+from kit.cli import bench, choosing, dataset, import_export, presets, queueing, running, selftest
 from kit.cli.command import Command
 from kit.cli.launching import train_in_processes
 from kit.cli.settings import act_settings, describe_settings
@@ -226,6 +227,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "watch": running.WATCH,
     "control": running.CONTROL,
+    "choose": choosing.CHOOSE,
     "queue": queueing.QUEUE,
     "settings": Command("print every setting with its help", describe_settings, act_settings),
     "presets": presets.PRESETS,

@@ -10,8 +10,7 @@ from pathlib import Path
 from kit.control import RunControl
 from kit.errors import KitError
 from kit.events import Failed, Finished
-from kit.launching.command import Launch, command, environment, is_launched, launch_for, told
-from kit.launching.gpus import there
+from kit.launching.command import Launch, command, environment, told
 from kit.launching.last_words import LastWord, who_broke_off
 from kit.launching.parent import Parent
 from kit.runs.last_word import tell_failed
@@ -19,14 +18,6 @@ from kit.runs.run import Run
 from kit.settings import Machine
 
 DONE, WRONG, STOPPED = 0, 2, 3
-
-
-def launch_asked_for(machine: Machine) -> Launch | None:
-    """What the settings ask for; None where this process trains, alone or as one of several.
-
-    Raises: KitError where the machine has fewer GPUs.
-    """
-    return None if is_launched() else launch_for(machine, there())
 
 
 def train_in_processes(

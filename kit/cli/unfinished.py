@@ -6,9 +6,8 @@ import argparse
 import shlex
 from collections.abc import Iterator
 
-from kit.cli.launching import launch_asked_for
 from kit.cli.settings_arguments import read_settings
-from kit.launching.command import Launch
+from kit.launching.command import Launch, launch_asked_for
 from kit.planning import Plan, plan
 from kit.runs.run import Run
 from kit.runs.unfinished import refuse_undecided

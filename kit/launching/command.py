@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kit.errors import KitError
 from kit.hosts import Gpu
-from kit.launching.gpus import visible
+from kit.launching.gpus import there, visible
 from kit.processes import ASKED, COUNT, LOCAL_RANK, PORT, RANK
 from kit.settings import Machine
 from kit.settings.effective import gpu_ids, launch_flags
@@ -38,29 +38,29 @@ def is_launched() -> bool:
     return any(os.environ.get(name, "").strip() for name in OF_A_LAUNCH)
 
 
-def launch_for(machine: Machine, there: Sequence[Gpu]) -> Launch | None:
+def launch_for(machine: Machine, gpus: Sequence[Gpu]) -> Launch | None:
     """The launch that the settings ask for; None where one process trains.
 
-    there: the GPUs that this machine shows. Without any, processes share its processor.
+    gpus: those that this machine shows. Without any, processes share its processor.
 
     Raises: KitError where there are fewer GPUs than processes.
     """
-    numbers = tuple(dict.fromkeys(gpu_ids(machine.gpu_ids))) if there else ()
-    if missing := [number for number in numbers if number >= len(there)]:
+    numbers = tuple(dict.fromkeys(gpu_ids(machine.gpu_ids))) if gpus else ()
+    if missing := [number for number in numbers if number >= len(gpus)]:
         raise KitError(
             f"gpu_ids names GPU {missing[0]}, which is not there.",
-            f"There are {len(there)}: {_counted(there)}.",
+            f"There are {len(gpus)}: {_counted(gpus)}.",
             "Choose among them, or leave gpu_ids blank.",
         )
-    possible = len(numbers) or len(there)
+    possible = len(numbers) or len(gpus)
     processes = machine.num_processes
     if processes == 1 and machine.multi_gpu:
         processes = max(1, possible)
     if processes == 1:
         return None
     here = max(1, processes // machine.num_machines)
-    if there and here > possible:
-        of_them = f"gpu_ids names {possible}" if numbers else f"{_there(there)} on this machine"
+    if gpus and here > possible:
+        of_them = f"gpu_ids names {possible}" if numbers else f"{_there(gpus)} on this machine"
         raise KitError(
             f"num_processes = {processes}: {here} GPUs are wanted, and {of_them}.",
             "Each process trains on a GPU of its own.",
@@ -68,6 +68,25 @@ def launch_for(machine: Machine, there: Sequence[Gpu]) -> Launch | None:
             " to learn from as many images in a step.",
         )
     return Launch(processes, here, numbers[:here])
+
+
+def launch_asked_for(machine: Machine) -> Launch | None:
+    """What the settings ask for here; None where this process trains, alone or as one of several.
+
+    Raises: KitError where the machine has fewer GPUs.
+    """
+    return None if is_launched() else launch_for(machine, there())
+
+
+def processes_for(machine: Machine) -> int | None:
+    """How many would train; None: as many as a launcher has started already.
+
+    Raises: KitError where the machine has fewer GPUs.
+    """
+    if is_launched():
+        return None
+    launch = launch_for(machine, there())
+    return launch.processes if launch else 1
 
 
 def command(launch: Launch, machine: Machine, words: Sequence[str]) -> list[str]:
@@ -113,9 +132,9 @@ def _threads(launch: Launch, machine: Machine) -> int:
     return max(1, min(most, cores))
 
 
-def _there(there: Sequence[Gpu]) -> str:
-    return "there is 1" if len(there) == 1 else f"there are {len(there)}"
+def _there(gpus: Sequence[Gpu]) -> str:
+    return "there is 1" if len(gpus) == 1 else f"there are {len(gpus)}"
 
 
-def _counted(there: Sequence[Gpu]) -> str:
-    return ", ".join(f"{number} ({gpu.name})" for number, gpu in enumerate(there))
+def _counted(gpus: Sequence[Gpu]) -> str:
+    return ", ".join(f"{number} ({gpu.name})" for number, gpu in enumerate(gpus))

@@ -54,11 +54,15 @@ def plan(settings: Settings, *, unfinished: Answer = "ask", processes: int | Non
     unfinished: what to do with a run of that name that is not finished and whose pictures, captions
     or rounding are others now: "go on" with it, "begin anew" beside it, or "ask", which plans a new
     one that is not trained before a person has decided.
-    processes: how many will train it together; None: as many as the environment says.
+    processes: how many will train it together; None: as many as a launcher has started, or where
+    none has, as num_processes asks for.
 
     Raises: SettingsError with all contradictions at once; DatasetError for folders and images.
     """
-    decided = _decided(settings, unfinished, here().count if processes is None else processes)
+    if processes is None:
+        started, asked = here().count, settings.machine.num_processes
+        processes = started if started > 1 else asked
+    decided = _decided(settings, unfinished, processes)
     writes = foreseen(decided)
     if writes is None:
         return decided

@@ -2,8 +2,9 @@
 
 First this machine's own runs count, then the figures that come with LoRA Kit, of the same GPU.
 One rule scales them: a step takes as long as the measured one, and so does a sample picture;
-validation takes its share beside the steps (`kit.validation.schedule`). Where a run of the same base was measured at another batch, size or checkpointing, it is reckoned from
-that (`kit.planning.needs`). Loading, caching and saving are not in it.
+validation takes its share beside the steps (`kit.validation.schedule`). Where a run of the same
+base was measured at another batch, size or checkpointing, it is reckoned from that
+(`kit.planning.needs`). Loading, caching and saving are not in it.
 """
 
 from __future__ import annotations

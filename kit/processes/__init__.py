@@ -53,8 +53,10 @@ def here(environment: Mapping[str, str] | None = None) -> Processes:
     return Processes(count, rank, _number(known, LOCAL_RANK, rank))
 
 
-def require_all(environment: Mapping[str, str] | None = None) -> None:
+def require_all(planned: int = 0, environment: Mapping[str, str] | None = None) -> None:
     """As many processes as were asked for are there, and asked for is what they can do.
+
+    planned: how many a plan is made for; 0: nobody has planned yet.
 
     Raises: DeviceError.
     """
@@ -68,7 +70,7 @@ def require_all(environment: Mapping[str, str] | None = None) -> None:
                 "base_precision = int8 or nf4.",
                 f"Choose multi-GPU in accelerate config, or start it with: {COMMANDS[0]}",
             )
-    count, asked = here(known).count, _number(known, ASKED, 0)
+    count, asked = here(known).count, planned or _number(known, ASKED, 0)
     is_lone = COUNT not in known and PORT in known
     if not is_lone and asked in (0, count):
         return
@@ -78,8 +80,9 @@ def require_all(environment: Mapping[str, str] | None = None) -> None:
         + (f" ({PORT} is set, {COUNT} is not)." if is_lone else "."),
         "accelerate launch starts one, in silence, with --cpu, on one GPU without --multi_gpu, and "
         "from a configuration for CPUs.",
-        f"Start it with: {COMMANDS[0]}, or {COMMANDS[1]}. For one process: take {PORT} out of the "
-        "environment, or --num_processes 1.",
+        f"Start it with: {COMMANDS[0]}, or {COMMANDS[1]}, or with kit train, which starts "
+        f"num_processes by itself. For one process: take {PORT} out of the environment, or set "
+        "num_processes = 1.",
     )
 
 

@@ -43,8 +43,14 @@ class Sign:
 
     @property
     def steps(self) -> bool:
-        """It is in the middle of a step, where nothing takes long but the step."""
+        """It is in the middle of a step."""
         return self.doing.startswith("step")
+
+    @property
+    def most_silence(self) -> float:
+        """Seconds after which it hangs, by what it is at."""
+        beats = self.steps or self.doing.startswith("waiting")
+        return SILENT if beats else SILENT_ELSEWHERE
 
 
 def path_of(run_dir: Path, rank: int) -> Path:
@@ -140,8 +146,8 @@ class Watch:
                     f"Process {sign.rank} (pid {sign.pid}) ended {_at(sign)} without a word: it "
                     "was killed, by a person or because the machine had no memory left"
                 )
-            silence, most = time.monotonic() - since, SILENT if sign.steps else SILENT_ELSEWHERE
-            if silence > most:
+            silence = time.monotonic() - since
+            if silence > sign.most_silence:
                 return (
                     f"Process {sign.rank} (pid {sign.pid} on {sign.host}) hangs {_at(sign)}: it "
                     f"gave no sign of life for {silence:.0f} s"

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kit.events import Noticed
+from kit.processes.heartbeats import FOLDER as SIGNS
 from kit.runs import control_files, lock
 from kit.runs.atomic_write import write_atomically
 from kit.runs.run import Run
@@ -49,6 +50,7 @@ def mirrored(run: Run) -> Iterator[Mirror]:
 
 # The copies keep a state before of their own; lock and requests are for where the run works.
 LEFT = (BEFORE, lock.NAME)
+LEFT_FOLDERS = (control_files.FOLDER, SIGNS)  # SIGNS: a cache of several processes lies there, too
 
 
 class Mirror:
@@ -172,7 +174,7 @@ class Mirror:
             is_state = path.parent != run.dir
             if path == run.dir / "run.json" or path.name in LEFT:  # the record comes last
                 continue
-            if path.parent.name == control_files.FOLDER:
+            if path.relative_to(run.dir).parts[0] in LEFT_FOLDERS:
                 continue
             if path.is_file() and (with_state or not is_state):
                 yield path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -19,6 +20,7 @@ from kit.families import Family
 from kit.families.resting import park, wake
 from kit.families.text import TextConditioner
 from kit.planning import Plan
+from kit.processes import heartbeats
 from kit.settings import Captions, Folders, Memory
 from kit.settings.effective import (
     base_precision,
@@ -26,6 +28,7 @@ from kit.settings.effective import (
     caches_latents,
     caches_text_embeds,
 )
+from kit.training.ranks import ALONE, Ranks
 
 
 def latent_encoder(plan: Plan, family: Family) -> LatentEncoder:
@@ -52,19 +55,26 @@ def text_conditioner(family: Family, memory: Memory, captions: Captions) -> Text
     )
 
 
-def run_latents(plan: Plan, family: Family) -> Generator[Event, None, Latents]:
-    """Cached latents, after which the VAE leaves the device; or those encoded at each use."""
+def run_latents(
+    plan: Plan, family: Family, ranks: Ranks = ALONE
+) -> Generator[Event, None, Latents]:
+    """Cached latents, after which the VAE leaves the device; or those encoded at each use.
+
+    Several processes divide the work, and share the cache on the disk.
+    """
     wake(family.vae)
     encoder, settings = latent_encoder(plan, family), plan.settings
     memory, model = settings.memory, settings.model
     if not caches_latents(memory):
         return (InpaintLatents if model.train_inpainting else OnTheFlyLatents)(encoder)
+    wanted = memory.cache_latents_to_disk
     try:
         latents = yield from cache_latents(
             encoder,
             batch_size=memory.vae_batch_size,
-            disk=_disk("latents", settings.folders, memory, memory.cache_latents_to_disk),
+            disk=_disk("latents", _place(settings.folders, wanted, plan.run.dir, ranks), memory),
             source=model.vae or model.pretrained_model_name_or_path,
+            division=ranks.division,
         )
     finally:
         encoder.pictures.close()
@@ -81,6 +91,7 @@ def run_text_embeds(
     plan: Plan,
     text: TextConditioner,
     autocast: Callable[[], AbstractContextManager[Any]],
+    ranks: Ranks = ALONE,
     *,
     adapters: Sequence[nn.Module] = (),
 ) -> Generator[Event, None, TextEmbedCache | None]:
@@ -95,18 +106,22 @@ def run_text_embeds(
         return None
     encoders = [*text.family.text_encoders, *adapters]
     wanted = memory.cache_text_encoder_outputs_to_disk
-    disk, made_by = _disk("captions", settings.folders, memory, wanted), ""
+    place = _place(settings.folders, wanted, plan.run.dir, ranks)
+    disk, made_by = _disk("captions", place, memory), ""
     if disk:
         names = (settings.model.pretrained_model_name_or_path, network.network_weights)
         kinds = (memory.mixed_precision, base_precision(memory))
         name = f"text encoders of {names} {kinds} {memory.compress_text_encoders}"
         made_by = disk.hashes.of(name, lambda: weights_hash(encoders))
-        disk.hashes.keep()
+        if ranks.is_first:
+            disk.hashes.keep()
     captions = all_captions(plan.images, plan.settings_of, seed=plan.seed)
     for image in (*plan.validation.held_out, *plan.validation.beside):
         own = plan.settings_of(image).captions
         captions |= {fullest_captions(plan.images[image].caption, own)[0]}
-    text_embeds = yield from cache_text_embeds(captions, text, autocast, disk=disk, made_by=made_by)
+    text_embeds = yield from cache_text_embeds(
+        captions, text, autocast, disk=disk, made_by=made_by, division=ranks.division
+    )
     if not memory.highvram:
         for module in encoders:
             module.to("cpu").float()  # half precision is slow or missing on CPUs
@@ -115,8 +130,13 @@ def run_text_embeds(
     return text_embeds
 
 
-def _disk(kind: str, folders: Folders, memory: Memory, wanted: bool) -> DiskCache | None:
+def _place(folders: Folders, wanted: bool, run_dir: Path, ranks: Ranks) -> Path | None:
+    """Where caches lie on the disk, if they do; processes that divide them need it for a while."""
+    if wanted:
+        return cache_folder(folders)
+    return run_dir / heartbeats.FOLDER / "cache" if ranks.count > 1 else None
+
+
+def _disk(kind: str, place: Path | None, memory: Memory) -> DiskCache | None:
     """Where latents or captions are kept, if they are."""
-    if not wanted:
-        return None
-    return DiskCache(cache_folder(folders), kind, trusted=memory.skip_cache_check)
+    return None if place is None else DiskCache(place, kind, trusted=memory.skip_cache_check)

@@ -51,6 +51,7 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
     if not here.is_first:
         follow(here)
         return
+    processes.require_all(plan.processes)
     refuse_undecided(plan.run)
     control = control or RunControl()
     with (

@@ -194,10 +194,10 @@ def equip(
             told=partial(corrected, plan),
             advice=lambda: advice(candidate_of(plan)),
         )
-        latents = yield from run_latents(plan, family)
+        latents = yield from run_latents(plan, family, ranks)
         with network.eval_mode():
             text_embeds = yield from run_text_embeds(
-                plan, text, accelerator.autocast, adapters=network.beside_text_encoders()
+                plan, text, accelerator.autocast, ranks, adapters=network.beside_text_encoders()
             )
     except BaseException:
         network.detach_hooks()
@@ -223,8 +223,8 @@ def equip(
     )
     yield _loaded(family, accelerator, network, checkpoint.state_step)
     builder = BatchBuilder(plan, text, latents, text_embeds)
-    end, beside = plan.micro_steps(plan.total_steps).stop, accelerator.device.type
-    feed = _feed(builder, settings.memory, end=end, beside=beside, every=ranks.count)
+    end, kind = plan.micro_steps(plan.total_steps).stop, accelerator.device.type
+    feed = _feed(builder, settings.memory, end=end, beside=kind, every=ranks.count)
     samples = _sample_writer(plan, text, network, accelerator.autocast)
     network.train()
     around = (losses, checkpoint, guardian, lightening, feed, used, ranks)

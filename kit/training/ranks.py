@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kit.caching.division import Division
 from kit.errors import DeviceError, ProcessLost, in_a_line
 from kit.processes import Processes
 from kit.processes.heartbeats import FOLDER, Heart, Watch, clear, is_gone
@@ -49,7 +50,8 @@ class Order(IntEnum):
     SKIP = 3  # leave the step out
     STATE = 4  # take this state over
     RATES = 5  # what the learning rates are multiplied by
-    END = 6
+    MEET = 6  # come to where the others are
+    END = 7
 
 
 class Dismissed(BaseException):
@@ -114,6 +116,7 @@ class Ranks:
 
         Raises: ProcessLost; Dismissed where it is over.
         """
+        before = self.heart.doing if self.heart is not None else ""
         self.doing("waiting for process 0")
         head = torch.zeros(3, dtype=torch.int64)
         self._send(head)
@@ -121,6 +124,7 @@ class Ranks:
         body = torch.zeros(size, dtype=torch.uint8)
         if size:
             self._send(body)
+        self.doing(before)
         if what == Order.END:
             raise Dismissed
         return Order(what), number, body.numpy().tobytes()
@@ -168,6 +172,25 @@ class Ranks:
         theirs = [torch.zeros_like(mine) for _ in range(self.count)]
         self._finish(_dist().all_gather(theirs, mine, async_op=True), FIRST_PATIENCE)
         return [bytes(t.tolist()).rstrip(b"\0").decode("utf-8", "replace") for t in theirs]
+
+    def meet(self) -> None:
+        """Go on when all have come so far, however long that takes.
+
+        Raises: ProcessLost.
+        """
+        if self.count == 1:
+            return
+        if self.is_first:
+            self.order(Order.MEET)
+        else:
+            self.awaited()
+        mark = torch.zeros(1)
+        self._finish(_dist().all_reduce(mark, async_op=True))
+
+    @property
+    def division(self) -> Division:
+        """What is encoded beforehand, and by whom."""
+        return Division(self.count, self.rank, self.meet)
 
     def look(self) -> None:
         """Are the others there still? For where process 0 works by itself, or was asked to stop.

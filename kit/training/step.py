@@ -63,19 +63,9 @@ class TrainingStep:
     def loss(self, batch: Batch) -> Tensor:
         """The denoising loss of each image of a batch, shape B: its weighted mean error.
 
-        The batch lies on the device. Source: Ho et al. 2020, eq. 14.
+        The batch lies on the device.
         """
-        objective, t_B = self.objective, batch.t_B
-        latents, noise, zero = batch.latents_BChw, batch.noise_BChw, objective.zero_terminal_snr
-        input_noise = noise if batch.perturbation_BChw is None else noise + batch.perturbation_BChw
-        noisy = diffusion.add_noise(latents, input_noise, t_B, zero_terminal_snr=zero)
-        model_input = unet_input(noisy, batch.inpaint_cond_B5hw)
-        with self._precision():
-            conditioning = self._conditioning(batch)
-            prediction = self.text.family.predict(model_input, t_B, conditioning)
-        target = diffusion.target(latents, noise, t_B, objective.predicts, zero_terminal_snr=zero)
-        loss_B = objective.losses(prediction, target, t_B, mask_B1hw=batch.mask_B1hw)
-        return loss_B * batch.weight_B * objective.weight_T[t_B]
+        return denoising_loss(batch, self.text, self.objective, self._precision)
 
     def backward(self, loss_B: Tensor, count: float) -> None:
         """Add the gradient of a batch's mean loss, of which a step gathers `count`."""
@@ -160,12 +150,37 @@ class TrainingStep:
         self.copies.refresh()
         return nullcontext()
 
-    def _conditioning(self, batch: Batch) -> Conditioning:
-        text_embeds = batch.text_embeds
-        if text_embeds is None:
-            assert batch.tokens is not None
-            text_embeds = self.text.encode(batch.tokens, batch.token_weights)
-        return self.text.family.condition(text_embeds, batch.crops_B6)
+
+def denoising_loss(
+    batch: Batch,
+    text: TextConditioner,
+    objective: Objective,
+    precision: Callable[[], AbstractContextManager[Any]],
+) -> Tensor:
+    """The loss of each image of a batch, shape B: its weighted mean error.
+
+    The batch lies on the device. precision: what the base model computes in.
+    Source: Ho et al. 2020, eq. 14.
+    """
+    latents, noise, t_B = batch.latents_BChw, batch.noise_BChw, batch.t_B
+    zero = objective.zero_terminal_snr
+    input_noise = noise if batch.perturbation_BChw is None else noise + batch.perturbation_BChw
+    noisy = diffusion.add_noise(latents, input_noise, t_B, zero_terminal_snr=zero)
+    model_input = unet_input(noisy, batch.inpaint_cond_B5hw)
+    with precision():
+        prediction = text.family.predict(model_input, t_B, _conditioning(batch, text))
+    target = diffusion.target(latents, noise, t_B, objective.predicts, zero_terminal_snr=zero)
+    loss_B = objective.losses(prediction, target, t_B, mask_B1hw=batch.mask_B1hw)
+    return loss_B * batch.weight_B * objective.weight_T[t_B]
+
+
+def _conditioning(batch: Batch, text: TextConditioner) -> Conditioning:
+    """What the U-Net reads beside the noisy latents: captions, encoded now or before."""
+    text_embeds = batch.text_embeds
+    if text_embeds is None:
+        assert batch.tokens is not None
+        text_embeds = text.encode(batch.tokens, batch.token_weights)
+    return text.family.condition(text_embeds, batch.crops_B6)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from kit.adapters.network import Network
@@ -25,9 +26,19 @@ from kit.dataset.batches import AS_IT_IS, ImageUse
 from kit.dataset.captions import fullest_captions
 from kit.families import TextEmbeds
 from kit.training.batches import Batch, BatchBuilder
-from kit.training.step import TrainingStep
 from kit.validation.answers import Answers
 from kit.validation.questions import Question, questions
+
+
+class Answering(Protocol):
+    """What is asked: a training step, or a base model with a LoRA beside it."""
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """Where it computes."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of each image of a batch that lies there, shape B."""
 
 
 class Stopped(Exception):
@@ -68,7 +79,7 @@ class Stills:
     def answers(
         self,
         asked: tuple[Question, ...],
-        step: TrainingStep,
+        step: Answering,
         network: Network,
         *,
         rows: int,
@@ -89,7 +100,7 @@ class Stills:
     def _losses(
         self,
         asked: tuple[Question, ...],
-        step: TrainingStep,
+        step: Answering,
         rows: int,
         is_stopped: Callable[[], bool],
     ) -> tuple[float, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from kit import planning
 from kit.errors import KitError
 from kit.events import Event, Finished
 from kit.hosts import host
@@ -15,10 +14,11 @@ from kit.planning import Plan
 from kit.queueing.store import queue_in
 from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
-from kit.sinks.tail import Tail
+from kit.ui.beginning import begin, planned
 from kit.ui.errors import install
 from kit.ui.form.form import Form
 from kit.ui.form.remembered import remember, remembered, remembered_state
+from kit.ui.monitor.choice import ChoicePanel
 from kit.ui.monitor.dashboard import Dashboard, events_file
 from kit.ui.monitor.following import Follower
 from kit.ui.monitor.results import Results, newest_run
@@ -55,7 +55,8 @@ def show(settings: Settings | None = None) -> Form:
 def watch(run_dir: str | Path) -> Dashboard:
     """Show a run from its folder: a finished one, or one that is at work, which is followed.
 
-    A run of this kernel has its buttons.
+    One that is at work has its buttons, whether this kernel, another one, a terminal or the queue
+    trains it.
 
     Raises: OutputError where the folder holds no events.jsonl.
     """
@@ -65,14 +66,12 @@ def watch(run_dir: str | Path) -> Dashboard:
         _follower.end()
         _follower = None
     file, session = events_file(run_dir), Session.current
-    if session and session.is_running() and session.plan.run.dir.samefile(file.parent):
+    if session and session.is_running() and session.run_dir.samefile(file.parent):
         dashboard = session.dashboard
     else:
-        dashboard = Dashboard()
-        dashboard.run_dir = file.parent
-        _follower = Follower(dashboard, Tail(file))
-        if not _follower.look():
-            _follower.start()
+        _follower = Follower.of(file.parent)
+        _follower.start()
+        dashboard = _follower.dashboard
     dashboard.show()
     return dashboard
 
@@ -102,7 +101,8 @@ async def wait() -> None:
     """
     install()
     if os.environ.get(AUTOTRAIN) == "1" and Session.current is None and _form is not None:
-        Session.start(planning.plan(_form.settings))
+        settings = _form.settings
+        begin(planned(settings), settings.to_toml(with_help=False))
     await until_over()
 
 
@@ -121,6 +121,24 @@ def results(run_dir: str | Path | None = None) -> Results:
         return session.dashboard.results
     newest = newest_run(_output_folders())
     return Results.of_run(newest) if newest else Results("", {})
+
+
+def choose(run_dir: str | Path | None = None) -> ChoicePanel:
+    """Compare a run's files and say which to keep, to be a cell's last line; it works meanwhile.
+
+    run_dir: as for `results`. What was found lies in the run's folder, and is shown again.
+
+    Raises: OutputError where there is no such run.
+    """
+    install()
+    if run_dir is None:
+        session = Session.current
+        newest = session.run_dir if session else newest_run(_output_folders())
+        run_dir = newest or host().output_folder / "none.run"
+    panel = ChoicePanel()
+    panel.show_of(events_file(run_dir).parent, is_over=True)
+    panel.start()
+    return panel
 
 
 def _output_folders() -> list[Path]:

@@ -157,15 +157,15 @@ STYLE = """<style>
 .kit .kit-plan b { font-weight: 600; }
 .kit .kit-plan ul { margin: 2px 0 0; padding-left: 18px; }
 .kit .kit-plan .is-bad { color: var(--kit-bad); }
-.kit .kit-quiet { color: var(--kit-dim); font-size: 12px; }
+.kit .kit-quiet { color: var(--kit-dim); font-size: 12px; overflow-wrap: anywhere; }
 /* ipywidgets counts files behind the name, "(0)" at first; the words are CSS's therefore. */
 .kit .widget-upload { font-size: 0 !important; }
 .kit .widget-upload i { font-size: 13px; }
 .kit .widget-upload::after { content: "Upload a file"; font-size: 13px; }
-/* A run. What changes has its place from the start, so that nothing beneath it moves. */
+/* A run. What changes has its place from the start; nine numbers stand in a row of 1280 px. */
 .kit .kit-numbers {
-  display: grid; gap: 2px 16px; padding: 4px 0; min-height: 40px;
-  grid-template-columns: repeat(auto-fill, minmax(140px, 1fr));
+  display: grid; gap: 2px 12px; padding: 4px 0; min-height: 40px;
+  grid-template-columns: repeat(auto-fill, minmax(108px, 1fr));
 }
 .kit .kit-numbers > div { min-width: 0; }
 .kit .kit-numbers span { display: block; color: var(--kit-dim); font-size: 12px; }
@@ -187,7 +187,7 @@ STYLE = """<style>
 .kit .kit-chart:not(:has(svg)) { display: none; }
 .kit .kit-chart svg { display: block; width: 100%; height: auto; }
 @media (max-width: 500px) {
-  .kit .kit-numbers { gap: 2px 8px; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); }
+  .kit .kit-numbers { gap: 2px 8px; }
   .kit .kit-numbers b { font-size: 12px; }
   .kit .kit-chart svg { overflow: visible; }
   .kit .kit-chart svg g { font-size: 22px; }
@@ -258,6 +258,11 @@ STYLE = """<style>
 .kit .kit-table th { color: var(--kit-dim); white-space: nowrap; }
 .kit .kit-table tr { background: none !important; }
 .kit .kit-bar { gap: 6px 12px; margin: 2px 0 6px; overflow: visible !important; }
+.kit .kit-queued {
+  gap: 4px var(--kit-unit); padding: 4px 0; border-top: 1px solid var(--kit-line);
+}
+.kit .kit-queued > * { margin: 0 !important; }
+.kit .kit-queued > .widget-html { flex: 1 1 260px; width: auto !important; min-width: 0; }
 .kit .kit-bar > * { margin: 0 !important; max-width: 100%; }
 .kit .widget-toggle-buttons, .kit .widget-toggle-buttons > div {
   width: auto; max-width: 100%; flex-wrap: wrap; gap: 4px;
@@ -273,6 +278,7 @@ STYLE = """<style>
 @media (max-width: 500px) { .kit .kit-changes td, .kit .kit-changes th { padding-right: 8px; } }
 .kit .kit-changes th { color: var(--kit-dim); }
 .kit .kit-link { padding: 0 8px; }
+.kit .kit-compared { max-width: 1000px; margin: var(--kit-unit) 0; }
 .kit .kit-pictures {
   display: grid; gap: 10px 20px; padding: 8px 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr));

@@ -21,12 +21,13 @@ from kit.errors import KitError
 from kit.launching.command import ROOT
 from kit.queueing import changing
 from kit.queueing.changing import New
-from kit.queueing.outcome import is_worked_off, numbers_of
+from kit.queueing.outcome import is_worked_off, numbers_of, run_dir_of
 from kit.queueing.store import Content, Entry, Queue
 from kit.queueing.sweeping import checked
 from kit.settings import Settings
 from kit.ui.errors import panel
 from kit.ui.look import block, display, escaped, root
+from kit.ui.monitor.following import Follower
 from kit.ui.monitor.session import Session
 
 PERIOD = 2.0  # seconds between two looks while something is at work
@@ -34,13 +35,14 @@ LOG = "working.txt"  # what the process prints that works the queue off
 # What each state lets a person do, by the words of kit queue.
 ACTIONS = {
     "waiting": ("first", "pause", "remove"),
-    "started": ("pause",),
+    "started": ("show", "pause"),
     "paused": ("resume", "remove"),
-    "stopped": ("retry", "remove"),
-    "failed": ("retry", "remove"),
-    "done": ("remove",),
+    "stopped": ("show", "retry", "remove"),
+    "failed": ("show", "retry", "remove"),
+    "done": ("show", "remove"),
 }
 NAMES = {
+    "show": "Show",
     "first": "To the top",
     "pause": "Pause",
     "resume": "Go on",
@@ -52,8 +54,17 @@ NAMES = {
 class QueueList:
     """The list and its buttons; what is pressed is done at once, and shown."""
 
-    def __init__(self, queue: Queue, form_settings: Callable[[], Settings | None]) -> None:
-        """form_settings: what stands in the form, or None where there is none."""
+    def __init__(
+        self,
+        queue: Queue,
+        form_settings: Callable[[], Settings | None],
+        *,
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        """form_settings: what stands in the form, or None where there is none.
+
+        close: takes the list out of the form whose bar adds to it, and so has that button already.
+        """
         self.queue, self._form_settings = queue, form_settings
         self.add = self._button("Add what stands in the form", self._add, icon="plus")
         self.start = self._button("Start", self._start, icon="play", style="success")
@@ -61,10 +72,17 @@ class QueueList:
         self.refresh = self._button("Refresh", lambda: None, icon="refresh")
         self.line = block(css="kit-quiet kit-line")
         self.rows = widgets.VBox([], layout=widgets.Layout(width="100%"))
-        bar = widgets.HBox([self.add, self.start, self.pause, self.refresh])
+        first, last = [self.add], list[widgets.Button]()
+        if close is not None:
+            first, last = [], [self._button("Close", close, icon="times")]
+        bar = widgets.HBox([*first, self.start, self.pause, self.refresh, *last])
         bar.layout.flex_flow = "row wrap"
         bar.add_class("kit-bar")
-        self.root = root(bar, self.line, self.rows)
+        self.run = widgets.VBox([], layout=widgets.Layout(width="100%"))  # the one that is shown
+        self.parts = (bar, self.line, self.rows, self.run)
+        self.root = root(*self.parts)
+        self._follower: Follower | None = None
+        self._shown_run = 0  # its number
         self._shown: list[tuple[Entry, str]] | None = None
         self._watching: threading.Thread | None = None
         self._worker: subprocess.Popen[bytes] | None = None  # started here
@@ -108,15 +126,41 @@ class QueueList:
             self._button(NAMES[word], partial(self._do, word, entry.number), title=entry.name)
             for word in ACTIONS[entry.state]
         ]
-        row = widgets.HBox([*buttons, block(told)])
-        row.layout.flex_flow, row.layout.align_items = "row", "center"
+        row = widgets.HBox([block(told), *buttons])
+        row.layout.flex_flow, row.layout.align_items = "row wrap", "center"
+        row.add_class("kit-queued")
         return row
 
     def _do(self, word: str, number: int) -> None:
-        if word == "first":
+        if word == "show":
+            self._show(number)
+        elif word == "first":
             changing.move(self.queue, number, 1)
         else:
             getattr(changing, word)(self.queue, [number])
+
+    def _show(self, number: int) -> None:
+        """The run's dashboard beneath the list, with its buttons while it is at work; or no more.
+
+        Raises: KitError where it has told nothing yet.
+        """
+        if self._follower is not None:
+            self._follower.end()
+        self._follower, self.run.children = None, ()
+        if self._shown_run == number:
+            self._shown_run = 0
+            return
+        run_dir = run_dir_of(self.queue.place(number))
+        if run_dir is None or not (run_dir / "events.jsonl").is_file():
+            self._shown_run = 0
+            raise KitError("This run has told nothing yet.", do="Press Show again in a moment.")
+        self._shown_run, self._follower = number, Follower.of(run_dir)
+        self._follower.start()
+        self.run.children = (self._follower.dashboard.root,)
+
+    def add_form(self) -> None:
+        """Add what stands in the form; what is wrong is said in the list's line."""
+        self._act(self._add)
 
     def _add(self) -> None:
         settings = self._form_settings()
@@ -143,6 +187,7 @@ class QueueList:
         """
         if Session.current is not None and Session.current.is_running():
             raise Session.current.refusal()
+        self._say("")
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
         with (self.queue.folder / LOG).open("ab") as log:
             self._worker = subprocess.Popen(
@@ -175,6 +220,7 @@ class QueueList:
                 works = self.look()
             except KitError as error:
                 self.line.value = panel(error)
+        self._say("")
 
     def _act(self, act: Callable[[], None]) -> None:
         try:

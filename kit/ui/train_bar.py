@@ -12,18 +12,22 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from kit import planning
 from kit.errors import KitError
 from kit.hosts import host
+from kit.queueing.store import queue_in
+from kit.runs.lock import who_is_at_work_in
 from kit.runs.run import Answer, Run
+from kit.ui.beginning import begin, planned
 from kit.ui.errors import panel
 from kit.ui.form.form import Form
 from kit.ui.form.problem_texts import as_lines, with_labels
 from kit.ui.look import Script, block
 from kit.ui.monitor.dashboard import Dashboard
+from kit.ui.monitor.elsewhere import Elsewhere
 from kit.ui.monitor.history import OVER
 from kit.ui.monitor.results import newest_run
 from kit.ui.monitor.session import Session
+from kit.ui.queue_list import QueueList
 from kit.ui.unfinished import Question
 
 
@@ -39,13 +43,19 @@ class Bar:
             layout=widgets.Layout(width="auto"),
         )
         self.button.add_class("kit-train")  # what follow.js looks for
+        self.queue_button = widgets.Button(
+            description="Add to queue",
+            icon="plus",
+            tooltip="Train it later, after what waits already: kit.queue()",
+            layout=widgets.Layout(width="auto"),
+        )
         self.problems_button = widgets.Button(
             icon="exclamation-triangle",
             button_style="warning",
             tooltip="Show the field that needs a change",
             layout=widgets.Layout(width="auto", display="none"),
         )
-        self._idle = (sentence, self.problems_button, self.button)
+        self._idle = (sentence, self.problems_button, self.button, self.queue_button)
         self.root = widgets.HBox(
             list(self._idle),
             layout=widgets.Layout(flex_flow="row wrap", align_items="center", width="100%"),
@@ -54,6 +64,7 @@ class Bar:
         self.line = block()
         self.question: Question | None = None  # about an unfinished run that is made otherwise
         self.slot = widgets.VBox([], layout=widgets.Layout(width="100%"))
+        self.queue_place = widgets.VBox([], layout=widgets.Layout(width="100%"))
 
     def tell(self, problems: int, name: str, *, is_blocked: bool) -> None:
         """The number of problems, and what the button would do."""
@@ -75,6 +86,7 @@ class TrainBar:
         self._form = form
         self._shown: Session | None = None
         self._past = ""  # the run whose past is shown
+        self._queue: QueueList | None = None
         self.bars = (
             Bar(form.sentence, css="kit-sticky"),
             Bar(form.sentence, css="kit-end-bar"),
@@ -82,9 +94,10 @@ class TrainBar:
         self.upper, self.lower = self.bars
         for bar, place in zip(self.bars, (form.top, form.end), strict=True):
             bar.button.on_click(self._pressed(bar))
+            bar.queue_button.on_click(self._queued(bar))
             bar.problems_button.on_click(lambda _: form.show_problem())
             bar.question = Question(self._answered(bar))
-            place.children = [bar.root, bar.question.root, bar.line]
+            place.children = [bar.root, bar.question.root, bar.line, bar.queue_place]
         form.run.children = [self.upper.slot]
         form.end.children = [*form.end.children, self.lower.slot]
         form.scripts.append(Script(files("kit.ui").joinpath("follow.js").read_text("utf-8")))
@@ -102,16 +115,15 @@ class TrainBar:
         """
         bar = bar or self.upper
         if self._form.problems:
-            missing = self._form.autofill.missing()
-            self._say(bar, "\n".join([*([missing] if missing else []), *self._form.mistakes]))
-            self._form.show_problem()
+            self._refuse(bar)
             return
         try:
-            plan = planning.plan(self._form.settings, unfinished=answer)
+            settings = self._form.settings
+            plan = planned(settings, answer)
             if plan.run.asks:
                 self._ask(plan.run)
                 return
-            session = Session.start(plan)
+            session = begin(plan, settings.to_toml(with_help=False), answer)
         except KitError as error:
             bar.line.value = panel(error)
             self._form.show_problem()
@@ -119,14 +131,14 @@ class TrainBar:
             for each in self.bars:
                 each.line.value = ""
             self.attach(session, bar)
-            self._form.memory.run_dir = str(session.plan.run.dir)
+            self._form.memory.run_dir = str(session.run_dir)
             self._form.memory.keep()
 
     def attach(self, session: Session, bar: Bar) -> None:
         """Show this run beneath the bar; the start folds to one line."""
         self._shown = session
         self._place([session.dashboard.root], bar)
-        self._form.start.fold(is_folded=True, pictures=_pictures(session))
+        self._form.start.fold(is_folded=True, pictures=session.pictures)
         if session.is_running():
             self._form.is_training = True
             self._form.plan_line.layout.display = "none"  # the run tells its notices itself
@@ -150,7 +162,7 @@ class TrainBar:
         self._ask(plan.run if plan and not is_blocked and not self._form.is_training else None)
         if plan is None or not resumes or self._form.is_training:
             return
-        is_new = self._shown is None or self._shown.plan.run.dir != plan.run.dir
+        is_new = self._shown is None or self._shown.run_dir != plan.run.dir
         if is_new and self._past != str(plan.run.dir):
             self._past = str(plan.run.dir)
             past = Dashboard(plan)
@@ -171,6 +183,9 @@ class TrainBar:
         """The run that this form started last, from its folder: the kernel may be a new one."""
         run_dir = self._last_run()
         if run_dir is None or self._past:
+            return
+        if who_is_at_work_in(run_dir) is not None:  # it outlived its kernel, or never had one
+            self.attach(Elsewhere.attach(run_dir), self.upper)
             return
         try:
             past = Dashboard.replay(run_dir)
@@ -197,6 +212,33 @@ class TrainBar:
         found = (newest_run(places, name) for name in names if name)
         return next((run for run in found if run is not None), None)
 
+    def add_to_queue(self, bar: Bar) -> None:
+        """Let it wait in the queue, and show that beneath the bar; or say there why not."""
+        if self._form.problems:
+            self._refuse(bar)
+            return
+        for each in self.bars:
+            each.line.value = ""
+        self.close_queue()
+        if self._queue is None:
+            self._queue = QueueList(queue_in(), lambda: self._form.settings, close=self.close_queue)
+        bar.queue_place.children = self._queue.parts
+        self._queue.add_form()
+
+    def close_queue(self) -> None:
+        """Show no queue."""
+        for bar in self.bars:
+            bar.queue_place.children = ()
+
+    def _refuse(self, bar: Bar) -> None:
+        """Say what stands in the way."""
+        missing = self._form.autofill.missing()
+        self._say(bar, "\n".join([*([missing] if missing else []), *self._form.mistakes]))
+        self._form.show_problem()
+
+    def _queued(self, bar: Bar) -> Callable[[widgets.Button], None]:
+        return lambda _: self.add_to_queue(bar)
+
     def _place(self, shown: list[widgets.Widget], bar: Bar) -> None:
         for each in self.bars:
             each.slot.children = shown if each is bar else []
@@ -215,7 +257,3 @@ class TrainBar:
         for bar in self.bars:
             bar.show_controls()
         self._form.refresh()
-
-
-def _pictures(session: Session) -> int:
-    return sum(not image.is_reg and not image.held_out for image in session.plan.images)

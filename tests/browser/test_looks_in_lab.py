@@ -66,6 +66,33 @@ failed.fail(DeviceError("The GPU's memory is full.", "Batch 4 needs 15 GB.", "Lo
 preparing = Dashboard()
 preparing(Cached("latents", 3, 12))
 """
+CHOICE = """
+from kit.choosing.measures import Losses, Measured
+from kit.choosing.picking import pick
+from kit.choosing.record import Record, write_record
+from kit.comparing.drawing import Drawn, Pictures, seeded
+from kit.comparing.grid import save_grid
+from kit.settings.prompts import Prompt
+from kit.ui.monitor.choice import ChoicePanel
+names = ["zib-ball-000001.safetensors", "zib-ball-000002.safetensors", "zib-ball.safetensors"]
+shares = [((0.3, 0.2), (0.95, 0.9)), ((0.8, 0.7), (0.9, 0.8)), ((0.9, 0.8), (0.2, 0.3))]
+told = [Losses("held-out", 0.1 * i, 0.3 * i, 1 / (i + 1), word, 0.2 * i)
+        for i, word in enumerate(["learning", "enough", "memorising"])]
+files = [Measured(name, 20 * i + 20, *shares[i], told[i]) for i, name in enumerate(names)]
+def shown(i):
+    colours = [(40 * i + 40, 90, 200), (200, 60 * i + 20, 60)]
+    return [Image.new("RGB", (512, 512), colour) for colour in colours]
+texts = ["a zib ball on a wooden table, photograph", "a zib ball in the grass, drawing"]
+asked = Drawn(seeded(texts, Prompt(""), (512, 512), kind="subject"),
+              seeded(["a red square", "a <b>ring</b>"], Prompt(""), (512, 512), kind="others"))
+drawn = {name: Pictures(shown(i), shown(i + 1)) for i, name in enumerate(["", *names])}
+grid = save_grid(run, asked, drawn)
+write_record(run, Record(pick(files), "the base model's own features", grid.name, ("one picture",)))
+panel = ChoicePanel()
+panel.show_of(run, is_over=True)
+panel
+"""
+PLACES = ("form", "run", "results", "failed", "preparing", "choice")  # as they stand in the page
 CONTROLS = ("textbox", "combobox", "checkbox", "radio", "slider", "spinbutton", "button")
 # Names of fields that are longer than their column.
 CUT = """() => [...document.querySelectorAll(".kit .kit-field label, .kit .kit-field label *")]
@@ -211,10 +238,11 @@ def is_sound(notebook, name):
 
 @pytest.fixture
 def opened(notebook):
-    notebook.open([FORM, RUN, RESULTS, OTHERS])
+    notebook.open([FORM, RUN, RESULTS, OTHERS, CHOICE])
     notebook.run_all()
     expect(notebook.output.locator(".kit-sum").first).to_contain_text("steps", timeout=60_000)
     expect(notebook.output.locator(".kit-state.failed")).to_be_visible(timeout=30_000)
+    expect(notebook.output.locator(".kit-compared")).to_be_visible(timeout=30_000)
     return notebook
 
 
@@ -223,6 +251,7 @@ def test_everything_can_be_read_reached_and_taken_away(opened):
     help_opens_by_click_and_keyboard(notebook)
     pictures_are_enlarged_by_click_and_keyboard(notebook)
     the_newest_lora_can_be_downloaded(notebook)
+    the_choice_says_all_that_was_measured(notebook)
     look_at(notebook, 0)
     notebook.button("Basic").click()
     notebook.field("network_dim").fill("9999")
@@ -231,7 +260,7 @@ def test_everything_can_be_read_reached_and_taken_away(opened):
         notebook.theme(theme)
         for width in (1280, 800, 400):
             page.set_viewport_size({"width": width, "height": 1400})
-            for number, place in enumerate(("form", "run", "results", "failed")):
+            for number, place in enumerate(PLACES):
                 look_at(notebook, number)
                 is_sound(notebook, f"{place}-{theme.lower()}-{width}")
     page.set_viewport_size({"width": 800, "height": 1400})
@@ -240,7 +269,7 @@ def test_everything_can_be_read_reached_and_taken_away(opened):
     every_setting_has_a_name(notebook)
     notebook.theme("Light")
     page.set_viewport_size({"width": 1280, "height": 1400})
-    for number in (1, 2):
+    for number in (1, 2, 5):
         look_at(notebook, number)
         assert nameless(notebook)[0] == []
     notebook.is_quiet()
@@ -300,6 +329,19 @@ def pictures_are_enlarged_by_click_and_keyboard(notebook):
     dashboard.get_by_role("button", name="Newer").click()
     dashboard.get_by_role("button", name="All in one picture").click()
     expect(dashboard.get_by_role("link", name=re.compile("samples.jpg"))).to_be_visible()
+
+
+def the_choice_says_all_that_was_measured(notebook):
+    panel = notebook.output.locator(".kit").nth(PLACES.index("choice"))
+    expect(panel).to_contain_text("Keep zib-ball-000002.safetensors (step 40).")
+    expect(panel.get_by_role("button", name="Which file to keep?")).to_be_visible()
+    large = panel.locator("[popover]")
+    panel.locator(".kit-open").click()
+    expect(large).to_be_visible()
+    large.get_by_role("button", name="Close").click()
+    expect(large).to_be_hidden()
+    panel.get_by_text("What was measured of 3 files").click()
+    expect(panel.get_by_text("memorising").first).to_be_visible()
 
 
 def the_newest_lora_can_be_downloaded(notebook):

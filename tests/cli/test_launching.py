@@ -9,7 +9,7 @@ import kit.cli.launching as launching
 from kit.cli import STOPPED, WRONG, main
 from kit.events import Began, Failed
 from kit.hosts import Gpu
-from kit.launching.command import OF_A_LAUNCH
+from kit.launching.command import OF_A_LAUNCH, launch_asked_for
 from kit.settings import Machine
 from kit.sinks import read_events
 from tests.support.tiny import write_tiny
@@ -109,7 +109,7 @@ def test_more_processes_than_gpus_are_refused_before_anything_starts(
     toml, starts, tmp_path, capsys, monkeypatch
 ):
     started = starts("done")
-    monkeypatch.setattr(launching, "there", lambda: (Gpu("Tesla T4", 16106),))
+    monkeypatch.setattr("kit.launching.command.there", lambda: (Gpu("Tesla T4", 16106),))
     assert train(toml, tmp_path) == WRONG
     assert "there is 1 on this machine" in capsys.readouterr().err
     assert not started
@@ -119,5 +119,5 @@ def test_one_of_the_processes_starts_none_itself(toml, starts, tmp_path, monkeyp
     started = starts("done")
     monkeypatch.setenv("MASTER_PORT", "29500")
     assert main(["plan", str(toml)]) == 0
-    assert launching.launch_asked_for(Machine(num_processes=2)) is None
+    assert launch_asked_for(Machine(num_processes=2)) is None
     assert not started

@@ -1,7 +1,8 @@
 """Stands in for accelerate's launcher and its processes: holds a run's folder and tells events.
 
 stand_in.py RUN_DIR HOW: "done", "stops" (as it is asked to, by a file or by SIGTERM), "fails",
-"dies" (killed, without a word), "nothing" (ends before it began).
+"dies" (killed, without a word), "nothing" (ends before it began), "given back" (asked to stop
+before its first step).
 """
 
 import os
@@ -20,6 +21,8 @@ if __name__ == "__main__":
     run_dir, how = Path(sys.argv[1]), sys.argv[2]
     if how == "nothing":
         sys.exit(1)
+    if how == "given back":
+        sys.exit(3)
     control, code = RunControl(), 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
     with at_work_in(run_dir) as hold:

@@ -38,14 +38,21 @@ def test_nonsense_is_refused(environment):
 )
 def test_fewer_than_asked_for_are_refused_with_the_command(environment, words):
     with pytest.raises(DeviceError) as error:
-        require_all(environment)
+        require_all(0, environment)
     assert words in str(error.value)
     assert "accelerate launch --multi_gpu --num_processes" in str(error.value)
 
 
+def test_a_plan_for_more_is_not_trained_by_fewer():
+    with pytest.raises(DeviceError, match="2 processes were asked for, and only one started"):
+        require_all(2, {})
+    require_all(4, MANY)
+    require_all(1, {})
+
+
 @pytest.mark.parametrize("environment", [{}, MANY, MANY | {"LORA_KIT_PROCESSES": "4"}])
 def test_as_many_as_asked_for_may_train(environment):
-    require_all(environment)
+    require_all(0, environment)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +60,8 @@ def test_as_many_as_asked_for_may_train(environment):
 )
 def test_what_divides_the_weights_is_refused(name, what):
     with pytest.raises(DeviceError, match=f"asks for {what}"):
-        require_all(MANY | {name: "true"})
-    require_all(MANY | {name: "false"})
+        require_all(0, MANY | {name: "true"})
+    require_all(0, MANY | {name: "false"})
 
 
 @pytest.fixture

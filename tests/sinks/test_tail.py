@@ -24,3 +24,15 @@ def test_only_whole_lines_are_read_and_each_once(tmp_path):
         assert tail.new() == ([], False)
         lines.write(line[20:] + "\n")
     assert tail.new() == ([EVENTS[3]], False)
+
+
+def test_a_file_that_was_written_anew_and_is_longer_by_now_is_told_anew(tmp_path):
+    file = tmp_path / "events.jsonl"
+    write(file, EVENTS[:6])
+    tail = Tail(file)
+    tail.new()
+    again = [*EVENTS[:2], *EVENTS[8:20]]
+    write(file, again, mode="w")
+    assert tail.new() == (again, True)
+    write(file, EVENTS[20:22])
+    assert tail.new() == (EVENTS[20:22], False)

@@ -117,7 +117,7 @@ def test_a_run_that_breaks_while_caching_leaves_the_base_as_it_was(tmp_path, ask
         preparation, "load_model", lambda *a, **k: families.append(real(*a, **k)) or families[-1]
     )
 
-    def run_latents(plan, family):
+    def run_latents(plan, family, ranks):
         raise DatasetError("an image is gone")
         yield
 

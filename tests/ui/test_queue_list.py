@@ -5,13 +5,14 @@ import time
 import pytest
 
 import kit.ui
+from kit.events import to_line
 from kit.queueing.changing import New, add, pause
 from kit.queueing.store import Entry, Queue
 from kit.runs.lock import at_work_in
 from kit.settings import Settings
 from kit.ui import queue_list
 from kit.ui.queue_list import QueueList
-from tests.ui.runs import until
+from tests.ui.runs import until, whole_run
 
 pytestmark = pytest.mark.usefixtures("kernel")
 SETTINGS = Settings().replace(
@@ -30,11 +31,11 @@ def shown(queue, settings=SETTINGS):
 
 
 def buttons(view, row):
-    return {each.description: each for each in view.rows.children[row].children[:-1]}
+    return {each.description: each for each in view.rows.children[row].children[1:]}
 
 
 def texts(view):
-    return [row.children[-1].value for row in view.rows.children]
+    return [row.children[0].value for row in view.rows.children]
 
 
 def become(queue, number, state):
@@ -125,3 +126,24 @@ def test_the_door_shows_it(tmp_path, monkeypatch, kernel):
     assert view.queue.folder == tmp_path / "queue"
     view._ipython_display_()
     assert view.root.layout.width == "100%"
+
+
+def test_a_run_is_shown_beneath_the_list_with_its_buttons_while_it_is_at_work(queue, tmp_path):
+    [entry] = add(queue, [New("cat", "o", "")], folder=tmp_path)
+    run_dir, place = tmp_path / "o" / "cat.run", queue.place(entry.number)
+    become(queue, 1, "started")
+    with at_work_in(place), at_work_in(run_dir):
+        view = shown(queue)
+        buttons(view, 0)["Show"].click()
+        assert "has told nothing yet" in view.line.value
+        (place / "run_dir.txt").write_text(str(run_dir))
+        lines = [to_line(event) for event in list(whole_run(30))[:7]]
+        (run_dir / "events.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+        buttons(view, 0)["Show"].click()
+        [dashboard] = view.run.children
+        controls = view._follower.dashboard.controls
+        assert dashboard is view._follower.dashboard.root
+        controls.stop.click()
+        assert len(list((run_dir / "requests").iterdir())) == 1
+        buttons(view, 0)["Show"].click()
+        assert view.run.children == ()

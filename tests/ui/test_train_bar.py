@@ -322,3 +322,31 @@ def test_the_refusal_is_an_error_that_cells_show_quietly(script, small_plan):
     Session.start(small_plan)
     with pytest.raises(KitError, match="one LoRA at a time"):
         Session.start(small_plan)
+
+
+def test_what_stands_in_the_form_is_added_to_the_queue_beneath_the_bar(
+    ready, kernel, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LORA_KIT_QUEUE", str(tmp_path / "queue"))
+    bar = TrainBar(Form(ready))
+    assert bar.lower.queue_place.children == ()
+    bar.lower.queue_button.click()
+    [line, rows] = bar.lower.queue_place.children[1:3]
+    assert "cat waits as run 1" in line.value
+    [row] = rows.children
+    assert "<b>cat</b>, waiting" in row.children[0].value
+    bar.upper.queue_button.click()
+    assert bar.lower.queue_place.children == ()
+    assert "is in the queue already" in bar.upper.queue_place.children[1].value
+    close = bar.upper.queue_place.children[0].children[-1]
+    assert close.description == "Close"
+    close.click()
+    assert bar.upper.queue_place.children == ()
+
+
+def test_what_cannot_be_trained_is_not_added_to_the_queue(ready, kernel, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_KIT_QUEUE", str(tmp_path / "queue"))
+    bar = TrainBar(Form(ready.replace(train_data_dir="/nowhere")))
+    bar.upper.queue_button.click()
+    assert "kit-problem" in bar.upper.line.value
+    assert not (tmp_path / "queue").exists()

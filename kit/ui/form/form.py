@@ -17,15 +17,17 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from kit import catalog, planning
+from kit import catalog
 from kit.dataset.data_sets import Words, words_of
 from kit.errors import KitError, SettingsError
 from kit.hosts import host
+from kit.planning import Plan
 from kit.planning.forecast import forecast
 from kit.settings import Settings, declarations
 from kit.settings.links import without_tokens
 from kit.settings.rules import problems
 from kit.ui import look
+from kit.ui.beginning import planned
 from kit.ui.form import problem_texts as texts
 from kit.ui.form.debounce import Soon
 from kit.ui.form.field import Field
@@ -44,6 +46,7 @@ from kit.ui.pictures.places import datasets_folder
 from kit.ui.sheet.contact_sheet import ContactSheet
 from kit.ui.start.autofill import EXAMPLE_ANSWERS, Autofill
 from kit.ui.start.device import lacking, precisions
+from kit.ui.start.gpus import Gpus, too_few
 from kit.ui.start.head import Head
 from kit.ui.start.memory import Memory
 from kit.ui.start.remedies import Remedies, Remedy
@@ -68,7 +71,7 @@ class Form(Shown):
         }
         self.on_valid: list[Callable[[Settings], None]] = []
         self.on_planned: list[Callable[[], None]] = []
-        self.plan: planning.Plan | None = None
+        self.plan: Plan | None = None
         self.scripts: list[look.Script] = []  # of what is put into it from outside
         self._is_filling, self._what = True, ""
         self._has_seen_pictures = False
@@ -100,6 +103,7 @@ class Form(Shown):
             self.refresh, lambda folders: self._take(folders, "the prepared folders")
         )
         self.remedies = Remedies(self._take)
+        self.gpus = Gpus(self._take)
         self.pictures_in = PicturesIn(
             lambda: datasets_folder(host()), self._take_pictures, self._words, connect=connect_drive
         )
@@ -131,6 +135,7 @@ class Form(Shown):
             sticky_sheet(),
             self.head.root,
             self.start.root,
+            self.gpus.root,
             self.top,
             self.remedies.root,  # what can be mended by a click, before what is to be read
             self.plan_line,
@@ -273,7 +278,7 @@ class Form(Shown):
         self.plan, settings, notices = None, None, list[str]()
         try:
             settings = self.settings
-            self.plan = planning.plan(settings)
+            self.plan = planned(settings)
             refused, notices = texts.divided(self.plan.notices)
         except SettingsError as error:
             refused = list(error.problems)
@@ -302,6 +307,9 @@ class Form(Shown):
             Remedy(said(each.text), said(each.button), each.values)
             for each in mismatches(settings.model, settings.noise, settings.images.size)
         ]
+        asked_of_gpus = too_few(settings.machine)
+        if asked_of_gpus:
+            found.append(replace(asked_of_gpus, text=said(asked_of_gpus.text)))
         told = lacking(settings.memory.mixed_precision)
         if told:
             best = precisions()[-1]
@@ -342,6 +350,7 @@ class Form(Shown):
             "LoRA_type": f"{catalog.read_by(values).sentence}.",
         }
         if settings:
+            self.gpus.follow(settings.machine)
             notes["resolution"] = size_note(settings.model, settings.images.size)
         for name, field in self.fields.items():
             field.mark(

@@ -1,6 +1,7 @@
 """The buttons beside a run: each leaves a request, which the training reads between two steps.
 
-Their callbacks may come on any thread; all that they do is to request, and to say so.
+Their callbacks may come on any thread; all that they do is to request, and to say so. A run of
+another process is asked by files in its folder, which can fail; then that is said.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from collections.abc import Callable, Iterable
 
 import ipywidgets as widgets
 
-from kit.control import LrRequest, RunControl, SampleRequest, SaveRequest, parse_rate
+from kit.control import RunControl, parse_rate
+from kit.errors import KitError
+from kit.runs.control_files import ASKS, Asked
 from kit.settings.prompts import parse_prompt, skipped_because
 from kit.ui.look import block, escaped, named
+from kit.ui.monitor.remote import RemoteControl
 
 ALL_PARTS = "all parts"
 
@@ -22,6 +26,7 @@ class Controls:
     def __init__(self, control: RunControl, told: Callable[[], None]) -> None:
         """told() is called after each request, so that what is shown can follow."""
         self.control, self._told = control, told
+        self._rests = False  # as the run tells it, whoever asked
         self.stop = self._button("Stop", "stop", "End after this step", "danger")
         self.pause = self._button("Pause", "pause", "Rest after this step")
         self.save = self._button("Save now", "save", "Write the LoRA as it is after this step")
@@ -43,7 +48,7 @@ class Controls:
         self.stop.on_click(lambda _: self._stop())
         self.pause.on_click(lambda _: self._pause())
         self.save.on_click(
-            lambda _: self._request(SaveRequest(), "The LoRA is saved after this step.")
+            lambda _: self._request(Asked("save"), "The LoRA is saved after this step.")
         )
         self.sample.on_click(lambda _: self._sample())
         self.change.on_click(lambda _: self._change())
@@ -56,6 +61,9 @@ class Controls:
 
     def update(self, *, rests: bool, groups: Iterable[str]) -> None:
         """Follow what the run tells: whether it rests, and which parts have a rate."""
+        if self._rests and not rests and isinstance(self.control, RemoteControl):
+            self.control.go_on()  # whoever asked it
+        self._rests = rests
         told = ("Go on", "play") if rests else ("Pause", "pause")
         if told != (self.pause.description, self.pause.icon):
             self.pause.description, self.pause.icon = told
@@ -71,41 +79,48 @@ class Controls:
         self.root.layout.display = "none"
 
     def _stop(self) -> None:
-        self.control.stop()
-        self.stop.disabled = self.pause.disabled = True
-        self._say("It ends after this step, and saves.")
+        if self._request(Asked("stop"), "It ends after this step, and saves."):
+            self.stop.disabled = self.pause.disabled = True
 
     def _pause(self) -> None:
-        if self.control.pause_requested:
-            self.control.go_on()
-            self._say("")
+        if self.control.pause_requested or self._rests:
+            self._request(Asked("go-on"), "")
         else:
-            self.control.pause()
-            self._say("It rests after this step.")
+            self._request(Asked("pause"), "It rests after this step.")
 
     def _sample(self) -> None:
         text = self.prompt.value.strip()
         try:
-            request = SampleRequest(parse_prompt(text) if text else None)
+            skipped = parse_prompt(text).skipped if text else ()
         except ValueError as error:
             self._say(str(error), is_bad=True)
             return
-        skipped = request.prompt.skipped if request.prompt else ()
         told = f" {', '.join(skipped)} {skipped_because(len(skipped))}." if skipped else ""
-        self._request(request, f"Samples are drawn after this step.{told}")
+        asked = Asked("sample", prompt=text)
+        self._request(asked, f"Samples are drawn after this step.{told}")
 
     def _change(self) -> None:
         group = "" if self.group.value == ALL_PARTS else str(self.group.value)
         try:
-            request = parse_rate(self.rate.value, group)
+            rate = parse_rate(self.rate.value, group)
         except ValueError as error:
             self._say(str(error), is_bad=True)
             return
-        self._request(request, "The rate changes after this step.")
+        asked = Asked("rate", part=rate.group, factor=rate.factor, rate=rate.rate)
+        self._request(asked, "The rate changes after this step.")
 
-    def _request(self, request: SampleRequest | SaveRequest | LrRequest, text: str) -> None:
-        self.control.request(request)
+    def _request(self, asked: Asked, text: str) -> bool:
+        """Ask, and say so; returns whether somebody was asked."""
+        try:
+            if isinstance(self.control, RemoteControl):
+                self.control.ask(asked)
+            else:
+                ASKS[asked.what](self.control, asked)
+        except KitError as error:
+            self._say(f"{error.found} {error.possible}", is_bad=True)
+            return False
         self._say(text)
+        return True
 
     def _say(self, text: str, *, is_bad: bool = False) -> None:
         css = " class='kit-problem'" if is_bad else ""

@@ -27,6 +27,7 @@ from kit.sinks import read_events
 from kit.ui.charts import CHARTS
 from kit.ui.errors import failure
 from kit.ui.look import Shown, block, escaped, root
+from kit.ui.monitor.choice import ChoicePanel
 from kit.ui.monitor.controls import Controls
 from kit.ui.monitor.downloads import buttons
 from kit.ui.monitor.gallery import Gallery
@@ -80,7 +81,8 @@ class Dashboard(Shown):
         shown = [self.title, self.bar, self.numbers, self.failure]
         shown += [self.controls.root] if self.controls else []
         shown += [self.newest, self.downloads, self.view, self.chart, self.gallery.root]
-        shown += [self.files, self.notes]
+        self.choice = ChoicePanel()
+        shown += [self.choice.box, self.files, self.notes]
         self.root = root(*shown)
         self.root.add_class("kit-run")  # what follow.js looks for
         if plan is not None:
@@ -168,6 +170,9 @@ class Dashboard(Shown):
             _send(self.newest, newest_html(newest, self.run_dir))
             _send(self.files, files_html(past.saved, self.run_dir))
             self.downloads.children = buttons([newest] if newest else [])
+        if whole:
+            is_over = past.state in ("done", "stopped") and bool(newest)
+            self.choice.show_of(self.run_dir, is_over=is_over)
 
     def _chart_pause(self) -> float:
         """A curve of many hours looks the same a second later: wait for 1/500 of its time."""

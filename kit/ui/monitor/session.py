@@ -16,6 +16,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing
+from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 from kit import catalog
@@ -25,6 +26,7 @@ from kit.errors import KitError
 from kit.events import Event
 from kit.planning import Plan
 from kit.sinks import Sink, listening
+from kit.ui.monitor.choice import TRAINING
 from kit.ui.monitor.dashboard import Dashboard
 
 Train: TypeAlias = Callable[[Plan, RunControl], Generator[Event, None, None]]
@@ -38,31 +40,36 @@ class Session:
 
     current: ClassVar[Session | None] = None  # the newest; there is never more than one at work
     _lock: ClassVar[threading.Lock] = threading.Lock()
+    ends_with_kernel = True
+    where = "in this kernel"
+    pictures = 0  # that it learns from, where that is known
 
-    def __init__(self, plan: Plan, *sinks: Sink, train: Train | None = None) -> None:
-        self.plan, self.control = plan, RunControl()
-        self.dashboard = Dashboard(plan, control=self.control, shows_itself=False)
+    def __init__(self, dashboard: Dashboard, control: RunControl, run_dir: Path) -> None:
+        self.dashboard, self.control, self.run_dir = dashboard, control, run_dir
         self.error: BaseException | None = None
         self.when_over: list[Callable[[], None]] = []
-        self._sinks, self._train = sinks, train
         # A daemon, so that a kernel is restarted at once; see `_leave`.
         self._thread = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._work,),
-            name="kit-training",
+            name=TRAINING,
             daemon=True,
         )
 
-    @classmethod
-    def start(cls, plan: Plan, *sinks: Sink, train: Train | None = None) -> Session:
+    @staticmethod
+    def start(plan: Plan, *sinks: Sink, train: Train | None = None) -> Session:
         """Begin to train this plan; `sinks` hear of it, beside its dashboard and its folder.
 
         Raises: KitError while another run is at work.
         """
-        with cls._lock:
-            if (busy := cls.current) is not None and busy.is_running():
+        return Session._begun(lambda: InKernel(plan, *sinks, train=train))
+
+    @staticmethod
+    def _begun(make: Callable[[], Session]) -> Session:
+        with Session._lock:
+            if (busy := Session.current) is not None and busy.is_running():
                 raise busy.refusal()
-            session = cls.current = cls(plan, *sinks, train=train)
+            session = Session.current = make()
             session._thread.start()
         return session
 
@@ -78,22 +85,14 @@ class Session:
         """Why no second run can start."""
         past = self.dashboard.history
         return KitError(
-            f"A run is at work in this kernel: {past.name}, step {past.step} of "
-            f"{past.total_steps}.",
-            "A kernel trains one LoRA at a time.",
+            f"A run is at work {self.where}: {past.name}, step {past.step} of {past.total_steps}.",
+            "A kernel trains one LoRA at a time; kit.queue() trains one after another.",
             "Wait until it is done, or press Stop beside its progress: it can go on later.",
         )
 
     def interrupt(self) -> None:
         """The notebook's stop sign: the first time a request, the second time at once."""
-        if not self.control.stop_requested:
-            self.control.stop()
-            self.dashboard.tell_request()
-        elif self.is_running() and self._thread.ident is not None:
-            # Arrives when the thread next runs Python code; what the run has kept stays whole.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident), ctypes.py_object(KeyboardInterrupt)
-            )
+        raise NotImplementedError
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, at most so many seconds."""
@@ -111,8 +110,41 @@ class Session:
             self.dashboard.fail(error)
         finally:
             self.dashboard.end()
+            self._close()
             for tell in self.when_over:
                 tell()
+
+    def _iterate(self) -> None:
+        """The run, from its begin to its end.
+
+        Raises: what ends it.
+        """
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """What is left to do at the end."""
+
+
+class InKernel(Session):
+    """A training in a thread of this kernel."""
+
+    def __init__(self, plan: Plan, *sinks: Sink, train: Train | None = None) -> None:
+        control = RunControl()
+        dashboard = Dashboard(plan, control=control, shows_itself=False)
+        super().__init__(dashboard, control, plan.run.dir)
+        self.plan, self.pictures = plan, pictures_of(plan)
+        self._sinks, self._train = sinks, train
+
+    def interrupt(self) -> None:
+        """The notebook's stop sign: the first time a request, the second time at once."""
+        if not self.control.stop_requested:
+            self.control.stop()
+            self.dashboard.tell_request()
+        elif self.is_running() and self._thread.ident is not None:
+            # Arrives when the thread next runs Python code; what the run has kept stays whole.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._thread.ident), ctypes.py_object(KeyboardInterrupt)
+            )
 
     def _iterate(self) -> None:
         read_ahead(self.plan.settings.model.pretrained_model_name_or_path)
@@ -127,10 +159,15 @@ class Session:
                 tell(event)
 
 
+def pictures_of(plan: Plan) -> int:
+    """The pictures that a run learns from."""
+    return sum(not image.is_reg and not image.held_out for image in plan.images)
+
+
 @atexit.register
 def _leave() -> None:
     """The kernel ends: finish the step and keep its state, if that does not take long."""
     session = Session.current
-    if session is not None and session.is_running():
+    if session is not None and session.ends_with_kernel and session.is_running():
         session.control.stop()
         session.join(PATIENCE)

@@ -59,7 +59,7 @@ def numbers_of(past: History) -> str:
         if past.last.megabytes:
             cells.append(("memory at most", in_memory(past.last.megabytes)))
         if past.state == "training":
-            cells.append(("left", f"about {in_time(past.seconds_left)}"))
+            cells.append(("left, about", in_time(past.seconds_left)))
     return _row(cells)
 
 
@@ -104,10 +104,10 @@ def in_epochs(done: float, total: float) -> str:
 
 
 def in_speed(seconds: float) -> str:
-    """Seconds a step, or steps a second, whichever is more than 1."""
+    """Seconds a step, or steps a second, whichever is more than 1: so short that it fits."""
     if not seconds:
         return "-"
-    return f"{seconds:.1f} s a step" if seconds >= 1 else f"{1 / seconds:.1f} steps a second"
+    return f"{seconds:.1f} s/step" if seconds >= 1 else f"{1 / seconds:.1f} steps/s"
 
 
 def in_time(seconds: float) -> str:

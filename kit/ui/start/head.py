@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
-from kit.hosts import gpu, host
+from kit.hosts import Gpu, host
+from kit.launching.gpus import there
 from kit.settings import Settings, declarations
 from kit.settings.diffs import Change, diff
 from kit.ui.form.remembered import example
@@ -123,14 +124,21 @@ class Head:
 
 def _machine() -> str:
     """Name, GPU and free space, as HTML."""
-    found, place = gpu(), host().output_folder.absolute()
-    there = next(path for path in (place, *place.parents) if path.exists())
+    found, place = there(), host().output_folder.absolute()
+    disk = next(path for path in (place, *place.parents) if path.exists())
     facts = (
-        f"{found.name}, {found.megabytes / 1000:.0f} GB" if found else "no NVIDIA GPU",
-        f"{shutil.disk_usage(there).free / 1e9:.0f} GB free",
+        _gpus(found) if found else "no NVIDIA GPU",
+        f"{shutil.disk_usage(disk).free / 1e9:.0f} GB free",
     )
     told = escaped(", ".join(facts))
     return f"<b>LoRA Kit</b> <span class='kit-quiet'>{told}</span>"
+
+
+def _gpus(found: Sequence[Gpu]) -> str:
+    """Tesla T4, 16 GB; of several that are alike 2 x Tesla T4, 16 GB."""
+    told = [f"{gpu.name}, {gpu.megabytes / 1000:.0f} GB" for gpu in found]
+    counted = {text: told.count(text) for text in told}
+    return "; ".join(f"{n} x {text}" if n > 1 else text for text, n in counted.items())
 
 
 def _button(text: str, icon: str, hint: str) -> widgets.Button:

@@ -71,6 +71,10 @@ STYLE = """<style>
   overflow: visible !important; border: 1px solid var(--kit-line);
   border-radius: var(--kit-radius);
 }
+.kit .kit-gpus { gap: 4px var(--kit-unit); margin: var(--kit-unit) 0 0 !important; }
+.kit .kit-gpus > * { margin: 0 !important; }
+.kit .kit-gpus > .widget-html { width: auto !important; }
+.kit .kit-gpus > .kit-quiet { flex: 1 1 240px; }
 .kit .kit-remedy { gap: 4px 12px; color: var(--kit-bad); }
 .kit .kit-remedy > .widget-html { width: auto !important; }
 .kit .kit-start .kit-summary {

@@ -180,7 +180,8 @@ def test_filling_many_fields_plans_once(settings, monkeypatch):
     form = Form()
     real = planning.plan
     monkeypatch.setattr(
-        "kit.ui.form.form.planning.plan", lambda asked: plans.append(asked) or real(asked)
+        "kit.ui.beginning.planning.plan",
+        lambda asked, **more: plans.append(asked) or real(asked, **more),
     )
     form.fill(settings)
     assert plans == [settings]

@@ -128,7 +128,16 @@ def test_rates_loss_speed_and_what_is_left_are_told(shown):
     for event in (Began("r", "cat", 100), stepped(20, loss=0.0834)):
         clock.now += 1
         dashboard(event)
-    for text in ("20 of 100", "0.0834", "0.1200", "0.0001", "5e-05", "4.0 steps", "about 20 s"):
+    for text in (
+        "20 of 100",
+        "0.0834",
+        "0.1200",
+        "0.0001",
+        "5e-05",
+        "4.0 steps/s",
+        "left, about",
+        "20 s",
+    ):
         assert text in dashboard.numbers.value
 
 
@@ -233,7 +242,7 @@ def test_the_style_is_in_the_same_output():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "-"), (0.25, "4.0 steps a second"), (2.04, "2.0 s a step")]
+    ("seconds", "text"), [(0, "-"), (0.25, "4.0 steps/s"), (2.04, "2.0 s/step")]
 )
 def test_speed_is_said_with_a_number_above_one(seconds, text):
     assert in_speed(seconds) == text

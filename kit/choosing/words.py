@@ -1,0 +1,117 @@
+"""A choice in words: which file to keep, why, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kit.choosing.measures import Measured, mean_of
+from kit.choosing.picking import Choice
+
+LITTLE = 0.2  # of likeness: it has hardly learned the subject
+NEAR = 0.02  # of the score: files that nobody could tell apart
+
+
+def sentences(choice: Choice) -> Iterator[str]:
+    """The file to keep, why, how sure, and what follows for the next run."""
+    best, last = choice.best, choice.last
+    yield f"Keep {best.file} ({_at(best)})."
+    yield from _why(best, last)
+    yield _how_sure(choice)
+    yield from _what_next(choice)
+
+
+def _why(best: Measured, last: Measured) -> Iterator[str]:
+    told = list(_shares(best))
+    if told:
+        yield f"{' and '.join(told)}."
+    if best == last:
+        return
+    beside = list(_shares(last))
+    if beside:
+        yield f"The last file ({_at(last)}): {' and '.join(beside)}."
+    if last.losses.word == "memorising" and best.losses.word != "memorising":
+        yield "By then it has begun to memorise its pictures."
+
+
+def _shares(file: Measured) -> Iterator[str]:
+    if (likeness := mean_of(file.likeness)) is not None:
+        yield f"the subject is {likeness:.0%} as in your pictures"
+    if (fidelity := mean_of(file.fidelity)) is not None:
+        yield f"other prompts are {fidelity:.0%} as without it"
+
+
+def _how_sure(choice: Choice) -> str:
+    if len(choice.ranked) == 1:
+        return "It is the only file, so there is nothing to choose between."
+    second = choice.ranked[1]
+    wins = f"of other pictures {choice.share:.0%} would have chosen it, too"
+    if choice.sureness == "sure":
+        return f"This is sure: {wins}."
+    if choice.sureness == "likely":
+        return f"This is likely: {wins}; next comes {second.file} ({_at(second)})."
+    return (
+        f"This is close: {wins}. {second.file} ({_at(second)}) may be as good; look at both in the "
+        "pictures."
+    )
+
+
+def _what_next(choice: Choice) -> Iterator[str]:
+    best, last = choice.best, choice.last
+    likeness = mean_of(best.likeness)
+    if likeness is not None and likeness < LITTLE:
+        yield "No file has learned much of the subject yet: train longer, or at a higher rate."
+    elif best == last and len(choice.ranked) > 1:
+        yield "It is the last one: a longer run may be better still."
+    elif best.step == min(file.step for file in choice.ranked) and len(choice.ranked) > 2:
+        yield (
+            "It is the earliest one: a lower learning rate, or files more often "
+            "(save_every_n_steps), would find a better one."
+        )
+
+
+def table(choice: Choice) -> list[list[str]]:
+    """A row for each file, the best first, under TITLES."""
+    return [
+        [
+            file.file,
+            str(file.step),
+            _percent(mean_of(file.likeness)),
+            _percent(mean_of(file.fidelity)),
+            _percent(file.losses.gain),
+            file.losses.word or "-",
+            _percent(file.losses.prior, signed=True),
+            f"{wins:.0%}",
+        ]
+        for file, wins in zip(choice.ranked, choice.wins, strict=True)
+    ]
+
+
+TITLES = (
+    "file",
+    "step",
+    "subject",
+    "other prompts",
+    "loss gained",
+    "meter",
+    "class word",
+    "chosen",
+)
+MEANINGS = {
+    "subject": "how near its pictures come to yours: 0 % as the bare base, 100 % the same",
+    "other prompts": "how much is drawn as by the bare base: 0 % as if another prompt were drawn",
+    "loss gained": "how much better than the bare base it explains held-out pictures (or trained "
+    "ones, where none is held out)",
+    "class word": "how much worse than the bare base it explains what that draws for the class "
+    "word: what the word has come to mean",
+    "chosen": "how often it was best with the pictures drawn anew",
+}
+
+
+def _percent(value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.0%}" if signed else f"{value:.0%}"
+
+
+def _at(file: Measured) -> str:
+    return f"step {file.step}"
