@@ -33,8 +33,8 @@ def _why(best: Measured, last: Measured) -> Iterator[str]:
     beside = list(_shares(last))
     if beside:
         yield f"The last file ({_at(last)}): {' and '.join(beside)}."
-    if last.losses.word != best.losses.word and (told := BY_THEN.get(last.losses.word)):
-        yield told
+    if last.losses.word != best.losses.word and last.losses.word in BY_THEN:
+        yield BY_THEN[last.losses.word]
 
 
 def _shares(file: Measured) -> Iterator[str]:
