@@ -27,7 +27,8 @@ def sentences(choice: Choice) -> Iterator[str]:
 def _why(best: Measured, last: Measured) -> Iterator[str]:
     told = list(_shares(best))
     if told:
-        yield f"{' and '.join(told)}."
+        text = " and ".join(told)
+        yield f"{text[0].upper()}{text[1:]}."
     if best == last:
         return
     beside = list(_shares(last))
@@ -50,9 +51,9 @@ def _how_sure(choice: Choice) -> str:
     second = choice.ranked[1]
     wins = f"of other pictures {choice.share:.0%} would have chosen it, too"
     if choice.sureness == "sure":
-        return f"This is sure: {wins}."
+        return f"By these measures it is sure: {wins}."
     if choice.sureness == "likely":
-        return f"This is likely: {wins}; next comes {second.file} ({_at(second)})."
+        return f"By these measures it is likely: {wins}; next comes {second.file} ({_at(second)})."
     return (
         f"This is close: {wins}. {second.file} ({_at(second)}) may be as good; look at both in the "
         "pictures."

@@ -69,7 +69,7 @@ def test_it_says_which_why_and_how_sure():
     )
     assert "The last file (step 30): the subject is recognised in 88%" in text
     assert "By then it has begun to memorise its pictures." in text
-    assert "This is sure: of other pictures 100% would have chosen it, too." in text
+    assert "By these measures it is sure: of other pictures 100% would have chosen it, too." in text
 
 
 def test_it_says_what_follows_for_the_next_run():
