@@ -75,7 +75,7 @@ BIT_EQUAL = {
     "Prodigy": {"optimizer_type": "Prodigy", "unet_lr": 1.0, "text_encoder_lr": 1.0},
     "Adafactor": {"optimizer_type": "Adafactor"},
     "dropouts": {"network_dropout": 0.3, "rank_dropout": 0.3, "module_dropout": 0.4},
-    "bf16": {"mixed_precision": "bf16"},
+    "bf16 and clipped": {"mixed_precision": "bf16", "max_grad_norm": 0.01},
 }
 
 
