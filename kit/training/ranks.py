@@ -69,7 +69,7 @@ class Ranks:
         self.heart: Heart | None = None
         self._run_dir: Path | None = None
         self._looked = 0.0
-        self._is_awaited = False  # the others wait for our part
+        self.is_awaited = False  # others wait for our part of what was ordered
         self._longest = 0.0  # seconds of our own part of a step
         self._told_rates: dict[str, float] = {}
 
@@ -108,7 +108,7 @@ class Ranks:
         Raises: ProcessLost.
         """
         if self.count > 1:
-            self._is_awaited = what in MET
+            self.is_awaited = what in MET
             self._send(torch.tensor([what, number, len(payload)]))
             if payload:
                 self._send(torch.frombuffer(bytearray(payload), dtype=torch.uint8))
@@ -129,6 +129,7 @@ class Ranks:
         self.doing(before)
         if what == Order.END:
             raise Dismissed
+        self.is_awaited = what in MET
         return Order(what), number, body.numpy().tobytes()
 
     def spread(self, value: Any = None) -> Any:
@@ -164,7 +165,7 @@ class Ranks:
         """
         limit = max(LEAST_PATIENCE, TIMES_LONGER * self._longest) if self._longest else 0.0
         self._finish(_dist().all_reduce(buffer, async_op=True), limit or FIRST_PATIENCE)
-        self._is_awaited = False
+        self.is_awaited = False
 
     def texts(self, own: str) -> list[str]:
         """A short text of each process, on all of them."""
@@ -187,7 +188,7 @@ class Ranks:
             self.awaited()
         mark = torch.zeros(1)
         self._finish(_dist().all_reduce(mark, async_op=True))
-        self._is_awaited = False
+        self.is_awaited = False
 
     def total(self, numbers: list[float], trouble: str = "") -> list[float]:
         """The sums over all processes. trouble: why a process has none.
@@ -198,7 +199,7 @@ class Ranks:
             return numbers
         sums = torch.tensor([*numbers, float(bool(trouble))], dtype=torch.float64)
         self._finish(_dist().all_reduce(sums, async_op=True))
-        self._is_awaited = False
+        self.is_awaited = False
         *found, troubles = sums.tolist()
         if troubles:
             self._raise_trouble(trouble)
@@ -210,14 +211,14 @@ class Ranks:
             return [own]
         sizes = self._gathered(torch.tensor([len(own), bool(trouble)]))
         if any(int(failed) for _, failed in sizes):
-            self._is_awaited = False
+            self.is_awaited = False
             self._raise_trouble(trouble)
             return []
         data = torch.zeros(max(1, *(int(size) for size, _ in sizes)), dtype=torch.uint8)
         if own:
             data[: len(own)] = torch.frombuffer(bytearray(own), dtype=torch.uint8)
         parts = self._gathered(data)
-        self._is_awaited = False
+        self.is_awaited = False
         return [
             part[: int(size)].numpy().tobytes()
             for part, (size, _) in zip(parts, sizes, strict=True)
@@ -275,7 +276,7 @@ class Ranks:
             if error is not None and not isinstance(error, GeneratorExit | Dismissed):
                 self.heart.last_words(in_a_line(error))
             self.heart.stop()
-        if isinstance(error, ProcessLost) or self._is_awaited:
+        if isinstance(error, ProcessLost) or self.is_awaited:
             return  # whoever waits hears the connection close with this process
         if self.is_first:
             with suppress(ProcessLost):
