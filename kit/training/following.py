@@ -45,7 +45,7 @@ def follow(here: Processes) -> None:
         except Dismissed:
             return
         except ProcessLost as error:
-            if ranks.first_has_spoken:  # what there is to say
+            if ranks.the_first_speaks():  # it says what there is to say
                 return
             if ranks.speaks_for_the_first:
                 tell_failed(plan.run.dir, in_a_line(error))

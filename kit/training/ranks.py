@@ -36,6 +36,7 @@ LEAST_PATIENCE = 40.0  # seconds for a process whose signs come, and whose part 
 TIMES_LONGER = 10.0  # than the longest part of a step of our own so far
 FIRST_PATIENCE = 900.0  # before that is known: compilers, graphs
 LAST_WORDS = 4.0  # seconds in which a process that is lost may still say why
+FIRST_WORDS = 20.0  # seconds in which process 0, while it lives, may keep a state and say why
 MOST_TEXT = 2000  # bytes of an error's text
 
 
@@ -90,6 +91,11 @@ class Ranks:
         self.heart = Heart(run_dir, self.rank)
         others = (rank for rank in range(self.count) if rank != self.rank)
         self._watch = Watch(run_dir, others)
+
+    def beat_on(self) -> None:
+        """The run's folder was deleted, and is there again: signs of life have a place, too."""
+        if self._run_dir is not None:
+            clear(self._run_dir)
 
     def doing(self, what: str) -> None:
         """What the signs of life say from now on: "step 12", "drawing"."""
@@ -254,11 +260,14 @@ class Ranks:
             self._looked = time.monotonic()
             self.look()
 
-    @property
-    def first_has_spoken(self) -> bool:
-        """Process 0 has said what ended it."""
-        signs = self._watch.signs() if self._watch is not None else []
-        return any(sign.rank == 0 and sign.words for sign in signs)
+    def the_first_speaks(self) -> bool:
+        """Process 0 has said what ended it; as long as it lives that is waited for."""
+        until, watch = time.monotonic() + FIRST_WORDS, self._watch
+        while watch is not None and not any(s.rank == 0 and s.words for s in watch.signs()):
+            if time.monotonic() > until or not watch.lives(0):
+                return False
+            time.sleep(0.1)
+        return watch is not None
 
     @property
     def speaks_for_the_first(self) -> bool:

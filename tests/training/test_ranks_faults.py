@@ -1,14 +1,20 @@
 """Several processes where one of them alone meets with a fault: the others hear of it, or wait."""
 
+import shutil
+import time
+
 import pytest
 import torch
 
-from kit.events import Finished, Lightened, Noticed, Stepped
+from kit.events import Failed, Finished, Lightened, Noticed, Stepped
+from kit.processes import heartbeats
 from kit.training import sampling
+from kit.training.checkpoint import Checkpoint
 from kit.training.step import TrainingStep
+from tests.support.ranks import train_in
 from tests.support.tiny import write_tiny
 from tests.support.toys import lora, losses, run, same, toy_settings
-from tests.training.test_ranks import GATHERED, in_processes
+from tests.training.test_ranks import GATHERED, in_processes, told
 
 PROMPTS = "a ball --w 64 --h 64 --s 1\na zib --w 64 --h 64 --s 1"
 
@@ -81,3 +87,42 @@ def test_a_process_whose_weights_may_be_others_draws_nothing(tmp_path, asked):
     noticed = [event.text for event in events if isinstance(event, Noticed)]
     assert "step 2: the samples could not be drawn: process 1: no memory left" in noticed
     assert [event.step for event in events if isinstance(event, Stepped)] == [1, 2, 3]
+
+
+def test_the_first_process_tells_its_own_error_once_however_long_it_keeps_the_state(
+    tmp_path, asked
+):
+    def fault(rank):
+        if rank:
+            return
+        keep, TrainingStep.loss = Checkpoint.save_state, broken(TrainingStep.loss)
+
+        def save_state(self, *arguments, **named):
+            keep(self, *arguments, **named)
+            time.sleep(3)  # a large state, a slow drive
+
+        Checkpoint.save_state_if_cheap = lambda self, step: None
+        Checkpoint.save_state = save_state
+
+    def broken(whole):
+        return once(whole, 3, ValueError("the cable is out"))
+
+    ended = train_in(2, asked(tmp_path), tmp_path / "logs", prepare=fault)
+    assert [each.status for each in ended] == [1, 0], ended
+    failed = [event for event in told(tmp_path) if isinstance(event, Failed)]
+    assert [event.text for event in failed] == ["the cable is out"]
+
+
+def test_a_folder_that_is_deleted_gets_its_signs_of_life_again(tmp_path, asked):
+    seen = []
+
+    def hear(event):
+        if isinstance(event, Stepped) and event.step == 1:
+            shutil.rmtree(tmp_path / "toy.run")
+        if isinstance(event, Stepped) and event.step == 3:
+            time.sleep(2 * heartbeats.PERIOD)
+            seen.extend(sign.rank for sign in heartbeats.read(tmp_path / "toy.run"))
+            (tmp_path / "seen").write_text(str(seen))
+
+    in_processes(2, asked(tmp_path), tmp_path, hear=hear)
+    assert (tmp_path / "seen").read_text() == "[0, 1]"
