@@ -35,6 +35,7 @@ MEETING, MEETING_FIRST = 300.0, 3600.0  # seconds; the first one plans before it
 LEAST_PATIENCE = 40.0  # seconds for a process whose signs come, and whose part of a step does not
 TIMES_LONGER = 10.0  # than the longest part of a step of our own so far
 FIRST_PATIENCE = 900.0  # before that is known: compilers, graphs
+STOOD_STILL = 5.0  # seconds between two looks: this process itself was stopped meanwhile
 LAST_WORDS = 4.0  # seconds in which a process that is lost may still say why
 FIRST_WORDS = 20.0  # seconds in which process 0, while it lives, may keep a state and say why
 MOST_TEXT = 2000  # bytes of an error's text
@@ -303,11 +304,14 @@ class Ranks:
 
     def _finish(self, work: Any, limit: float = float("inf")) -> None:
         """Wait until it is done; limit: seconds after which who is late counts as lost."""
-        began = looked = time.monotonic()
+        began = looked = now = time.monotonic()
         if self._watch is not None:
             self._watch.begin()
         while not work.is_completed():
-            now = time.monotonic()
+            before, now = now, time.monotonic()
+            if now - before > STOOD_STILL and self._watch is not None:  # the others too, as a rule
+                self._watch.begin()
+                began, looked = began + now - before, now
             if now - looked > 1.0:
                 looked = now
                 self.look()
