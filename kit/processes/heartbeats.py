@@ -160,6 +160,12 @@ class Watch:
                 )
         return ""
 
+    def late(self, seconds: float) -> str:
+        """Who gives signs of life, and does not come to where the others wait."""
+        busy = [f"process {sign.rank} at {sign.doing or 'nothing'}" for sign in self.signs()]
+        where = f" ({'; '.join(busy)})" if busy else ""
+        return f"A process hangs: its part did not come for {seconds:.0f} s{where}"
+
     def begin(self) -> None:
         """Nobody looked for a while: what is old counts from now."""
         now = time.monotonic()

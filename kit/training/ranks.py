@@ -304,6 +304,13 @@ class Ranks:
 
     def _finish(self, work: Any, limit: float = float("inf")) -> None:
         """Wait until it is done; limit: seconds after which who is late counts as lost."""
+        try:
+            self._wait_for(work, limit)
+        except ProcessLost:
+            _give_up()
+            raise
+
+    def _wait_for(self, work: Any, limit: float) -> None:
         began = looked = now = time.monotonic()
         if self._watch is not None:
             self._watch.begin()
@@ -316,7 +323,7 @@ class Ranks:
                 looked = now
                 self.look()
                 if now - began > limit:
-                    raise _lost(self._late(now - began))
+                    raise _lost(self._watch.late(now - began) if self._watch else "A process hangs")
             waited = now - began
             time.sleep(0.0002 if waited < 0.05 else 0.002 if waited < 2.0 else 0.02)
         try:
@@ -334,13 +341,6 @@ class Ranks:
         heard = (heard.strip().splitlines() or [""])[0]
         return f"Another process closed the connection ({heard}); its own output says why"
 
-    def _late(self, seconds: float) -> str:
-        """Who gives signs of life, and does not come to where the others wait."""
-        signs = self._watch.signs() if self._watch is not None else []
-        busy = [f"process {sign.rank} at {sign.doing or 'nothing'}" for sign in signs]
-        where = f" ({'; '.join(busy)})" if busy else ""
-        return f"A process hangs: its part did not come for {seconds:.0f} s{where}"
-
 
 ALONE = Ranks(Processes())
 
@@ -354,6 +354,16 @@ def _lost(found: str) -> ProcessLost:
         "another number of processes too where gradient_accumulation_steps x processes is the "
         "same.",
     )
+
+
+def _give_up() -> None:
+    """End NCCL's kernel, which would wait for who is lost, and all that frees memory for it.
+
+    Not yet run.
+    """
+    if torch.cuda.is_available():
+        with suppress(Exception):  # the first fault is what a person must know of
+            _dist().group.WORLD._get_backend(torch.device("cuda")).abort()
 
 
 @contextmanager

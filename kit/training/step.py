@@ -127,7 +127,7 @@ class TrainingStep:
         return torch.zeros(()) if norm is None else norm
 
     def _wake_scaler(self) -> None:
-        """A process that has made no loss since it began gets its first gradient from the others."""
+        """A process that has made no loss since it began has its first gradient of others."""
         scaler = self.accelerator.scaler
         if scaler is not None and getattr(scaler, "_scale", None) is None:
             scaler.scale(torch.zeros((), device=self.accelerator.device))

@@ -1,5 +1,7 @@
 """How long a process waits for the others: by its own clock, which may have stood still."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -84,3 +86,21 @@ def test_a_first_step_may_take_as_long_as_compilers_do(tmp_path, monkeypatch):
         shared.begin(step, range(2))
         shared.add_up([])
     assert limits == [ranks.FIRST_PATIENCE, ranks.LEAST_PATIENCE]
+
+
+def test_what_nccl_still_waits_for_is_ended_before_a_state_is_kept(here, clock, monkeypatch):
+    ended = []
+
+    class World:
+        def _get_backend(self, device):
+            return SimpleNamespace(abort=lambda: ended.append(device.type))
+
+    monkeypatch.setattr(
+        ranks, "_dist", lambda: SimpleNamespace(group=SimpleNamespace(WORLD=World()))
+    )
+    clock[:] = [0.5]
+    for is_gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=is_gpu: there)
+        with pytest.raises(ProcessLost):
+            here._finish(Work(1000), 40.0)
+    assert ended == ["cuda"]
