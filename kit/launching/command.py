@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,15 @@ def processes_for(machine: Machine) -> int | None:
         return None
     launch = launch_for(machine, there())
     return launch.processes if launch else 1
+
+
+def idle_switch(machine: Machine) -> Iterator[str]:
+    """That every GPU shall train has no effect where there are not several."""
+    if machine.multi_gpu and machine.num_processes == 1 and not is_launched():
+        count = len(there())
+        if count < 2:
+            found = "one GPU is there" if count else "no NVIDIA GPU is there"
+            yield f"multi_gpu has no effect: {found}"
 
 
 def command(launch: Launch, machine: Machine, words: Sequence[str]) -> list[str]:

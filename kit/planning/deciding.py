@@ -25,6 +25,7 @@ from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
+from kit.launching.command import idle_switch
 from kit.planning.lora_size import stored_otherwise
 from kit.planning.steps import (
     gathered,
@@ -191,6 +192,7 @@ def _noticed(
     if not settings.model.pretrained_model_name_or_path:
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
     yield from _unfit_sizes(ways)
+    yield from idle_switch(settings.machine)
     yield from foreseen_refusals(settings)
     yield from foreseen_conversion(settings.network.network_weights)
     yield from stored_otherwise(settings)

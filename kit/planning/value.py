@@ -55,6 +55,11 @@ class Plan:
         return max(sizes or [self.settings.images.size], key=math.prod)
 
     @property
+    def learned_from(self) -> int:
+        """How many pictures it learns from; neither regularisation images nor those held out."""
+        return sum(not image.is_reg and not image.held_out for image in self.images)
+
+    @property
     def batch_sizes(self) -> str:
         """The batch size of every data set, in words."""
         return " and ".join(str(part.batch_size) for part in self.layout.parts)

@@ -8,17 +8,22 @@ that lives tells that.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from kit.devices import at_work, ran_out_of_memory
 from kit.errors import ProcessLost, in_a_line
 from kit.events import Event
+from kit.optim.averaging import averaged
 from kit.processes import Processes
+from kit.processes.ends import deaf
 from kit.runs.last_word import tell_failed
+from kit.training.engine import make_room
 from kit.training.preparation import Resources, prepare
-from kit.training.ranks import Dismissed, Order, Ranks, deaf, together
+from kit.training.ranks import Dismissed, Order, Ranks, together
 from kit.training.recovery import learns_again
+from kit.training.requests import FAILURES
 from kit.training.step import gathered
 
 
@@ -82,6 +87,12 @@ def _obey(resources: Resources, ranks: Ranks) -> None:
                 step.is_whole, trouble = True, None
             case Order.RATES:
                 _change_rates(resources, pickle.loads(payload))
+            case Order.DRAW:
+                _beside_steps(resources, partial(resources.samples.draw_part, payload))
+            case Order.ASK:
+                assert resources.stills is not None
+                asked = partial(resources.stills.answer_part, payload)
+                _beside_steps(resources, partial(asked, step, resources.network))
 
 
 def _make_part(
@@ -105,6 +116,20 @@ def _make_part(
             raise
     # Behind the block, where the error no longer holds on to the step's tensors.
     step.forget()
+
+
+def _beside_steps(resources: Resources, job: Callable[[], None]) -> None:
+    """Our part of pictures and validation, with the weights that a file would get.
+
+    What goes wrong was told to process 0, which tells it and goes on.
+    """
+    try:
+        with averaged(resources.optimization):
+            job()
+    except (Dismissed, ProcessLost):
+        raise
+    except FAILURES as error:
+        make_room(resources.engine, error, "pictures need the memory that graphs hold")
 
 
 def _moved(resources: Resources) -> BaseException | None:

@@ -14,6 +14,7 @@ from kit import catalog
 from kit.adapters.network import Network
 from kit.adapters.param_groups import PartRates
 from kit.dataset.batches import Layout
+from kit.dataset.buckets import Size
 from kit.devices import DTYPES, check_precision, choose_device, describe, make_accelerator
 from kit.diffusion.losses import make_objective
 from kit.events import Event, Loaded, Noticed
@@ -27,7 +28,9 @@ from kit.planning import Plan
 from kit.planning.forecast import corrected
 from kit.planning.ladder import Footing
 from kit.planning.proposals import advice, candidate_of
+from kit.runs.run import Run
 from kit.settings import Memory, NetworkSettings, Settings, effective
+from kit.settings.prompts import Prompt
 from kit.settings.unet_blocks import block_plan
 from kit.training.batches import BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
@@ -51,7 +54,6 @@ from kit.training.network_setup import (
 from kit.training.probe import probed
 from kit.training.ranks import ALONE, Order, Ranks
 from kit.training.sampling import (
-    Autocast,
     SamplePipeline,
     SampleWriter,
     make_scheduler,
@@ -84,7 +86,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         """Read what belongs to the pictures that are validated on, while nobody else reads."""
-        self.stills = make_stills(self.batch_builder)
+        self.stills = make_stills(self.batch_builder, self.ranks)
 
     @property
     def family(self) -> Family:
@@ -217,18 +219,41 @@ def equip(
     )
     checkpoint.also = {"guardian": guardian, "footing": lightening, "engine": used}
     yield from _resumed(checkpoint, lightening, ranks)
-    # It is on the device already; placing it would read its state once more, and round it.
-    step.optimization.optimizer = accelerator.prepare_optimizer(
-        step.optimization.optimizer, device_placement=False
-    )
+    _hand_over(step.optimization, accelerator)
     yield _loaded(family, accelerator, network, checkpoint.state_step)
     builder = BatchBuilder(plan, text, latents, text_embeds)
     end, kind = plan.micro_steps(plan.total_steps).stop, accelerator.device.type
     feed = _feed(builder, settings.memory, end=end, beside=kind, every=ranks.count)
-    samples = _sample_writer(plan, text, network, accelerator.autocast)
+    drawn = SamplePipeline(text, settings.samples.sample_sampler, accelerator.autocast)
+    samples = _sample_writer(drawn, network, plan.run, plan.prompts, plan.seed, plan.size)
+    samples.by_epoch, samples.ranks = bool(settings.samples.sample_every_n_epochs), ranks
     network.train()
     around = (losses, checkpoint, guardian, lightening, feed, used, ranks)
     return Resources(plan, step, network, builder, samples, *around)
+
+
+def _hand_over(optimization: Optimization, accelerator: Accelerator) -> None:
+    """Let accelerate scale what this optimizer steps over.
+
+    It is on the device already; placing it would read its state once more, and round it.
+    """
+    optimization.optimizer = accelerator.prepare_optimizer(
+        optimization.optimizer, device_placement=False
+    )
+
+
+def _sample_writer(
+    pipeline: SamplePipeline,
+    network: Network,
+    run: Run,
+    prompts: tuple[Prompt, ...],
+    seed: int,
+    size: Size,
+) -> SampleWriter:
+    """What draws the run's prompts, and where their pictures go."""
+    return SampleWriter(
+        pipeline, network, prompts, folder=run.sample_dir, name=run.name, seed=seed, size=size
+    )
 
 
 def _loaded(family: Family, accelerator: Accelerator, network: Network, step: int) -> Loaded:
@@ -334,23 +359,6 @@ def _training_step(
         dropout_seed=plan.seed if network.draws else None,
         shared=shared,
         copies=None if compiles else copies_for(network, optimization.optimizer, family, dtype),
-    )
-
-
-def _sample_writer(
-    plan: Plan, text: TextConditioner, network: Network, autocast: Autocast
-) -> SampleWriter:
-    """What draws the run's prompts, and where their pictures go."""
-    samples = plan.settings.samples
-    return SampleWriter(
-        SamplePipeline(text, samples.sample_sampler, autocast),
-        network,
-        plan.prompts,
-        folder=plan.run.sample_dir,
-        name=plan.run.name,
-        seed=plan.seed,
-        size=plan.size,
-        by_epoch=bool(samples.sample_every_n_epochs),
     )
 
 

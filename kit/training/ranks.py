@@ -11,12 +11,8 @@ nothing and costs nothing.
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +27,7 @@ from torch import Tensor
 from kit.caching.division import Division
 from kit.errors import DeviceError, ProcessLost, in_a_line
 from kit.processes import Processes
+from kit.processes.ends import not_for_ever
 from kit.processes.heartbeats import FOLDER, Heart, Watch, clear, is_gone
 
 NEVER = timedelta(days=30)  # a pause may last; who waits looks after the others by itself
@@ -51,7 +48,12 @@ class Order(IntEnum):
     STATE = 4  # take this state over
     RATES = 5  # what the learning rates are multiplied by
     MEET = 6  # come to where the others are
-    END = 7
+    DRAW = 7  # a picture each
+    ASK = 8  # your part of the pictures that are validated on
+    END = 9
+
+
+MET = (Order.STEP, Order.MEET, Order.DRAW, Order.ASK)  # what all of them then do together
 
 
 class Dismissed(BaseException):
@@ -67,7 +69,7 @@ class Ranks:
         self.heart: Heart | None = None
         self._run_dir: Path | None = None
         self._looked = 0.0
-        self._in_step = False  # the others wait for our part
+        self._is_awaited = False  # the others wait for our part
         self._longest = 0.0  # seconds of our own part of a step
         self._told_rates: dict[str, float] = {}
 
@@ -106,7 +108,7 @@ class Ranks:
         Raises: ProcessLost.
         """
         if self.count > 1:
-            self._in_step = what is Order.STEP
+            self._is_awaited = what in MET
             self._send(torch.tensor([what, number, len(payload)]))
             if payload:
                 self._send(torch.frombuffer(bytearray(payload), dtype=torch.uint8))
@@ -162,15 +164,14 @@ class Ranks:
         """
         limit = max(LEAST_PATIENCE, TIMES_LONGER * self._longest) if self._longest else 0.0
         self._finish(_dist().all_reduce(buffer, async_op=True), limit or FIRST_PATIENCE)
-        self._in_step = False
+        self._is_awaited = False
 
     def texts(self, own: str) -> list[str]:
         """A short text of each process, on all of them."""
         data = own.encode("utf-8", "replace")[:MOST_TEXT]
         mine = torch.zeros(MOST_TEXT, dtype=torch.uint8)
         mine[: len(data)] = torch.tensor(list(data), dtype=torch.uint8)
-        theirs = [torch.zeros_like(mine) for _ in range(self.count)]
-        self._finish(_dist().all_gather(theirs, mine, async_op=True), FIRST_PATIENCE)
+        theirs = self._gathered(mine)
         return [bytes(t.tolist()).rstrip(b"\0").decode("utf-8", "replace") for t in theirs]
 
     def meet(self) -> None:
@@ -186,6 +187,52 @@ class Ranks:
             self.awaited()
         mark = torch.zeros(1)
         self._finish(_dist().all_reduce(mark, async_op=True))
+        self._is_awaited = False
+
+    def total(self, numbers: list[float], trouble: str = "") -> list[float]:
+        """The sums over all processes. trouble: why a process has none.
+
+        Raises: RuntimeError with another one's trouble; ProcessLost.
+        """
+        if self.count == 1:
+            return numbers
+        sums = torch.tensor([*numbers, float(bool(trouble))], dtype=torch.float64)
+        self._finish(_dist().all_reduce(sums, async_op=True))
+        self._is_awaited = False
+        *found, troubles = sums.tolist()
+        if troubles:
+            self._raise_trouble(trouble)
+        return found
+
+    def collected(self, own: bytes, trouble: str = "") -> list[bytes]:
+        """What each of them has made. trouble: as of `total`."""
+        if self.count == 1:
+            return [own]
+        sizes = self._gathered(torch.tensor([len(own), bool(trouble)]))
+        if any(int(failed) for _, failed in sizes):
+            self._is_awaited = False
+            self._raise_trouble(trouble)
+            return []
+        data = torch.zeros(max(1, *(int(size) for size, _ in sizes)), dtype=torch.uint8)
+        if own:
+            data[: len(own)] = torch.frombuffer(bytearray(own), dtype=torch.uint8)
+        parts = self._gathered(data)
+        self._is_awaited = False
+        return [
+            part[: int(size)].numpy().tobytes()
+            for part, (size, _) in zip(parts, sizes, strict=True)
+        ]
+
+    def _raise_trouble(self, own: str) -> None:
+        """Of another one; our own is raised where it was met."""
+        for rank, text in enumerate(self.texts(own)):
+            if text and rank != self.rank and not own:
+                raise RuntimeError(f"process {rank}: {text}")
+
+    def _gathered(self, tensor: Tensor) -> list[Tensor]:
+        theirs = [torch.zeros_like(tensor) for _ in range(self.count)]
+        self._finish(_dist().all_gather(theirs, tensor, async_op=True))
+        return theirs
 
     @property
     def division(self) -> Division:
@@ -228,7 +275,7 @@ class Ranks:
             if error is not None and not isinstance(error, GeneratorExit | Dismissed):
                 self.heart.last_words(in_a_line(error))
             self.heart.stop()
-        if isinstance(error, ProcessLost) or self._in_step:
+        if isinstance(error, ProcessLost) or self._is_awaited:
             return  # whoever waits hears the connection close with this process
         if self.is_first:
             with suppress(ProcessLost):
@@ -312,7 +359,7 @@ def together(here: Processes) -> Iterator[Ranks]:
             "Train with one process, or install another build of torch.",
         )
     is_gpu = torch.cuda.is_available() and dist.is_nccl_available()
-    with _not_for_ever(MEETING if here.is_first else MEETING_FIRST):
+    with not_for_ever(MEETING if here.is_first else MEETING_FIRST):
         dist.init_process_group("cpu:gloo,cuda:nccl" if is_gpu else "gloo", timeout=NEVER)
     ranks = Ranks(here)
     try:
@@ -321,47 +368,6 @@ def together(here: Processes) -> Iterator[Ranks]:
         ranks.part(error)
         raise
     ranks.part(None)
-
-
-@contextmanager
-def _not_for_ever(seconds: float) -> Iterator[None]:
-    """While processes meet they are in torch's hands, where nothing of ours is heard: an end."""
-
-    def end() -> None:
-        print(
-            f"kit: The other processes did not come within {seconds:.0f} s. They meet at "
-            f"MASTER_ADDR = {os.environ.get('MASTER_ADDR')}, MASTER_PORT = "
-            f"{os.environ.get('MASTER_PORT')}: is one of them still starting, or is the port "
-            "closed? A launcher finds a free one by itself: torch.distributed.run --standalone, "
-            "accelerate launch --main_process_port 0.",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(2)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@contextmanager
-def deaf() -> Iterator[None]:
-    """Signals are for process 0 to hear, which tells the others by its orders."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _dist() -> Any:

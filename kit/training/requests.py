@@ -18,7 +18,7 @@ from kit.control import (
     SaveRequest,
     UnreadRequest,
 )
-from kit.errors import KitError, in_a_line
+from kit.errors import KitError, ProcessLost, in_a_line
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.averaging import averaged
 from kit.training.checkpoint import step_suffix
@@ -41,6 +41,8 @@ def due_samples(
         return True
     try:
         return (yield from _unless_stopped(_drawn(resources, step), control))
+    except ProcessLost:
+        raise
     except (*FAILURES, Setback) as error:
         if step and isinstance(error, Setback):
             raise  # before the first step there is nothing to go back to
@@ -109,6 +111,8 @@ def _one(request: Request, resources: Resources, step: int) -> Generator[Event, 
                 yield from _rates_changed(request, resources, step)
             case UnreadRequest():
                 yield Noticed(request.text)
+    except ProcessLost:
+        raise
     except FAILURES as error:
         make_room(resources.engine, error, "sample pictures need the memory that graphs hold")
         yield Noticed(f"step {step}: the request could not be met: {in_a_line(error)}")

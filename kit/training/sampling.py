@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import inspect
 import io
+import pickle
 import re
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ from kit.dataset.buckets import Size
 from kit.devices import free_memory
 from kit.diffusion.inpainting import blank_inpaint_cond, unet_input
 from kit.diffusion.noise import BETA_END, BETA_START, TIMESTEPS
-from kit.errors import MissingPackage, OutputError
+from kit.errors import MissingPackage, OutputError, in_a_line
 from kit.events import Event, Sampled
 from kit.families import Conditioning, Family
 from kit.families.text import TextConditioner
@@ -38,6 +39,7 @@ from kit.randomness import seed_for
 from kit.runs.atomic_write import write_atomically
 from kit.runs.disk import why_unwritten
 from kit.settings.prompts import Prompt
+from kit.training.ranks import ALONE, Order, Ranks
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -165,6 +167,15 @@ def samplers_of(prompts: Iterable[Prompt], usual: str) -> list[str]:
     return list(dict.fromkeys(prompt.sampler or usual for prompt in prompts)) or [usual]
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """One picture to be drawn, of size (width, height)."""
+
+    prompt: Prompt
+    size: Size
+    seed: int
+
+
 @dataclass
 class SampleWriter:
     """Draws prompts with the live network, and writes the pictures where kohya puts them."""
@@ -178,6 +189,7 @@ class SampleWriter:
     size: Size  # trained at, for prompts that name none
     by_epoch: bool = False  # files are named by epoch rather than by step
     typed: list[Prompt] = field(default_factory=list)  # prompts requested along the way
+    ranks: Ranks = ALONE  # each draws one at a time
 
     def write(
         self,
@@ -191,19 +203,47 @@ class SampleWriter:
         numbered = dict(enumerate(self.prompts)) if prompts is None else prompts
         by_epoch = step == 0 or (self.by_epoch and not wished)
         when = f"e{epoch:06d}" if by_epoch else f"{step:06d}"
+        with self._ready():
+            for part in _rounds(list(numbered.items()), self.ranks.count):
+                drawings = [Drawing(p, self.size_of(p), self.seed_of(p, i)) for i, p in part]
+                self.ranks.order(Order.DRAW, step, pickle.dumps(drawings))
+                files = self._drawn(drawings)
+                for (index, prompt), drawing, data in zip(part, drawings, files, strict=False):
+                    path = self._kept(data, self._path(when, index, prompt))
+                    yield Sampled(step, index, str(path), prompt.text, drawing.seed, wished)
+
+    def draw_part(self, drawings: bytes) -> None:
+        """Draw this process's own of what the first one writes.
+
+        Raises: whatever drawing raises, once the first one knows it.
+        """
+        with self._ready():
+            self._drawn(pickle.loads(drawings))
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
         unet, vae = self.pipeline.family.unet, self.pipeline.family.vae
         with self.network.eval_mode(), on_device(vae, to=device_of(unet)):
-            for index, prompt in numbered.items():
-                seed = self.seed_of(prompt, index)
-                picture = self.pipeline.generate(prompt, size=self.size_of(prompt), seed=seed)
-                path = self._kept(picture, self._path(when, index, prompt))
-                yield Sampled(step, index, str(path), prompt.text, seed, wished)
+            yield
 
-    def _kept(self, picture: Image.Image, path: Path) -> Path:
+    def _drawn(self, drawings: Sequence[Drawing]) -> list[bytes]:
+        """PNG files of all of them, each drawn by one process."""
+        own = b""
+        try:
+            for drawing in drawings[self.ranks.rank : self.ranks.rank + 1]:
+                file = io.BytesIO()
+                picture = self.pipeline.generate(
+                    drawing.prompt, size=drawing.size, seed=drawing.seed
+                )
+                picture.save(file, "PNG")
+                own = file.getvalue()
+        except Exception as error:
+            self.ranks.collected(b"", in_a_line(error))
+            raise
+        return self.ranks.collected(own)
+
+    def _kept(self, data: bytes, path: Path) -> Path:
         """Write the picture, unless an earlier start has drawn the same; returns where it lies."""
-        file = io.BytesIO()
-        picture.save(file, "PNG")
-        data = file.getvalue()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             for other in self._alike(path):
@@ -244,6 +284,11 @@ class SampleWriter:
         seed = "" if prompt.seed is None else f"_{prompt.seed}"
         stamp = time.strftime("%Y%m%d%H%M%S")
         return self.folder / f"{self.name}_{when}_{index:02d}_{stamp}{seed}.png"
+
+
+def _rounds(numbered: list[tuple[int, Prompt]], at_once: int) -> Iterator[list[tuple[int, Prompt]]]:
+    """As many at once as there are processes."""
+    yield from (numbered[i : i + at_once] for i in range(0, len(numbered), at_once))
 
 
 @contextmanager

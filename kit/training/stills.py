@@ -9,8 +9,9 @@ Shapes: B batch.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import Any, Protocol
@@ -24,8 +25,10 @@ from kit.caching.latents import Latent
 from kit.caching.text import TextEmbedCache, in_memory
 from kit.dataset.batches import AS_IT_IS, ImageUse
 from kit.dataset.captions import fullest_captions
+from kit.errors import in_a_line
 from kit.families import TextEmbeds
 from kit.training.batches import Batch, BatchBuilder
+from kit.training.ranks import ALONE, Order, Ranks
 from kit.validation.answers import Answers
 from kit.validation.questions import Question, questions
 
@@ -43,6 +46,9 @@ class Answering(Protocol):
 
 class Stopped(Exception):
     """A request to stop came between two batches."""
+
+    def __str__(self) -> str:
+        return "asked to stop"
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Stills:
     captions: Mapping[int, str]
     held_out: tuple[Question, ...] = ()
     beside: tuple[Question, ...] = ()
+    ranks: Ranks = ALONE  # each asks about its part
     _base: dict[tuple[Question, ...], tuple[float, ...]] = field(default_factory=dict)
 
     def answers(
@@ -93,18 +100,48 @@ class Stills:
             losses = self._losses(asked, step, rows, is_stopped)
             if asked not in self._base:
                 with switched_off(network):
-                    self._base[asked] = self._losses(asked, step, rows, is_stopped)
+                    self._base[asked] = self._losses(asked, step, rows, is_stopped, bare=True)
         return Answers(asked, losses, self._base[asked])
 
-    @torch.no_grad()
+    def answer_part(self, order: bytes, step: Answering, network: Network) -> None:
+        """This process's own part of what the first one asks.
+
+        Raises: whatever asking raises, once the first one knows it.
+        """
+        of_held_out, bare, rows = pickle.loads(order)
+        asked = self.held_out if of_held_out else self.beside
+        with network.eval_mode(), switched_off(network) if bare else nullcontext():
+            self._losses(asked, step, rows, lambda: False, bare=bare)
+
     def _losses(
         self,
         asked: tuple[Question, ...],
         step: Answering,
         rows: int,
         is_stopped: Callable[[], bool],
+        *,
+        bare: bool = False,
     ) -> tuple[float, ...]:
-        """The loss of each question, weighed as in training; read from the device at the end."""
+        """The loss of each question, weighed as in training, of all processes."""
+        if self.ranks.is_first:
+            order = pickle.dumps((asked is self.held_out, bare, rows))
+            self.ranks.order(Order.ASK, payload=order)
+        try:
+            own = self._own_losses(asked, step, rows, is_stopped)
+        except Exception as error:
+            self.ranks.total([0.0] * len(asked), in_a_line(error))
+            raise
+        return tuple(self.ranks.total(own))
+
+    @torch.no_grad()
+    def _own_losses(
+        self,
+        asked: tuple[Question, ...],
+        step: Answering,
+        rows: int,
+        is_stopped: Callable[[], bool],
+    ) -> list[float]:
+        """By question, those of this process, and else 0; read from the device at the end."""
         order: list[int] = []
         losses: list[Tensor] = []
         for places, batch in self._batches(asked, rows):
@@ -112,20 +149,26 @@ class Stills:
                 raise Stopped
             order += places
             losses.append(step.loss(batch.to(step.accelerator.device)).float())
-        each = torch.cat(losses).tolist() if losses else []
-        return tuple(loss for _, loss in sorted(zip(order, each, strict=True)))
+        found = [0.0] * len(asked)
+        for place, loss in zip(order, torch.cat(losses).tolist() if losses else [], strict=True):
+            found[place] = loss
+        return found
 
     def _batches(self, asked: Sequence[Question], rows: int) -> Iterator[tuple[list[int], Batch]]:
-        """Questions about pictures of one size together, with their places in the order."""
+        """Questions about pictures of one size together, with their places in the order.
+
+        Of several processes each gets every so manieth.
+        """
 
         def size(place: int) -> tuple[int, ...]:
             return tuple(self.builder.latents.of(_use(asked[place]), epoch=0).mean_Chw.shape)
 
+        parts: list[list[int]] = []
         for _, members in groupby(sorted(range(len(asked)), key=size), key=size):
             places = list(members)
-            for first in range(0, len(places), rows):
-                part = places[first : first + rows]
-                yield part, joined([self._still(asked[place]) for place in part])
+            parts += [places[first : first + rows] for first in range(0, len(places), rows)]
+        for part in parts[self.ranks.rank :: self.ranks.count]:
+            yield part, joined([self._still(asked[place]) for place in part])
 
     def _still(self, question: Question) -> Batch:
         return self.builder.still(
@@ -136,7 +179,7 @@ class Stills:
         )
 
 
-def make_stills(builder: BatchBuilder) -> Stills | None:
+def make_stills(builder: BatchBuilder, ranks: Ranks = ALONE) -> Stills | None:
     """What a run's plan asks about, read by its own builder; None where it asks nothing.
 
     Noise is drawn from the validation's seed, so that runs of other seeds can be compared.
@@ -167,7 +210,7 @@ def make_stills(builder: BatchBuilder) -> Stills | None:
         )
         for group in (schedule.held_out, schedule.beside)
     )
-    return Stills(own, captions, held_out, beside)
+    return Stills(own, captions, held_out, beside, ranks)
 
 
 def _kept(text_embeds: TextEmbedCache | None, captions: Iterable[str]) -> TextEmbedCache | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator
 
 from kit.control import RunControl
-from kit.errors import in_a_line
+from kit.errors import ProcessLost, in_a_line
 from kit.events import Event, Noticed, Validated
 from kit.optim.averaging import averaged
 from kit.training.engine import make_room
@@ -40,6 +40,8 @@ def due_validation(
             event = _validated(stills, control, resources, step)
     except Stopped:
         return False
+    except ProcessLost:
+        raise
     except FAILURES as error:
         make_room(resources.engine, error, "validation needs the memory that graphs hold")
         yield Noticed(f"step {step}: the LoRA could not be validated: {in_a_line(error)}")

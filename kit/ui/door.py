@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from kit import planning
 from kit.errors import KitError
 from kit.events import Event, Finished
 from kit.hosts import host
+from kit.launching.command import processes_for
 from kit.planning import Plan
 from kit.queueing.store import queue_in
 from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
-from kit.ui.beginning import begin, planned
+from kit.ui.beginning import begin
 from kit.ui.errors import install
 from kit.ui.form.form import Form
 from kit.ui.form.remembered import remember, remembered, remembered_state
@@ -102,7 +104,8 @@ async def wait() -> None:
     install()
     if os.environ.get(AUTOTRAIN) == "1" and Session.current is None and _form is not None:
         settings = _form.settings
-        begin(planned(settings), settings.to_toml(with_help=False))
+        plan = planning.plan(settings, processes=processes_for(settings.machine))
+        begin(plan, settings.to_toml(with_help=False))
     await until_over()
 
 

@@ -7,23 +7,29 @@ Train was pressed. The form knows nothing of it: `TrainBar(form)` puts itself in
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 import ipywidgets as widgets
 
+from kit import planning
 from kit.errors import KitError
 from kit.hosts import host
+from kit.launching.command import processes_for
 from kit.queueing.store import queue_in
 from kit.runs.lock import who_is_at_work_in
 from kit.runs.run import Answer, Run
-from kit.ui.beginning import begin, planned
+from kit.settings import Settings
+from kit.settings.effective import trains_together
+from kit.ui.beginning import begin
 from kit.ui.errors import panel
 from kit.ui.form.form import Form
 from kit.ui.form.problem_texts import as_lines, with_labels
 from kit.ui.look import Script, block
 from kit.ui.monitor.dashboard import Dashboard
 from kit.ui.monitor.elsewhere import Elsewhere
+from kit.ui.monitor.following import Follower
 from kit.ui.monitor.history import OVER
 from kit.ui.monitor.results import newest_run
 from kit.ui.monitor.session import Session
@@ -119,7 +125,8 @@ class TrainBar:
             return
         try:
             settings = self._form.settings
-            plan = planned(settings, answer)
+            processes = processes_for(settings.machine)
+            plan = planning.plan(settings, unfinished=answer, processes=processes)
             if plan.run.asks:
                 self._ask(plan.run)
                 return
@@ -184,8 +191,8 @@ class TrainBar:
         run_dir = self._last_run()
         if run_dir is None or self._past:
             return
-        if who_is_at_work_in(run_dir) is not None:  # it outlived its kernel, or never had one
-            self.attach(Elsewhere.attach(run_dir), self.upper)
+        if who_is_at_work_in(run_dir) is not None:
+            self._show_at_work(run_dir)
             return
         try:
             past = Dashboard.replay(run_dir)
@@ -196,6 +203,20 @@ class TrainBar:
             past.history.state = "stopped"
             past.draw()
         self._place([past.root], self.upper)
+
+    def _show_at_work(self, run_dir: Path) -> None:
+        """A run at work in other processes, with its buttons.
+
+        One in several processes has no kernel, and takes this one's place beside Train. One in a
+        single process is another notebook's, or a terminal's, and leaves Train free.
+        """
+        if _trains_together(run_dir):
+            self.attach(Elsewhere.attach(run_dir), self.upper)
+            return
+        self._past, follower = str(run_dir), Follower.of(run_dir)
+        with suppress(OSError):  # removed just now
+            follower.start()
+            self._place([follower.dashboard.root], self.upper)
 
     def _last_run(self) -> Path | None:
         """As the form remembers it, or else the newest of its name.
@@ -257,3 +278,11 @@ class TrainBar:
         for bar in self.bars:
             bar.show_controls()
         self._form.refresh()
+
+
+def _trains_together(run_dir: Path) -> bool:
+    """The run was started with several processes, as its own settings say."""
+    try:
+        return trains_together(Settings.load(run_dir / "run.toml").machine)
+    except KitError:
+        return False

@@ -7,7 +7,15 @@ import pytest
 from kit.errors import KitError
 from kit.hosts import Gpu, gpus
 from kit.launching import command as commands
-from kit.launching.command import Launch, command, environment, is_launched, launch_for, told
+from kit.launching.command import (
+    Launch,
+    command,
+    environment,
+    idle_switch,
+    is_launched,
+    launch_for,
+    told,
+)
 from kit.launching.gpus import there, visible
 from kit.settings import Machine, Settings
 from kit.settings.launch_args import parse_launch_args
@@ -176,3 +184,16 @@ def test_a_secret_among_them_is_never_repeated():
     with pytest.raises(ValueError, match="is not passed on") as refusal:
         parse_launch_args("--aws_secret_access_key=abc123")
     assert "abc123" not in str(refusal.value)
+
+
+def test_a_switch_for_every_gpu_is_told_to_be_idle_where_there_is_one(monkeypatch):
+    for name in commands.OF_A_LAUNCH:
+        monkeypatch.delenv(name, raising=False)
+    for found, words in (
+        ((), ["multi_gpu has no effect: no NVIDIA GPU is there"]),
+        ((T4,), ["multi_gpu has no effect: one GPU is there"]),
+        ((T4, T4), []),
+    ):
+        monkeypatch.setattr(commands, "there", lambda found=found: found)
+        assert list(idle_switch(Machine(multi_gpu=True))) == words
+        assert list(idle_switch(Machine())) == []

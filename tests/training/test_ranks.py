@@ -3,7 +3,9 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +13,23 @@ import torch
 from kit import planning, train
 from kit.caching.latents import LatentEncoder
 from kit.errors import SettingsError
-from kit.events import Failed, Finished, Lightened, RolledBack, Sampled, Saved, Skipped, Stepped
+from kit.events import (
+    Failed,
+    Finished,
+    Lightened,
+    Noticed,
+    RolledBack,
+    Sampled,
+    Saved,
+    Skipped,
+    Stepped,
+    Validated,
+)
 from kit.families.text import TextConditioner
 from kit.processes import heartbeats
 from kit.runs.control_files import Asked, leave
 from kit.sinks import read_events
+from kit.training.sampling import SamplePipeline
 from kit.training.step import TrainingStep
 from tests.support.ranks import train_in
 from tests.support.tiny import write_tiny
@@ -354,3 +368,60 @@ def test_what_is_cached_is_divided(tmp_path, model, to_disk):
     straight = run(asked(tmp_path / "alone", **GATHERED))
     assert losses(events) == losses(straight)
     assert same(lora(out), lora(tmp_path / "alone"))
+
+
+def test_pictures_and_validation_are_divided(tmp_path, model):
+    images = draw_images(tmp_path / "images", count=5)
+    prompts = "\n".join(f"a zib ball, number {n} --w 64 --h 64 --s 1" for n in range(3))
+    settings = {"sample_prompts": prompts, "sample_every_n_steps": 4}
+    settings |= {"validation_count": 2, "validate_every_n_steps": 3, "optimizer_type": "AdamW"}
+    asked = partial(toy_settings, model, images, max_train_steps=4, **settings)
+    ways = {}
+    for name, count in (("together", 2), ("alone", 1)):
+        out, more = tmp_path / name, {} if count == 2 else GATHERED
+        out.mkdir()
+        ways[name] = in_processes(count, asked(out, **more), out, prepare=drawing(out))
+    drawn = [[event for event in way if isinstance(event, Sampled)] for way in ways.values()]
+    assert [event.index for event in drawn[0]] == [0, 1, 2]
+    for one, other in zip(*drawn, strict=True):
+        assert Path(one.path).read_bytes() == Path(other.path).read_bytes()
+    found = [
+        [replace(event, seconds=0) for event in way if isinstance(event, Validated)]
+        for way in ways.values()
+    ]
+    assert len(found[0]) >= 1
+    assert found[0] == found[1]
+    assert same(lora(tmp_path / "together"), lora(tmp_path / "alone"))
+    assert counted(tmp_path / "together", "drawn") == [2, 1]
+
+
+def drawing(out):
+    """Each process writes down how many pictures it drew."""
+
+    def prepare(rank):
+        whole = SamplePipeline.generate
+
+        def generate(self, *arguments, **named):
+            with (out / f"drawn-{rank}").open("a") as file:
+                file.write("1\n")
+            return whole(self, *arguments, **named)
+
+        SamplePipeline.generate = generate
+
+    return prepare
+
+
+def test_a_picture_that_another_process_cannot_draw_is_told(tmp_path, asked):
+    def prepare(rank):
+        def generate(self, *arguments, **named):
+            raise ValueError("no paint")
+
+        if rank == 1:
+            SamplePipeline.generate = generate
+
+    prompts = "a ball --w 64 --h 64 --s 1\na zib --w 64 --h 64 --s 1"
+    settings = asked(tmp_path, max_train_steps=3, sample_prompts=prompts, sample_every_n_steps=2)
+    events = in_processes(2, settings, tmp_path, prepare=prepare)
+    told = [event.text for event in events if isinstance(event, Noticed)]
+    assert "step 2: the samples could not be drawn: process 1: no paint" in told
+    assert isinstance(events[-1], Finished)

@@ -17,17 +17,17 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from kit import catalog
+from kit import catalog, planning
 from kit.dataset.data_sets import Words, words_of
 from kit.errors import KitError, SettingsError
 from kit.hosts import host
+from kit.launching.command import processes_for
 from kit.planning import Plan
 from kit.planning.forecast import forecast
 from kit.settings import Settings, declarations
 from kit.settings.links import without_tokens
 from kit.settings.rules import problems
 from kit.ui import look
-from kit.ui.beginning import planned
 from kit.ui.form import problem_texts as texts
 from kit.ui.form.debounce import Soon
 from kit.ui.form.field import Field
@@ -278,7 +278,8 @@ class Form(Shown):
         self.plan, settings, notices = None, None, list[str]()
         try:
             settings = self.settings
-            self.plan = planned(settings)
+            processes = processes_for(settings.machine)
+            self.plan = planning.plan(settings, processes=processes)
             refused, notices = texts.divided(self.plan.notices)
         except SettingsError as error:
             refused = list(error.problems)

@@ -86,7 +86,7 @@ class Dashboard(Shown):
         self.root = root(*shown)
         self.root.add_class("kit-run")  # what follow.js looks for
         if plan is not None:
-            self._begin_with(plan.run, plan.total_steps)
+            self.expect(plan.run, plan.total_steps)
 
     def __call__(self, event: Event) -> None:
         """Take in an event; draw, unless it was drawn just now."""
@@ -185,7 +185,7 @@ class Dashboard(Shown):
             self.view.layout.display = None
         self.chart.value = CHARTS[self.view.value](past)
 
-    def _begin_with(self, run: Run, total_steps: int) -> None:
+    def expect(self, run: Run, total_steps: int) -> None:
         """Name and length are known already; a run that goes on shows its past, too."""
         self.run_dir = run.dir
         file = run.dir / "events.jsonl"

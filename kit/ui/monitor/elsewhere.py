@@ -1,6 +1,6 @@
 """A run that trains outside of this kernel, with the dashboard and the buttons of one within it.
 
-    Elsewhere.launch(plan, toml)     starts `kit train` as a process of its own
+    Elsewhere.launch(run, toml, ...) starts `kit train` as a process of its own
     Elsewhere.attach(run_dir)        one that is at work already, whoever started it
 
 It goes on when the kernel is restarted; `attach` shows it again.
@@ -14,16 +14,15 @@ from pathlib import Path
 
 from kit.errors import KitError
 from kit.launching.own_process import OwnProcess
-from kit.planning import Plan
 from kit.runs.control_files import Asked
 from kit.runs.lock import who_is_at_work_in
-from kit.runs.run import Answer
+from kit.runs.run import Answer, Run
 from kit.sinks.tail import Tail
 from kit.ui.monitor.dashboard import Dashboard
 from kit.ui.monitor.following import GIVEN_BACK, PERIOD, Follower
 from kit.ui.monitor.history import OVER
 from kit.ui.monitor.remote import RemoteControl
-from kit.ui.monitor.session import Session, pictures_of
+from kit.ui.monitor.session import Session
 
 STOPPED = 3  # exit code of a training that was asked to stop
 
@@ -39,15 +38,14 @@ class Elsewhere(Session):
         run_dir: Path,
         *,
         process: OwnProcess | None = None,
-        plan: Plan | None = None,
+        pictures: int = 0,
     ) -> None:
-        """process: what trains, where it was started here; plan: what was planned for it."""
+        """process: what trains, where it was started here; pictures: that it learns from."""
         control = RemoteControl(run_dir, waits=process is not None)
-        dashboard = Dashboard(plan, control=control, shows_itself=False)
+        dashboard = Dashboard(control=control, shows_itself=False)
         dashboard.run_dir = run_dir
         super().__init__(dashboard, control, run_dir)
-        self.remote, self._process = control, process
-        self.pictures = pictures_of(plan) if plan else 0
+        self.remote, self._process, self.pictures = control, process, pictures
         tail = Tail(run_dir / "events.jsonl")
         self._follower = Follower(dashboard, tail)
         with suppress(OSError):
@@ -57,14 +55,23 @@ class Elsewhere(Session):
                 tail.new()  # what an earlier session told is shown already, by its plan
 
     @classmethod
-    def launch(cls, plan: Plan, toml: str, answer: Answer = "ask") -> Session:
+    def launch(
+        cls, run: Run, toml: str, answer: Answer = "ask", *, total_steps: int, pictures: int
+    ) -> Session:
         """Start a training of these settings as a process of its own.
 
-        plan: what is expected of it; answer: what it was told about an unfinished run.
+        run, total_steps: what was planned for it; pictures: that it learns from.
+        answer: what it was told about an unfinished run.
 
         Raises: KitError while another run is at work, or where it cannot be started.
         """
-        return cls._begun(lambda: cls(plan.run.dir, process=OwnProcess(toml, answer), plan=plan))
+
+        def made() -> Session:
+            session = cls(run.dir, process=OwnProcess(toml, answer), pictures=pictures)
+            session.dashboard.expect(run, total_steps)
+            return session
+
+        return cls._begun(made)
 
     @classmethod
     def attach(cls, run_dir: Path) -> Session:

@@ -132,7 +132,7 @@ class InKernel(Session):
         control = RunControl()
         dashboard = Dashboard(plan, control=control, shows_itself=False)
         super().__init__(dashboard, control, plan.run.dir)
-        self.plan, self.pictures = plan, pictures_of(plan)
+        self.plan, self.pictures = plan, plan.learned_from
         self._sinks, self._train = sinks, train
 
     def interrupt(self) -> None:
@@ -157,11 +157,6 @@ class InKernel(Session):
         ):
             for event in events:
                 tell(event)
-
-
-def pictures_of(plan: Plan) -> int:
-    """The pictures that a run learns from."""
-    return sum(not image.is_reg and not image.held_out for image in plan.images)
 
 
 @atexit.register

@@ -180,7 +180,7 @@ def test_filling_many_fields_plans_once(settings, monkeypatch):
     form = Form()
     real = planning.plan
     monkeypatch.setattr(
-        "kit.ui.beginning.planning.plan",
+        "kit.ui.form.form.planning.plan",
         lambda asked, **more: plans.append(asked) or real(asked, **more),
     )
     form.fill(settings)

@@ -14,6 +14,7 @@ from kit.launching import own_process
 from kit.runs.control_files import FOLDER, Asked
 from kit.runs.lock import at_work_in
 from kit.sinks import read_events
+from kit.ui.beginning import begin
 from kit.ui.form.form import Form
 from kit.ui.monitor import elsewhere, following
 from kit.ui.monitor.elsewhere import Elsewhere
@@ -51,7 +52,7 @@ def two(ready):
 def launched(two, processes):
     plan = planning.plan(two, processes=2)
     processes["run_dir"] = plan.run.dir.absolute()
-    return Elsewhere.launch(plan, "toml", "go on"), plan
+    return begin(plan, "toml", "go on"), plan
 
 
 def test_train_with_two_processes_starts_them_outside_of_the_kernel(two, processes, monkeypatch):
@@ -155,6 +156,8 @@ def test_a_new_kernel_has_the_run_of_its_form_again_with_its_buttons(
     settings, run_dir, monkeypatch
 ):
     monkeypatch.setattr(elsewhere, "PERIOD", 0.05)
+    together = settings.replace(num_processes=2).to_toml(with_help=False)
+    (run_dir / "run.toml").write_text(together, "utf-8")
     with at_work_in(run_dir):
         form = Form(settings)
         bar = TrainBar(form)
@@ -170,6 +173,25 @@ def test_a_new_kernel_has_the_run_of_its_form_again_with_its_buttons(
     session.join(20)
     assert session.dashboard.history.state == "done"
     until(lambda: not form.is_training)
+
+
+def test_a_run_of_another_kernel_is_shown_with_its_buttons_and_leaves_train_free(ready, run_dir):
+    with at_work_in(run_dir):
+        bar = TrainBar(Form(ready))
+        assert Session.current is None
+        assert not bar.upper.button.disabled
+        [dashboard] = bar.upper.slot.children
+        stop = next(
+            each for each in everything_in(dashboard) if getattr(each, "description", "") == "Stop"
+        )
+        stop.click()
+        assert '"what": "stop"' in requests(run_dir)[0]
+
+
+def everything_in(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything_in(child)
 
 
 def test_a_watched_run_of_a_terminal_has_the_buttons(run_dir, monkeypatch):

@@ -1,0 +1,54 @@
+"""How a process ends that is one of several: not by every signal, and not never."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def not_for_ever(seconds: float) -> Iterator[None]:
+    """While processes meet they are in torch's hands, where nothing of ours is heard: an end.
+
+    After so many seconds this process says so and is over.
+    """
+
+    def end() -> None:
+        print(
+            f"kit: The other processes did not come within {seconds:.0f} s. They meet at "
+            f"MASTER_ADDR = {os.environ.get('MASTER_ADDR')}, MASTER_PORT = "
+            f"{os.environ.get('MASTER_PORT')}: is one of them still starting, or is the port "
+            "closed? A launcher finds a free one by itself: torch.distributed.run --standalone, "
+            "accelerate launch --main_process_port 0.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Signals are for process 0 to hear, which tells the others by its orders."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
