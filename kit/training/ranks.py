@@ -150,10 +150,7 @@ class Ranks:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Process 0 first, then one of each other machine, then all: each finds what is there.
-
-        For what is fetched or copied onto a machine's disk.
-        """
+        """Process 0, then one of each other machine, then all: each finds what was fetched."""
         turn = 0 if self.is_first else 1 if self._local_rank == 0 else 2
         for _ in range(turn):
             self.meet()
