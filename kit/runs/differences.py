@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kit.reading.texts import from_json
-from kit.runs.made_of import MadeOf, Picture, hashes_of, identity
+from kit.runs.made_of import MadeOf, Picture, earlier_identity, hashes_of, identity
 from kit.settings import declarations
 
 MOST = 6  # that are named
@@ -97,7 +97,7 @@ def _changed_places(kept: MadeOf, now: MadeOf) -> Iterator[str]:
             yield f"{name}: it is blank now"
         elif not old:
             yield f"{name}: it was blank"
-        elif identity(new) != old:
+        elif identity(new) != old != earlier_identity(new):
             yield f"{name}: {new} is another one"
 
 

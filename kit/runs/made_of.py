@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -148,7 +148,11 @@ def keep(run_dir: Path, made: MadeOf, files: Sequence[Path] = ()) -> str:
     kept = {
         "settings": dict(made.settings),
         "ways": list(made.ways),
-        "files": {name: identity(place) for name, place in made.files.items()},
+        "files": {
+            name: identity(place)
+            for name, place in made.files.items()
+            if declarations()[name].resumes != "freely"  # nobody would ask
+        },
         "pictures": pictures,
     }
     text = json.dumps(kept, default=str)
@@ -188,15 +192,37 @@ def identity(place: str) -> str:
     with suppress(Unreadable, OSError, ValueError):
         path = path_of(place)
         if path.is_dir():
-            listed = sorted(
-                (each.relative_to(path).as_posix(), each.stat().st_size)
-                for each in path.rglob("*")
-                if each.is_file() and not any(p.startswith(".") for p in each.parts[-2:])
-            )
-            return f"folder {hashlib.sha256(json.dumps(listed).encode()).hexdigest()}"
+            return _of_folder(path, _seen_in(path))
         stat = path.stat()
         return _sampled(path, stat.st_size, stat.st_mtime_ns)
     return f"name {place}"
+
+
+def earlier_identity(place: str) -> str:
+    """What `identity` was until 2026-11 for a folder: hidden ones were looked into, caches too."""
+    with suppress(Unreadable, OSError, ValueError):
+        path = path_of(place)
+        if path.is_dir():
+            return _of_folder(path, (f for f in path.rglob("*") if not _is_dotted(f.parts[-2:])))
+    return identity(place)
+
+
+def _is_dotted(names: Iterable[str]) -> bool:
+    return any(name.startswith(".") for name in names)
+
+
+def _of_folder(path: Path, files: Iterable[Path]) -> str:
+    listed = sorted(
+        (each.relative_to(path).as_posix(), each.stat().st_size) for each in files if each.is_file()
+    )
+    return f"folder {hashlib.sha256(json.dumps(listed).encode()).hexdigest()}"
+
+
+def _seen_in(folder: Path) -> Iterator[Path]:
+    """The files below a folder, none in hidden folders: caches hold many, and a drive is slow."""
+    for root, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        yield from (Path(root, name) for name in names if not name.startswith("."))
 
 
 @lru_cache(maxsize=64)
