@@ -160,7 +160,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "SGDNesterov8bit": _bits(
         "SGD8bit", "SGDNesterov", 0.1,
         "momentum=0.9 nesterov=True weight_decay=0 min_8bit_size=4096", unused="dampening=0",
-        defaults=MappingProxyType({"nesterov": True, "momentum": 0.9}), elementwise="state1",
+        defaults=MappingProxyType({"nesterov": True, "momentum": 0.9}),
         note="SGDNesterov8bit learns with plain momentum: bitsandbytes accepts nesterov and "
         "does not use it",
     ),

@@ -21,7 +21,6 @@ ARGUMENTS = {
     # Weights of several lengths in 8 bits, whose last blocks are not full.
     "AdamW8bit": ["", "min_8bit_size=64 weight_decay=0.1", "min_8bit_size=100"],
     "Lion8bit": ["weight_decay=0.01", "min_8bit_size=64"],
-    "SGDNesterov8bit": ["", "min_8bit_size=64"],
 }
 CASES = [(name, given) for name in FLAT for given in ARGUMENTS.get(name, ["weight_decay=0.01"])]
 STEPS = 12

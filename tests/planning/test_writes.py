@@ -118,7 +118,9 @@ def test_what_lies_in_the_caches_already_is_not_written_again(tmp_path):
     assert counts(found)["latent"] == 4
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "Lion", "Prodigy", "DAdaptAdan", "Adafactor"])
+@pytest.mark.parametrize(
+    "optimizer", ["AdamW", "AdamW8bit", "Lion", "Prodigy", "DAdaptAdan", "Adafactor"]
+)
 def test_a_state_is_as_large_as_is_said(optimizer):
     weights = tuple(Parameter(torch.randn(shape)) for shape in SHAPES)
     made = optimization_of(optimizer, weights)
