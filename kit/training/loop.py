@@ -58,6 +58,7 @@ def train(plan: Plan, control: RunControl | None = None) -> Generator[Event, Non
         at_work_in(plan.run.dir) as hold,
         control.listening_to(Inbox(plan.run.dir, hold.id)),
         together(here) as ranks,
+        control.listening_to(lambda _: ranks.look_now_and_then()),  # in a pause, too
     ):
         place = Presence(plan.run, plan.settings.to_toml(), hold)
         if here.count > 1:

@@ -66,7 +66,7 @@ class Ranks:
     """This process among those of a run."""
 
     def __init__(self, here: Processes) -> None:
-        self.count, self.rank = here.count, here.rank
+        self.count, self.rank, self._local_rank = here.count, here.rank, here.local_rank
         self._watch: Watch | None = None
         self.heart: Heart | None = None
         self._run_dir: Path | None = None
@@ -150,12 +150,16 @@ class Ranks:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Process 0 does it before the others, who then find what it has fetched or copied."""
-        if not self.is_first:
-            self.spread()
+        """Process 0 first, then one of each other machine, then all: each finds what is there.
+
+        For what is fetched or copied onto a machine's disk.
+        """
+        turn = 0 if self.is_first else 1 if self._local_rank == 0 else 2
+        for _ in range(turn):
+            self.meet()
         yield
-        if self.is_first:
-            self.spread()
+        for _ in range(2 - turn):
+            self.meet()
 
     def tell_rates(self, rates: dict[str, float]) -> None:
         """Process 0 tells what a person or a rollback multiplied the rates by, if it is new."""

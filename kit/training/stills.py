@@ -25,7 +25,7 @@ from kit.caching.latents import Latent
 from kit.caching.text import TextEmbedCache, in_memory
 from kit.dataset.batches import AS_IT_IS, ImageUse
 from kit.dataset.captions import fullest_captions
-from kit.errors import in_a_line
+from kit.errors import ProcessLost, in_a_line
 from kit.families import TextEmbeds
 from kit.training.batches import Batch, BatchBuilder
 from kit.training.ranks import ALONE, Order, Ranks
@@ -132,6 +132,8 @@ class Stills:
             self.ranks.order(Order.ASK, payload=order)
         try:
             own = self._own_losses(asked, step, rows, is_stopped)
+        except ProcessLost:  # who is lost takes part in nothing
+            raise
         except Exception as error:
             self.ranks.total([0.0] * len(asked), in_a_line(error))
             raise

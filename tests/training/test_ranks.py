@@ -26,9 +26,10 @@ from kit.events import (
     Validated,
 )
 from kit.families.text import TextConditioner
-from kit.processes import heartbeats
+from kit.processes import Processes, heartbeats
 from kit.runs.control_files import Asked, leave
 from kit.sinks import read_events
+from kit.training.ranks import Ranks
 from kit.training.sampling import SamplePipeline
 from kit.training.step import TrainingStep
 from tests.support.ranks import train_in
@@ -280,6 +281,35 @@ def test_a_lost_process_is_named_and_ends_the_others(tmp_path, asked, rank, numb
     assert f"Process {rank} (pid" in last.text
     assert words in last.text
     goes_on(tmp_path, asked)
+
+
+def test_a_process_that_is_lost_in_a_pause_ends_it(tmp_path, asked):
+    class InPause(At):
+        def __call__(self, pids):
+            events = self.out / "toy.run" / "events.jsonl"
+            if not self.at and events.exists() and '"Paused"' in events.read_text("utf-8"):
+                self.at = time.monotonic()
+                os.kill(pids[1], signal.SIGKILL)
+
+    lost = InPause(tmp_path, 0, 1, signal.SIGKILL)
+    pause = asks(tmp_path, {2: [Asked("pause")]})
+    ended = train_in(2, asked(tmp_path), tmp_path / "logs", hear=pause, kill=lost)
+    assert ended[0].status == 2
+    last = told(tmp_path)[-1]
+    assert isinstance(last, Failed)
+    assert "Process 1 (pid" in last.text
+
+
+def test_of_each_machine_one_process_fetches_before_its_others():
+    order = []
+    for rank, local_rank in ((0, 0), (1, 1), (2, 0), (3, 1)):
+        ranks = Ranks(Processes(4, rank, local_rank))
+        met = []
+        ranks.meet = lambda met=met: met.append(1)
+        with ranks.in_turn():
+            order.append(len(met))
+        assert len(met) == 2
+    assert order == [0, 2, 1, 2]
 
 
 def test_a_stop_that_the_terminal_sends_to_all_ends_after_a_step(tmp_path, asked):
