@@ -183,10 +183,16 @@ def make_accelerator(
 def _alone() -> Iterator[None]:
     """Accelerate sees one process: what several tell each other is told in kit.training.ranks.
 
-    Its own way would wrap what learns and cut batches into pieces.
+    Its own way would wrap what learns and cut batches into pieces. Nor does it see what its
+    launcher or a person has set for it, such as another device or a loss divided once more by
+    ACCELERATE_GRADIENT_ACCUMULATION_STEPS: the settings decide these.
     """
     names = (COUNT, RANK, LOCAL_RANK)
-    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    hidden = {
+        name: os.environ.pop(name)
+        for name in tuple(os.environ)
+        if name in names or name.startswith("ACCELERATE_")
+    }
     try:
         yield
     finally:

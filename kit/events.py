@@ -101,7 +101,8 @@ class Validated(Event):
     trained ones that all held-out ones have too; auc: how often a trained picture gained more than
     a held-out one, 0.5 where they are alike; gaps, aucs: the same by quarter. None where there is
     too little to tell.
-    word: "learning", "enough", "memorising", or "" where there is too little to tell.
+    word: "learning", "enough", "memorising"; "spoiled" where even trained pictures are explained
+    worse than by the bare base; or "" where there is too little to tell.
     """
 
     step: int

@@ -1,8 +1,8 @@
 """What is measured of each file of a run, held against the bare base model.
 
-Every measure is a share: likeness and fidelity are 1 at their best. Likeness is 0 where a picture
-is no nearer to the training pictures than what the bare base draws; fidelity is 0 where a prompt
-without the subject is drawn as differently as another prompt would be.
+Every measure is a share, and 1 is best. Likeness: of each picture of the subject, whether it is
+recognised as what the training pictures show (1) or as what the bare base draws (0). Fidelity: of
+each prompt without the subject, 1 as the bare base draws it, 0 as differently as another prompt.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The one with the best mean of likeness and fidelity. How sure: the same choice is made again many
 times with pictures drawn anew from those that were compared (the bootstrap, Efron 1979,
-https://doi.org/10.1214/aos/1176344552); the share in which the file wins again, or ties.
+https://doi.org/10.1214/aos/1176344552); the share in which the file wins again. That tells how
+much hangs on the pictures, not how right the measures are (kit/LOG.md has both).
 """
 
 from __future__ import annotations

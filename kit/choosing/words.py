@@ -9,6 +9,10 @@ from kit.choosing.picking import Choice
 
 LITTLE = 0.2  # of likeness: it has hardly learned the subject
 NEAR = 0.02  # of the score: files that nobody could tell apart
+BY_THEN = {
+    "memorising": "By then it has begun to memorise its pictures.",
+    "spoiled": "By then it explains even its own pictures worse than the bare base does.",
+}
 
 
 def sentences(choice: Choice) -> Iterator[str]:
@@ -23,19 +27,20 @@ def sentences(choice: Choice) -> Iterator[str]:
 def _why(best: Measured, last: Measured) -> Iterator[str]:
     told = list(_shares(best))
     if told:
-        yield f"{' and '.join(told)}."
+        text = " and ".join(told)
+        yield f"{text[0].upper()}{text[1:]}."
     if best == last:
         return
     beside = list(_shares(last))
     if beside:
         yield f"The last file ({_at(last)}): {' and '.join(beside)}."
-    if last.losses.word == "memorising" and best.losses.word != "memorising":
-        yield "By then it has begun to memorise its pictures."
+    if last.losses.word != best.losses.word and last.losses.word in BY_THEN:
+        yield BY_THEN[last.losses.word]
 
 
 def _shares(file: Measured) -> Iterator[str]:
     if (likeness := mean_of(file.likeness)) is not None:
-        yield f"the subject is {likeness:.0%} as in your pictures"
+        yield f"the subject is recognised in {likeness:.0%} of its pictures"
     if (fidelity := mean_of(file.fidelity)) is not None:
         yield f"other prompts are {fidelity:.0%} as without it"
 
@@ -46,9 +51,9 @@ def _how_sure(choice: Choice) -> str:
     second = choice.ranked[1]
     wins = f"of other pictures {choice.share:.0%} would have chosen it, too"
     if choice.sureness == "sure":
-        return f"This is sure: {wins}."
+        return f"By these measures it is sure: {wins}."
     if choice.sureness == "likely":
-        return f"This is likely: {wins}; next comes {second.file} ({_at(second)})."
+        return f"By these measures it is likely: {wins}; next comes {second.file} ({_at(second)})."
     return (
         f"This is close: {wins}. {second.file} ({_at(second)}) may be as good; look at both in the "
         "pictures."
@@ -97,7 +102,7 @@ TITLES = (
     "chosen",
 )
 MEANINGS = {
-    "subject": "how near its pictures come to yours: 0 % as the bare base, 100 % the same",
+    "subject": "in how many pictures it is recognised, rather than what the bare base draws",
     "other prompts": "how much is drawn as by the bare base: 0 % as if another prompt were drawn",
     "loss gained": "how much better than the bare base it explains held-out pictures (or trained "
     "ones, where none is held out)",

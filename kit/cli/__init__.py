@@ -42,7 +42,7 @@ from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import takes_settings
 from kit.cli.unfinished import planned, refuse, takes_answer
 from kit.control import RunControl, stop_on_interrupt
-from kit.errors import KitError, ProcessLost, nearest, without_secrets
+from kit.errors import DeviceError, KitError, ProcessLost, nearest, without_secrets
 from kit.events import Event, Finished
 from kit.launching.command import told as as_typed
 from kit.planning.forecast import forecast
@@ -200,6 +200,12 @@ def _describe_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _act_demo(chosen: argparse.Namespace) -> int:
+    if here().count > 1:
+        raise DeviceError(
+            f"kit demo is for one process, and {here().count} were launched.",
+            "kit train is what several processes can do together.",
+            "Start it without the launcher.",
+        )
     run_demo = catalog.load("kit.demo.run:main")
     return exit_code(run_demo(chosen.out, seed=chosen.seed, steps=chosen.steps))
 

@@ -1,8 +1,8 @@
 """What sees how alike two pictures are: the base model's own features, or an image encoder.
 
-The base's own are those of its U-Net's middle block, which know objects better than pixels do
-(Tang et al. 2023, https://arxiv.org/abs/2306.03881). Without regard to places they tell how alike
-what is shown is; with it, how alike two pictures from one seed are.
+The base's own are its U-Net's, which know objects better than pixels do (Tang et al. 2023,
+https://arxiv.org/abs/2306.03881). What is shown: two layers on the way down and the block on the
+way up that the source takes, wherever it is in the picture. Where it is shown: the middle block.
 
 Shapes: B pictures, C channels, h w places, F features.
 """
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from kit.adapters.network import device_of
@@ -53,26 +54,39 @@ class OwnEye:
     name: str = "the base model's own features"
 
     def sees(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Mean and deviation of each channel over all places."""
-        maps_BChw = self._maps(pictures)
-        return torch.cat([maps_BChw.mean((2, 3)), maps_BChw.std((2, 3))], dim=1)
+        """Mean, deviation, most and least of each channel over all places."""
+        unet: Any = self.model.family.unet
+        attending = [block for block in unet.down_blocks if hasattr(block, "attentions")]
+        layers = [*(block.attentions[0] for block in attending[:2]), unet.up_blocks[1]]
+        return torch.cat([_pooled(maps) for maps in self._maps(pictures, layers)], dim=1)
 
     def sees_places(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """The channels at each place."""
-        return self._maps(pictures).flatten(1)
+        """The middle block's channels at each place."""
+        unet: Any = self.model.family.unet
+        return self._maps(pictures, [unet.mid_block])[0].flatten(1)
 
     def reads(self, texts: Sequence[str]) -> None:
         """It does not."""
 
     @torch.no_grad()
-    def _maps(self, pictures: Sequence[Image.Image]) -> Tensor:
-        found = []
-        for first in range(0, len(pictures), AT_ONCE):
-            found.append(self._some(pictures[first : first + AT_ONCE]))
-        return torch.cat(found)
+    def _maps(self, pictures: Sequence[Image.Image], layers: Sequence[nn.Module]) -> list[Tensor]:
+        """What each of these layers gives, shape B C h w."""
+        found: list[list[Tensor]] = [[] for _ in layers]
+        hooks = [
+            layer.register_forward_hook(partial(_keep, kept))
+            for layer, kept in zip(layers, found, strict=True)
+        ]
+        try:
+            for first in range(0, len(pictures), AT_ONCE):
+                self._look(pictures[first : first + AT_ONCE])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [torch.cat(kept) for kept in found]
 
-    def _some(self, pictures: Sequence[Image.Image]) -> Tensor:
-        family, kept = self.model.family, list[Tensor]()
+    def _look(self, pictures: Sequence[Image.Image]) -> None:
+        """Ask the U-Net about them as they are, with a blank caption."""
+        family = self.model.family
         device, count = device_of(family.unet), len(pictures)
         width, height = pictures[0].size
         mean_BChw, _ = family.encode_pixels(pixels_of(pictures).to(device_of(family.vae)))
@@ -80,17 +94,24 @@ class OwnEye:
         crops_B6 = torch.tensor([[height, width, 0, 0, height, width]] * count)
         canvas_5hw = blank_inpaint_cond(family, (width, height))
         canvas = None if canvas_5hw is None else canvas_5hw.expand(count, -1, -1, -1)
-        middle: Any = family.unet.mid_block
-        hook = middle.register_forward_hook(lambda _, __, output: kept.append(output))
-        try:
-            with self.model.accelerator.autocast():
-                blank = self.model.text.prompt_embeds([""] * count)
-                conditioning = family.condition(blank, crops_B6).to(device)
-                t_B = torch.full((count,), T, device=device)
-                family.predict(unet_input(latents, canvas), t_B, conditioning)
-        finally:
-            hook.remove()
-        return kept[0].float().cpu()
+        with self.model.accelerator.autocast():
+            blank = self.model.text.prompt_embeds([""] * count)
+            conditioning = family.condition(blank, crops_B6).to(device)
+            t_B = torch.full((count,), T, device=device)
+            family.predict(unet_input(latents, canvas), t_B, conditioning)
+
+
+def _keep(kept: list[Tensor], _layer: nn.Module, _inputs: Any, output: Any) -> None:
+    """A layer's forward hook; attention gives a tuple, or its like."""
+    maps: Tensor = output if isinstance(output, Tensor) else output[0]
+    kept.append(maps.float().cpu())
+
+
+def _pooled(maps_BChw: Tensor) -> Tensor:
+    places = (2, 3)
+    spread = maps_BChw.std(places)
+    parts = maps_BChw.mean(places), spread, maps_BChw.amax(places), maps_BChw.amin(places)
+    return torch.cat(parts, dim=1)
 
 
 @dataclass(frozen=True)

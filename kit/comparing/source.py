@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from PIL import Image, ImageOps
@@ -30,12 +30,12 @@ AT_ONCE, PIXELS_AT_ONCE = 32, 2 * 512 * 512  # without gradients, so it fits whe
 class Asked:
     """The same for every file.
 
-    known: of each subject prompt the training pictures with that caption; of_class: prompts of the
+    known: training pictures, cut to the size that is drawn; of_class: prompts of the
     class word, which the bare base alone draws; rows: pictures at once.
     """
 
     drawn: Drawn
-    known: tuple[tuple[Image.Image, ...], ...]
+    known: tuple[Image.Image, ...]
     of_class: tuple[Prompt, ...]
     stills: Stills | None
     rows: int
@@ -57,13 +57,14 @@ class Source:
         held = tuple(i for i, image in enumerate(images) if image.held_out)
         seed = plan.settings.validation.from_seed
         trained = beside(images, count=len(held) or TRAINED, seed=seed)
-        captions = {i: self._caption(i) for i in (*held, *trained)}
+        known = (*held, *beside(images, count=TRAINED, seed=seed))
+        captions = [self._caption(i) for i in (*held, *trained)]
         concepts = [Concept.of(f) for f in dict.fromkeys(i.folder for i in images if not i.is_reg)]
         drawn = parse_prompts(prompts) if prompts else plan.prompts
         others = other_prompts([prompt.text for prompt in drawn], concepts)
-        classes = class_prompts(captions.values(), concepts)
-        yield from _missing(len(held), len({images[i].path for i in captions}), bool(others))
-        subject = subject_prompts(list(captions.values()), count)
+        classes = class_prompts(captions, concepts)
+        yield from _missing(len(held), len({images[i].path for i in known}), bool(others))
+        subject = subject_prompts(captions, count)
         like = drawn[0] if drawn else Prompt("")
         of_class = subject_prompts(classes or others, count)
         first = seeded(subject, like, plan.size, kind="subject")
@@ -75,7 +76,7 @@ class Source:
         )
         return Asked(
             asked,
-            self._known(subject, captions, _size(first[0])),
+            tuple(self._known(image, _size(first[0])) for image in known),
             seeded(of_class, like, plan.size, kind="class"),
             self._stills(Schedule(held, trained, total=1)),
             self._rows(_size(first[0])),
@@ -85,17 +86,8 @@ class Source:
         own = self.plan.settings_of(image).captions
         return fullest_captions(self.plan.images[image].caption, own)[0]
 
-    def _known(
-        self, subject: Sequence[str], captions: dict[int, str], size: tuple[int, int]
-    ) -> tuple[tuple[Image.Image, ...], ...]:
-        """Of each subject prompt the pictures with that caption, cut to the size that is drawn."""
-        wanted = set(subject)
-        groups: dict[str, list[Image.Image]] = {}
-        for image, caption in captions.items():
-            if caption in wanted:
-                picture = ImageOps.fit(open_upright(self.plan.images[image].path), size)
-                groups.setdefault(caption, []).append(picture)
-        return tuple(tuple(groups[caption]) for caption in subject)
+    def _known(self, image: int, size: tuple[int, int]) -> Image.Image:
+        return ImageOps.fit(open_upright(self.plan.images[image].path), size)
 
     def _stills(self, asked: Schedule) -> Stills | None:
         """The pictures that losses are asked about, encoded, each with its own noise."""

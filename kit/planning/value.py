@@ -140,6 +140,12 @@ class Plan:
         """The batches that a step learns from, of all processes together."""
         return steps.gathered(self.settings.basic, self.processes)
 
+    @property
+    def rate_factor(self) -> float:
+        """What a new run's learning rates are multiplied by, for the sake of the global batch."""
+        asked = self.settings.machine.scale_lr_by_processes
+        return math.sqrt(self.processes) if asked else 1.0
+
     def save_due(self, step: int) -> str:
         """The words "epoch" or "step" where a LoRA file is due after this step, otherwise "".
 

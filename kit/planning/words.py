@@ -42,6 +42,8 @@ def lines(plan: Plan) -> Iterator[str]:
     )
     if plan.processes > 1:
         yield _shared_line(plan.batch_sizes, plan.processes, basic.gradient_accumulation_steps)
+    if plan.rate_factor != 1 and not plan.from_step:
+        yield f"learning rates x {plan.rate_factor:.3g}: scale_lr_by_processes"
     yield (
         f"{counted(plan.epochs, 'epoch')}, {counted(plan.total_steps, 'step')} in all, "
         f"warm-up {counted(plan.warmup_steps, 'step')}"

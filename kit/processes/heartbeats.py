@@ -130,6 +130,12 @@ class Watch:
         self._look()
         return [sign for sign, _ in self._seen.values()]
 
+    def lives(self, rank: int) -> bool:
+        """It gives signs of life."""
+        self._look()
+        sign, since = self._seen.get(rank, (None, 0.0))
+        return bool(sign and not is_gone(sign) and time.monotonic() - since <= sign.most_silence)
+
     def lost(self) -> str:
         """Which of them is lost and why, as a sentence; "" where all are alive.
 
@@ -154,6 +160,12 @@ class Watch:
                 )
         return ""
 
+    def late(self, seconds: float) -> str:
+        """Who gives signs of life, and does not come to where the others wait."""
+        busy = [f"process {sign.rank} at {sign.doing or 'nothing'}" for sign in self.signs()]
+        where = f" ({'; '.join(busy)})" if busy else ""
+        return f"A process hangs: its part did not come for {seconds:.0f} s{where}"
+
     def begin(self) -> None:
         """Nobody looked for a while: what is old counts from now."""
         now = time.monotonic()
@@ -161,7 +173,9 @@ class Watch:
 
     def _look(self) -> None:
         for rank in self._others:
-            sign = _read(path_of(self._run_dir, rank))
+            sign = _read(path := path_of(self._run_dir, rank))
+            if sign is None and not path.exists():  # with its folder: no sign is no silence
+                self._seen.pop(rank, None)
             if sign and (rank not in self._seen or self._seen[rank][0] != sign):
                 self._seen[rank] = (sign, time.monotonic())
 

@@ -50,6 +50,14 @@ class Machine(Section, box="Accelerate launch"):
         shapes_run=False,
         search="several GPUs, all GPUs, two GPUs",
     )
+    scale_lr_by_processes: bool = setting(
+        False,
+        "Scale learning rates by processes",
+        "A new run begins with every learning rate times the square root of the number of "
+        "processes, since a step learns from so many times as many images. Off: rates stay as they "
+        "are entered. What was scaled stays so where the run goes on with another number.",
+        gui=None,
+    )
     gpu_ids: str = setting(
         "",
         "GPU IDs",

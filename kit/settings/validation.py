@@ -72,6 +72,19 @@ class Validation(Section, box="Parameters / Validation"):
         search="held-out overfitting",
     )
 
+    validation_patience: int = setting(
+        0,
+        "Validation patience",
+        "Stops the run after so many validations in a row that are no better than the best before "
+        "them, as Stop does: it is saved, and can go on. Validation swings where few pictures are "
+        "held out, so take 5 or more. 0: it trains to its end.",
+        between=(0, 10_000),
+        unit="validations",
+        gui=None,
+        shapes_run=False,
+        search="early stopping overfitting overtraining",
+    )
+
     @property
     def holds_out(self) -> bool:
         """Pictures are to be held out."""

@@ -45,7 +45,7 @@ def follow(here: Processes) -> None:
         except Dismissed:
             return
         except ProcessLost as error:
-            if ranks.first_has_spoken:  # what there is to say
+            if ranks.the_first_speaks():  # it says what there is to say
                 return
             if ranks.speaks_for_the_first:
                 tell_failed(plan.run.dir, in_a_line(error))
@@ -75,10 +75,9 @@ def _obey(resources: Resources, ranks: Ranks) -> None:
             step.forget()
         match what:
             case Order.STEP:
-                _make_part(resources, ranks, number, trouble)
-                trouble = None
-            case Order.UPDATE:
-                trouble = _moved(resources)
+                trouble = _make_part(resources, ranks, number, trouble)
+            case Order.UPDATE:  # who has trouble does not move, and gets the state of process 0
+                trouble = trouble or _lacking(step.update)
             case Order.SKIP:
                 step.skip()
             case Order.STATE:
@@ -88,17 +87,22 @@ def _obey(resources: Resources, ranks: Ranks) -> None:
             case Order.RATES:
                 _change_rates(resources, pickle.loads(payload))
             case Order.DRAW:
-                _beside_steps(resources, partial(resources.samples.draw_part, payload))
+                drawn = partial(resources.samples.draw_part, payload)
+                _beside_steps(resources, ranks, drawn, partial(ranks.collected, b""), trouble)
             case Order.ASK:
                 assert resources.stills is not None
-                asked = partial(resources.stills.answer_part, payload)
-                _beside_steps(resources, partial(asked, step, resources.network))
+                asked = partial(resources.stills.answer_part, payload, step, resources.network)
+                nothing = partial(ranks.total, [0.0] * resources.stills.asked_by(payload))
+                _beside_steps(resources, ranks, asked, nothing, trouble)
 
 
 def _make_part(
     resources: Resources, ranks: Ranks, number: int, trouble: BaseException | None
-) -> None:
-    """Our part of a step's gradient, and that of all; what lacks memory is told, not raised."""
+) -> BaseException | None:
+    """Our part of a step's gradient, and that of all; what lacks memory is told, not raised.
+
+    trouble: of before, told now. Returns what came too late to be told in this step.
+    """
     resources.begin(number)
     micro_steps, step = resources.plan.micro_steps(number), resources.training_step
     assert step.shared is not None
@@ -106,36 +110,48 @@ def _make_part(
     try:
         if trouble is not None:
             step.shared.fail(trouble)
-            return
+            return None
         own = resources.feed.micro_batches(ranks.share(micro_steps))
         gathered(step, own, count=len(micro_steps), gradient=resources.engine.gradient)
-        step.clip()
-        return
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise
+    else:
+        return _lacking(step.clip)
     # Behind the block, where the error no longer holds on to the step's tensors.
     step.forget()
+    return None
 
 
-def _beside_steps(resources: Resources, job: Callable[[], None]) -> None:
+def _beside_steps(
+    resources: Resources,
+    ranks: Ranks,
+    job: Callable[[], None],
+    nothing: Callable[[str], object],
+    trouble: BaseException | None,
+) -> None:
     """Our part of pictures and validation, with the weights that a file would get.
 
-    What goes wrong was told to process 0, which tells it and goes on.
+    What goes wrong is told to process 0, which tells it and goes on; `nothing` does that where the
+    job was not even begun, so that nobody waits for it.
     """
     try:
+        if trouble is not None:  # our weights may not be those of the others
+            raise trouble
         with averaged(resources.optimization):
             job()
     except (Dismissed, ProcessLost):
         raise
     except FAILURES as error:
+        if ranks.is_awaited:
+            nothing(in_a_line(error))
         make_room(resources.engine, error, "pictures need the memory that graphs hold")
 
 
-def _moved(resources: Resources) -> BaseException | None:
-    """Move the weights; what went wrong is told with the next step."""
+def _lacking(job: Callable[[], object]) -> BaseException | None:
+    """Do it; the memory that it lacked is told with the next step."""
     try:
-        resources.training_step.update()
+        job()
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise

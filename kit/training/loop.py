@@ -139,6 +139,7 @@ def _between_steps(
 def _made_again(place: Presence, resources: Resources, step: int) -> Iterator[Noticed]:
     """Somebody deleted the run's folder: it is there again, with the state of this step."""
     if told := place.made_again():
+        resources.ranks.beat_on()
         resources.checkpoint.save_state(step, again=True)
         yield Noticed(told)
 

@@ -22,7 +22,7 @@ from kit.families import Family
 from kit.families.base_model import fetched_model, find_model, load_model, require_model
 from kit.families.resting import wake
 from kit.families.text import TextConditioner
-from kit.optim.learning_rates import effective_rates_of
+from kit.optim.learning_rates import effective_rates_of, multiply_rates
 from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.planning.forecast import corrected
@@ -64,6 +64,7 @@ from kit.training.shared_gradient import SharedGradient
 from kit.training.staging import staged_images, staged_model
 from kit.training.step import TrainingStep
 from kit.training.stills import Stills, make_stills
+from kit.validation.patience import Patience
 
 
 @dataclass
@@ -83,9 +84,11 @@ class Resources:
     engine_used: EngineUsed
     ranks: Ranks = ALONE
     stills: Stills | None = field(init=False)  # what is validated on
+    patience: Patience = field(init=False)
 
     def __post_init__(self) -> None:
         """Read what belongs to the pictures that are validated on, while nobody else reads."""
+        self.patience = Patience(self.plan.settings.validation.validation_patience)
         self.stills = make_stills(self.batch_builder, self.ranks)
 
     @property
@@ -296,7 +299,9 @@ def _resumed(checkpoint: Checkpoint, lightening: Lightening, ranks: Ranks) -> It
 
 
 def _restored(checkpoint: Checkpoint, lightening: Lightening) -> Iterator[Noticed]:
-    asked = lightening.footing
+    asked, factor = lightening.footing, checkpoint.plan.rate_factor
+    if factor != 1 and not checkpoint.optimization.own_rate:
+        multiply_rates(checkpoint.optimization, factor)  # a state brings its own
     checkpoint.resume()
     if lightening.footing != asked:
         yield Noticed(f"as before, the memory makes it go on with {lightening.footing.words}")

@@ -35,7 +35,9 @@ MEETING, MEETING_FIRST = 300.0, 3600.0  # seconds; the first one plans before it
 LEAST_PATIENCE = 40.0  # seconds for a process whose signs come, and whose part of a step does not
 TIMES_LONGER = 10.0  # than the longest part of a step of our own so far
 FIRST_PATIENCE = 900.0  # before that is known: compilers, graphs
+STOOD_STILL = 5.0  # seconds between two looks: this process itself was stopped meanwhile
 LAST_WORDS = 4.0  # seconds in which a process that is lost may still say why
+FIRST_WORDS = 20.0  # seconds in which process 0, while it lives, may keep a state and say why
 MOST_TEXT = 2000  # bytes of an error's text
 
 
@@ -69,7 +71,7 @@ class Ranks:
         self.heart: Heart | None = None
         self._run_dir: Path | None = None
         self._looked = 0.0
-        self._is_awaited = False  # the others wait for our part
+        self.is_awaited = False  # others wait for our part of what was ordered
         self._longest = 0.0  # seconds of our own part of a step
         self._told_rates: dict[str, float] = {}
 
@@ -91,6 +93,11 @@ class Ranks:
         others = (rank for rank in range(self.count) if rank != self.rank)
         self._watch = Watch(run_dir, others)
 
+    def beat_on(self) -> None:
+        """The run's folder was deleted, and is there again: signs of life have a place, too."""
+        if self._run_dir is not None:
+            clear(self._run_dir)
+
     def doing(self, what: str) -> None:
         """What the signs of life say from now on: "step 12", "drawing"."""
         if self.heart is not None:
@@ -108,7 +115,7 @@ class Ranks:
         Raises: ProcessLost.
         """
         if self.count > 1:
-            self._is_awaited = what in MET
+            self.is_awaited = what in MET
             self._send(torch.tensor([what, number, len(payload)]))
             if payload:
                 self._send(torch.frombuffer(bytearray(payload), dtype=torch.uint8))
@@ -129,6 +136,7 @@ class Ranks:
         self.doing(before)
         if what == Order.END:
             raise Dismissed
+        self.is_awaited = what in MET
         return Order(what), number, body.numpy().tobytes()
 
     def spread(self, value: Any = None) -> Any:
@@ -164,7 +172,7 @@ class Ranks:
         """
         limit = max(LEAST_PATIENCE, TIMES_LONGER * self._longest) if self._longest else 0.0
         self._finish(_dist().all_reduce(buffer, async_op=True), limit or FIRST_PATIENCE)
-        self._is_awaited = False
+        self.is_awaited = False
 
     def texts(self, own: str) -> list[str]:
         """A short text of each process, on all of them."""
@@ -187,7 +195,7 @@ class Ranks:
             self.awaited()
         mark = torch.zeros(1)
         self._finish(_dist().all_reduce(mark, async_op=True))
-        self._is_awaited = False
+        self.is_awaited = False
 
     def total(self, numbers: list[float], trouble: str = "") -> list[float]:
         """The sums over all processes. trouble: why a process has none.
@@ -198,7 +206,7 @@ class Ranks:
             return numbers
         sums = torch.tensor([*numbers, float(bool(trouble))], dtype=torch.float64)
         self._finish(_dist().all_reduce(sums, async_op=True))
-        self._is_awaited = False
+        self.is_awaited = False
         *found, troubles = sums.tolist()
         if troubles:
             self._raise_trouble(trouble)
@@ -210,14 +218,14 @@ class Ranks:
             return [own]
         sizes = self._gathered(torch.tensor([len(own), bool(trouble)]))
         if any(int(failed) for _, failed in sizes):
-            self._is_awaited = False
+            self.is_awaited = False
             self._raise_trouble(trouble)
             return []
         data = torch.zeros(max(1, *(int(size) for size, _ in sizes)), dtype=torch.uint8)
         if own:
             data[: len(own)] = torch.frombuffer(bytearray(own), dtype=torch.uint8)
         parts = self._gathered(data)
-        self._is_awaited = False
+        self.is_awaited = False
         return [
             part[: int(size)].numpy().tobytes()
             for part, (size, _) in zip(parts, sizes, strict=True)
@@ -253,11 +261,14 @@ class Ranks:
             self._looked = time.monotonic()
             self.look()
 
-    @property
-    def first_has_spoken(self) -> bool:
-        """Process 0 has said what ended it."""
-        signs = self._watch.signs() if self._watch is not None else []
-        return any(sign.rank == 0 and sign.words for sign in signs)
+    def the_first_speaks(self) -> bool:
+        """Process 0 has said what ended it; as long as it lives that is waited for."""
+        until, watch = time.monotonic() + FIRST_WORDS, self._watch
+        while watch is not None and not any(s.rank == 0 and s.words for s in watch.signs()):
+            if time.monotonic() > until or not watch.lives(0):
+                return False
+            time.sleep(0.1)
+        return watch is not None
 
     @property
     def speaks_for_the_first(self) -> bool:
@@ -275,7 +286,7 @@ class Ranks:
             if error is not None and not isinstance(error, GeneratorExit | Dismissed):
                 self.heart.last_words(in_a_line(error))
             self.heart.stop()
-        if isinstance(error, ProcessLost) or self._is_awaited:
+        if isinstance(error, ProcessLost) or self.is_awaited:
             return  # whoever waits hears the connection close with this process
         if self.is_first:
             with suppress(ProcessLost):
@@ -293,16 +304,26 @@ class Ranks:
 
     def _finish(self, work: Any, limit: float = float("inf")) -> None:
         """Wait until it is done; limit: seconds after which who is late counts as lost."""
-        began = looked = time.monotonic()
+        try:
+            self._wait_for(work, limit)
+        except ProcessLost:
+            _give_up()
+            raise
+
+    def _wait_for(self, work: Any, limit: float) -> None:
+        began = looked = now = time.monotonic()
         if self._watch is not None:
             self._watch.begin()
         while not work.is_completed():
-            now = time.monotonic()
+            before, now = now, time.monotonic()
+            if now - before > STOOD_STILL and self._watch is not None:  # the others too, as a rule
+                self._watch.begin()
+                began, looked = began + now - before, now
             if now - looked > 1.0:
                 looked = now
                 self.look()
                 if now - began > limit:
-                    raise _lost(self._late(now - began))
+                    raise _lost(self._watch.late(now - began) if self._watch else "A process hangs")
             waited = now - began
             time.sleep(0.0002 if waited < 0.05 else 0.002 if waited < 2.0 else 0.02)
         try:
@@ -320,13 +341,6 @@ class Ranks:
         heard = (heard.strip().splitlines() or [""])[0]
         return f"Another process closed the connection ({heard}); its own output says why"
 
-    def _late(self, seconds: float) -> str:
-        """Who gives signs of life, and does not come to where the others wait."""
-        signs = self._watch.signs() if self._watch is not None else []
-        busy = [f"process {sign.rank} at {sign.doing or 'nothing'}" for sign in signs]
-        where = f" ({'; '.join(busy)})" if busy else ""
-        return f"A process hangs: its part did not come for {seconds:.0f} s{where}"
-
 
 ALONE = Ranks(Processes())
 
@@ -340,6 +354,16 @@ def _lost(found: str) -> ProcessLost:
         "another number of processes too where gradient_accumulation_steps x processes is the "
         "same.",
     )
+
+
+def _give_up() -> None:
+    """End NCCL's kernel, which would wait for who is lost, and all that frees memory for it.
+
+    Not yet run.
+    """
+    if torch.cuda.is_available():
+        with suppress(Exception):  # the first fault is what a person must know of
+            _dist().group.WORLD._get_backend(torch.device("cuda")).abort()
 
 
 @contextmanager

@@ -130,8 +130,9 @@ class SharedGradient:
         for one in seen:  # from device to device: nothing is waited for
             start = len(self._weights) + 2 + self._slot(one.micro_step) + self._rows
             self._tail[start : start + len(one.t_B)].copy_(one.loss_B)
-        self._ranks.took(time.monotonic() - self._began)
+        own = time.monotonic() - self._began
         self._ranks.add_up(self._whole)
+        self._ranks.took(own)  # behind it: in the first step nobody knows yet what is usual
         told: list[float] = self._tail.tolist()
         return told
 

@@ -117,6 +117,7 @@ class TrainingStep:
     def clip(self) -> Tensor:
         """Shorten the gradient to max_grad_norm; returns its norm before."""
         optimizer = self.optimization.optimizer
+        self._wake_scaler()
         if (flat := flat_of(optimizer)) is not None:
             with flat.as_one():
                 self.accelerator.unscale_gradients()
@@ -124,6 +125,12 @@ class TrainingStep:
         weights = [p for g in optimizer.param_groups for p in g["params"]]
         norm: Tensor | None = self.accelerator.clip_grad_norm_(weights, self.max_grad_norm)
         return torch.zeros(()) if norm is None else norm
+
+    def _wake_scaler(self) -> None:
+        """A process that has made no loss since it began has its first gradient of others."""
+        scaler = self.accelerator.scaler
+        if scaler is not None and getattr(scaler, "_scale", None) is None:
+            scaler.scale(torch.zeros((), device=self.accelerator.device))
 
     def zero_grad(self) -> None:
         """Forget the gradient."""

@@ -113,6 +113,10 @@ class Stills:
         with network.eval_mode(), switched_off(network) if bare else nullcontext():
             self._losses(asked, step, rows, lambda: False, bare=bare)
 
+    def asked_by(self, order: bytes) -> int:
+        """How many questions the first one asks."""
+        return len(self.held_out if pickle.loads(order)[0] else self.beside)
+
     def _losses(
         self,
         asked: tuple[Question, ...],

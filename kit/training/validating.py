@@ -19,6 +19,7 @@ from kit.training.soundness import require_finite_network
 from kit.training.stills import Stills, Stopped
 from kit.validation.answers import Answers
 from kit.validation.meter import Reading, read
+from kit.validation.patience import Patience
 
 
 def due_validation(
@@ -47,7 +48,18 @@ def due_validation(
         yield Noticed(f"step {step}: the LoRA could not be validated: {in_a_line(error)}")
         return True
     yield event
+    if resources.patience.is_lost(step, event.loss):
+        control.stop()
+        yield Noticed(_lost(resources.patience))
     return True
+
+
+def _lost(patience: Patience) -> str:
+    return (
+        f"validation was best after step {patience.best_step} and has been no better for "
+        f"{patience.since} validations, so the run ends here, as validation_patience asks; train "
+        "again to go on, and kit choose says which file to keep"
+    )
 
 
 def _validated(stills: Stills, control: RunControl, resources: Resources, step: int) -> Validated:

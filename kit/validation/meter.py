@@ -16,9 +16,11 @@ from kit.validation.answers import Answers, Bands
 from kit.validation.questions import BANDS
 
 LEAST = 2  # pictures of each kind, to say anything
-# Provisional, from four runs on the embedded base (tests/validation/experiment.py; kit/LOG.md).
-MEMORISING, ENOUGH = 0.4, 0.65  # what is carried over, below which the word is said
-LITTLE = 0.02  # a gain on trained pictures that says nothing yet
+# What is carried over, below which the word is said. On the embedded base all 15 readings of a run
+# that was right were above 0.65, and 36 of 37 of twenty runs that were built to end badly below 0.4
+# (tests/validation/experiment.py and proof.py; kit/LOG.md).
+MEMORISING, ENOUGH = 0.4, 0.65
+LITTLE = 0.02  # a gain on trained pictures, or a loss, that says nothing yet
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,17 @@ class Reading:
 
 
 def read(held_out: Answers, trained: Answers) -> Reading:
-    """The meter after asking about both kinds of pictures."""
+    """The meter after asking about both kinds of pictures.
+
+    The word is "spoiled" where the LoRA explains even the pictures that it was trained on worse
+    than the bare base does: of 79 such files 57 graded 10 points and more below their run's best.
+    """
     pairs = [(held_out.gains(band), trained.gains(band)) for band in (None, *range(BANDS))]
     gaps = [gap(held, learned) for held, learned in pairs]
     aucs = [auc(held, learned) for held, learned in pairs]
     share = carried(held_out, trained)
-    return Reading(share, gaps[0], tuple(gaps[1:]), aucs[0], tuple(aucs[1:]), word_of(share))
+    word = "spoiled" if trained.gain < -LITTLE else word_of(share)
+    return Reading(share, gaps[0], tuple(gaps[1:]), aucs[0], tuple(aucs[1:]), word)
 
 
 def word_of(carried: float | None) -> str:

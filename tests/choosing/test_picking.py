@@ -63,10 +63,11 @@ def told(*files):
 def test_it_says_which_why_and_how_sure():
     text = told(EARLY, RIGHT, LATE)
     assert text.startswith("Keep cat-20.safetensors (step 20).")
-    assert "the subject is 75% as in your pictures and other prompts are 85% as without it" in text
-    assert "The last file (step 30): the subject is 88%" in text
+    assert "The subject is recognised in 75% of its pictures and" in text
+    assert "other prompts are 85% as without it." in text
+    assert "The last file (step 30): the subject is recognised in 88%" in text
     assert "By then it has begun to memorise its pictures." in text
-    assert "This is sure: of other pictures 100% would have chosen it, too." in text
+    assert "By these measures it is sure: of other pictures 100% would have chosen it, too." in text
 
 
 def test_it_says_what_follows_for_the_next_run():

@@ -293,6 +293,12 @@ def test_one_of_several_processes_ends_with_0_after_a_stop(folder, stand_in, mon
     assert main(["train", *SMALL]) == 3
 
 
+def test_the_demo_is_for_one_process(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["demo"]) == 2
+    assert "kit demo is for one process, and 2 were launched" in capsys.readouterr().err
+
+
 def test_a_terminal_tells_both_commands_where_a_caption_was_corrected(folder, capsys, stand_in):
     found = plan(Settings().replace(train_data_dir="images", resolution="64"))
     found.run.own_state.mkdir(parents=True)

@@ -147,6 +147,11 @@ def validated(stage: Stage, settings: Settings) -> Any:
     return [{name: v for name, v in each.items() if name != "seconds"} for each in told]
 
 
+def validated_at(stage: Stage, settings: Settings) -> Any:
+    """The steps after which a whole run is validated."""
+    return [event.step for event in run(settings) if isinstance(event, Validated)]
+
+
 def error(stage: Stage, settings: Settings) -> Any:
     """What is refused, in the words that are told; None where all is prepared."""
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 
 import pytest
@@ -127,3 +128,22 @@ def test_half_a_sign_is_none(run_dir):
     heartbeats.path_of(run_dir, 1).write_text('{"rank": 1, "pi')
     assert heartbeats.read(run_dir) == []
     assert heartbeats.Watch(run_dir, [1]).lost() == ""
+
+
+def test_who_has_no_place_for_a_sign_is_not_silent(run_dir, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(heartbeats.time, "monotonic", lambda: now[0])
+    watch = heartbeats.Watch(run_dir, [1])
+    sign(run_dir, 1)
+    assert watch.lost() == ""
+    assert watch.lives(1)
+    shutil.rmtree(run_dir / heartbeats.FOLDER)  # by a person, with the run's folder
+    now[0] += heartbeats.SILENT + 1
+    assert watch.lost() == ""
+    assert not watch.lives(1)
+    heartbeats.clear(run_dir)
+    sign(run_dir, 1)
+    assert watch.lives(1)
+    now[0] += heartbeats.SILENT + 1
+    assert "hangs" in watch.lost()
+    assert not watch.lives(1)

@@ -158,3 +158,12 @@ def test_a_deterministic_run_on_a_cpu_is_the_same_run(model, images, tmp_path):
     asked = run(toy_settings(model, images, tmp_path / "b", deterministic=True))
     assert losses(asked) == losses(plain)
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+
+
+def test_accelerate_does_not_see_what_was_set_for_it(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")  # divides every loss
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    accelerator = devices.make_accelerator(torch.device("cpu"), "no")
+    assert accelerator.gradient_accumulation_steps == 1
+    assert accelerator.num_processes == 1
+    assert os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "4"

@@ -75,7 +75,7 @@ BIT_EQUAL = {
     "Prodigy": {"optimizer_type": "Prodigy", "unet_lr": 1.0, "text_encoder_lr": 1.0},
     "Adafactor": {"optimizer_type": "Adafactor"},
     "dropouts": {"network_dropout": 0.3, "rank_dropout": 0.3, "module_dropout": 0.4},
-    "bf16": {"mixed_precision": "bf16"},
+    "bf16 and clipped": {"mixed_precision": "bf16", "max_grad_norm": 0.01},
 }
 
 
@@ -307,6 +307,21 @@ def test_the_plan_says_the_global_batch(tmp_path, asked):
     settings = asked(tmp_path, train_batch_size=2, gradient_accumulation_steps=3)
     told = str(planning.plan(settings, processes=2))
     assert "global batch 2 x 2 processes x 3 accumulated = 12, as one process with" in told
+
+
+def test_the_rates_are_scaled_where_that_is_asked_and_stay_so(tmp_path, asked):
+    scaled = {"scale_lr_by_processes": True, "lr_scheduler": "constant"}
+    out = tmp_path / "out"
+    settings = asked(out, **scaled)
+    assert "learning rates x 1.41" in str(planning.plan(settings, processes=2))
+    stop = asks(out, {3: [Asked("stop")]})
+    first = in_processes(2, settings, out, hear=stop)
+    second = run(asked(out, **scaled, **GATHERED))
+    given = [event.rates["unet"] for event in first + second if isinstance(event, Stepped)]
+    assert given == pytest.approx([1e-2 * 2**0.5] * STEPS)
+    plain = run(asked(tmp_path / "plain", lr_scheduler="constant", **GATHERED))
+    assert not same(lora(out), lora(tmp_path / "plain"))
+    assert len(losses(plain)) == STEPS
 
 
 def test_another_global_batch_is_another_run_and_the_plan_says_what_keeps_it(tmp_path, asked):

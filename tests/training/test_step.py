@@ -140,6 +140,19 @@ def scaled(step, monkeypatch, scale=8.0):
     return scaler
 
 
+def test_a_gradient_that_others_made_is_unscaled_before_any_loss_of_our_own(ready, monkeypatch):
+    step, network, given = ready
+    scaler = scaled(step, monkeypatch)
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 4.0})  # as after a resume
+    step.loss(given).mean().backward()
+    own = [w.grad.clone() for w in network.parameters() if w.grad is not None]
+    step.clip()
+    theirs = [w.grad for w in network.parameters() if w.grad is not None]
+    assert all(torch.equal(4 * b, a) for a, b in zip(own, theirs, strict=True))
+    step.update()
+    assert not step.has_overflowed
+
+
 class Unscaled(TorchDispatchMode):
     """How many tensors each unscaling is given."""
 

@@ -308,3 +308,24 @@ def test_dropouts_are_off_and_on_again_afterwards(asked, tmp_path):
             run_step(ready.training_step, ready.batch_builder.micro_batches(step), count=1)
         assert asked_all(ready).losses == asked_all(ready).losses
         assert ready.network.training
+
+
+def test_patience_ends_a_run_as_stop_does_and_it_can_go_on(asked, tmp_path, monkeypatch):
+    losses_told = iter([0.5, 0.4, 0.6, 0.7, *[0.3 - 0.01 * i for i in range(100)]])
+    plain = Stills.answers
+
+    def answers(self, *given, **named):
+        found = plain(self, *given, **named)
+        is_held = bool(found.asked) and found.asked == self.held_out
+        return replace(found, losses=(next(losses_told),) * len(found.losses)) if is_held else found
+
+    monkeypatch.setattr(Stills, "answers", answers)
+    settings = asked(tmp_path / "out", validate_every_n_steps=1, validation_patience=2)
+    plan = planning.plan(settings)
+    told = list(train(plan))
+    assert (told[-1].step, told[-1].reason) == (4, "asked to stop")
+    assert any("best after step 2" in e.text for e in told if isinstance(e, Noticed))
+    assert (tmp_path / "out" / "toy-step00000004.safetensors").exists()
+    going_on = planning.plan(settings)
+    assert going_on.from_step == 4
+    assert list(train(going_on))[-1].reason == "done"  # it counts anew, and each is better

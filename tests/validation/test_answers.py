@@ -66,3 +66,11 @@ def test_the_meter_reads_every_band():
     assert found.aucs == (1.0, None, None, 0.5)
     assert found.auc == 1.0
     assert found.carried == pytest.approx(0.5) and found.word == "enough"
+
+
+def test_a_lora_that_spoils_its_own_pictures_is_called_so():
+    base = ((0, 10, 0.2), (1, 10, 0.2))
+    held = answers(*((image, t, 0.3, loss) for image, t, loss in base))
+    assert read(held, answers((2, 10, 0.21, 0.2), (3, 10, 0.21, 0.2))).word == "spoiled"
+    assert read(held, answers((2, 10, 0.2, 0.2), (3, 10, 0.2, 0.2))).word == ""
+    assert read(held, answers((2, 10, 0.1, 0.2), (3, 10, 0.1, 0.2))).word == "memorising"

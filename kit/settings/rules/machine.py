@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kit import catalog
+from kit.processes import here
 from kit.settings import Machine
 from kit.settings.effective import gpu_ids, launch_args, trains_together
 from kit.settings.launch_args import has, parse_launch_args
@@ -101,6 +102,8 @@ def idle_launch(machine: Machine, changed: Changed) -> Iterator[str]:
         for name in ("main_process_port", "extra_accelerate_launch_args"):
             if name in changed:
                 yield f"{name} has no effect: num_processes is 1"
+        if machine.scale_lr_by_processes and here().count == 1:
+            yield "scale_lr_by_processes has no effect: num_processes is 1"
 
 
 @notice

@@ -27,7 +27,7 @@ def split_beside_a_count(validation: Validation) -> Iterator[str]:
 def nothing_is_validated(validation: Validation, changed: Changed) -> Iterator[str]:
     if validation.is_on:
         return
-    for name in ("validation_seed", "max_validation_steps"):
+    for name in ("validation_seed", "max_validation_steps", "validation_patience"):
         if name in changed:
             yield (
                 f"{name} has no effect: nothing is validated; set validation_split or "

@@ -11,6 +11,7 @@ from kit.caching import prefetch
 from kit.events import Finished, Loaded
 from kit.hosts import Gpu
 from kit.launching.command import command, launch_for
+from kit.optim.learning_rates import rates_of
 from kit.training import engine_choice
 from kit.training.engine import EagerEngine
 from kit.training.graph_engine import GraphEngine
@@ -109,6 +110,12 @@ def launched(stage, settings):
     return [launch.processes, launch.gpus, " ".join(words[words.index("--multi_gpu") :])]
 
 
+def rates(stage, settings):
+    """What the first step learns at."""
+    with stage.prepared(settings) as ready:
+        return rates_of(ready.optimization)
+
+
 TWO = {"num_processes": 2}
 INDUCTOR = {"dynamo_backend": "inductor"}
 ROWS = {
@@ -122,6 +129,7 @@ ROWS = {
         },
     ),
     "multi_gpu": Row(launched, True),
+    "scale_lr_by_processes": Row(rates, True, given={**TWO, "lr_scheduler": "constant"}),
     "main_process_port": Row(launched, 29501, given=TWO),
     "extra_accelerate_launch_args": Row(launched, "--max_restarts 1", given=TWO),
     "num_cpu_threads_per_process": Row(threads, 3, plain=1),

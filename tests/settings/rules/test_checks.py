@@ -271,6 +271,7 @@ NOTICES = {
     "idle_launch": [
         dict(main_process_port=29501),
         dict(extra_accelerate_launch_args="--debug"),
+        dict(scale_lr_by_processes=True),
     ],
     "blocks_unused": [
         dict(block_lr_zero_threshold=0.1),
