@@ -122,9 +122,11 @@ def _eye(model: Model, encoder: str) -> Generator[Event, None, Eye]:
 
 
 def _settings(folder: Path) -> Settings:
-    """Those of the run, without what only matters for training on."""
+    """Those of the run, without what it began from, which may be gone, and without loggers."""
     settings = Settings.load(folder / "run.toml")
-    return settings.replace(resume="", network_weights="", log_with="")
+    blank = {"resume": "", "network_weights": "", "log_with": ""}
+    off = {"dim_from_weights": False, "resume_from_huggingface": False}
+    return settings.replace(**blank, **off)
 
 
 def _measured(

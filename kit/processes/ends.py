@@ -9,6 +9,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kit.errors import ProcessLost
+
+
+def lost_process(found: str) -> ProcessLost:
+    """What ends the others; found: who is lost and why, without a full stop."""
+    return ProcessLost(
+        f"{found}.",
+        "The processes train together, so all of them have ended. The state of the last whole step "
+        "is kept.",
+        "Put right what is said, and start the same command again: it goes on from there, on "
+        "another number of processes too where gradient_accumulation_steps x processes is the "
+        "same.",
+    )
+
 
 @contextmanager
 def not_for_ever(seconds: float) -> Iterator[None]:

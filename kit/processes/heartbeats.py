@@ -25,6 +25,7 @@ from kit.reading.fields import dataclass_from
 from kit.reading.texts import read_json
 
 FOLDER = "ranks"  # in the run's folder
+CACHE = "cache"  # in that: what they encode for each other
 PERIOD = 1.0  # seconds between two beats
 SILENT = 30.0  # seconds without a beat while it steps
 SILENT_ELSEWHERE = 300.0  # while it loads or caches: reading a model can hold every thread
@@ -71,6 +72,20 @@ def clear(run_dir: Path) -> None:
     with suppress(OSError):
         shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
         (run_dir / FOLDER).mkdir()
+
+
+def tidy(run_dir: Path, *, well: bool) -> None:
+    """It is over: take away what the processes shared, and their signs where all is well.
+
+    A run that did not even begin has given its folder back; who encoded pictures still may have
+    made it anew.
+    """
+    with suppress(OSError):
+        given_back = [path.name for path in run_dir.iterdir()] == [FOLDER]
+        gone = run_dir / FOLDER if well or given_back else run_dir / FOLDER / CACHE
+        shutil.rmtree(gone, ignore_errors=True)
+        if given_back:
+            run_dir.rmdir()
 
 
 def _read(path: Path) -> Sign | None:

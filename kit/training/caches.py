@@ -134,7 +134,7 @@ def _place(folders: Folders, wanted: bool, run_dir: Path, ranks: Ranks) -> Path 
     """Where caches lie on the disk, if they do; processes that divide them need it for a while."""
     if wanted:
         return cache_folder(folders)
-    return run_dir / heartbeats.FOLDER / "cache" if ranks.count > 1 else None
+    return run_dir / heartbeats.FOLDER / heartbeats.CACHE if ranks.count > 1 else None
 
 
 def _disk(kind: str, place: Path | None, memory: Memory) -> DiskCache | None:

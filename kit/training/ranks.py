@@ -12,7 +12,6 @@ nothing and costs nothing.
 from __future__ import annotations
 
 import pickle
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,8 +26,8 @@ from torch import Tensor
 from kit.caching.division import Division
 from kit.errors import DeviceError, ProcessLost, in_a_line
 from kit.processes import Processes
-from kit.processes.ends import not_for_ever
-from kit.processes.heartbeats import FOLDER, Heart, Watch, clear, is_gone
+from kit.processes.ends import lost_process, not_for_ever
+from kit.processes.heartbeats import FOLDER, Heart, Watch, clear, is_gone, tidy
 
 NEVER = timedelta(days=30)  # a pause may last; who waits looks after the others by itself
 MEETING, MEETING_FIRST = 300.0, 3600.0  # seconds; the first one plans before it comes
@@ -38,6 +37,7 @@ FIRST_PATIENCE = 900.0  # before that is known: compilers, graphs
 STOOD_STILL = 5.0  # seconds between two looks: this process itself was stopped meanwhile
 LAST_WORDS = 4.0  # seconds in which a process that is lost may still say why
 FIRST_WORDS = 20.0  # seconds in which process 0, while it lives, may keep a state and say why
+OVER = "lora-kit/over"  # in the store by which the processes have met
 MOST_TEXT = 2000  # bytes of an error's text
 
 
@@ -254,12 +254,17 @@ class Ranks:
         Raises: ProcessLost.
         """
         if self._watch is not None and (lost := self._watch.lost()):
-            raise _lost(lost)
+            raise lost_process(lost)
 
     def look_now_and_then(self) -> None:
-        """The same, at most once a second."""
+        """The same, at most once a second, where nobody waits for process 0's orders.
+
+        Raises: ProcessLost; Dismissed where it is over.
+        """
         if self._watch is not None and time.monotonic() - self._looked > 1.0:
             self._looked = time.monotonic()
+            if not self.is_first and _store().check([OVER]):
+                raise Dismissed
             self.look()
 
     def the_first_speaks(self) -> bool:
@@ -290,10 +295,11 @@ class Ranks:
         if isinstance(error, ProcessLost) or self.is_awaited:
             return  # whoever waits hears the connection close with this process
         if self.is_first:
-            with suppress(ProcessLost):
+            with suppress(ProcessLost, RuntimeError):
+                _store().set(OVER, "1")  # for who encodes pictures, and waits for no order yet
                 self.order(Order.END)
-            if self._run_dir is not None and (error is None or isinstance(error, GeneratorExit)):
-                shutil.rmtree(self._run_dir / FOLDER, ignore_errors=True)
+            if self._run_dir is not None:
+                tidy(self._run_dir, well=error is None or isinstance(error, GeneratorExit))
         with suppress(Exception):
             _dist().destroy_process_group()
 
@@ -324,13 +330,13 @@ class Ranks:
                 looked = now
                 self.look()
                 if now - began > limit:
-                    raise _lost(self._watch.late(now - began) if self._watch else "A process hangs")
+                    raise lost_process(self._watch.late(now - began) if self._watch else "")
             waited = now - began
             time.sleep(0.0002 if waited < 0.05 else 0.002 if waited < 2.0 else 0.02)
         try:
             work.wait()
         except RuntimeError as error:
-            raise _lost(self._found_out(str(error))) from error
+            raise lost_process(self._found_out(str(error))) from error
 
     def _found_out(self, heard: str) -> str:
         """Who has closed the connection; its last words may come a moment later."""
@@ -344,17 +350,6 @@ class Ranks:
 
 
 ALONE = Ranks(Processes())
-
-
-def _lost(found: str) -> ProcessLost:
-    return ProcessLost(
-        f"{found}.",
-        "The processes train together, so all of them have ended. The state of the last whole step "
-        "is kept.",
-        "Put right what is said, and start the same command again: it goes on from there, on "
-        "another number of processes too where gradient_accumulation_steps x processes is the "
-        "same.",
-    )
 
 
 def _give_up() -> None:
@@ -393,6 +388,10 @@ def together(here: Processes) -> Iterator[Ranks]:
         ranks.part(error)
         raise
     ranks.part(None)
+
+
+def _store() -> Any:
+    return _dist().distributed_c10d._get_default_store()
 
 
 def _dist() -> Any:

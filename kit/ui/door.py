@@ -14,6 +14,7 @@ from kit.hosts import host
 from kit.launching.command import processes_for
 from kit.planning import Plan
 from kit.queueing.store import queue_in
+from kit.runs.finding import find_run
 from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
 from kit.ui.beginning import begin
@@ -58,16 +59,17 @@ def watch(run_dir: str | Path) -> Dashboard:
     """Show a run from its folder: a finished one, or one that is at work, which is followed.
 
     One that is at work has its buttons, whether this kernel, another one, a terminal or the queue
-    trains it.
+    trains it. run_dir: its folder, its name, or a file of it; where it works on a fast disk and is
+    copied to a slow one, either place.
 
-    Raises: OutputError where the folder holds no events.jsonl.
+    Raises: OutputError where there is no such run.
     """
     global _follower
     install()
     if _follower is not None:
         _follower.end()
         _follower = None
-    file, session = events_file(run_dir), Session.current
+    file, session = events_file(_where_it_works(run_dir)), Session.current
     if session and session.is_running() and session.run_dir.samefile(file.parent):
         dashboard = session.dashboard
     else:
@@ -76,6 +78,13 @@ def watch(run_dir: str | Path) -> Dashboard:
         dashboard = _follower.dashboard
     dashboard.show()
     return dashboard
+
+
+def _where_it_works(run_dir: str | Path) -> str | Path:
+    try:
+        return find_run(run_dir).works_in
+    except KitError:  # an events.jsonl that lies by itself can be shown, too
+        return run_dir
 
 
 def queue(folder: str | Path = "") -> QueueList:

@@ -258,11 +258,11 @@ STYLE = """<style>
 .kit .kit-table th { color: var(--kit-dim); white-space: nowrap; }
 .kit .kit-table tr { background: none !important; }
 .kit .kit-bar { gap: 6px 12px; margin: 2px 0 6px; overflow: visible !important; }
-.kit .kit-queued {
-  gap: 4px var(--kit-unit); padding: 4px 0; border-top: 1px solid var(--kit-line);
-}
+.kit .kit-queued { gap: 4px 8px; padding: 4px 0; border-top: 1px solid var(--kit-line); }
 .kit .kit-queued > * { margin: 0 !important; }
-.kit .kit-queued > .widget-html { flex: 1 1 260px; width: auto !important; min-width: 0; }
+.kit .kit-queued > .widget-html {
+  flex: 1 1 260px; width: auto !important; min-width: 0; overflow-wrap: anywhere;
+}
 .kit .kit-bar > * { margin: 0 !important; max-width: 100%; }
 .kit .widget-toggle-buttons, .kit .widget-toggle-buttons > div {
   width: auto; max-width: 100%; flex-wrap: wrap; gap: 4px;

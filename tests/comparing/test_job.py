@@ -14,7 +14,7 @@ from kit import planning
 from kit.choosing.record import read_record
 from kit.cli import main
 from kit.comparing.files import files_of, spread
-from kit.comparing.job import Wishes, compare
+from kit.comparing.job import Wishes, _settings, compare
 from kit.demo import BASE
 from kit.errors import KitError
 from kit.events import Cached, Noticed
@@ -178,6 +178,16 @@ def test_a_run_without_a_file_is_refused(trained, tmp_path):
     shutil.copytree(trained / "out" / "zib.run", tmp_path / "zib.run")
     with pytest.raises(KitError, match="no LoRA file"):
         next(compare(tmp_path / "zib"))
+
+
+def test_what_the_run_began_from_may_be_gone(trained, tmp_path):
+    """A LoRA that it went on with, a state, a logger: nothing of them is needed to compare."""
+    gone = {"network_weights": "gone.safetensors", "dim_from_weights": True, "resume": "a/b/c"}
+    began = Settings.load(trained / "out" / "zib.run" / "run.toml").replace(
+        **gone, resume_from_huggingface=True, log_with="wandb"
+    )
+    (tmp_path / "run.toml").write_text(began.to_toml(), "utf-8")
+    assert len(planning.plan(_settings(tmp_path), unfinished="begin anew").images) == 8
 
 
 def test_files_are_spread_over_the_run(trained):

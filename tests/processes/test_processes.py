@@ -147,3 +147,19 @@ def test_who_has_no_place_for_a_sign_is_not_silent(run_dir, monkeypatch):
     now[0] += heartbeats.SILENT + 1
     assert "hangs" in watch.lost()
     assert not watch.lives(1)
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_what_processes_shared_goes_in_the_end_and_a_folder_given_back_stays_away(run_dir, well):
+    cache = run_dir / heartbeats.FOLDER / heartbeats.CACHE
+    cache.mkdir()
+    sign(run_dir, 1)
+    (run_dir / "run.json").write_text("{}")
+    heartbeats.tidy(run_dir, well=well)
+    assert not cache.exists()
+    assert bool(heartbeats.read(run_dir)) is not well  # why it failed is for the launcher
+    assert (run_dir / "run.json").exists()
+    (run_dir / "run.json").unlink()
+    cache.mkdir(parents=True)
+    heartbeats.tidy(run_dir, well=well)
+    assert not run_dir.exists()

@@ -6,14 +6,17 @@ import time
 import pytest
 import torch
 
-from kit.events import Failed, Finished, Lightened, Noticed, Stepped
+from kit.caching.latents import LatentEncoder
+from kit.errors import DatasetError
+from kit.events import Cached, Failed, Finished, Lightened, Noticed, Stepped
 from kit.processes import heartbeats
+from kit.runs.control_files import Asked, leave
 from kit.training import sampling
 from kit.training.checkpoint import Checkpoint
 from kit.training.step import TrainingStep
 from tests.support.ranks import train_in
 from tests.support.tiny import write_tiny
-from tests.support.toys import lora, losses, run, same, toy_settings
+from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
 from tests.training.test_ranks import GATHERED, in_processes, told
 
 PROMPTS = "a ball --w 64 --h 64 --s 1\na zib --w 64 --h 64 --s 1"
@@ -126,3 +129,32 @@ def test_a_folder_that_is_deleted_gets_its_signs_of_life_again(tmp_path, asked):
 
     in_processes(2, asked(tmp_path), tmp_path, hear=hear)
     assert (tmp_path / "seen").read_text() == "[0, 1]"
+
+
+@pytest.mark.parametrize("why", ["stop", "error"])
+def test_who_encodes_pictures_leaves_when_the_first_process_ends(tmp_path, model, why):
+    images, seen = draw_images(tmp_path / "images", count=12), tmp_path / "seen"
+
+    def slowly(rank):
+        whole = LatentEncoder.encode
+
+        def encode(self, cuts):
+            if rank:
+                with seen.open("a") as file:
+                    file.write("1\n")
+                time.sleep(1.5)
+            elif why == "error":
+                raise DatasetError("no picture")
+            return whole(self, cuts)
+
+        LatentEncoder.encode = encode
+
+    def hear(event):
+        if why == "stop" and isinstance(event, Cached):
+            leave(tmp_path / "toy.run", Asked("stop"))
+
+    asked = toy_settings(model, images, tmp_path, epoch=1)
+    ended = train_in(2, asked, tmp_path / "logs", prepare=slowly, hear=hear)
+    assert [each.status for each in ended] == [2 if why == "error" else 0, 0], ended
+    assert not (tmp_path / "toy.run").exists()
+    assert len(seen.read_text().split()) < 6  # all that it was to encode

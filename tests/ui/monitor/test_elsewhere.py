@@ -10,9 +10,12 @@ import kit.ui
 from kit import planning
 from kit.errors import KitError
 from kit.events import Failed, Finished, Stepped, to_line
+from kit.hosts import Host
 from kit.launching import own_process
+from kit.runs import finding
 from kit.runs.control_files import FOLDER, Asked
 from kit.runs.lock import at_work_in
+from kit.runs.run import place_for
 from kit.sinks import read_events
 from kit.ui.beginning import begin
 from kit.ui.form.form import Form
@@ -212,6 +215,19 @@ def test_a_watched_run_of_a_terminal_has_the_buttons(run_dir, monkeypatch):
         write(run_dir / "events.jsonl", EVENTS[7:])
         until(lambda: dashboard.history.state == "done")
     until(lambda: controls.root.layout.display == "none")
+
+
+def test_a_run_that_works_on_a_fast_disk_is_watched_there(tmp_path, monkeypatch):
+    drive, scratch = tmp_path / "drive", tmp_path / "scratch"
+    here = Host("colab", tmp_path, drive, persistent=True, slow=drive, scratch=scratch)
+    monkeypatch.setattr(finding, "host", lambda: here)
+    working = place_for(drive, scratch) / "cat.run"
+    for folder, steps in ((drive / "cat.run", EVENTS[:4]), (working, EVENTS)):
+        folder.mkdir(parents=True)
+        write(folder / "events.jsonl", steps)
+    with at_work_in(working):
+        assert kit.ui.watch(drive / "cat.run").run_dir == working
+    assert kit.ui.watch("cat").history.step == 30
 
 
 def test_where_nobody_hears_a_button_says_so(run_dir):
