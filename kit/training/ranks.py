@@ -5,8 +5,7 @@ so that no two of them ever wait in different places. Small things (orders, sett
 between hosts over gloo, gradients between GPUs over NCCL (not yet run) or over gloo. Nothing waits
 blindly: who waits looks at the others' signs of life, and names the one that is lost.
 
-This is the only file that imports torch.distributed. One process alone meets nobody: `ALONE` does
-nothing and costs nothing.
+Only this file imports torch.distributed. One process alone meets nobody: `ALONE` does nothing.
 """
 
 from __future__ import annotations
