@@ -18,8 +18,18 @@ BY_THEN = {
 def sentences(choice: Choice) -> Iterator[str]:
     """The file to keep, why, how sure, and what follows for the next run."""
     best, last = choice.best, choice.last
+    knows = _knows_it_best(choice)
+    if knows is not None and _likeness(knows) < LITTLE:  # to choose among them means nothing
+        yield "None of these files has learned the subject yet: train longer, or at a higher rate."
+        yield f"It is recognised in {_likeness(knows):.0%} of the pictures of {knows.file} at most."
+        return
     yield f"Keep {best.file} ({_at(best)})."
     yield from _why(best, last)
+    if knows is not None and _likeness(best) < LITTLE:
+        yield (
+            f"It has hardly learned the subject; {knows.file} ({_at(knows)}) knows it best, in "
+            f"{_likeness(knows):.0%} of its pictures."
+        )
     yield _how_sure(choice)
     yield from _what_next(choice)
 
@@ -36,6 +46,16 @@ def _why(best: Measured, last: Measured) -> Iterator[str]:
         yield f"The last file ({_at(last)}): {' and '.join(beside)}."
     if last.losses.word != best.losses.word and last.losses.word in BY_THEN:
         yield BY_THEN[last.losses.word]
+
+
+def _knows_it_best(choice: Choice) -> Measured | None:
+    """The file with the greatest likeness; None where it was not measured."""
+    measured = [file for file in choice.ranked if file.likeness]
+    return max(measured, key=_likeness) if measured else None
+
+
+def _likeness(file: Measured) -> float:
+    return mean_of(file.likeness) or 0.0
 
 
 def _shares(file: Measured) -> Iterator[str]:
@@ -62,10 +82,7 @@ def _how_sure(choice: Choice) -> str:
 
 def _what_next(choice: Choice) -> Iterator[str]:
     best, last = choice.best, choice.last
-    likeness = mean_of(best.likeness)
-    if likeness is not None and likeness < LITTLE:
-        yield "No file has learned much of the subject yet: train longer, or at a higher rate."
-    elif best == last and len(choice.ranked) > 1:
+    if best == last and len(choice.ranked) > 1:
         yield "It is the last one: a longer run may be better still."
     elif best.step == min(file.step for file in choice.ranked) and len(choice.ranked) > 2:
         yield (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image, ImageOps
@@ -63,16 +63,15 @@ class Source:
         drawn = parse_prompts(prompts) if prompts else plan.prompts
         others = other_prompts([prompt.text for prompt in drawn], concepts)
         classes = class_prompts(captions, concepts)
-        yield from _missing(len(held), len({images[i].path for i in known}), bool(others))
+        around = others or classes
+        yield from _missing(len(held), len({images[i].path for i in known}), bool(others), around)
         subject = subject_prompts(captions, count)
         like = drawn[0] if drawn else Prompt("")
         of_class = subject_prompts(classes or others, count)
         first = seeded(subject, like, plan.size, kind="subject")
         asked = Drawn(
             first,
-            seeded(
-                subject_prompts(others or classes or ("",), count), like, plan.size, kind="others"
-            ),
+            seeded(subject_prompts(around or ("",), count), like, plan.size, kind="others"),
         )
         return Asked(
             asked,
@@ -108,7 +107,10 @@ class Source:
         return max(trained, min(AT_ONCE, PIXELS_AT_ONCE // max(1, size[0] * size[1])))
 
 
-def _missing(held_out: int, pictures: int, others: bool) -> Generator[Event, None, None]:
+def _missing(
+    held_out: int, pictures: int, are_named: bool, beside: Sequence[str]
+) -> Generator[Event, None, None]:
+    """are_named: somebody named other prompts; beside: what is drawn beside the subject."""
     if not held_out:
         yield Noticed(
             "no picture is held out, so how well it explains new pictures is not known "
@@ -118,10 +120,11 @@ def _missing(held_out: int, pictures: int, others: bool) -> Generator[Event, Non
         yield Noticed(
             "there is one picture: likeness tells how near to that one is drawn, not to a subject"
         )
-    if not others:
+    if not are_named:
+        what = "the class word is drawn" if beside else "a blank prompt is drawn"
         yield Noticed(
-            "no prompt without the subject is named, so the class word is drawn beside it; name "
-            "what else it shall draw with --prompts, or in sample_prompts"
+            f"no prompt without the subject is named, so {what} beside it; name what else it shall "
+            "draw with --prompts, or in sample_prompts"
         )
 
 

@@ -71,16 +71,30 @@ def test_it_says_which_why_and_how_sure():
 
 
 def test_it_says_what_follows_for_the_next_run():
-    assert "train longer" in told(file(1, (0.1,), (0.9,)), file(2, (0.15,), (0.9,)))
     assert "a longer run may be better" in told(file(1, (0.3,), (0.9,)), file(2, (0.6,), (0.9,)))
     early = [file(step, (0.9,), (0.9 - 0.2 * step,)) for step in (1, 2, 3)]
     assert "It is the earliest one" in told(*early)
     assert "the only file" in told(RIGHT)
 
 
+def test_among_files_that_know_nothing_none_is_kept():
+    text = told(file(1, (0.0,), (0.99,)), file(2, (0.1,), (0.5,)))
+    assert text.startswith("None of these files has learned the subject yet: train longer")
+    assert "recognised in 10% of the pictures of cat-2.safetensors at most" in text
+    assert "Keep" not in text and "sure" not in text
+
+
+def test_a_pick_that_hardly_knows_the_subject_says_who_does():
+    text = told(file(1, (0.1,), (0.99,)), file(2, (0.8,), (0.2,)))
+    assert text.startswith("Keep cat-1.safetensors")
+    assert "hardly learned the subject; cat-2.safetensors (step 2) knows it best, in 80%" in text
+
+
 def test_one_that_may_be_as_good_is_named():
-    files = [file(step, tuple(0.9 * (step == i) for i in range(6)), ()) for step in range(6)]
-    files[2] = file(2, (0, 0, 0.91, 0, 0, 0), ())
+    files = [
+        file(step, tuple(0.9 if step == i else 0.3 for i in range(6)), ()) for step in range(6)
+    ]
+    files[2] = file(2, (0.3, 0.3, 0.91, 0.3, 0.3, 0.3), ())
     text = told(*files)
     assert text.startswith("Keep cat-2.safetensors")
     assert "This is close" in text and "cat-0.safetensors (step 0) may be as good" in text
