@@ -21,7 +21,8 @@ def sentences(choice: Choice) -> Iterator[str]:
     knows = _knows_it_best(choice)
     if knows is not None and _likeness(knows) < LITTLE:  # to choose among them means nothing
         yield "None of these files has learned the subject yet: train longer, or at a higher rate."
-        yield f"It is recognised in {_likeness(knows):.0%} of the pictures of {knows.file} at most."
+        most = f"{_likeness(knows):.0%} of the pictures of {knows.file} at most"
+        yield f"It is recognised in {most if _likeness(knows) else 'none of their pictures'}."
         return
     yield f"Keep {best.file} ({_at(best)})."
     yield from _why(best, last)

@@ -82,6 +82,7 @@ def test_among_files_that_know_nothing_none_is_kept():
     assert text.startswith("None of these files has learned the subject yet: train longer")
     assert "recognised in 10% of the pictures of cat-2.safetensors at most" in text
     assert "Keep" not in text and "sure" not in text
+    assert "recognised in none of their pictures." in told(file(1, (0.0, 0.0), (0.9,)))
 
 
 def test_a_pick_that_hardly_knows_the_subject_says_who_does():
