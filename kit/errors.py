@@ -137,3 +137,7 @@ def without_secrets(text: object) -> str:
     for value in (*(os.environ.get(name, "") for name in SECRETS), *_of_links):
         plain = plain.replace(value, "***") if value else plain
     return plain
+
+
+# What drawing and measuring beside the training may raise: told, and the run goes on.
+FAILURES = (KitError, OSError, RuntimeError, ValueError, MemoryError)

@@ -95,6 +95,8 @@ class Validated(Event):
     = "held-out"), or of trained ones where none is ("trained"); of the LoRA, and of the bare base
     model. bands, base_bands: the same by quarter of the timesteps, as in Stepped.
     trained_loss, trained_base_loss: of as many training pictures, asked alike.
+    prior_loss, prior_base_loss: of pictures that the bare base drew itself for the class word,
+    where no picture is held out; None where there are none.
     loss_average: the training's own, as in Stepped, after this step.
     A picture's gain is the share of the base's loss on it that is gone. gap: how much greater it is
     on trained pictures than on held-out ones, in the mean; carried: the share of the gain on all
@@ -115,6 +117,8 @@ class Validated(Event):
     on: str = "held-out"
     trained_loss: float = 0.0
     trained_base_loss: float = 0.0
+    prior_loss: float | None = None
+    prior_base_loss: float | None = None
     loss_average: float = 0.0
     carried: float | None = None
     gap: float | None = None

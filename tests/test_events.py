@@ -38,6 +38,7 @@ EXAMPLES = [
     Stepped(8, 0.4, 0.125, 0.25, bands=(0.1, None, 0.2, 0.3), megabytes=900),
     Validated(8, 0.4, 0.1, 0.2, (0.1, None), (0.2, None), 3, gap=0.1, auc=0.75, word="learning"),
     Validated(8, 0.4, 0.1, 0.2, on="trained", trained_loss=0.1, trained_base_loss=0.2),
+    Validated(8, 0.4, 0.1, 0.2, on="trained", prior_loss=0.1, prior_base_loss=0.2),
     Sampled(10, 0, "out/sample/cat.png", "a cat", 42),
     Saved(20, 1, "out/cat-000001.safetensors", ("out/cat-000000.safetensors",)),
     StateKept(20, 1, "out/cat-000001-state", ("out/cat-000000-state",)),

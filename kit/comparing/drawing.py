@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator
+from dataclasses import dataclass, field
 
 from PIL import Image
 
-from kit.dataset.buckets import Size
-from kit.randomness import seed_for
 from kit.settings.prompts import Prompt
 from kit.training.sampling import SamplePipeline
 
@@ -35,21 +33,6 @@ class Pictures:
 
     subject: tuple[Image.Image, ...] = field(default=(), repr=False)
     others: tuple[Image.Image, ...] = field(default=(), repr=False)
-
-
-def seeded(texts: Sequence[str], like: Prompt, size: Size, *, kind: str) -> tuple[Prompt, ...]:
-    """Prompts with a seed each, drawn as `like` says, in the size that is trained."""
-    width, height = like.width or size[0] // 8 * 8, like.height or size[1] // 8 * 8
-    return tuple(
-        replace(
-            like,
-            text=text,
-            width=width,
-            height=height,
-            seed=seed_for(0, "which file to keep", kind, number) % 2**32,
-        )
-        for number, text in enumerate(texts)
-    )
 
 
 def draw(pipeline: SamplePipeline, asked: Drawn, *, rows: int) -> Generator[int, None, Pictures]:

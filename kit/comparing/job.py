@@ -17,19 +17,20 @@ from kit.adapters.network import Network
 from kit.choosing.measures import Losses, Measured
 from kit.choosing.picking import SHOWN, pick
 from kit.choosing.record import Record, write_record
-from kit.comparing.drawing import Drawn, Pictures, draw
+from kit.comparing.drawing import Pictures, draw
 from kit.comparing.eyes import Eye, OwnEye, encoder_eye
 from kit.comparing.files import LoraPath, files_of, spread
 from kit.comparing.grid import save_grid
 from kit.comparing.model import Loader, Model
-from kit.comparing.prior import Prior, make_prior
 from kit.comparing.seeing import first_sight
 from kit.comparing.source import Asked, Source
 from kit.devices import at_work, free_memory
+from kit.diffusion.inpainting import takes_inpaint_cond
 from kit.errors import KitError
 from kit.events import Cached, Event, Noticed
 from kit.runs.finding import Found, find_run
 from kit.settings import Settings
+from kit.training.class_word import add_drawn
 from kit.validation.answers import Answers
 from kit.validation.meter import read
 from kit.validation.questions import Question
@@ -133,17 +134,14 @@ def _measured(
     job: _Job, files: Sequence[LoraPath], eye: Eye
 ) -> Generator[Event, None, list[Measured]]:
     asked = job.asked
-    base = yield from _drawn(job, asked.drawn)
+    base = yield from _drawn(job)
     job.drawn[""] = base
-    own = yield from _drawn(job, Drawn(others=asked.of_class))
-    texts = [prompt.text for prompt in asked.of_class]
-    prior = make_prior(job.model, texts, own.others, rows=asked.rows)
-    without = prior.loss(job.model) if prior else 0.0
+    yield from _class_word_drawn(job)
     losses: list[Losses] = []
     for file in files:
         with job.model.wearing(file.path) as network:
-            losses.append(_losses(job, network, prior, without))
-            job.drawn[file.path.name] = yield from _drawn(job, asked.drawn)
+            losses.append(_losses(job, network))
+            job.drawn[file.path.name] = yield from _drawn(job)
     sight = first_sight(eye, asked.drawn, base, asked.known)
     return [
         Measured(
@@ -157,23 +155,37 @@ def _measured(
     ]
 
 
-def _drawn(job: _Job, asked: Drawn) -> Generator[Event, None, Pictures]:
-    work = draw(job.model.pipeline, asked, rows=job.asked.rows)
+def _drawn(job: _Job) -> Generator[Event, None, Pictures]:
+    work = draw(job.model.pipeline, job.asked.drawn, rows=job.asked.rows)
+    return (yield from _counted(job, work))
+
+
+def _class_word_drawn(job: _Job) -> Generator[Event, None, None]:
+    """The bare base's own pictures of it, to be asked about; inpainting models draw none alone."""
+    prompts, stills = job.asked.of_class, job.asked.stills
+    if not prompts or stills is None or takes_inpaint_cond(job.model.family):
+        return
+    work = job.model.pipeline.each_latent(prompts, rows=job.asked.rows)
+    latents_BChw = yield from _counted(job, work)
+    add_drawn(stills, prompts, latents_BChw)
+
+
+def _counted(job: _Job, work: Generator[int, None, Value]) -> Generator[Event, None, Value]:
+    """What is drawn, told picture by picture."""
     while True:
         try:
             job.done += next(work)
         except StopIteration as end:
-            pictures: Pictures = end.value
-            return pictures
+            value: Value = end.value
+            return value
         yield Cached(WHAT, job.done, job.total)
 
 
-def _losses(job: _Job, network: Network, prior: Prior | None, without: float) -> Losses:
+def _losses(job: _Job, network: Network) -> Losses:
     """How the file that is worn explains pictures."""
-    own = prior.loss(job.model) / without - 1 if prior and without else None
     stills = job.asked.stills
     if stills is None:
-        return Losses(prior=own)
+        return Losses()
 
     def answers(asked: tuple[Question, ...]) -> Answers:
         return stills.answers(
@@ -181,6 +193,8 @@ def _losses(job: _Job, network: Network, prior: Prior | None, without: float) ->
         )
 
     trained = answers(stills.beside)
+    prior = answers(stills.prior) if stills.prior else None
+    own = prior.loss / prior.base_loss - 1 if prior and prior.base_loss else None
     if not stills.held_out:
         return Losses("trained", trained.gain, trained.gain, prior=own)
     held = answers(stills.held_out)

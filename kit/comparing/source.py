@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from kit.caching.inpaint_latents import InpaintLatents
 from kit.caching.latents import OnTheFlyLatents
 from kit.choosing.prompts import Concept, class_prompts, other_prompts, subject_prompts
-from kit.comparing.drawing import Drawn, seeded
+from kit.comparing.drawing import Drawn
 from kit.comparing.model import Model
 from kit.dataset.captions import fullest_captions
 from kit.dataset.pixels import open_upright
@@ -19,10 +19,12 @@ from kit.planning import Plan
 from kit.settings.prompts import Prompt, parse_prompts
 from kit.training.batches import BatchBuilder
 from kit.training.caches import latent_encoder
+from kit.training.sampling import seeded
 from kit.training.stills import Stills, make_stills
 from kit.validation.questions import beside
 from kit.validation.schedule import TRAINED, Schedule
 
+ADDRESS = (0, "which file to keep")  # of the pictures' seeds
 AT_ONCE, PIXELS_AT_ONCE = 32, 2 * 512 * 512  # without gradients, so it fits where a batch did
 
 
@@ -68,15 +70,13 @@ class Source:
         subject = subject_prompts(captions, count)
         like = drawn[0] if drawn else Prompt("")
         of_class = subject_prompts(classes or others, count)
-        first = seeded(subject, like, plan.size, kind="subject")
-        asked = Drawn(
-            first,
-            seeded(subject_prompts(around or ("",), count), like, plan.size, kind="others"),
-        )
+        first = seeded(subject, like, plan.size, address=(*ADDRESS, "subject"))
+        beside_it = subject_prompts(around or ("",), count)
+        asked = Drawn(first, seeded(beside_it, like, plan.size, address=(*ADDRESS, "others")))
         return Asked(
             asked,
             tuple(self._known(image, _size(first[0])) for image in known),
-            seeded(of_class, like, plan.size, kind="class"),
+            seeded(of_class, like, plan.size, address=(*ADDRESS, "class")),
             self._stills(Schedule(held, trained, total=1)),
             self._rows(_size(first[0])),
         )

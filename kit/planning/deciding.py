@@ -42,11 +42,11 @@ from kit.runs.made_of import made_of
 from kit.runs.resume import beyond_the_end, find_start
 from kit.runs.run import Answer, Run, choose_run
 from kit.runs.unfinished import is_past, told_of_unfinished
-from kit.settings import Basic, Folders, Images, Noise, Settings, effective
+from kit.settings import Basic, Folders, Images, Noise, Settings, Validation, effective
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
 from kit.validation.holding_out import hold_out
-from kit.validation.schedule import Length, schedule
+from kit.validation.schedule import Length, Schedule, schedule
 
 
 def plan(settings: Settings, *, unfinished: Answer = "ask", processes: int | None = None) -> Plan:
@@ -130,9 +130,17 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
             *_noticed(settings, ways, images, fits, run, total),
         ),
         subsets=subsets,
-        validation=schedule(images, settings.validation, Length.of(layout, total, per_epoch)),
+        validation=_asked(images, ways, settings.validation, Length.of(layout, total, per_epoch)),
         processes=processes,
     )
+
+
+def _asked(
+    images: Sequence[TrainImage], ways: Sequence[Settings], validation: Validation, length: Length
+) -> Schedule:
+    """What is validated; an inpainting model draws no picture of its own to be asked about."""
+    captions = [] if ways[0].model.train_inpainting else [way.captions for way in ways]
+    return schedule(images, validation, length, captions)
 
 
 def _as_one_process(basic: Basic, processes: int) -> Basic:

@@ -41,8 +41,8 @@ class Validation(Section, box="Parameters / Validation"):
     validate_every_n_steps: int | None = setting(
         None,
         "Validate every n steps",
-        "Blank or 0: not by steps. Without held-out pictures it measures the training pictures "
-        "beside the bare base model.",
+        "Blank or 0: not by steps. Without held-out pictures it measures the training pictures, "
+        "and some that the bare base model draws for the class word, beside the bare base model.",
         between=(0, 10_000_000),
         unit="steps",
         gui=None,

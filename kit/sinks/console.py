@@ -199,6 +199,9 @@ def in_a_word(event: Validated) -> str:
     """What a validation found: `validation loss 0.0912, the bare base model's 0.1032: learning`."""
     what = "validation loss" if event.on == "held-out" else "loss on trained images"
     told = f"{what} {event.loss:.4g}, the bare base model's {event.base_loss:.4g}"
+    if event.prior_loss is not None and event.prior_base_loss is not None:
+        told += f"; on its own pictures of the class word {event.prior_loss:.4g}, the base's "
+        told += f"{event.prior_base_loss:.4g}"
     return f"{told}: {event.word}" if event.word else told
 
 

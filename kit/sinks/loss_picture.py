@@ -13,7 +13,8 @@ from kit.runs.atomic_write import write_atomically
 from kit.runs.disk import why_unwritten
 from kit.sinks.loss_curve import LossCurve, finite
 
-BLUE, FAINT, ORANGE = "#1f5fa8", "#9dbbe0", "#c2571a"
+BLUE, FAINT, ORANGE, GREY = "#1f5fa8", "#9dbbe0", "#c2571a", "#6b6b6b"
+PRIOR = "the base's own of the class word"
 
 
 class LossChart:
@@ -131,6 +132,9 @@ def _draw_validation(axes: Any, validated: Sequence[Validated]) -> None:
     highest = max((value for value in values if math.isfinite(value)), default=0.0)
     if highest > axes.get_ylim()[1]:  # which the training's own losses had set
         axes.set_ylim(top=1.05 * highest)
+    prior = [math.nan if e.prior_loss is None else finite(e.prior_loss) for e in validated]
+    if not all(map(math.isnan, prior)):
+        axes.plot(numbers, prior, color=GREY, linewidth=1.2, marker="o", markersize=3, label=PRIOR)
     base = finite(validated[-1].base_loss)
     axes.axhline(base, color=ORANGE, linewidth=0.8, linestyle="--", label="bare base model")
     axes.legend(loc="upper right", frameon=False)

@@ -31,6 +31,8 @@ def validation_scalars(event: Validated, *, per: str) -> dict[str, float]:
         found |= {
             "loss/validation/base_model": event.base_loss,
             "loss/validation/trained_images": event.trained_loss,
+            "loss/validation/class_word": event.prior_loss,
+            "loss/validation/class_word_base_model": event.prior_base_loss,
             "loss/validation/carried": event.carried,
             "loss/validation/overfit_gap": event.gap,
             "loss/validation/overfit_auc": event.auc,

@@ -119,6 +119,7 @@ def run_text_embeds(
     for image in (*plan.validation.held_out, *plan.validation.beside):
         own = plan.settings_of(image).captions
         captions |= {fullest_captions(plan.images[image].caption, own)[0]}
+    captions |= set(plan.validation.drawn)
     text_embeds = yield from cache_text_embeds(
         captions, text, autocast, disk=disk, made_by=made_by, division=ranks.division
     )

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from kit.devices import at_work, ran_out_of_memory
-from kit.errors import ProcessLost, in_a_line
+from kit.errors import FAILURES, ProcessLost, in_a_line
 from kit.events import Event
 from kit.optim.averaging import averaged
 from kit.processes import Processes
@@ -23,7 +23,6 @@ from kit.training.engine import make_room
 from kit.training.preparation import Resources, prepare
 from kit.training.ranks import Dismissed, Order, Ranks, together
 from kit.training.recovery import learns_again
-from kit.training.requests import FAILURES
 from kit.training.step import gathered
 
 

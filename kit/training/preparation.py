@@ -35,6 +35,7 @@ from kit.settings.unet_blocks import block_plan
 from kit.training.batches import BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
 from kit.training.checkpoint import Checkpoint
+from kit.training.class_word import ask_about_drawn
 from kit.training.compiling import compile_unet
 from kit.training.copies import copies_for
 from kit.training.engine import EngineUsed, StepEngine
@@ -232,7 +233,22 @@ def equip(
     samples.by_epoch, samples.ranks = bool(settings.samples.sample_every_n_epochs), ranks
     network.train()
     around = (losses, checkpoint, guardian, lightening, feed, used, ranks)
-    return Resources(plan, step, network, builder, samples, *around)
+    return (yield from _with_drawn(Resources(plan, step, network, builder, samples, *around)))
+
+
+def _with_drawn(resources: Resources) -> Generator[Event, None, Resources]:
+    """Where no picture is held out, validation asks about what the bare base draws, too."""
+    stills = resources.stills
+    if stills is None or stills.held_out:
+        return resources
+    try:
+        yield from ask_about_drawn(
+            stills, resources.samples.pipeline, resources.network, resources.ranks
+        )
+    except BaseException:
+        resources.close()
+        raise
+    return resources
 
 
 def _hand_over(optimization: Optimization, accelerator: Accelerator) -> None:

@@ -18,15 +18,13 @@ from kit.control import (
     SaveRequest,
     UnreadRequest,
 )
-from kit.errors import KitError, ProcessLost, in_a_line
+from kit.errors import FAILURES, ProcessLost, in_a_line
 from kit.events import Event, Noticed, Paused, RateChanged, Resumed, Saved
 from kit.optim.averaging import averaged
 from kit.training.checkpoint import step_suffix
 from kit.training.engine import make_room
 from kit.training.preparation import Resources
 from kit.training.soundness import Setback, require_finite_network
-
-FAILURES = (KitError, OSError, RuntimeError, ValueError, MemoryError)
 
 
 def due_samples(

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,14 @@ class SamplePipeline:
         self, prompts: list[Prompt], *, size: tuple[int, int], seeds: list[int]
     ) -> list[Image.Image]:
         """Pictures of one size, steps, scale and sampler, together in one batch."""
+        latents_BChw = self.generate_latents(prompts, size=size, seeds=seeds)
+        return [_picture(pixels) for pixels in self.family.decode_latents(latents_BChw)]
+
+    @torch.no_grad()
+    def generate_latents(
+        self, prompts: list[Prompt], *, size: tuple[int, int], seeds: list[int]
+    ) -> Tensor:
+        """The same before the VAE decodes them: scaled, shape B C h w, on the device."""
         first = prompts[0]
         scheduler = make_scheduler(first.sampler or self.sampler, self.family)
         device = device_of(self.family.unet)
@@ -86,7 +94,22 @@ class SamplePipeline:
             latents_BChw = scheduler.step(
                 prediction, t, latents_BChw, **_randomness(scheduler, generators)
             ).prev_sample
-        return [_picture(pixels) for pixels in self.family.decode_latents(latents_BChw)]
+        return latents_BChw
+
+    def each_latent(self, prompts: Sequence[Prompt], *, rows: int) -> Generator[int, None, Tensor]:
+        """Those of prompts with sizes and seeds, `rows` at once; tells how many each batch was.
+
+        Returns them unscaled, shape B C h w, float32 on the CPU.
+        """
+        found = []
+        for first in range(0, len(prompts), rows):
+            batch = list(prompts[first : first + rows])
+            size = batch[0].width or 0, batch[0].height or 0
+            seeds = [prompt.seed or 0 for prompt in batch]
+            latents_BChw = self.generate_latents(batch, size=size, seeds=seeds)
+            found.append(latents_BChw.float().cpu() / self.family.latent_scale)
+            yield len(batch)
+        return torch.cat(found)
 
     def _read(self, prompts: list[Prompt], size: tuple[int, int]) -> Conditioning:
         """That of all negative prompts, then of all prompts; unguided only the latter."""
@@ -165,6 +188,26 @@ def rescales(sampler: str) -> bool:
 def samplers_of(prompts: Iterable[Prompt], usual: str) -> list[str]:
     """The samplers that prompts ask for; `usual` for those that name none, and without prompts."""
     return list(dict.fromkeys(prompt.sampler or usual for prompt in prompts)) or [usual]
+
+
+def seeded(
+    texts: Sequence[str], like: Prompt, size: Size, *, address: tuple[int | str, ...]
+) -> tuple[Prompt, ...]:
+    """Prompts with a seed each, by its address and their number, drawn as `like` says.
+
+    size: that is trained, for a prompt that names none.
+    """
+    width, height = like.width or size[0] // 8 * 8, like.height or size[1] // 8 * 8
+    return tuple(
+        replace(
+            like,
+            text=text,
+            width=width,
+            height=height,
+            seed=seed_for(*address, number) % 2**32,
+        )
+        for number, text in enumerate(texts)
+    )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from kit.caching.latents import Latent
 from kit.caching.text import TextEmbedCache, in_memory
 from kit.dataset.batches import AS_IT_IS, ImageUse
 from kit.dataset.captions import fullest_captions
+from kit.dataset.images import TrainImage
 from kit.errors import ProcessLost, in_a_line
 from kit.families import TextEmbeds
 from kit.training.batches import Batch, BatchBuilder
@@ -74,12 +75,16 @@ class StillLatents:
 
 @dataclass
 class Stills:
-    """The held-out pictures of a run and as many training pictures, ready to be asked about."""
+    """The held-out pictures of a run and as many training pictures, ready to be asked about.
+
+    prior: about pictures that the bare base drew itself (`kit.training.class_word`).
+    """
 
     builder: BatchBuilder
     captions: Mapping[int, str]
     held_out: tuple[Question, ...] = ()
     beside: tuple[Question, ...] = ()
+    prior: tuple[Question, ...] = ()
     ranks: Ranks = ALONE  # each asks about its part
     _base: dict[tuple[Question, ...], tuple[float, ...]] = field(default_factory=dict)
 
@@ -103,19 +108,38 @@ class Stills:
                     self._base[asked] = self._losses(asked, step, rows, is_stopped, bare=True)
         return Answers(asked, losses, self._base[asked])
 
+    def add(self, images: Sequence[TrainImage], latents: Mapping[int, Latent]) -> None:
+        """Further images, whose captions are read as they are, with the indexes behind the plan's.
+
+        Where captions are cached, theirs are.
+        """
+        builder = self.builder
+        every = (*builder.plan.images, *images)
+        kept = {i: builder.latents.of(ImageUse(i, AS_IT_IS), epoch=0) for i in self.captions}
+        self.captions = {**self.captions, **{i: every[i].caption for i in latents}}
+        self.builder = replace(
+            builder,
+            plan=replace(builder.plan, images=every),
+            latents=StillLatents({**kept, **latents}),
+        )
+
     def answer_part(self, order: bytes, step: Answering, network: Network) -> None:
         """This process's own part of what the first one asks.
 
         Raises: whatever asking raises, once the first one knows it.
         """
-        of_held_out, bare, rows = pickle.loads(order)
-        asked = self.held_out if of_held_out else self.beside
+        group, bare, rows = pickle.loads(order)
+        asked = self._groups[group]
         with network.eval_mode(), switched_off(network) if bare else nullcontext():
             self._losses(asked, step, rows, lambda: False, bare=bare)
 
     def asked_by(self, order: bytes) -> int:
         """How many questions the first one asks."""
-        return len(self.held_out if pickle.loads(order)[0] else self.beside)
+        return len(self._groups[pickle.loads(order)[0]])
+
+    @property
+    def _groups(self) -> tuple[tuple[Question, ...], ...]:
+        return self.beside, self.held_out, self.prior
 
     def _losses(
         self,
@@ -128,7 +152,8 @@ class Stills:
     ) -> tuple[float, ...]:
         """The loss of each question, weighed as in training, of all processes."""
         if self.ranks.is_first:
-            order = pickle.dumps((asked is self.held_out, bare, rows))
+            group = next(i for i, each in enumerate(self._groups) if each is asked)
+            order = pickle.dumps((group, bare, rows))
             self.ranks.order(Order.ASK, payload=order)
         try:
             own = self._own_losses(asked, step, rows, is_stopped)
@@ -203,7 +228,7 @@ def make_stills(builder: BatchBuilder, ranks: Ranks = ALONE) -> Stills | None:
         replace(plan, layout=replace(plan.layout, seed=seed)),
         builder.text,
         StillLatents(latents),
-        _kept(builder.text_embeds, captions.values()),
+        _kept(builder.text_embeds, (*captions.values(), *schedule.drawn)),
     )
     held_out, beside = (
         questions(
@@ -216,7 +241,7 @@ def make_stills(builder: BatchBuilder, ranks: Ranks = ALONE) -> Stills | None:
         )
         for group in (schedule.held_out, schedule.beside)
     )
-    return Stills(own, captions, held_out, beside, ranks)
+    return Stills(own, captions, held_out, beside, ranks=ranks)
 
 
 def _kept(text_embeds: TextEmbedCache | None, captions: Iterable[str]) -> TextEmbedCache | None:

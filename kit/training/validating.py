@@ -9,17 +9,17 @@ import time
 from collections.abc import Generator
 
 from kit.control import RunControl
-from kit.errors import ProcessLost, in_a_line
+from kit.errors import FAILURES, ProcessLost, in_a_line
 from kit.events import Event, Noticed, Validated
 from kit.optim.averaging import averaged
 from kit.training.engine import make_room
 from kit.training.preparation import Resources
-from kit.training.requests import FAILURES
 from kit.training.soundness import require_finite_network
 from kit.training.stills import Stills, Stopped
 from kit.validation.answers import Answers
 from kit.validation.meter import Reading, read
 from kit.validation.patience import Patience
+from kit.validation.questions import Question
 
 
 def due_validation(
@@ -69,17 +69,18 @@ def _validated(stills: Stills, control: RunControl, resources: Resources, step: 
         control.listen()  # also to who asks from a terminal
         return control.stop_requested
 
-    def answers(held_out: bool) -> Answers:
+    def answers(asked: tuple[Question, ...]) -> Answers:
         return stills.answers(
-            stills.held_out if held_out else stills.beside,
+            asked,
             training_step,
             resources.network,
             rows=training_step.rows or max(p.batch_size for p in resources.plan.layout.parts),
             is_stopped=is_stopped,
         )
 
-    trained = answers(False)
-    held_out = answers(True) if stills.held_out else None
+    trained = answers(stills.beside)
+    held_out = answers(stills.held_out) if stills.held_out else None
+    prior = answers(stills.prior) if stills.prior else None
     main, reading = held_out or trained, read(held_out, trained) if held_out else Reading()
     return Validated(
         step,
@@ -92,6 +93,8 @@ def _validated(stills: Stills, control: RunControl, resources: Resources, step: 
         on="held-out" if held_out else "trained",
         trained_loss=trained.loss,
         trained_base_loss=trained.base_loss,
+        prior_loss=prior.loss if prior else None,
+        prior_base_loss=prior.base_loss if prior else None,
         loss_average=resources.losses.average,
         carried=reading.carried,
         gap=reading.gap,

@@ -252,9 +252,15 @@ def _validation_key(told: Validated) -> str:
     """The newest validation, and what the bare base model comes to."""
     name = "held-out images" if told.on == "held-out" else "trained images"
     word = f", <b>{html.escape(told.word)}</b>" if told.word else ""
+    prior = ""
+    if told.prior_loss is not None and told.prior_base_loss is not None:
+        prior = (
+            f"<span>the base model's own pictures of the class word <b>{told.prior_loss:.4g}</b>"
+            f" (bare base model {told.prior_base_loss:.4g})</span>"
+        )
     return (
         f"<span>{swatch(HELD_OUT)}{name} <b>{told.loss:.4g}</b>"
-        f" (bare base model {told.base_loss:.4g}){word}</span>"
+        f" (bare base model {told.base_loss:.4g}){word}</span>{prior}"
     )
 
 

@@ -9,7 +9,8 @@ from typing import Self
 
 from kit.dataset.batches import Layout
 from kit.dataset.images import TrainImage
-from kit.settings import Validation
+from kit.settings import Captions, Validation
+from kit.validation.class_word import FORWARDS, class_captions
 from kit.validation.questions import EACH, beside
 
 MOST = 0.10  # the share of the time that is taken where nobody says how often
@@ -48,6 +49,7 @@ class Schedule:
     every_epochs: int = 0
     most: int = 0  # questions about held-out pictures at once; 0: all. And of the others as many
     share: float = 0.0  # of the run's time, about
+    drawn: tuple[str, ...] = ()  # captions of pictures that the bare base draws
 
     def __bool__(self) -> bool:
         """There is something to ask."""
@@ -79,9 +81,14 @@ class Schedule:
         what = f"{held} of {held + learned} images held out" if held else "no image is held out"
         yield (
             f"validation: {what}, measured beside {others} that {'is' if others == 1 else 'are'} "
-            f"trained, {times} time{'' if times == 1 else 's'} ({self._how_often}), about "
-            f"{max(1, round(100 * self.share))} % of the time"
+            f"trained{self._and_drawn}, {times} time{'' if times == 1 else 's'} "
+            f"({self._how_often}), about {max(1, round(100 * self.share))} % of the time"
         )
+
+    @property
+    def _and_drawn(self) -> str:
+        count = len(self.drawn)
+        return f" and {count} that the bare base model draws for the class word" if count else ""
 
     @property
     def _how_often(self) -> str:
@@ -94,18 +101,25 @@ class Schedule:
         return " and ".join([*ways, "at the end"])
 
 
-def schedule(images: Sequence[TrainImage], validation: Validation, length: Length) -> Schedule:
-    """What a run's settings ask for.
+def schedule(
+    images: Sequence[TrainImage],
+    validation: Validation,
+    length: Length,
+    captions: Sequence[Captions] = (Captions(),),
+) -> Schedule:
+    """What a run's settings ask for; captions: how they are read, by an image's subset.
 
-    Without held-out pictures some training pictures are asked about, where validate_every_n_* says
-    when. Where nothing says when: every epoch, or every few, so that it takes MOST of the time.
+    Without held-out pictures some training pictures are asked about, and some that the bare base
+    draws for their captions without the subject, where validate_every_n_* says when. Where nothing
+    says when: every epoch, or every few, so that it takes MOST of the time.
     """
     held = tuple(i for i, image in enumerate(images) if image.held_out)
     asks_anyway = validation.validate_every_n_steps or validation.validate_every_n_epochs
     if not held and not asks_anyway:
         return Schedule()
     chosen = beside(images, count=len(held) or TRAINED, seed=validation.from_seed)
-    groups = [group for group in (held, chosen) if group]
+    drawn = () if held else class_captions(images, chosen, captions)
+    groups = [group for group in (held, chosen, drawn) if group]
     most = _most(validation.max_validation_steps or 0, length, groups)
     asked = sum(min(len(group) * EACH, most or math.inf) for group in groups)
     made = Schedule(
@@ -116,6 +130,7 @@ def schedule(images: Sequence[TrainImage], validation: Validation, length: Lengt
         validation.validate_every_n_steps or 0,
         validation.validate_every_n_epochs or 0,
         most,
+        drawn=drawn,
     )
     if asks_anyway:
         return replace(made, share=_share(made, asked, length))
@@ -127,7 +142,7 @@ def schedule(images: Sequence[TrainImage], validation: Validation, length: Lengt
     return made
 
 
-def _most(batches: int, length: Length, groups: Sequence[Sequence[int]]) -> int:
+def _most(batches: int, length: Length, groups: Sequence[Sequence[object]]) -> int:
     """Questions about each group of pictures that so many batches leave; 0: all."""
     if not batches:
         return 0
@@ -136,7 +151,8 @@ def _most(batches: int, length: Length, groups: Sequence[Sequence[int]]) -> int:
 
 
 def _share(made: Schedule, asked: float, length: Length) -> float:
-    """Of the whole time; the bare base model is asked once, too."""
+    """Of the whole time; the bare base model is asked once, too, and draws what it draws."""
     trained = length.total / length.per_epoch * length.uses
-    extra = FORWARD * asked * (made.times + 1) / max(1.0, trained)
+    forwards = asked * (made.times + 1) + (FORWARDS if made.drawn else 0)
+    extra = FORWARD * forwards / max(1.0, trained)
     return extra / (1 + extra)

@@ -101,7 +101,7 @@ def with_validation(run):
     told = story(run)
     places = [i for i, event in enumerate(told) if isinstance(event, Stepped)]
     told.insert(places[-1] + 1, measured(4, 2.0, gap=0.2, auc=0.75))
-    told.insert(places[0] + 1, measured(1, 0.5))
+    told.insert(places[0] + 1, measured(1, 0.5, prior_loss=0.25, prior_base_loss=0.125))
     return told
 
 
@@ -119,6 +119,7 @@ def test_tensorboard_shows_validation_under_the_tags_of_sd_scripts(run, boarded,
     assert told["base_model"] == [(1, 0.5), (4, 0.5)] and told["band_0"] == [(1, 0.2), (4, 0.2)]
     assert told["overfit_auc"] == [(4, 0.75)] and told["overfit_gap"] == [(4, 0.2)]
     assert "band_1" not in told
+    assert told["class_word"] == [(1, 0.25)] and told["class_word_base_model"] == [(1, 0.125)]
 
 
 def test_weights_and_biases_hears_validation_too(run, wandb):

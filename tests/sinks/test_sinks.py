@@ -510,6 +510,17 @@ def test_a_validation_is_a_line_on_the_console():
     assert "loss on trained images 0.09" in shown([Validated(2, 0.2, 0.09, 0.1, on="trained")])
 
 
+def test_what_the_base_draws_for_the_class_word_is_told_and_drawn():
+    event = Validated(2, 0.2, 0.09, 0.1, on="trained", prior_loss=0.06, prior_base_loss=0.05)
+    told = shown([event])
+    assert "; on its own pictures of the class word 0.06, the base's 0.05" in " ".join(told.split())
+    curve = LossCurve([stepped(step) for step in (1, 2)])
+    curve.validate(replace(event, step=1, prior_loss=None, prior_base_loss=None))
+    curve.validate(event)
+    named = {line.get_label(): line for line in loss_figure(curve).axes[0].lines}
+    assert list(named["the base's own of the class word"].get_ydata())[1:] == [0.06]
+
+
 def test_a_few_high_losses_do_not_flatten_the_curve():
     steps = [
         stepped(step, 1000.0 if step == 50 else 0.1 + step % 7 / 100) for step in range(1, 200)

@@ -440,6 +440,35 @@ def test_pictures_and_validation_are_divided(tmp_path, model):
     assert counted(tmp_path / "together", "drawn") == [2, 1]
 
 
+def test_one_process_draws_for_the_class_word_and_all_are_asked_about_it(tmp_path, model):
+    images = draw_images(tmp_path / "images", count=5)
+    settings = {"validate_every_n_steps": 3, "optimizer_type": "AdamW", "max_train_steps": 4}
+    asked = partial(toy_settings, model, images, **settings)
+    out = tmp_path / "together"
+    out.mkdir()
+
+    def prepare(rank):
+        whole = SamplePipeline.generate_latents
+
+        def generate(self, *arguments, **named):
+            with (out / f"drawn-{rank}").open("a") as file:
+                file.write("1\n")
+            return whole(self, *arguments, **named)
+
+        SamplePipeline.generate_latents = generate
+
+    events = in_processes(2, asked(out), out, prepare=prepare)
+    straight = run(asked(tmp_path / "alone", **GATHERED))
+    found = [
+        [replace(event, seconds=0) for event in way if isinstance(event, Validated)]
+        for way in (events, straight)
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) >= 1 and all(event.prior_loss for event in found[0])
+    assert same(lora(out), lora(tmp_path / "alone"))
+    assert counted(out, "drawn") == [4, 0]
+
+
 def drawing(out):
     """Each process writes down how many pictures it drew."""
 

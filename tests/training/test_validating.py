@@ -9,6 +9,7 @@ import torch
 
 from kit import planning
 from kit.control import RunControl
+from kit.demo import BASE
 from kit.events import Noticed, Stepped, Validated
 from kit.lorafile.tensors import read_header
 from kit.runs.record import read_record
@@ -16,8 +17,10 @@ from kit.sinks import listening, read_events
 from kit.training.batches import Batch
 from kit.training.loop import train
 from kit.training.preparation import prepare
+from kit.training.sampling import SamplePipeline
 from kit.training.step import run_step
 from kit.training.stills import Stills, joined, switched_off
+from kit.validation.class_word import DRAWN
 from kit.validation.questions import EACH
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
@@ -269,6 +272,83 @@ def test_without_held_out_pictures_the_trained_ones_are_measured(asked, tmp_path
     assert [event.on for event in told] == ["trained"] * len(told) != []
     assert told[-1].loss == told[-1].trained_loss < told[-1].base_loss
     assert told[-1].auc is None and told[-1].word == ""
+
+
+ALL = {"validation_count": 0}  # are trained, none is held out
+
+
+@pytest.mark.parametrize("way", ["cached", "encoded", "dropouts", "averaging"])
+def test_the_training_is_the_same_where_the_base_draws_for_the_class_word(asked, tmp_path, way):
+    if way == "averaging":
+        pytest.importorskip("schedulefree")
+    settings = asked(tmp_path / "with", **ALL, max_train_steps=4, **WAYS[way])
+    told = run(settings)
+    measured = validated(told)
+    assert measured and all(event.prior_loss is not None for event in measured)
+    assert len({event.prior_base_loss for event in measured}) == 1
+    assert measured[-1].prior_loss != measured[-1].prior_base_loss > 0
+    others = run(settings.replace(output_dir=str(tmp_path / "no"), validate_every_n_steps=None))
+    assert not validated(others)
+    assert losses(told) == losses(others)
+    assert same(lora(tmp_path / "with"), lora(tmp_path / "no"))
+
+
+def test_the_base_draws_the_same_for_every_seed_of_the_run_and_without_the_network(asked, tmp_path):
+    drawn = []
+    for seed, up in ((5, 0.0), (6, 1.0)):
+        settings = asked(tmp_path / str(seed), **ALL, seed=seed, max_train_steps=4)
+        if up:
+            run(settings)  # so that a network is there which is not zero
+            settings = settings.replace(
+                output_name="more",
+                network_weights=str(tmp_path / str(seed) / "toy.safetensors"),
+            )
+        with prepared(settings) as ready:
+            drawn.append(asked_all(ready, which="prior"))
+            found = [ready.stills.builder.latents.kept[q.image].mean_Chw for q in drawn[-1].asked]
+    assert len(found) == DRAWN * EACH
+    assert drawn[0].base == drawn[1].base
+    assert drawn[0].losses == drawn[0].base and drawn[1].losses != drawn[1].base
+
+
+def test_the_base_explains_its_own_pictures_about_as_well_as_others(asked, tmp_path):
+    named = {"pretrained_model_name_or_path": str(BASE), "resolution": "64,64"}
+    named["enable_bucket"] = False
+    with prepared(asked(tmp_path, **ALL, **named)) as ready:
+        assert ready.plan.validation.drawn[0].startswith("a ball, picture")
+        own, others = asked_all(ready, which="prior"), asked_all(ready, which="beside")
+    assert 0.2 < own.base_loss / others.base_loss < 2
+
+
+def test_who_goes_on_asks_about_the_same_pictures(asked, tmp_path):
+    straight = run(asked(tmp_path / "straight", **ALL, max_train_steps=4))
+    settings = asked(tmp_path / "broken", **ALL, max_train_steps=4)
+    leave_after(3, settings)
+    again = validated(run(settings))
+    assert again == validated(straight)[1:] and again[-1].prior_loss is not None
+
+
+def test_without_a_class_word_that_is_told_and_the_run_goes_on(asked, model, images, tmp_path):
+    folder = tmp_path / "images" / "2_zib"
+    shutil.copytree(images / "2_zib ball", folder)
+    for file in folder.glob("*.txt"):
+        file.write_text("zib")
+    told = run(asked(tmp_path / "out", **ALL, max_train_steps=2, train_data_dir=str(folder.parent)))
+    assert any("neither captions nor folders" in e.text for e in told if isinstance(e, Noticed))
+    assert [event.prior_loss for event in validated(told)] == [None]
+    assert (tmp_path / "out" / "toy.safetensors").exists()
+
+
+def test_what_the_base_cannot_draw_is_told_and_the_run_goes_on(asked, tmp_path, monkeypatch):
+    def refuses(self, *args, **options):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(SamplePipeline, "generate_latents", refuses)
+    told = run(asked(tmp_path, **ALL, max_train_steps=2))
+    texts = [event.text for event in told if isinstance(event, Noticed)]
+    assert any("class word could not be drawn" in t and "out of memory" in t for t in texts)
+    assert [event.prior_loss for event in validated(told)] == [None]
+    assert (tmp_path / "toy.safetensors").exists()
 
 
 def test_the_event_says_what_the_meter_reads(asked, tmp_path):

@@ -162,4 +162,6 @@ def test_the_key_names_what_was_measured_and_the_word_escaped():
     past.add(Validated(3, 0.3, 0.1, 0.2, word="<b>x"))
     assert "held-out images" in loss(past) and "&lt;b&gt;x" in loss(past)
     past.add(Validated(3, 0.3, 0.1, 0.2, on="trained"))
-    assert "trained images" in loss(past)
+    assert "trained images" in loss(past) and "class word" not in loss(past)
+    past.add(Validated(3, 0.3, 0.1, 0.2, on="trained", prior_loss=0.06, prior_base_loss=0.05))
+    assert "class word <b>0.06</b> (bare base model 0.05)" in loss(past)

@@ -1,11 +1,13 @@
 """When is validated, and what it costs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kit.dataset.images import TrainImage
 from kit.settings import Validation
+from kit.validation.class_word import DRAWN, FORWARDS
 from kit.validation.questions import EACH
 from kit.validation.schedule import FORWARD, MOST, TRAINED, Length, Schedule, schedule
 
@@ -95,6 +97,23 @@ def test_without_held_out_pictures_the_trained_ones_are_asked_about():
     made = schedule(images(40), Validation(validate_every_n_epochs=1), length(uses=9000))
     assert made.held_out == () and len(made.beside) == TRAINED
     assert "no image is held out" in next(made.lines(40))
+
+
+def test_without_held_out_pictures_the_base_draws_some_of_the_class_word_and_that_costs():
+    asked, folder = Validation(validate_every_n_epochs=1), "10_zib ball"
+    named = [replace(image, folder=folder, caption="a zib ball, red") for image in images(4)]
+    made = schedule(named, asked, length())
+    assert made.drawn == ("a ball, red",) * DRAWN
+    told = "beside 4 that are trained and 4 that the bare base model draws for the class word, "
+    assert told in next(made.lines(4))
+    extra = FORWARD * ((4 + DRAWN) * EACH * 6 + FORWARDS)
+    assert made.share == pytest.approx(extra / (extra + 1000))
+    assert schedule(images(4), asked, length()).drawn == ()  # no class, no words
+    assert schedule(named, asked, length(), captions=()).drawn == ()  # an inpainting model's
+    held = [*named[:3], replace(named[3], held_out=True)]
+    assert schedule(held, asked, length()).drawn == ()
+    bound = schedule(named, asked.model_copy(update={"max_validation_steps": 1}), length())
+    assert bound.most == 5  # of ten in a batch, for each kind
 
 
 def test_the_plan_says_what_it_costs():
