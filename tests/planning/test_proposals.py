@@ -11,6 +11,7 @@ from kit.planning.needs import megabytes, seconds_share
 from kit.planning.proposals import Candidate, Room
 from kit.runs.measured import work_of
 from kit.settings import Settings
+from kit.validation.schedule import Schedule
 
 XL = {
     "resolution": "1024,1024",
@@ -124,6 +125,7 @@ def test_the_forecast_names_what_fits(monkeypatch, tmp_path):
     class Plan:
         subsets = prompts = images = fits = ()
         total_steps, from_step = 600, 0
+        validation = Schedule()
 
         def sample_due(self, step):
             return False

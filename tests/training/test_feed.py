@@ -81,7 +81,7 @@ def test_a_run_that_is_fed_ahead_is_the_same_and_leaves_no_thread(tmp_path, monk
     plain = run(settings(tmp_path / "a"))
     as_beside_a_gpu = partial(preparation._feed, beside="mps")
     monkeypatch.setattr(
-        preparation, "_feed", lambda *given, beside, end: as_beside_a_gpu(*given, end=end)
+        preparation, "_feed", lambda *given, beside, **named: as_beside_a_gpu(*given, **named)
     )
     first = leave_after(3, settings(tmp_path / "b"))
     assert losses(first) + losses(run(settings(tmp_path / "b"))) == losses(plain)
