@@ -136,6 +136,8 @@ def prepared():
 
 
 def pytest_runtest_setup(item):
+    if item.get_closest_marker("long") and "long" not in item.config.option.markexpr:
+        pytest.skip("takes long; run it with -m long")
     if item.get_closest_marker("gpu"):
         import torch
 

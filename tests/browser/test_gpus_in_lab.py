@@ -67,7 +67,7 @@ def test_both_gpus_train_and_a_new_kernel_has_their_run_with_its_buttons(noteboo
     notebook.is_quiet()
 
 
-@pytest.mark.slow  # two trainings, each loads torch
+@pytest.mark.long  # two trainings, each loads torch
 def test_the_queue_is_filled_from_the_form_and_worked_off_beside_it(notebook, tmp_path):
     notebook.open([*cells(tmp_path, 40), "kit.queue()"]).run_all()
     is_there(notebook)

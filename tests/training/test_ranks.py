@@ -100,7 +100,7 @@ def test_a_process_without_work_in_a_short_window_stays_the_same(tmp_path, model
     assert same(lora(tmp_path / "together"), lora(tmp_path / "alone"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 # At its own rate Prodigy makes a difference of 2e-8 twice as large in each step here.
 @pytest.mark.parametrize(
     "changes",
