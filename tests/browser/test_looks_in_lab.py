@@ -70,9 +70,10 @@ CHOICE = """
 from kit.choosing.measures import Losses, Measured
 from kit.choosing.picking import pick
 from kit.choosing.record import Record, write_record
-from kit.comparing.drawing import Drawn, Pictures, seeded
+from kit.comparing.drawing import Drawn, Pictures
 from kit.comparing.grid import save_grid
 from kit.settings.prompts import Prompt
+from kit.training.sampling import seeded
 from kit.ui.monitor.choice import ChoicePanel
 names = ["zib-ball-000001.safetensors", "zib-ball-000002.safetensors", "zib-ball.safetensors"]
 shares = [((0.3, 0.2), (0.95, 0.9)), ((0.8, 0.7), (0.9, 0.8)), ((0.9, 0.8), (0.2, 0.3))]
@@ -83,8 +84,9 @@ def shown(i):
     colours = [(40 * i + 40, 90, 200), (200, 60 * i + 20, 60)]
     return [Image.new("RGB", (512, 512), colour) for colour in colours]
 texts = ["a zib ball on a wooden table, photograph", "a zib ball in the grass, drawing"]
-asked = Drawn(seeded(texts, Prompt(""), (512, 512), kind="subject"),
-              seeded(["a red square", "a <b>ring</b>"], Prompt(""), (512, 512), kind="others"))
+size, others = (512, 512), ["a red square", "a <b>ring</b>"]
+asked = Drawn(seeded(texts, Prompt(""), size, address=("subject",)),
+              seeded(others, Prompt(""), size, address=("others",)))
 drawn = {name: Pictures(shown(i), shown(i + 1)) for i, name in enumerate(["", *names])}
 grid = save_grid(run, asked, drawn)
 write_record(run, Record(pick(files), "the base model's own features", grid.name, ("one picture",)))
