@@ -19,6 +19,7 @@ from kit.planning import Plan
 from kit.settings.prompts import Prompt, parse_prompts
 from kit.training.batches import BatchBuilder
 from kit.training.caches import latent_encoder
+from kit.training.class_word import LIKE
 from kit.training.sampling import seeded
 from kit.training.stills import Stills, make_stills
 from kit.validation.questions import beside
@@ -76,7 +77,7 @@ class Source:
         return Asked(
             asked,
             tuple(self._known(image, _size(first[0])) for image in known),
-            seeded(of_class, like, plan.size, address=(*ADDRESS, "class")),
+            seeded(of_class, LIKE, plan.size, address=(*ADDRESS, "class")),
             self._stills(Schedule(held, trained, total=1)),
             self._rows(_size(first[0])),
         )

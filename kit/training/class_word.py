@@ -29,6 +29,7 @@ from kit.training.stills import Stills, switched_off
 from kit.validation.class_word import SCALE, STEPS
 from kit.validation.questions import questions
 
+LIKE = Prompt("", steps=STEPS, scale=SCALE)  # how they are drawn, at the size that is trained
 WHAT = "pictures of the class word"
 WITHOUT = "so validation asks about no picture that the bare base model draws itself"
 
@@ -52,8 +53,7 @@ def ask_about_drawn(
         )
         return
     address = (plan.settings.validation.from_seed, "class word")
-    like = Prompt("", steps=STEPS, scale=SCALE)
-    prompts = seeded(captions, like, plan.size, address=address)
+    prompts = seeded(captions, LIKE, plan.size, address=address)
     latents = (yield from _drawn(pipeline, prompts, network)) if ranks.is_first else None
     latents = ranks.spread(latents)
     if latents is not None:

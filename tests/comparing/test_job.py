@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from kit import planning
 from kit.choosing.record import read_record
 from kit.cli import main
+from kit.comparing import job
 from kit.comparing.files import files_of, spread
 from kit.comparing.job import Wishes, _settings, compare
 from kit.demo import BASE
@@ -22,6 +23,7 @@ from kit.runs.finding import find_run
 from kit.settings import Settings
 from kit.sinks import listening
 from kit.training.loop import train
+from kit.validation.class_word import SCALE, STEPS
 from tests.validation.proof import Row, pictures
 
 OTHERS = ("a green triangle on a white background, center", "a red ring on a black background, top")
@@ -83,10 +85,10 @@ def trained(tmp_path_factory):
 
 
 def outcome(run, wishes=QUICK):
-    job, told = compare(run, wishes), []
+    work, told = compare(run, wishes), []
     while True:
         try:
-            told.append(next(job))
+            told.append(next(work))
         except StopIteration as end:
             return end.value, told
 
@@ -120,6 +122,20 @@ def test_every_measure_tells_what_it_is_for(chosen):
     assert losses[20].on == "held-out"
     assert losses[20].gain > losses[10].gain > -0.05
     assert losses[30].prior > losses[20].prior > losses[10].prior > -0.05
+
+
+def test_the_class_words_pictures_are_drawn_as_along_a_run(trained, monkeypatch):
+    """Whatever the sample prompts ask for: guided at 7.5, the base hardly explains its own."""
+    asked, add = [], job.add_drawn
+
+    def hears(stills, prompts, latents):
+        asked.extend(prompts)
+        add(stills, prompts, latents)
+
+    monkeypatch.setattr(job, "add_drawn", hears)
+    outcome(trained / "out" / "zib")
+    assert {(p.scale, p.steps, p.width, p.height) for p in asked} == {(SCALE, STEPS, 64, 64)}
+    assert len(asked) == 4
 
 
 def test_it_lies_in_the_runs_folder_with_the_pictures(chosen, trained):
