@@ -70,6 +70,13 @@ def launch_for(machine: Machine, gpus: Sequence[Gpu]) -> Launch | None:
     return Launch(processes, here, numbers[:here])
 
 
+def gpus_wanted(machine: Machine, possible: int) -> int:
+    """How many GPUs of this machine a run takes, where it may have so many."""
+    if machine.num_processes == 1 and machine.multi_gpu:
+        return min(len(set(gpu_ids(machine.gpu_ids))) or possible, possible)
+    return max(1, machine.num_processes // machine.num_machines)
+
+
 def launch_asked_for(machine: Machine) -> Launch | None:
     """What the settings ask for here; None where this process trains, alone or as one of several.
 

@@ -111,7 +111,7 @@ class QueueList:
 
     def _told(self, entry: Entry) -> str:
         numbers = numbers_of(self.queue.place(entry.number))
-        state = "at work" if entry.state == "started" else entry.state
+        state = f"at work{entry.on_gpus}" if entry.state == "started" else entry.state
         parts = [f"<b>{escaped(entry.name)}</b>", escaped(state)]
         if numbers.total_steps:
             parts.append(f"step {numbers.step} of {numbers.total_steps}")

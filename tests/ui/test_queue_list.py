@@ -38,10 +38,10 @@ def texts(view):
     return [row.children[0].value for row in view.rows.children]
 
 
-def become(queue, number, state):
+def become(queue, number, state, **more):
     with queue.changing() as content:
         [entry] = [each for each in content.entries if each.number == number]
-        content.put(Entry(**{**vars(entry), "state": state}))
+        content.put(Entry(**{**vars(entry), "state": state, **more}))
 
 
 def test_the_forms_settings_are_added_and_rows_have_what_their_state_allows(queue):
@@ -63,6 +63,14 @@ def test_the_forms_settings_are_added_and_rows_have_what_their_state_allows(queu
     buttons(view, 0)["Retry"].click()
     buttons(view, 0)["Remove"].click()
     assert texts(view) == []
+
+
+def test_a_row_says_on_which_gpus_its_run_trains(queue):
+    add(queue, [New("cat", "o", ""), New("dog", "o", "")], folder=queue.folder.parent)
+    become(queue, 1, "started", gpu="0,1")
+    become(queue, 2, "started", gpu="3")
+    told = ["1: <b>cat</b>, at work on GPUs 0 and 1", "2: <b>dog</b>, at work on GPU 3"]
+    assert texts(shown(queue)) == told
 
 
 def test_the_order_changes_and_the_whole_queue_pauses(queue):
