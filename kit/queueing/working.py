@@ -24,6 +24,7 @@ from kit.queueing.outcome import LOG, RUN_DIR, WORKING, is_alive, settled
 from kit.queueing.store import Content, Entry, Queue
 from kit.runs.lock import Words, at_work_in
 from kit.settings import Settings
+from kit.settings.links import handed_on
 
 PERIOD = 1.0  # seconds between two looks
 
@@ -214,7 +215,7 @@ class Worker:
 
 def _environment(gpu: str) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    variables = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    variables = {**os.environ, **handed_on(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     return {**variables, VISIBLE: ",".join(map(visible, gpu.split(",")))} if gpu else variables
 
 
