@@ -20,8 +20,9 @@ from kit.processes import Processes
 from kit.processes.ends import deaf
 from kit.runs.last_word import tell_failed
 from kit.training.engine import make_room
+from kit.training.orders import Dismissed, Order
 from kit.training.preparation import Resources, prepare
-from kit.training.ranks import Dismissed, Order, Ranks, together
+from kit.training.ranks import Ranks, together
 from kit.training.recovery import learns_again
 from kit.training.step import gathered
 

@@ -52,8 +52,9 @@ from kit.training.network_setup import (
     optimizer_options,
     recompute_gradients,
 )
+from kit.training.orders import Order
 from kit.training.probe import probed
-from kit.training.ranks import ALONE, Order, Ranks
+from kit.training.ranks import ALONE, Ranks
 from kit.training.sampling import (
     SamplePipeline,
     SampleWriter,

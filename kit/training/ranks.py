@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from kit.errors import DeviceError, ProcessLost, in_a_line
 from kit.processes import Processes
 from kit.processes.ends import lost_process, not_for_ever
 from kit.processes.heartbeats import FOLDER, Heart, Watch, clear, is_gone, tidy
+from kit.training.orders import MET, Dismissed, Order
 
 NEVER = timedelta(days=30)  # a pause may last; who waits looks after the others by itself
 MEETING, MEETING_FIRST = 300.0, 3600.0  # seconds; the first one plans before it comes
@@ -38,27 +38,6 @@ LAST_WORDS = 4.0  # seconds in which a process that is lost may still say why
 FIRST_WORDS = 20.0  # seconds in which process 0, while it lives, may keep a state and say why
 OVER = "lora-kit/over"  # in the store by which the processes have met
 MOST_TEXT = 2000  # bytes of an error's text
-
-
-class Order(IntEnum):
-    """What process 0 tells the others to do next."""
-
-    STEP = 1  # make your part of this step's gradient
-    UPDATE = 2  # move the weights
-    SKIP = 3  # leave the step out
-    STATE = 4  # take this state over
-    RATES = 5  # what the learning rates are multiplied by
-    MEET = 6  # come to where the others are
-    DRAW = 7  # a picture each
-    ASK = 8  # your part of the pictures that are validated on
-    END = 9
-
-
-MET = (Order.STEP, Order.MEET, Order.DRAW, Order.ASK)  # what all of them then do together
-
-
-class Dismissed(BaseException):
-    """Process 0 says that the run is over."""
 
 
 class Ranks:

@@ -29,8 +29,8 @@ from kit.optim.optimization import Optimization
 from kit.planning.ladder import Footing
 from kit.planning.proposals import advice, candidate_of
 from kit.training.batches import Batch
+from kit.training.orders import Order
 from kit.training.preparation import Resources, share_state
-from kit.training.ranks import Order
 from kit.training.soundness import (
     NotFinite,
     Setback,

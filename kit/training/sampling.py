@@ -39,7 +39,8 @@ from kit.randomness import seed_for
 from kit.runs.atomic_write import write_atomically
 from kit.runs.disk import why_unwritten
 from kit.settings.prompts import Prompt
-from kit.training.ranks import ALONE, Order, Ranks
+from kit.training.orders import Order
+from kit.training.ranks import ALONE, Ranks
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 

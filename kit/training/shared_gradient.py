@@ -24,7 +24,8 @@ from torch.optim import Optimizer
 from kit.devices import ran_out_of_memory
 from kit.errors import ProcessLost, in_a_line
 from kit.optim.flat import Flat, flat_of
-from kit.training.ranks import Order, Ranks
+from kit.training.orders import Order
+from kit.training.ranks import Ranks
 
 OUT_OF_MEMORY = "out of memory: "  # how a process says it: not the run's end, but in less memory
 

@@ -29,7 +29,8 @@ from kit.dataset.images import TrainImage
 from kit.errors import ProcessLost, in_a_line
 from kit.families import TextEmbeds
 from kit.training.batches import Batch, BatchBuilder
-from kit.training.ranks import ALONE, Order, Ranks
+from kit.training.orders import Order
+from kit.training.ranks import ALONE, Ranks
 from kit.validation.answers import Answers
 from kit.validation.questions import Question, questions
 
