@@ -12,6 +12,8 @@ from kit.training.engine import DRAWN_TWICE, EagerEngine, StepEngine
 from kit.training.graph_engine import GraphEngine, Recorder
 from kit.training.step import TrainingStep
 
+GATHERED = "with shard_base the processes gather weights in every step, waiting for each other"
+
 
 def recorder_for(device: torch.device) -> Recorder | None:
     """What captures steps on this device; None where nothing does."""
@@ -19,7 +21,12 @@ def recorder_for(device: torch.device) -> Recorder | None:
 
 
 def make_engine(
-    step: TrainingStep, network: Network, machine: Machine, *, checkpointing: bool
+    step: TrainingStep,
+    network: Network,
+    machine: Machine,
+    *,
+    checkpointing: bool,
+    sharded: bool = False,
 ) -> StepEngine:
     """The engine that `step_engine` asks for, or the eager one, with the reason as a notice."""
     device, asked = step.accelerator.device, machine.step_engine
@@ -29,7 +36,8 @@ def make_engine(
     if recorder is None:
         told = f"step_engine = graph has no effect: {describe(device)} has no graphs"
         return EagerEngine(step, [told] if asked == "graph" else [])
-    if reason := _cannot_be_replayed(network, checkpointing=checkpointing):
+    reason = GATHERED if sharded else _cannot_be_replayed(network, checkpointing=checkpointing)
+    if reason:
         return EagerEngine(
             step, [f"the steps are made call by call (step_engine = eager): {reason}"]
         )

@@ -32,9 +32,9 @@ from kit.runs.run import Run
 from kit.settings import Memory, NetworkSettings, Settings, effective
 from kit.settings.prompts import Prompt
 from kit.settings.unet_blocks import block_plan
-from kit.training.batches import BatchBuilder
+from kit.training.batches import Batch, BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
-from kit.training.checkpoint import Checkpoint
+from kit.training.checkpoint import Checkpoint, share_state
 from kit.training.class_word import ask_about_drawn
 from kit.training.compiling import compile_unet
 from kit.training.copies import copies_for
@@ -52,7 +52,6 @@ from kit.training.network_setup import (
     optimizer_options,
     recompute_gradients,
 )
-from kit.training.orders import Order
 from kit.training.probe import probed
 from kit.training.ranks import ALONE, Ranks
 from kit.training.sampling import (
@@ -62,6 +61,7 @@ from kit.training.sampling import (
     rescales,
     samplers_of,
 )
+from kit.training.sharding import shard
 from kit.training.shared_gradient import SharedGradient
 from kit.training.staging import staged_images, staged_model
 from kit.training.step import TrainingStep
@@ -115,6 +115,11 @@ class Resources:
             self.engine.reset()
         return effective_rates_of(self.optimization)
 
+    def idle_batch(self, micro_steps: range) -> Batch | None:
+        """One of another process, to pass through the layers with it: see `Ranks.waits_idle`."""
+        waits = self.ranks.waits_idle(micro_steps)
+        return self.feed.batch(micro_steps.start) if waits else None
+
     def notices(self) -> Iterator[Noticed]:
         """What has happened in the base model since the last time."""
         told = (self.family, self.engine, self.engine_used)
@@ -158,7 +163,8 @@ def prepare(plan: Plan, ranks: Ranks = ALONE) -> Generator[Event, None, Resource
     accelerator = make_accelerator(
         device, settings.memory.mixed_precision, half_weights=settings.memory.full_fp16
     )
-    family = load_model(settings, file, device, rests=True)
+    sharded = settings.machine.shard_base and ranks.count > 1
+    family = load_model(settings, file, device, rests=True, sharded=sharded)
     for sampler in samplers_of(plan.prompts, settings.samples.sample_sampler):
         make_scheduler(sampler, family)  # so that one that cannot be used is told before a step
         if family.zero_terminal_snr and not rescales(sampler):
@@ -186,6 +192,9 @@ def equip(
     settings = plan.settings
     text = text_conditioner(family, settings.memory, settings.captions)
     network, rates = _attached(settings, family, seed=plan.seed)
+    if settings.machine.shard_base and ranks.count > 1:
+        yield Noticed(shard(family.unet, ranks, accelerator.device))
+        network.to(accelerator.device)
     learns = effective.encoder_learns(settings.basic, settings.rates)
     recomputes = settings.memory.gradient_checkpointing
     try:
@@ -218,7 +227,15 @@ def equip(
         plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
     )
     guardian = Guardian(settings.basic.guardian)
-    used = EngineUsed(make_engine(step, network, settings.machine, checkpointing=recomputes))
+    used = EngineUsed(
+        make_engine(
+            step,
+            network,
+            settings.machine,
+            checkpointing=recomputes,
+            sharded=ranks.is_sharded,
+        )
+    )
     lightening = _lightening(
         step, used.engine, plan.layout, learns=learns, checkpointing=recomputes
     )
@@ -280,16 +297,6 @@ def _loaded(family: Family, accelerator: Accelerator, network: Network, step: in
     """What is ready, and the step that it goes on from."""
     device, precision = describe(accelerator.device), accelerator.mixed_precision
     return Loaded(family.label, device, precision, len(network.adapters), network.count, step)
-
-
-def share_state(ranks: Ranks, checkpoint: Checkpoint, step: int) -> None:
-    """Every process goes on from what the first one has: weights, averages, rates, footing."""
-    if ranks.count == 1:
-        return
-    if ranks.is_first:
-        ranks.order(Order.STATE, step, checkpoint.in_memory(step))
-    else:
-        checkpoint.take_over(ranks.awaited()[2])
 
 
 def _feed(builder: BatchBuilder, memory: Memory, *, end: int, beside: str, every: int) -> Feed:

@@ -93,8 +93,12 @@ class SharedGradient:
     def fail(self, error: BaseException) -> None:
         """Our part cannot be made: the others hear of it, and why, instead of waiting.
 
+        Where the base is sharded they wait elsewhere, and hear it by our end.
+
         Raises: ProcessLost where it is another one's failure, too, and a worse one.
         """
+        if self._ranks.is_sharded:
+            return
         told = OUT_OF_MEMORY if ran_out_of_memory(error) else ""
         count = len(self._weights)
         self._summed([0.0] * count + [1.0] + [0.0] * (len(self._tail) - count - 1))

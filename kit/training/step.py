@@ -210,6 +210,7 @@ def run_step(
     count: int,
     watch: Watch | None = None,
     gradient: Gradient | None = None,
+    idle: Batch | None = None,
 ) -> StepResult:
     """One optimizer step from `count` micro-batches, which lie on the CPU.
 
@@ -219,10 +220,11 @@ def run_step(
     length, so that its batches move the weights as far as those of a full one.
     watch: sees what the step came to before it moves the weights, and may raise.
     gradient: how a step engine makes a batch's gradient; without one, call by call.
+    idle: see `gathered`.
 
     Raises: NotFinite, and what `watch` raises; the weights are then those of the step before.
     """
-    seen = gathered(step, batches, count=count, gradient=gradient)
+    seen = gathered(step, batches, count=count, gradient=gradient, idle=idle)
     norm = step.clip()
     means, each, length = _read([one.loss_B for one in seen], norm)
     try:
@@ -248,13 +250,19 @@ def gathered(
     *,
     count: int,
     gradient: Gradient | None = None,
+    idle: Batch | None = None,
 ) -> list[Seen]:
     """The gradient of a step, with all processes' parts of it; what each micro-batch came to.
+
+    idle: a batch that is another process's, which needs us for it; nothing of it stays here.
 
     Raises: ProcessLost; MemoryError where another process had not enough memory.
     """
     way = gradient or step.gradient
     try:
+        if idle is not None:
+            _backward(step, idle, count, way)
+            step.zero_grad()
         seen = [Seen(b.micro_step, b.t_B, _backward(step, b, count, way)) for b in batches]
     except Exception as error:
         if step.shared is not None:
