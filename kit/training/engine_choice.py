@@ -12,8 +12,6 @@ from kit.training.engine import DRAWN_TWICE, EagerEngine, StepEngine
 from kit.training.graph_engine import GraphEngine, Recorder
 from kit.training.step import TrainingStep
 
-GATHERED = "with shard_base the processes gather weights in every step, waiting for each other"
-
 
 def recorder_for(device: torch.device) -> Recorder | None:
     """What captures steps on this device; None where nothing does."""
@@ -21,12 +19,7 @@ def recorder_for(device: torch.device) -> Recorder | None:
 
 
 def make_engine(
-    step: TrainingStep,
-    network: Network,
-    machine: Machine,
-    *,
-    checkpointing: bool,
-    sharded: bool = False,
+    step: TrainingStep, network: Network, machine: Machine, *, checkpointing: bool
 ) -> StepEngine:
     """The engine that `step_engine` asks for, or the eager one, with the reason as a notice."""
     device, asked = step.accelerator.device, machine.step_engine
@@ -36,16 +29,17 @@ def make_engine(
     if recorder is None:
         told = f"step_engine = graph has no effect: {describe(device)} has no graphs"
         return EagerEngine(step, [told] if asked == "graph" else [])
-    reason = GATHERED if sharded else _cannot_be_replayed(network, checkpointing=checkpointing)
-    if reason:
+    if reason := _cannot_be_replayed(step, network, checkpointing=checkpointing):
         return EagerEngine(
             step, [f"the steps are made call by call (step_engine = eager): {reason}"]
         )
     return GraphEngine(step, recorder, insists=asked == "graph")
 
 
-def _cannot_be_replayed(network: Network, *, checkpointing: bool) -> str:
+def _cannot_be_replayed(step: TrainingStep, network: Network, *, checkpointing: bool) -> str:
     """Why a step of this network is not the same calls every time; "" where it is."""
+    if step.is_sharded:
+        return "with shard_base the processes gather weights in every step, waiting for each other"
     if network.decides_on_host:
         return (
             "module_dropout and DyLoRA draw which calls a step is made of, and a recorded step "

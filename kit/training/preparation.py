@@ -61,7 +61,7 @@ from kit.training.sampling import (
     rescales,
     samplers_of,
 )
-from kit.training.sharding import shard
+from kit.training.sharding import divided
 from kit.training.shared_gradient import SharedGradient
 from kit.training.staging import staged_images, staged_model
 from kit.training.step import TrainingStep
@@ -192,9 +192,7 @@ def equip(
     settings = plan.settings
     text = text_conditioner(family, settings.memory, settings.captions)
     network, rates = _attached(settings, family, seed=plan.seed)
-    if settings.machine.shard_base and ranks.count > 1:
-        yield Noticed(shard(family.unet, ranks, accelerator.device))
-        network.to(accelerator.device)
+    yield from divided(settings.machine, family, network, accelerator.device, ranks)
     learns = effective.encoder_learns(settings.basic, settings.rates)
     recomputes = settings.memory.gradient_checkpointing
     try:
@@ -221,21 +219,11 @@ def equip(
     wake(family.unet)
     compile_unet(family.unet, settings.machine)
     yield from map(Noticed, step.optimization.notices)
-    scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)
-    write_file = writer(network, step.optimization)
-    checkpoint = Checkpoint(
-        plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
-    )
+    losses, optimization = Losses(plan.batches_per_epoch), step.optimization
+    scaler, write = accelerator.scaler, writer(network, optimization)
+    checkpoint = Checkpoint(plan, network, optimization, losses, scaler=scaler, write_file=write)
     guardian = Guardian(settings.basic.guardian)
-    used = EngineUsed(
-        make_engine(
-            step,
-            network,
-            settings.machine,
-            checkpointing=recomputes,
-            sharded=ranks.is_sharded,
-        )
-    )
+    used = EngineUsed(make_engine(step, network, settings.machine, checkpointing=recomputes))
     lightening = _lightening(
         step, used.engine, plan.layout, learns=learns, checkpointing=recomputes
     )
@@ -387,6 +375,7 @@ def _training_step(
         limit_norms=network.limit_norms,
         dropout_seed=plan.seed if network.draws else None,
         shared=shared,
+        is_sharded=ranks.is_sharded,
         copies=None if compiles else copies_for(network, optimization.optimizer, family, dtype),
     )
 

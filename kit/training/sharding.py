@@ -15,7 +15,7 @@ Tested over gloo on CPUs; over NCCL not yet run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,14 +26,29 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from kit.adapters.network import Network
 from kit.errors import DeviceError
+from kit.events import Noticed
+from kit.families import Family
 from kit.families.resting import taken_up
-from kit.settings import Basic, Memory
+from kit.settings import Basic, Machine, Memory
 from kit.training.ranks import Ranks
 from kit.training.waiting import distributed
 
 # What is gathered at once; what lies in none of them belongs to the U-Net as a whole.
 BLOCKS = (BasicTransformerBlock, Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D)
+
+
+def divided(
+    machine: Machine, family: Family, network: Network, device: torch.device, ranks: Ranks
+) -> Iterator[Noticed]:
+    """The U-Net with a part on each process; the network, which has seen it whole, on our device.
+
+    Only where that is asked for. Raises: DeviceError.
+    """
+    if machine.shard_base and ranks.count > 1:
+        yield Noticed(shard(family.unet, ranks, device))
+        network.to(device)
 
 
 def shard(unet: nn.Module, ranks: Ranks, device: torch.device) -> str:

@@ -59,6 +59,7 @@ class TrainingStep:
     rows: int = 0  # the most images at once, whose gradients are then gathered; 0: all of a batch
     keeps_gradients: bool = False  # zeroed in their places, which a captured step knows
     shared: SharedGradient | None = None  # with other processes; None: this one is alone
+    is_sharded: bool = False  # the base lies on all of them
 
     def loss(self, batch: Batch) -> Tensor:
         """The denoising loss of each image of a batch, shape B: its weighted mean error.
