@@ -239,6 +239,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 def free_memory() -> None:
     """Give memory that nobody holds back to the device, and to the machine."""
+    gc.unfreeze()  # see `kit.catalog.imported`
     gc.collect()
     give_back()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -62,14 +63,18 @@ def imported(module: str) -> ModuleType:
     """A module by name, loaded without a look for garbage on the way.
 
     torch, diffusers and what they bring make half a million objects that stay. Python looks through
-    them again and again while they come, which takes a fifth of the time of their import.
+    them again and again while they come, which takes a fifth of the time of their import. What came
+    with torch is left out of later looks, too, until `kit.devices.free_memory` wants everything:
+    nobody who has had no torch before has left something large in a circle.
 
     Raises: what importing it raises.
     """
-    was_enabled = gc.isenabled()
+    was_enabled, had_torch = gc.isenabled(), "torch" in sys.modules
     gc.disable()
     try:
         return importlib.import_module(module)
     finally:
+        if "torch" in sys.modules and not had_torch:
+            gc.freeze()
         if was_enabled:
             gc.enable()

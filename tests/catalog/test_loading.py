@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from kit.catalog import imported
+from kit.devices import free_memory
 
 
 @pytest.fixture
@@ -30,3 +31,17 @@ def test_it_goes_on_where_a_module_does_not_load(late):
     with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
         imported("late_broken")
     assert gc.isenabled()
+
+
+def test_what_came_with_torch_is_looked_at_when_memory_is_wanted(late, tmp_path, monkeypatch):
+    gc.unfreeze()
+    (tmp_path / "late_heavy.py").write_text("import sys\nsys.modules['torch'] = sys\n", "utf-8")
+    monkeypatch.delitem(sys.modules, "late_one", raising=False)
+    imported("late_one")
+    assert gc.get_freeze_count() == 0, "torch was there before: there may be something large"
+    monkeypatch.setitem(sys.modules, "torch", sys.modules["torch"])  # put back at the end
+    monkeypatch.delitem(sys.modules, "torch")
+    imported("late_heavy")
+    assert gc.get_freeze_count() > 0
+    free_memory()
+    assert gc.get_freeze_count() == 0
