@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kit.families.streaming import Weights, place, placed_tensor
+from kit.families.streaming import Weights, alignment_of, place, placed_tensor
 
 CPU = torch.device("cpu")
 
@@ -43,8 +43,10 @@ def settle(
 
 def _rest(module: nn.Module, at_rest: Rest) -> None:
     vars(module)["at_rest"] = at_rest
-    for weight in module.parameters():
-        weight.placed_as = at_rest.dtype  # type: ignore[attr-defined]
+    for owner in module.modules():
+        for weight in owner.parameters(recurse=False):
+            weight.placed_as = at_rest.dtype  # type: ignore[attr-defined]
+            weight.placed_at = alignment_of(owner, weight)  # type: ignore[attr-defined]
     at_rest.weights.release()
 
 
@@ -98,8 +100,11 @@ def precision_of(module: nn.Module) -> torch.dtype:
 
 def as_placed(weight: Tensor) -> Tensor:
     """A weight as it is, or will be, once it is awake."""
-    dtype = getattr(weight, "placed_as", None)
-    return weight.detach() if dtype is None else placed_tensor(weight.detach(), CPU, dtype)
+    dtype: torch.dtype | None = getattr(weight, "placed_as", None)
+    if dtype is None:
+        return weight.detach()
+    begins: int = weight.placed_at  # type: ignore[attr-defined]
+    return placed_tensor(weight.detach(), CPU, dtype, begins)
 
 
 def park(module: nn.Module) -> None:
@@ -111,3 +116,6 @@ def park(module: nn.Module) -> None:
         in_file = getattr(weight, "in_file", None)
         if in_file is not None and (weight.dtype, weight.device) == (in_file.dtype, in_file.device):
             weight.data = in_file
+    from_file = vars(module).get("from_file")
+    if from_file is not None:
+        from_file.release()

@@ -64,6 +64,7 @@ from kit.training.sampling import (
 from kit.training.sharding import divided
 from kit.training.shared_gradient import SharedGradient
 from kit.training.staging import staged_images, staged_model
+from kit.training.state_fit import made_before
 from kit.training.step import TrainingStep
 from kit.training.stills import Stills, make_stills
 from kit.validation.patience import Patience
@@ -352,6 +353,7 @@ def _training_step(
         optimizer_options(settings.basic, plan.schedule_params),
         accelerator.device,
         text_encoder_stop=stop if stop < plan.total_steps else 0,
+        before=ranks.spread(made_before(plan.run, plan.start) if ranks.is_first else None),
     )
     shared = None
     if ranks.count > 1:  # before anybody knows where the gradients lie
