@@ -86,6 +86,15 @@ def test_block_by_block_it_is_the_same_but_for_rounding(tmp_path, asked):
     assert any(text.startswith("the U-Net is sharded over 2 processes: 0.4 of") for text in told)
 
 
+def test_adapters_that_one_process_leaves_out_change_no_other_processs_way_back(tmp_path, asked):
+    # Without adapters behind it a block needs no gradient, and would not be gathered again.
+    changes = {"module_dropout": 0.95, "text_encoder_lr": 0.0, "optimizer_args": "eps=1e-3"}
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    events = in_processes(2, asked(together, **changes, **SHARDED), together)
+    straight = run(asked(alone, **changes, **GATHERED))
+    assert near(lora(together), lora(alone), events, straight)
+
+
 def test_a_process_without_work_passes_through_with_the_others_and_learns_nothing(tmp_path, model):
     images = draw_images(tmp_path / "images")
     (images / "1_zib ball").mkdir()
