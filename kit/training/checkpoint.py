@@ -31,6 +31,8 @@ from kit.runs.record import RunRecord, read_record, write_record
 from kit.runs.resume import keeps_states
 from kit.runs.state_files import STATE_FILE, before, damage, make_newest, replace_state
 from kit.training.kept import Kept, Losses
+from kit.training.orders import Order
+from kit.training.ranks import Ranks
 from kit.training.soundness import require_finite_network, require_finite_optimizer
 from kit.training.state_file import Damaged, apart, bytes_of, optimizer_of, read_state, write_state
 from kit.training.state_fit import check_axis, check_rates, lost, misfit, unreadable
@@ -363,3 +365,13 @@ def epoch_suffix(epoch: int) -> str:
 def step_suffix(step: int) -> str:
     """As kohya: `-step00000300`."""
     return f"-step{step:08d}"
+
+
+def share_state(ranks: Ranks, checkpoint: Checkpoint, step: int) -> None:
+    """Every process goes on from what the first one has: weights, averages, rates, footing."""
+    if ranks.count == 1:
+        return
+    if ranks.is_first:
+        ranks.order(Order.STATE, step, checkpoint.in_memory(step))
+    else:
+        checkpoint.take_over(ranks.awaited()[2])
