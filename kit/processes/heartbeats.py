@@ -173,16 +173,27 @@ class Watch:
                     "was killed, by a person or because the machine had no memory left"
                 )
             silence = time.monotonic() - since
-            if silence > sign.most_silence:  # whoever asks ends with this answer
-                _given_up[path_of(self._run_dir, sign.rank)] = sign
-                return (
-                    f"Process {sign.rank} (pid {sign.pid} on {sign.host}) hangs {_at(sign)}: it "
-                    f"gave no sign of life for {silence:.0f} s"
-                )
+            if silence > sign.most_silence:
+                return self._hangs(sign, silence)
         return ""
 
+    def _hangs(self, sign: Sign, silence: float) -> str:
+        """It does; whoever asks ends with this answer."""
+        _given_up[path_of(self._run_dir, sign.rank)] = sign
+        return (
+            f"Process {sign.rank} (pid {sign.pid} on {sign.host}) hangs {_at(sign)}: it gave no "
+            f"sign of life for {silence:.0f} s"
+        )
+
     def late(self, seconds: float) -> str:
-        """Who gives signs of life, and does not come to where the others wait."""
+        """Who does not come to where the others wait; who gives signs of life may still do so.
+
+        A sign may be from before the step, such as "loading": there is nothing to load any more.
+        """
+        self._look()
+        for sign, since in self._seen.values():
+            if (silence := time.monotonic() - since) > SILENT:
+                return self._hangs(sign, silence)
         busy = [f"process {sign.rank} at {sign.doing or 'nothing'}" for sign in self.signs()]
         where = f" ({'; '.join(busy)})" if busy else ""
         return f"A process hangs: its part did not come for {seconds:.0f} s{where}"

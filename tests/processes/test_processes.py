@@ -205,6 +205,31 @@ def test_one_that_hangs_is_ended_by_who_has_told_it(run_dir, monkeypatch, stoppe
     assert stopped.wait(20) == -signal.SIGKILL
 
 
+def test_one_that_stood_still_before_it_could_say_that_it_steps_is_named_and_ended(
+    run_dir, monkeypatch, stopped
+):
+    """Its last sign says that it loads, where more silence is allowed; but the others step."""
+    now = [1000.0]
+    monkeypatch.setattr(heartbeats, "_given_up", {})
+    sign(
+        run_dir, 1, pid=stopped.pid, born=psutil.Process(stopped.pid).create_time(), doing="loading"
+    )
+    sign(run_dir, 2, doing="loading")
+    watch = heartbeats.Watch(run_dir, [1, 2])
+    with monkeypatch.context() as patched:
+        patched.setattr(heartbeats.time, "monotonic", lambda: now[0])
+        watch.begin()
+        watch.signs()
+        now[0] += heartbeats.SILENT + 10
+        sign(run_dir, 2, doing="loading", beat=2)
+        assert watch.lost() == ""
+        told = watch.late(40.0)
+        assert told.startswith(f"Process 1 (pid {stopped.pid} on {socket.gethostname()}) hangs")
+        assert "while it was loading: it gave no sign of life for 40 s" in told
+    heartbeats.end_given_up()
+    assert stopped.wait(20) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize(
     "more",
     [{"born": 1.0e9}, {"born": 0.0}, {"host": "elsewhere"}],
