@@ -53,7 +53,7 @@ class Ahead:
     def begin(self, step: int) -> None:
         """Queue the gradient of this step, where that takes a moment.
 
-        What goes wrong is met again, and told, when the step is made.
+        What goes wrong is met again, and told, when the step is made; Ctrl-C ends the run.
         """
         if not can_begin(self._step, self._engine):
             return
@@ -67,9 +67,6 @@ class Ahead:
             )
         except Exception as error:
             lacks_memory = ran_out_of_memory(error)
-        except BaseException:
-            self._step.forget()
-            raise
         else:
             self._begun = Begun(step, seen, at, self._step.forgotten)
             return

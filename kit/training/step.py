@@ -106,7 +106,7 @@ class TrainingStep:
 
     @property
     def _stepping(self) -> Any:
-        """What steps; where it scales, accelerate's wrapper, which looks for a package each time."""
+        """What steps: accelerate's wrapper, which looks for packages each time, where it scales."""
         optimizer = self.optimization.optimizer
         return _bare(optimizer) if self.accelerator.scaler is None else optimizer
 
