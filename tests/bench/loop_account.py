@@ -1,14 +1,15 @@
-"""What the host does between two steps, in microseconds, where the step itself costs nothing.
+"""What the host does from one step to the next, in a whole run where the device is a clock.
 
-python -m tests.bench.loop_account [--family sdxl] [--steps N] [--state]
+python -m tests.bench.loop_account [--family sdxl] [--milliseconds 15] [--in-turn]
 
-The loop, its feed, optimizer, guardian, events and those who hear them are the real ones, on a small
-base model with as many layers as a real one; gradients are made once, and then no more. So what is
-told is what a GPU would wait for, without the launches themselves:
+Loop, feed, optimizer, guardian, events and who hears them are the real ones, on a small base model
+with as many layers as a real one. A gradient is made once; from then on it is "there" so many
+milliseconds after it was asked for, or after the one before it, as on a GPU that works by itself.
 
-    read      losses and norm are there; until they are judged and the weights are told to move
-    moved     until the next step's gradient is asked for: here a GPU has nothing to do
-    a step    core-microseconds of the whole process, all told
+    judged   from the losses' arrival until the weights are told to move, microseconds
+    asked    from there until the next gradient is asked for: what a GPU waits for in a step is both
+    core     core-microseconds of the whole process, a step
+    share    the device's time / the run's time, both of a step; its own launches are not in it
 """
 
 from __future__ import annotations
@@ -17,146 +18,164 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
 from kit import planning, telling
-from kit.training import preparation, step as steps
+from kit.events import Stepped
+from kit.sinks import listening
+from kit.training import ahead, preparation
+from kit.training import step as steps
+from kit.training.checkpoint import Checkpoint
 from kit.training.engine import EagerEngine
+from kit.ui.monitor.dashboard import Dashboard
 from tests.support import tiny
 from tests.support.toys import draw_images, toy_settings
 
 WARM_UP = 50
-BLOCKS = {"sdxl": [1, 2, 10]}  # transformers of each depth, as in the real one
+BLOCKS = {"sdxl": [1, 2, 10]}  # transformers in each block, as in the real one
+Marks = list[tuple[str, float]]
 
 
-class Nothing(EagerEngine):
-    """Gradients of the first step, and then none: the losses of the first one, over and over."""
+class Clock(EagerEngine):
+    """Stands in for a device: gradients of the first step, then its losses over and over."""
 
-    marks: list[tuple[str, float]]
+    marks: Marks
+    seconds = 0.0
+    ready_at = 0.0
     losses_B = None
 
+    def replays(self, batch, count):
+        """Once it has some."""
+        return self.losses_B is not None
+
     def gradient(self, batch, count):
+        """Those of the first step."""
         self.marks.append(("asked", time.perf_counter()))
         if self.losses_B is None:
             self.losses_B = super().gradient(batch, count)
+        self.ready_at = max(self.ready_at, time.perf_counter()) + self.seconds
         return self.losses_B
 
-    def is_queued(self, batch, count):
-        return self.losses_B is not None
 
+@contextmanager
+def on_a_clock(marks: Marks, *, seconds: float, begins: bool, keeps: bool) -> Iterator[None]:
+    """Runs inside the block train on a device that is a clock."""
+    clock: list[Clock] = []
+    read, moves, feed = steps._read, steps.TrainingStep.update, preparation._feed
 
-def account(settings, *, listeners, state: bool, control=None) -> dict[str, float]:
-    """Medians over the steps of a run, by name."""
-    marks: list[tuple[str, float]] = []
-
-    def engine(step, *_, **__):
+    def make_engine(step, *_, **__):
         step.keeps_gradients = True
-        made = Nothing(step)
-        made.marks = marks
-        return made
+        clock[:] = [Clock(step)]
+        clock[0].marks, clock[0].seconds = marks, seconds
+        return clock[0]
 
-    def marked(name, function):
-        def call(*given, **named):
-            made = function(*given, **named)
-            marks.append((name, time.perf_counter()))
-            return made
+    def waiting(losses, norm):
+        time.sleep(max(0.0, clock[0].ready_at - time.perf_counter()))
+        marks.append(("there", time.perf_counter()))
+        return read(losses, norm)
 
-        return call
+    def moving(step):
+        moves(step)
+        marks.append(("moved", time.perf_counter()))
 
-    patched = (
-        (preparation, "make_engine", engine),
-        (steps, "_read", marked("read", steps._read)),
-        (steps.TrainingStep, "update", marked("moved", steps.TrainingStep.update)),
-    )
-    before = [(where, name, getattr(where, name)) for where, name, _ in patched]
-    for where, name, made in patched:
-        setattr(where, name, made)
-    checkpoint = preparation.Checkpoint
-    saves = checkpoint.save_state_if_cheap
-    if not state:
-        checkpoint.save_state_if_cheap = lambda self, step: None
-    try:
-        plan = planning.plan(settings)
-        told = 0
-        for event in telling.train(plan, control, listeners=listeners(plan)):
-            if type(event).__name__ == "Stepped":
-                told += 1
-                if told == WARM_UP:
-                    cpu = time.process_time()
-                last = time.process_time()
-    finally:
-        checkpoint.save_state_if_cheap = saves
-        for where, name, made in before:
-            setattr(where, name, made)
-    spans: dict[str, list[float]] = {"read": [], "moved": []}
-    for (one, at), (other, then) in zip(marks, marks[1:], strict=False):
-        if one == "read" and other == "moved":
-            spans["read"].append(then - at)
-        if one == "moved" and other == "asked":
-            spans["moved"].append(then - at)
-    found = {name: 1e6 * statistics.median(values[WARM_UP:]) for name, values in spans.items()}
-    found["moved, mean"] = 1e6 * statistics.mean(spans["moved"][WARM_UP:])
-    found["a step"] = 1e6 * (last - cpu) / (told - WARM_UP)
-    return found
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        enter(patch.object(preparation, "make_engine", make_engine))
+        enter(patch.object(steps, "_read", waiting))
+        enter(patch.object(steps.TrainingStep, "update", moving))
+        enter(patch.object(ahead, "can_begin", lambda *_: begins))
+        enter(patch.object(preparation, "_feed", lambda *a, **k: feed(*a, **k | {"beside": "mps"})))
+        if not keeps:
+            enter(patch.object(Checkpoint, "save_state_if_cheap", lambda *_: None))
+        yield
 
 
-def nobody(plan):
-    return []
+def account(settings, listeners, **how) -> str:
+    """A line about a run."""
+    marks: Marks = []
+    at, cpu = [], []
+    plan = planning.plan(settings)
+    with on_a_clock(marks, **how), listeners(plan) as heard:
+        for event in telling.train(plan, listeners=heard):
+            if isinstance(event, Stepped):
+                at.append(time.perf_counter())
+                cpu.append(time.process_time())
+    spans: dict[str, list[float]] = {"moved": [], "asked": []}
+    for (one, now), (other, then) in pairwise(marks):
+        if (one, other) in (("there", "moved"), ("moved", "asked")):
+            spans[other].append(then - now)
+    judged, asked = (1e6 * statistics.median(span[WARM_UP:]) for span in spans.values())
+    count = len(at) - 1 - WARM_UP
+    whole, core = (at[-1] - at[WARM_UP]) / count, (cpu[-1] - cpu[WARM_UP]) / count
+    share = f", share {how['seconds'] / whole:.3f}" if how["seconds"] else ""
+    return f"judged {judged:4.0f}, asked {asked:4.0f}, core {1e6 * core:5.0f}{share}"
 
 
-def usual(plan):
-    """As `kit train` and the notebook's Train."""
-    return None
+@contextmanager
+def nobody(_):
+    """Nobody hears."""
+    yield []
 
 
+@contextmanager
+def usual(_):
+    """As `kit train`."""
+    yield None
+
+
+@contextmanager
 def dashboard_too(plan):
-    from kit.sinks import listening
-    from kit.ui.monitor.dashboard import Dashboard
-
-    entered = listening(plan.run, Dashboard(plan, shows_itself=False), settings=plan.settings)
-    _open.append(entered)
-    return [entered.__enter__()]
+    """As the notebook's Train."""
+    with listening(plan.run, Dashboard(plan, shows_itself=False), settings=plan.settings) as tell:
+        yield [tell]
 
 
-_open: list = []
+WHO: tuple[tuple[str, Callable, bool, str], ...] = (
+    ("nobody hears", nobody, False, ""),
+    ("state is kept", nobody, True, ""),
+    ("events.jsonl, loss.png", usual, False, ""),
+    ("and TensorBoard", usual, False, "tensorboard"),
+    ("and the dashboard", dashboard_too, False, "tensorboard"),
+    ("and state is kept", dashboard_too, True, "tensorboard"),
+)
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--family", default="sd1", choices=("sd1", "sd2", "sdxl"))
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--milliseconds", type=float, default=15.0)
     parser.add_argument("--optimizer", default="AdamW")
+    parser.add_argument("--in-turn", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.family in BLOCKS:
         tiny._UNETS[chosen.family]["transformer_layers_per_block"] = BLOCKS[chosen.family]
     with tempfile.TemporaryDirectory() as made:
         room = Path(made)
-        model = tiny.write_tiny(room / "model", chosen.family)
-        images = draw_images(room / "images")
-        print(f"{chosen.family}, {chosen.steps} steps, {chosen.optimizer}; microseconds")
-        for number, (who, listeners, state, logs) in enumerate(
-            (
-                ("nobody hears", nobody, False, {}),
-                ("nobody hears, state kept", nobody, True, {}),
-                ("events.jsonl, loss.png", usual, False, {}),
-                ("and TensorBoard", usual, False, {"log_with": "tensorboard"}),
-                ("and the dashboard", dashboard_too, False, {"log_with": "tensorboard"}),
-                ("and state kept", dashboard_too, True, {"log_with": "tensorboard"}),
-            )
-        ):
-            settings = toy_settings(
-                model, images, room / f"out{number}", max_train_steps=chosen.steps,
-                optimizer_type=chosen.optimizer, text_encoder_lr=0, cache_text_encoder_outputs=True,
-                cache_latents=True, **({"logging_dir": str(room / "logs")} if logs else {}), **logs,
-            )  # fmt: skip
-            found = account(settings, listeners=listeners, state=state)
-            while _open:
-                _open.pop().__exit__(None, None, None)
-            told = ", ".join(f"{name} {value:,.0f}" for name, value in found.items())
-            print(f"  {who:28} {told}", flush=True)
+        ask = partial(
+            toy_settings,
+            tiny.write_tiny(room / "model", chosen.family),
+            draw_images(room / "images"),
+            max_train_steps=chosen.steps,
+            optimizer_type=chosen.optimizer,
+            text_encoder_lr=0,
+            cache_text_encoder_outputs=True,
+            logging_dir=str(room / "logs"),
+        )
+        how = {"seconds": chosen.milliseconds / 1000, "begins": not chosen.in_turn}
+        for number, (who, listeners, keeps, loggers) in enumerate(WHO):
+            settings = ask(room / str(number), log_with=loggers)
+            told = account(settings, listeners, keeps=keeps, **how)
+            print(f"{who:24} {told}", flush=True)
 
 
 if __name__ == "__main__":
