@@ -21,7 +21,7 @@ from kit.events import (
     Stepped,
 )
 from kit.runs.control_files import Asked, leave
-from kit.training import ahead, engine_choice
+from kit.training import ahead, engine_choice, preparation
 from kit.training.ahead import Ahead
 from kit.training.batches import BatchBuilder
 from kit.training.engine import EagerEngine
@@ -230,6 +230,42 @@ def test_a_request_from_a_terminal_is_heard_after_the_step(asked, tmp_path, monk
 
     told = check_equal(tmp_path, monkeypatch, trained)
     assert of(RateChanged, told)[0].step == 4
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """Gradients are scaled as in fp16, at first by far too much; every second step by more."""
+    make = preparation.make_accelerator
+
+    def made(*given, **named):
+        accelerator = make(*given, **named)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
+
+        def unscale():
+            for wrapped in accelerator._optimizers:
+                scaler.unscale_(wrapped.optimizer)
+
+        accelerator.scaler, accelerator.unscale_gradients = scaler, unscale
+        return accelerator
+
+    monkeypatch.setattr(preparation, "make_accelerator", made)
+    plain = TrainingStep.loss
+    monkeypatch.setattr(TrainingStep, "loss", lambda self, batch: 8 * plain(self, batch))
+
+
+@pytest.mark.parametrize("request_at", [None, 3, 8])
+def test_so_it_is_where_a_scaler_leaves_steps_out(
+    asked, tmp_path, monkeypatch, scaled, watched, request_at
+):
+    def trained(out):
+        wishes = [(Stepped, request_at, REQUESTS["save"])] if request_at else []
+        return steered(asked(out, max_train_steps=12), *wishes)
+
+    told = check_equal(tmp_path, monkeypatch, trained)
+    overflowed = [event.norm == 0 for event in of(Stepped, told)]
+    assert overflowed[0]
+    assert sum(overflowed) in range(2, 10)
+    assert watched.used
 
 
 @pytest.mark.parametrize("step", [1, 4, STEPS - 1])
