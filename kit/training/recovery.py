@@ -29,8 +29,10 @@ from kit.optim.optimization import Optimization
 from kit.planning.ladder import Footing
 from kit.planning.proposals import advice, candidate_of
 from kit.training.batches import Batch
-from kit.training.preparation import Resources, share_state
-from kit.training.ranks import Order
+from kit.training.checkpoint import share_state
+from kit.training.orders import Order
+from kit.training.preparation import Resources
+from kit.training.sharding import out_of_memory
 from kit.training.shared_gradient import Seen
 from kit.training.soundness import (
     NotFinite,
@@ -108,6 +110,7 @@ def _gathered(resources: Resources, micro_steps: range, step: int) -> list[Seen]
         resources.feed.micro_batches(resources.ranks.share(micro_steps)),
         count=len(micro_steps),
         gradient=resources.engine.gradient,
+        idle=resources.idle_batch(micro_steps),
     )
 
 
@@ -183,6 +186,8 @@ def _lightened(resources: Resources, step: int) -> Lightened:
     if not resources.training_step.is_whole:
         raise Setback(f"step {step} ran out of memory while it moved the weights")
     resources.training_step.forget()
+    if resources.ranks.is_sharded:
+        raise sharded_out_of_memory(resources)
     footing = _taken(resources, step)
     resources.checkpoint.keep_change(step - 1)
     share_state(resources.ranks, resources.checkpoint, step - 1)
@@ -203,6 +208,12 @@ def _told(resources: Resources, step: int, footing: Footing) -> Lightened:
     basic = resources.plan.settings.basic
     wanted = footing.settings(resources.lightening.batch_size, basic.gradient_accumulation_steps)
     return Lightened(step, footing.words, wanted)
+
+
+def sharded_out_of_memory(resources: Resources) -> DeviceError:
+    """No rung is taken in mid-step where all processes stand in the middle of it."""
+    settings = resources.plan.settings
+    return out_of_memory(settings.basic, settings.memory, resources.ranks.count)
 
 
 def _too_large(resources: Resources, step: int) -> DeviceError:
