@@ -23,6 +23,7 @@ from kit.reading.paths import shortened, why_no_text
 from kit.reading.texts import read_text
 
 CONCEPT = re.compile(r"^(\d+)_(.*)$", re.DOTALL)
+NUMBERED = re.compile(r"^[-+.\d]*_+")  # what is meant for repeats and is none
 LONGEST_CAPTION = 10_000_000  # bytes
 MOST_REPEATS = 100_000  # more is a date or another number that was not meant as repeats
 
@@ -191,8 +192,8 @@ def _concepts(root: Path, findings: Findings) -> Iterator[tuple[Path, int, str]]
             findings.leftover.add_folder(folder)
         else:
             findings.notices.append(
-                f"{folder.name} is skipped: its name does not begin with a number of repeats, such "
-                f"as 10_{folder.name}"
+                f"{folder.name} is skipped: its name does not begin with a number of repeats (1 or "
+                f"more), such as 10_{NUMBERED.sub('', folder.name)}"
             )
 
 

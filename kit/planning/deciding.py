@@ -35,7 +35,7 @@ from kit.planning.steps import (
     warmup_steps,
 )
 from kit.planning.value import Plan
-from kit.planning.writes import foreseen
+from kit.planning.writes import foreseen, unwritable
 from kit.processes import here
 from kit.runs.fingerprint import fingerprint
 from kit.runs.made_of import made_of
@@ -64,6 +64,8 @@ def plan(settings: Settings, *, unfinished: Answer = "ask", processes: int | Non
         started, asked = here().count, settings.machine.num_processes
         processes = started if started > 1 else asked
     decided = _decided(settings, unfinished, processes)
+    if wrong := list(unwritable(decided.run)):
+        raise SettingsError(wrong)
     writes = foreseen(decided)
     if writes is None:
         return decided

@@ -585,7 +585,8 @@ def test_numbers_for_programs_are_those_of_the_plan(planned):
         ({"pretrained_model_name_or_path": ""}, "choose a base model before training"),
         ({"cache_latents": False, "vae_batch_size": 4}, "vae_batch_size has no effect"),
         ({"learning_rate": 1e-3}, "learning_rate has no effect"),
-        ({"lr_scheduler": "constant"}, "lr_warmup has no effect"),
+        ({"lr_scheduler": "constant"}, "lr_warmup has no effect: lr_scheduler = constant does"),
+        ({"lr_scheduler_type": "StepLR"}, "no effect: lr_scheduler_type = StepLR does not warm up"),
         ({}, "no image has a caption file"),
     ],
 )

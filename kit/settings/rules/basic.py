@@ -147,11 +147,12 @@ def no_warmup(basic: Basic, rates: Rates) -> Iterator[str]:
         return  # told there
     if not effective.warms_up(basic, rates) and (basic.lr_warmup_steps or basic.lr_warmup):
         name = basic.lr_scheduler_type or basic.lr_scheduler
+        setting = "lr_scheduler_type" if basic.lr_scheduler_type else "lr_scheduler"
         if rates.lr_warmup_only_constant:
             yield f"lr_warmup has no effect: lr_warmup_only_constant is on, and it is {name}"
             return
         yield (
-            f"lr_warmup has no effect: lr_scheduler = {name} does not warm up "
+            f"lr_warmup has no effect: {setting} = {name} does not warm up "
             "(constant_with_warmup does)"
         )
 
