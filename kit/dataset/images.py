@@ -96,10 +96,18 @@ def scan(
     findings = Findings()
     with readable_folders():
         root = _existing(train_data_dir, "train_data_dir")
+        roots = [root]
         _collect(root, findings, extension, "train_data_dir", dataset_repeats, is_reg=False)
         if reg_data_dir:
             reg_root = _existing(reg_data_dir, "reg_data_dir")
+            roots.append(reg_root)
             _collect(reg_root, findings, extension, "reg_data_dir", dataset_repeats, is_reg=True)
+    is_flat = any(image.path.parent in roots for image in findings.images)
+    if dataset_repeats and not is_flat:
+        findings.notices.append(
+            "dataset_repeats has no effect: no image lies directly in train_data_dir; each "
+            "<repeats>_<word> folder has its own"
+        )
     return Scan(tuple(findings.images), tuple(told(findings, extension)))
 
 

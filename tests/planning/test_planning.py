@@ -588,6 +588,12 @@ def test_numbers_for_programs_are_those_of_the_plan(planned):
         ({"lr_scheduler": "constant"}, "lr_warmup has no effect: lr_scheduler = constant does"),
         ({"lr_scheduler_type": "StepLR"}, "no effect: lr_scheduler_type = StepLR does not warm up"),
         ({}, "no image has a caption file"),
+        ({"dataset_repeats": 5}, "dataset_repeats has no effect: no image lies directly in"),
+        ({"sdxl": True, "clip_skip": 2}, "clip_skip has no effect: the base model is a Stable D"),
+        (
+            {"v2": True, "v_parameterization": True, "v_pred_like_loss": 0.5},
+            "training would be refused: v_pred_like_loss is for models that predict noise",
+        ),
     ],
 )
 def test_what_is_worth_knowing_is_a_notice(planned, values, told):

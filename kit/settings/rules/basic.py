@@ -158,6 +158,13 @@ def no_warmup(basic: Basic, rates: Rates) -> Iterator[str]:
 
 
 @notice
+def two_warmups(basic: Basic, rates: Rates, changed: Changed) -> Iterator[str]:
+    is_used = effective.warms_up(basic, rates) and not effective.controls_lr(basic)
+    if is_used and basic.lr_warmup_steps is not None and "lr_warmup" in changed:
+        yield f"lr_warmup has no effect: lr_warmup_steps = {basic.lr_warmup_steps} is set"
+
+
+@notice
 def idle_schedule(basic: Basic) -> Iterator[str]:
     foreign = basic.lr_scheduler_type
     used = () if foreign else catalog.SCHEDULES[basic.lr_scheduler].uses
