@@ -21,7 +21,6 @@ commands. The names below load on first use, so that `import kit` takes no more 
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,7 +86,9 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
-    value: object = getattr(importlib.import_module(module), attribute)
+    from kit.catalog import imported
+
+    value: object = getattr(imported(module), attribute)
     globals()[name] = value  # the next use does not come here
     return value
 

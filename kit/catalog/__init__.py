@@ -6,7 +6,10 @@ nowhere. Each menu has a file of its own.
 
 from __future__ import annotations
 
+import gc
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 from kit.catalog.base_models import BASE_MODELS as BASE_MODELS
@@ -45,7 +48,7 @@ def load(code: str, needs: str = "") -> Any:
     """
     module, _, name = code.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        return getattr(imported(module), name)
     except ImportError as error:
         package = needs or (error.name or module).partition(".")[0]
         if package == "kit":
@@ -54,3 +57,24 @@ def load(code: str, needs: str = "") -> Any:
             f"The package {package} is not installed or does not load: {error}",
             do=f"Install it with: pip install {package}",
         ) from error
+
+
+def imported(module: str) -> ModuleType:
+    """A module by name, loaded without a look for garbage on the way.
+
+    torch, diffusers and what they bring make half a million objects that stay. Python looks through
+    them again and again while they come, which takes a fifth of the time of their import. What came
+    with torch is left out of later looks, too, until `kit.devices.free_memory` wants everything:
+    nobody who has had no torch before has left something large in a circle.
+
+    Raises: what importing it raises.
+    """
+    was_enabled, had_torch = gc.isenabled(), "torch" in sys.modules
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        if "torch" in sys.modules and not had_torch:
+            gc.freeze()
+        if was_enabled:
+            gc.enable()

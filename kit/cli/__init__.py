@@ -49,6 +49,7 @@ from kit.planning.forecast import forecast
 from kit.processes import here, require_all
 from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_text
+from kit.settings import links
 from kit.sinks import Console, listening
 
 WRONG = 2  # the exit code of argparse, too
@@ -59,13 +60,14 @@ INTERRUPTED = 130  # what shells report for Ctrl-C
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    links.take_over()
     try:
         _check_command(words)
         parser = _parser()
         chosen, unknown = parser.parse_known_args(words or ["--help"])
         if unknown:
             _refuse_words(parser, chosen, unknown)
-        chosen.words = words
+        chosen.words = [links.without_tokens(word) for word in words]  # to be shown, or handed on
         code = COMMANDS[chosen.command].act(chosen) or 0
         sys.stdout.flush()
         return code
@@ -107,7 +109,7 @@ def _refuse_words(
     places = [str(a.metavar or a.dest) for a in parser._actions if not a.option_strings]
     meant = nearest(unknown[0].partition("=")[0], options)
     raise KitError(
-        f"{parser.prog}: {unknown[0]} is nothing that it takes{meant}",
+        f"{parser.prog}: {links.without_tokens(unknown[0])} is nothing that it takes{meant}",
         f"It takes {', '.join([*places, *options])}.",
         f"{parser.prog} --help tells what each is.",
     )

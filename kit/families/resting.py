@@ -7,23 +7,23 @@ of their memory; the U-Net, most of it all, comes after them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from kit.families.streaming import Weights, place, placed_tensor
+from kit.families.streaming import Weights, alignment_of, place, placed_tensor
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Rest:
-    """How a part will be placed: in which precision, from which file."""
+    """How a part will be placed: in which precision (None: its own), from which file."""
 
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     weights: Weights
 
 
@@ -43,8 +43,10 @@ def settle(
 
 def _rest(module: nn.Module, at_rest: Rest) -> None:
     vars(module)["at_rest"] = at_rest
-    for weight in module.parameters():
-        weight.placed_as = at_rest.dtype  # type: ignore[attr-defined]
+    for owner in module.modules():
+        for weight in owner.parameters(recurse=False):
+            weight.placed_as = at_rest.dtype  # type: ignore[attr-defined]
+            weight.placed_at = alignment_of(owner, weight)  # type: ignore[attr-defined]
     at_rest.weights.release()
 
 
@@ -54,6 +56,24 @@ def wake(*modules: nn.Module) -> None:
         at_rest = vars(module).pop("at_rest", None)
         if at_rest is not None:
             place(module, CPU, at_rest.dtype, at_rest.weights)
+
+
+def taken_up(module: nn.Module, device: torch.device) -> Callable[..., None]:
+    """What places pieces of a part, at rest or not, for good, one after the other.
+
+    The returned call takes a piece, and skip: weights that stay as they are.
+    """
+    at_rest = vars(module).pop("at_rest", None) or Rest(None, Weights({}))
+
+    def take_up(piece: nn.Module, *, skip: Callable[[Tensor], bool]) -> None:
+        for owner in piece.modules():
+            for name, weight in list(owner.named_parameters(recurse=False)):
+                if not skip(weight):
+                    placed = placed_tensor(weight.detach(), device, at_rest.dtype)
+                    setattr(owner, name, nn.Parameter(placed, requires_grad=False))
+        at_rest.weights.release()
+
+    return take_up
 
 
 @contextmanager
@@ -80,8 +100,11 @@ def precision_of(module: nn.Module) -> torch.dtype:
 
 def as_placed(weight: Tensor) -> Tensor:
     """A weight as it is, or will be, once it is awake."""
-    dtype = getattr(weight, "placed_as", None)
-    return weight.detach() if dtype is None else placed_tensor(weight.detach(), CPU, dtype)
+    dtype: torch.dtype | None = getattr(weight, "placed_as", None)
+    if dtype is None:
+        return weight.detach()
+    begins: int = weight.placed_at  # type: ignore[attr-defined]
+    return placed_tensor(weight.detach(), CPU, dtype, begins)
 
 
 def park(module: nn.Module) -> None:
@@ -93,3 +116,6 @@ def park(module: nn.Module) -> None:
         in_file = getattr(weight, "in_file", None)
         if in_file is not None and (weight.dtype, weight.device) == (in_file.dtype, in_file.device):
             weight.data = in_file
+    from_file = vars(module).get("from_file")
+    if from_file is not None:
+        from_file.release()

@@ -22,6 +22,8 @@ from kit.basemodel.pickles import read_tensors
 from kit.reading.texts import from_json
 
 ALIGNMENT = 64  # bytes; torch's own allocations on the CPU begin at multiples of it
+# A product with one row reads a matrix as it lies: from other places than these it sums otherwise.
+MATRIX_ALIGNMENT = 16
 PIECE = 64 * 2**20  # bytes between two times of giving pages back
 HEADER = 8  # bytes that say how long the header of a .safetensors is
 # Source: https://github.com/huggingface/safetensors#format
@@ -124,11 +126,14 @@ def place(
 
     weights: where the part's weights come from; their pages are given back on the way.
     """
+    if weights.mappings:
+        vars(module)["from_file"] = weights
     passed = 0
     for owner in module.modules():
         for name, weight in list(owner.named_parameters(recurse=False)):
+            begins = alignment_of(owner, weight)
             placed = nn.Parameter(
-                placed_tensor(weight.detach(), device, dtype), requires_grad=False
+                placed_tensor(weight.detach(), device, dtype, begins), requires_grad=False
             )
             if weights.mappings:
                 placed.in_file = weight.detach()  # type: ignore[attr-defined]
@@ -142,13 +147,27 @@ def place(
     weights.release()
 
 
-def placed_tensor(tensor: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+def alignment_of(owner: nn.Module, weight: Tensor) -> int:
+    """At multiples of how many bytes a weight of this module has to begin on a CPU.
+
+    Where it begins, it computes to the same bits as from everywhere else that is allowed, so that
+    a folder, a single file and one that was read whole train to the same bits. Measured for every
+    layer of SD 1.5, forward and backward, at all that a file allows: products with a single row
+    differ off 16 bytes, and nothing else does.
+    """
+    if isinstance(owner, nn.Linear) and weight.dim() > 1:
+        return MATRIX_ALIGNMENT
+    return weight.element_size()
+
+
+def placed_tensor(
+    tensor: Tensor, device: torch.device, dtype: torch.dtype | None, alignment: int = ALIGNMENT
+) -> Tensor:
     """The tensor on the device in that precision; itself where nothing is to be done.
 
-    On the CPU it begins at a multiple of `ALIGNMENT`: kernels round otherwise where it does not,
-    and the same weights are to train to the same bits from a folder and from a single file.
+    alignment: on the CPU it begins at a multiple of so many bytes.
     """
     placed = tensor.to(device=device, dtype=dtype)
-    if placed.device.type == "cpu" and placed.data_ptr() % ALIGNMENT:
+    if placed.device.type == "cpu" and placed.data_ptr() % alignment:
         return placed.clone()
     return placed

@@ -22,7 +22,8 @@ class LossChart:
 
     There is one figure for all drawings. Each new one would leave some MB (of 20,000 steps 100 MB)
     in circles of references, for Python's collector to find much later. It is made and laid out
-    when the run is loaded: what matplotlib takes (30 MB) is taken before the first step.
+    when the run is loaded: what matplotlib takes (30 MB, and most of a second) is taken before the
+    first step. A CPU, whose steps are long, has told the first one before.
 
     earlier: what a resumed run told before, so that its picture is whole.
     """
@@ -32,13 +33,14 @@ class LossChart:
         self.curve = LossCurve()
         self._figure: Any = None
         self._drawn: int | None = None
+        self._waits = False
         for event in earlier:
             self._note(event)
 
     def __call__(self, event: Event) -> list[Noticed]:
         """Remember the step; draw where it is time to. A disk that refuses is tried again then."""
         self._note(event)
-        if isinstance(event, Loaded) and self._figure is None:
+        if self._figure is None and self._is_ready(event):
             self._figure = loss_figure(self.curve)
             self._figure.draw_without_rendering()
         last = self.curve.steps[-1] if self.curve.steps else None
@@ -50,6 +52,16 @@ class LossChart:
                 return [Noticed(f"{self.path} cannot be written ({why}); the run goes on")]
             self._drawn = last
         return []
+
+    def _is_ready(self, event: Event) -> bool:
+        """Whether it is time for the figure: before the first step, or on a CPU after it."""
+        if isinstance(event, Loaded):
+            self._waits = event.device.startswith("CPU")
+            return not self._waits
+        if not isinstance(event, Stepped):
+            return False
+        was_waiting, self._waits = self._waits, False
+        return not was_waiting
 
     def _draw(self) -> None:
         if self._figure is None:

@@ -14,7 +14,7 @@ from kit.caching.inpaint_latents import InpaintLatents
 from kit.caching.latents import LatentEncoder, Latents, OnTheFlyLatents, cache_latents
 from kit.caching.text import TextEmbedCache, all_captions, cache_text_embeds
 from kit.dataset.captions import fullest_captions
-from kit.devices import free_memory
+from kit.devices import give_back
 from kit.events import Event, Noticed
 from kit.families import Family
 from kit.families.resting import park, wake
@@ -83,7 +83,7 @@ def run_latents(
     if not memory.highvram:
         family.vae.to("cpu")
         park(family.vae)
-        free_memory()
+        give_back()
     return latents
 
 
@@ -127,7 +127,7 @@ def run_text_embeds(
         for module in encoders:
             module.to("cpu").float()  # half precision is slow or missing on CPUs
             park(module)
-        free_memory()
+        give_back()
     return text_embeds
 
 

@@ -29,8 +29,10 @@ from kit.optim.optimization import Optimization
 from kit.planning.ladder import Footing
 from kit.planning.proposals import advice, candidate_of
 from kit.training.batches import Batch
-from kit.training.preparation import Resources, share_state
-from kit.training.ranks import Order
+from kit.training.checkpoint import share_state
+from kit.training.orders import Order
+from kit.training.preparation import Resources
+from kit.training.sharding import out_of_memory
 from kit.training.soundness import (
     NotFinite,
     Setback,
@@ -86,6 +88,7 @@ def _stepped(resources: Resources, step: int) -> Stepped:
         count=len(micro_steps),
         watch=resources.guardian.watch,
         gradient=resources.engine.gradient,
+        idle=resources.idle_batch(micro_steps),
     )
     resources.guardian.took(result, overflowed=training_step.has_overflowed)
     resources.losses.add(result.losses)
@@ -175,6 +178,8 @@ def _lightened(resources: Resources, step: int) -> Lightened:
     if not resources.training_step.is_whole:
         raise Setback(f"step {step} ran out of memory while it moved the weights")
     resources.training_step.forget()
+    if resources.ranks.is_sharded:
+        raise sharded_out_of_memory(resources)
     footing = _taken(resources, step)
     resources.checkpoint.keep_change(step - 1)
     share_state(resources.ranks, resources.checkpoint, step - 1)
@@ -195,6 +200,12 @@ def _told(resources: Resources, step: int, footing: Footing) -> Lightened:
     basic = resources.plan.settings.basic
     wanted = footing.settings(resources.lightening.batch_size, basic.gradient_accumulation_steps)
     return Lightened(step, footing.words, wanted)
+
+
+def sharded_out_of_memory(resources: Resources) -> DeviceError:
+    """No rung is taken in mid-step where all processes stand in the middle of it."""
+    settings = resources.plan.settings
+    return out_of_memory(settings.basic, settings.memory, resources.ranks.count)
 
 
 def _too_large(resources: Resources, step: int) -> DeviceError:

@@ -59,6 +59,7 @@ class TrainingStep:
     rows: int = 0  # the most images at once, whose gradients are then gathered; 0: all of a batch
     keeps_gradients: bool = False  # zeroed in their places, which a captured step knows
     shared: SharedGradient | None = None  # with other processes; None: this one is alone
+    is_sharded: bool = False  # the base lies on all of them
 
     def loss(self, batch: Batch) -> Tensor:
         """The denoising loss of each image of a batch, shape B: its weighted mean error.
@@ -210,6 +211,7 @@ def run_step(
     count: int,
     watch: Watch | None = None,
     gradient: Gradient | None = None,
+    idle: Batch | None = None,
 ) -> StepResult:
     """One optimizer step from `count` micro-batches, which lie on the CPU.
 
@@ -219,10 +221,11 @@ def run_step(
     length, so that its batches move the weights as far as those of a full one.
     watch: sees what the step came to before it moves the weights, and may raise.
     gradient: how a step engine makes a batch's gradient; without one, call by call.
+    idle: see `gathered`.
 
     Raises: NotFinite, and what `watch` raises; the weights are then those of the step before.
     """
-    seen = gathered(step, batches, count=count, gradient=gradient)
+    seen = gathered(step, batches, count=count, gradient=gradient, idle=idle)
     norm = step.clip()
     means, each, length = _read([one.loss_B for one in seen], norm)
     try:
@@ -248,13 +251,19 @@ def gathered(
     *,
     count: int,
     gradient: Gradient | None = None,
+    idle: Batch | None = None,
 ) -> list[Seen]:
     """The gradient of a step, with all processes' parts of it; what each micro-batch came to.
+
+    idle: a batch that is another process's, which needs us for it; nothing of it stays here.
 
     Raises: ProcessLost; MemoryError where another process had not enough memory.
     """
     way = gradient or step.gradient
     try:
+        if idle is not None:
+            _backward(step, idle, count, way)
+            step.zero_grad()
         seen = [Seen(b.micro_step, b.t_B, _backward(step, b, count, way)) for b in batches]
     except Exception as error:
         if step.shared is not None:

@@ -14,9 +14,18 @@ from kit import planning
 from kit.bench.models import empty_part, fill, full_parts
 from kit.devices import free_memory
 from kit.families import base_model, loading
+from kit.families.few_places import FewPlacesConv2d
 from kit.families.loading import config_folder
 from kit.families.resting import park
-from kit.families.streaming import ALIGNMENT, DTYPES, PIECE, place, read_weights
+from kit.families.streaming import (
+    ALIGNMENT,
+    DTYPES,
+    MATRIX_ALIGNMENT,
+    PIECE,
+    alignment_of,
+    place,
+    read_weights,
+)
 from kit.training.preparation import prepare
 from tests.support.ldm import single_file_weights
 from tests.support.parts import load_tiny, outcome
@@ -57,17 +66,71 @@ def linear(weights) -> nn.Linear:
     return module
 
 
-@pytest.mark.parametrize("off", [0, 8])
+@pytest.mark.parametrize("off", [0, 8, 16, 48])
 def test_weights_stay_in_the_file_where_that_trains_to_the_same_bits(tmp_path, off):
     tensors = {"weight": torch.randn(16, 16), "bias": torch.randn(16)}
     weights = read_weights([written(tmp_path / "f.safetensors", tensors, off=off)], mapped=True)
     module = linear(weights)
     place(module, CPU, torch.float32, weights)
-    stays = module.weight.data_ptr() == weights.tensors["weight"].data_ptr()
-    assert stays == (off == 0)
-    assert module.weight.data_ptr() % ALIGNMENT == 0
+
+    def stays(name):
+        return getattr(module, name).data_ptr() == weights.tensors[name].data_ptr()
+
+    assert stays("bias")
+    assert stays("weight") == (off != 8)
+    assert module.weight.data_ptr() % MATRIX_ALIGNMENT == 0
     assert torch.equal(module.weight, tensors["weight"])
     assert not module.weight.requires_grad
+
+
+def test_convolutions_and_norms_stay_in_the_file_wherever_they_begin(tmp_path):
+    module = nn.Sequential(nn.Conv2d(4, 8, 3), nn.GroupNorm(2, 8))
+    path = written(tmp_path / "f.safetensors", module.state_dict(), off=8)
+    weights = read_weights([path], mapped=True)
+    module.load_state_dict(weights.tensors, assign=True)
+    place(module, CPU, torch.float32, weights)
+    for name, weight in module.named_parameters():
+        assert weight.data_ptr() == weights.tensors[name].data_ptr()
+
+
+LAYERS = {  # (the layer, what goes in): the shapes of SD 1.5 at which kernels look at addresses
+    "one row": (nn.Linear(1280, 320), (1, 1280)),
+    "few rows": (nn.Linear(1280, 1280), (4, 1280)),
+    "words": (nn.Linear(768, 320), (77, 768)),
+    "convolution": (nn.Conv2d(320, 320, 3, padding=1), (1, 320, 8, 8)),
+    "few places": (FewPlacesConv2d(1280, 640, 3, padding=1), (1, 1280, 2, 2)),
+    "many channels": (FewPlacesConv2d(1920, 640, 3, padding=1), (1, 1920, 8, 8)),
+    "1 x 1": (nn.Conv2d(640, 320, 1), (1, 640, 8, 8)),
+    "groups": (nn.GroupNorm(32, 320), (1, 320, 8, 8)),
+    "features": (nn.LayerNorm(320), (64, 320)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_computes_to_the_same_bits_wherever_it_may_begin(name):
+    layer, shape = LAYERS[name]
+    layer.requires_grad_(False)
+    own = {key: weight.clone() for key, weight in layer.named_parameters()}
+    inputs, rows = torch.randn(shape), {}
+    for off in range(0, ALIGNMENT, 4):
+        for key, weight in own.items():
+            if off % alignment_of(layer, weight) == 0:
+                getattr(layer, key).data = begun(weight, off)
+        given = inputs.clone().requires_grad_()
+        output = layer(given)
+        output.backward(torch.ones_like(output))
+        rows[off] = (output.detach(), given.grad)
+    for off, (output, gradient) in rows.items():
+        assert torch.equal(output, rows[0][0]), off
+        assert torch.equal(gradient, rows[0][1]), off
+
+
+def begun(weight, off):
+    """A copy that begins `off` bytes after a multiple of the alignment."""
+    room = torch.empty(weight.nbytes + 2 * ALIGNMENT, dtype=torch.uint8)
+    start = -room.data_ptr() % ALIGNMENT + off
+    copied = room[start : start + weight.nbytes].view(weight.dtype).view(weight.shape)
+    return copied.copy_(weight)
 
 
 def test_pages_are_given_back_and_what_stays_is_there_all_the_same(tmp_path):

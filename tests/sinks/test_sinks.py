@@ -599,10 +599,14 @@ def test_steps_that_are_made_again_are_drawn_as_they_come_out_then():
     assert [math.isnan(rate) for rate in curve.rates["text encoder"]] == [True] * 6 + [False]
 
 
-def test_what_the_picture_takes_is_taken_before_the_first_step(tmp_path):
+@pytest.mark.parametrize(("device", "taken"), [("NVIDIA T4 (cuda:0)", 0), ("CPU, 2 threads", 2)])
+def test_what_the_picture_takes_is_taken_early_and_nobody_waits_for_it(tmp_path, device, taken):
     chart = LossChart(tmp_path / "loss.png")
-    chart(Loaded("sd1", "CPU", "no", 1, 1, 0))
-    assert chart._figure is not None
+    made = []
+    for event in (Loaded("sd1", device, "no", 1, 1, 0), *(stepped(step) for step in (1, 2, 3))):
+        chart(event)
+        made.append(chart._figure is not None)
+    assert made.index(True) == taken
     assert list(tmp_path.iterdir()) == []
 
 
