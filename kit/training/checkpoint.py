@@ -108,7 +108,7 @@ class Checkpoint:
     def in_memory(self, step: int) -> bytes:
         """The state as it is now, which no file holds; `take_over` reads it."""
         file = BytesIO()
-        torch.save(self._state(step, sound=False), file)
+        torch.save(self._state(step), file)
         return file.getvalue()
 
     def take_over(self, state: bytes) -> None:
@@ -191,6 +191,7 @@ class Checkpoint:
         """
         if self._is_finished or (step == self.state_step and not again):
             return
+        self._require_sound()  # waits for what the device still does, which is no cost of the state
         began, state = time.monotonic(), self._state(step)
         with self._writing(self.path, bytes_of(state)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,10 +241,11 @@ class Checkpoint:
                 write_record(self.plan.run.dir, self._record(step))
             self._recorded = self.owed
 
-    def _state(self, step: int, *, sound: bool = True) -> dict[str, Any]:
-        if sound:
-            require_finite_network(self.network)
-            require_finite_optimizer(self.optimization.optimizer)
+    def _require_sound(self) -> None:
+        require_finite_network(self.network)
+        require_finite_optimizer(self.optimization.optimizer)
+
+    def _state(self, step: int) -> dict[str, Any]:
         return {
             "step": step,
             "network": apart(self.network.state_dict()),
@@ -276,6 +278,7 @@ class Checkpoint:
         if not keeps_states(self.plan.settings.saving, at_end=step == self.plan.total_steps):
             return
         suffix = Path(saved.path).name.removeprefix(run.name).removesuffix(f".{run.ending}")
+        self._require_sound()
         folder, state = run.state_dir(suffix), self._state(step)
         with self._writing(folder, bytes_of(state)):
             folder.mkdir(parents=True, exist_ok=True)

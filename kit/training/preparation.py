@@ -32,6 +32,7 @@ from kit.runs.run import Run
 from kit.settings import Memory, NetworkSettings, Settings, effective
 from kit.settings.prompts import Prompt
 from kit.settings.unet_blocks import block_plan
+from kit.training.ahead import Ahead
 from kit.training.batches import Batch, BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
 from kit.training.checkpoint import Checkpoint, share_state
@@ -88,11 +89,13 @@ class Resources:
     ranks: Ranks = ALONE
     stills: Stills | None = field(init=False)  # what is validated on
     patience: Patience = field(init=False)
+    ahead: Ahead = field(init=False)
 
     def __post_init__(self) -> None:
         """Read what belongs to the pictures that are validated on, while nobody else reads."""
         self.patience = Patience(self.plan.settings.validation.validation_patience)
         self.stills = make_stills(self.batch_builder, self.ranks)
+        self.ahead = Ahead(self.training_step, self.engine, self.feed, self.plan.micro_steps)
 
     @property
     def family(self) -> Family:
@@ -116,6 +119,12 @@ class Resources:
             self.engine.reset()
         return effective_rates_of(self.optimization)
 
+    def look_ahead(self, step: int) -> None:
+        """Begin a step's gradient before the one before is told, where nothing stands between."""
+        stops = step - 1 == self.plan.text_encoder_stop
+        if step <= self.plan.total_steps and not stops and not self.checkpoint.owed:
+            self.ahead.begin(step)
+
     def idle_batch(self, micro_steps: range) -> Batch | None:
         """One of another process, to pass through the layers with it: see `Ranks.waits_idle`."""
         waits = self.ranks.waits_idle(micro_steps)
@@ -132,6 +141,7 @@ class Resources:
         self.network.detach_hooks()
         self.feed.close()
         self.batch_builder.close()
+        self.ahead.drop()
         self.engine.reset()
 
 

@@ -33,6 +33,7 @@ from kit.training.checkpoint import share_state
 from kit.training.orders import Order
 from kit.training.preparation import Resources
 from kit.training.sharding import out_of_memory
+from kit.training.shared_gradient import Seen
 from kit.training.soundness import (
     NotFinite,
     Setback,
@@ -42,7 +43,7 @@ from kit.training.soundness import (
     require_finite_network,
     short_name,
 )
-from kit.training.step import run_step
+from kit.training.step import gathered, judged
 
 SLOWER = 0.5  # the rate after going back
 
@@ -77,19 +78,11 @@ def _not_deterministic(error: BaseException) -> DeviceError:
 
 def _stepped(resources: Resources, step: int) -> Stepped:
     plan, began, rates = resources.plan, time.monotonic(), resources.begin(step)
+    begun = resources.ahead.taken(step)
     given = rates_of(resources.optimization)
-    micro_steps, training_step = plan.micro_steps(step), resources.training_step
-    if training_step.shared is not None:
-        resources.ranks.tell_rates(changed_rates(resources.optimization))
-        training_step.shared.begin(step, micro_steps)
-    result = run_step(
-        training_step,
-        resources.feed.micro_batches(resources.ranks.share(micro_steps)),
-        count=len(micro_steps),
-        watch=resources.guardian.watch,
-        gradient=resources.engine.gradient,
-        idle=resources.idle_batch(micro_steps),
-    )
+    training_step = resources.training_step
+    seen = begun.seen if begun else _gathered(resources, plan.micro_steps(step), step)
+    result = judged(training_step, seen, watch=resources.guardian.watch)
     resources.guardian.took(result, overflowed=training_step.has_overflowed)
     resources.losses.add(result.losses)
     return Stepped(
@@ -100,9 +93,24 @@ def _stepped(resources: Resources, step: int) -> Stepped:
         rates=rates,
         given_rates={} if given == rates else given,
         norm=result.norm,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - (begun.at if begun else began),
         bands=result.bands,
         megabytes=peak_megabytes(training_step.accelerator.device),
+    )
+
+
+def _gathered(resources: Resources, micro_steps: range, step: int) -> list[Seen]:
+    """The gradient of a step, of all processes."""
+    training_step = resources.training_step
+    if training_step.shared is not None:
+        resources.ranks.tell_rates(changed_rates(resources.optimization))
+        training_step.shared.begin(step, micro_steps)
+    return gathered(
+        training_step,
+        resources.feed.micro_batches(resources.ranks.share(micro_steps)),
+        count=len(micro_steps),
+        gradient=resources.engine.gradient,
+        idle=resources.idle_batch(micro_steps),
     )
 
 

@@ -3,18 +3,23 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kit import planning
-from kit.events import Noticed, Sampled, Validated
+from kit.events import Cached, Noticed, RolledBack, Sampled, Skipped, Validated
+from kit.planning.ladder import Footing
 from kit.runs.control_files import Asked, leave
-from kit.training import sharding
+from kit.training import probe, sharding
+from kit.training.class_word import WHAT
+from kit.training.lightening import Lightening
 from kit.training.step import TrainingStep
 from kit.training.stills import Stills
+from tests.support.ranks import train_in
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
-from tests.training.test_ranks import GATHERED, asks, in_processes
+from tests.training.test_ranks import GATHERED, asks, breaking, in_processes
 
 SHARDED = {"shard_base": True}
 
@@ -194,6 +199,75 @@ def test_a_sharded_run_goes_on_in_one_process_and_back(tmp_path, asked):
     straight = run(asked(tmp_path / "alone", epoch=3, **GATHERED))
     assert losses(events)[-4:] == losses(straight)[-4:]
     assert same(lora(out), lora(tmp_path / "alone"))
+
+
+def test_batches_are_made_whole_whatever_a_run_in_one_process_had_come_to():
+    step = SimpleNamespace(is_sharded=True, rows=0, dropout_seed=None)
+    engine = SimpleNamespace(reset=lambda: None)
+    lightening = Lightening(step, None, engine, 4, False, Footing(True))
+    lightening.load_state_dict(Footing(True, 2).to_state())
+    assert (step.rows, lightening.footing) == (0, Footing(True))
+    step.is_sharded = False
+    lightening.load_state_dict(Footing(True, 2).to_state())
+    assert step.rows == 2
+
+
+@pytest.mark.parametrize("mode", ["mild", "rollback"])
+def test_what_is_not_finite_is_skipped_by_all_and_the_run_goes_back_in_all(tmp_path, asked, mode):
+    broken = {5} if mode == "mild" else {5, 7, 9, 11}
+    prepare = breaking(broken, lambda loss_B: loss_B * float("nan"))
+    ways = {}
+    for name, count in (("together", 2), ("alone", 1)):
+        more = SHARDED if count == 2 else GATHERED
+        settings = asked(tmp_path / name, guardian=mode, epoch=3, **more)
+
+        def both(rank):
+            at_once(rank)
+            prepare(rank)
+
+        ways[name] = in_processes(count, settings, tmp_path / name, prepare=both)
+    kind = Skipped if mode == "mild" else RolledBack
+    found = [[e for e in events if isinstance(e, kind)] for events in ways.values()]
+    assert len(found[0]) == 1
+    assert found[0] == found[1]
+    assert losses(ways["together"]) == losses(ways["alone"])
+    assert same(lora(tmp_path / "together"), lora(tmp_path / "alone"))
+
+
+def test_the_largest_batch_is_tried_out_by_all(tmp_path, asked):
+    def prepare(rank):
+        probe.FEWEST_STEPS_ON_CPU = 0
+
+    events = in_processes(2, asked(tmp_path, **SHARDED), tmp_path, prepare=prepare)
+    told = [event.text for event in events if isinstance(event, Noticed)]
+    assert any(text.startswith("tried out with 1 image of 128x64: a step takes") for text in told)
+
+
+def test_a_stop_while_the_bare_base_draws_ends_all_of_them(tmp_path, model):
+    images = draw_images(tmp_path / "images", count=5)
+    out = tmp_path / "out"
+    asked = toy_settings(model, images, out, validate_every_n_steps=2, **SHARDED)
+
+    def stop(event):
+        if isinstance(event, Cached) and event.what == WHAT and event.done == 1:
+            leave(out / "toy.run", Asked("stop"))
+
+    ended = train_in(2, asked, out / "logs", hear=stop)
+    assert [each.status for each in ended] == [0, 0], ended
+    assert not (out / "toy.run").exists()
+
+
+@pytest.mark.long
+def test_four_processes_with_a_quarter_of_the_base_each_learn_what_one_does(tmp_path, asked):
+    changes = {"optimizer_args": "eps=1e-3", "train_batch_size": 1, "max_train_steps": 20}
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    events = in_processes(4, asked(together, **changes, **SHARDED), together)
+    straight = run(asked(alone, gradient_accumulation_steps=4, **changes))
+    assert len(losses(straight)) == 20
+    apart = [abs(a - b) for a, b in zip(losses(events), losses(straight), strict=True)]
+    assert max(apart) < 1e-5
+    one, other = lora(together), lora(alone)
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-5
 
 
 def test_the_plan_says_how_the_base_lies(tmp_path, asked):
