@@ -19,7 +19,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn import Parameter, functional
+from torch.nn import Parameter
+
+from kit.families import products
 
 
 @dataclass
@@ -83,7 +85,7 @@ class _Linear(Function):
     ) -> Tensor:
         inputs_NI = inputs.reshape(-1, inputs.shape[-1])
         hidden_NR = inputs_NI @ fold.down_RI.T
-        output_NO = functional.linear(inputs_NI, weight, bias)
+        output_NO = products.linear(inputs_NI, weight, bias)
         output_NO.addmm_(hidden_NR, fold.up_OR.T)
         ctx.save_for_backward(inputs_NI, hidden_NR)
         ctx.weight, ctx.fold, ctx.shape = weight, fold, inputs.shape
@@ -97,7 +99,7 @@ class _Linear(Function):
         _learn(ctx, gradient_NO, hidden_gradient_NR)
         to_inputs = None
         if ctx.needs_input_grad[0]:
-            to_inputs = gradient_NO @ weight
+            to_inputs = products.back(gradient_NO, weight)
             to_inputs = to_inputs.addmm_(hidden_gradient_NR, fold.down_RI).view(ctx.shape)
         return to_inputs, None, None, None, None
 

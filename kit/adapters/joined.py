@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn import functional
 
 from kit.adapters.folded import Fold, add_up, is_for_mkl, whole_linear
+from kit.families import products
 
 
 class Joined:
@@ -79,7 +79,7 @@ class _Joined(Function):
         hidden_NS = inputs_NI @ joined.down_SI.T
         outputs = []
         for layer, fold, ranks in zip(joined.layers, joined.folds, joined.ranks, strict=True):
-            output_NO = functional.linear(inputs_NI, layer.weight, layer.bias)
+            output_NO = products.linear(inputs_NI, layer.weight, layer.bias)
             output_NO.addmm_(hidden_NS[:, ranks], fold.up_OR.T)
             outputs.append(output_NO.view(*inputs.shape[:-1], -1))
         ctx.save_for_backward(inputs_NI, hidden_NS)
@@ -95,5 +95,5 @@ class _Joined(Function):
             return None, None, None
         to_inputs = hidden_gradient_NS @ joined.down_SI
         for layer, gradient_NO in zip(joined.layers, gradients_NO, strict=True):
-            to_inputs.addmm_(gradient_NO, layer.weight)
+            products.add_back(to_inputs, gradient_NO, layer.weight)
         return to_inputs.view(ctx.shape), None, None
