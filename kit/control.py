@@ -83,6 +83,11 @@ class RunControl:
         """Rest after this step, until asked to go on or to stop."""
         return self._pause and not self._stop
 
+    @property
+    def is_asked(self) -> bool:
+        """Anything is requested, and not taken yet."""
+        return bool(self._stop or self._pause or self._waiting)
+
     def stop(self) -> None:
         """End after this step."""
         with self._changed:

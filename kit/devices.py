@@ -222,7 +222,9 @@ def peak_megabytes(device: torch.device) -> int:
     0 where the system does not tell.
     """
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device) / 1e6)
+        # torch.cuda.max_memory_allocated sorts all that is counted first, and this is every step's.
+        counted = torch.cuda.memory_stats_as_nested_dict(device)
+        return int(counted.get("allocated_bytes", {}).get("all", {}).get("peak", 0) / 1e6)
     if resource is None:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

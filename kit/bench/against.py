@@ -95,7 +95,7 @@ def beside_program(
     load, until = os.getloadavg()[0], time.monotonic() + seconds if seconds else 0.0
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as made:
         room, count = Path(made), steps + warm_up
-        settings = _settings(work, room, count)
+        settings = run_settings(work, room, count)
         text, notices = export_sd_scripts(settings.replace(output_dir=str(room / "theirs")))
         theirs = checkout.command(work, text, room)
         write_text(room / "ours.toml", settings.replace(output_dir=str(room / "ours")).to_toml())
@@ -107,7 +107,7 @@ def beside_program(
         ):
             told = Steps()
             ended = run_program(command, tell=told, environment=environment, until=until)
-            if said := _why_not(ended, told, count):
+            if said := why_not(ended, told, count):
                 raise checkout.failed(said) if name == NAME else KitError(f"kit bench: {said}")
             sides[name] = told.report(warm_up=warm_up, batch=work.batch) | dict(ended.peaks)
     return {
@@ -141,8 +141,8 @@ def draw_pictures(folder: Path, px: int, count: int) -> None:
         (folder / f"{number:03}.txt").write_text(CAPTION, "utf-8")
 
 
-def _settings(work: Work, room: Path, steps: int) -> Settings:
-    """The run's: base model and pictures are made, where they are not there."""
+def run_settings(work: Work, room: Path, steps: int) -> Settings:
+    """A run's: base model and pictures are made, where they are not there."""
     dtype = DTYPES[PRECISIONS[work.precision]]
     name = f"{work.family}-{str(dtype).removeprefix('torch.')}"
     base = saved_base(cache_folder() / "bench" / name, FAMILIES[work.family], dtype)
@@ -152,7 +152,7 @@ def _settings(work: Work, room: Path, steps: int) -> Settings:
     )
 
 
-def _why_not(ended: Ended, told: Steps, steps: int) -> str:
+def why_not(ended: Ended, told: Steps, steps: int) -> str:
     """Why a program did not do its steps; blank where it did."""
     if ended.code is None:
         return f"its time was over after {len(told.at)} of {steps} steps"

@@ -11,7 +11,17 @@ from kit.bench.sd_scripts import NAME
 from kit.bench.work import Work
 from kit.runs.atomic_write import write_atomically
 
-COLUMNS = ("work", "s / step", "images / s", "of limit", "GPU MiB", "RAM MiB", "calls", "ratio")
+COLUMNS = (
+    "work",
+    "s / step",
+    "images / s",
+    "of limit",
+    "GPU MiB",
+    "RAM MiB",
+    "calls",
+    "ratio",
+    "whole run",
+)
 SIDE_COLUMNS = (
     "s / step",
     "core-s / step",
@@ -34,7 +44,10 @@ BLUE, GREY, DARK = "#1f5fa8", "#9aa3ad", "#5b6570"
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Markdown, a row for each piece of work; ratio is ours / what it was compared with."""
+    """Markdown, a row for each piece of work; ratio is ours / what it was compared with.
+
+    whole run: how much of the step's speed a whole training has.
+    """
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     lines += ["| " + " | ".join(_cells(result)) + " |" for result in results]
     return "\n".join(lines)
@@ -117,6 +130,7 @@ def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
 def _cells(result: dict[str, Any]) -> list[str]:
     """A row of the table; a dash for what this device does not tell."""
     ratio, share = result.get("ratio", {}).get("median"), result.get("share_of_limit")
+    kept = result.get("whole_run", {}).get("share_of_step")
     calls = result.get("kernels") or result.get("aten_calls")
     whole = [result.get(name) for name in ("device_peak_mib", "host_peak_mib")]
     return [
@@ -126,4 +140,5 @@ def _cells(result: dict[str, Any]) -> list[str]:
         "-" if share is None else f"{share:.1%}",
         *("-" if number is None else f"{number:,}" for number in (*whole, calls)),
         "-" if ratio is None else f"{ratio:.2f}",
+        "-" if kept is None else f"{kept:.2f}",
     ]

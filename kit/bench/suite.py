@@ -21,6 +21,7 @@ from kit.bench.measuring import measure
 from kit.bench.remembering import keep
 from kit.bench.report import beside_tables, picture, table
 from kit.bench.sd_scripts import Checkout
+from kit.bench.whole import USUAL, beside_step, whole_run
 from kit.bench.work import Work, usual
 from kit.devices import choose_device
 from kit.errors import KitError, Unreadable
@@ -53,19 +54,32 @@ def beside(against: str, python: str = "") -> Beside:
 
 
 def one(
-    work: Work, *, steps: int, warm_up: int, beside: Beside, seconds: float, began: float
+    work: Work,
+    *,
+    steps: int,
+    warm_up: int,
+    beside: Beside,
+    seconds: float,
+    began: float,
+    whole: int = 0,
 ) -> dict[str, Any]:
     """Measure one piece of work in this process, and remember it for the next forecast.
 
     seconds: no further step begins after them, 0 never; began: by time.monotonic(), when it was
-    asked for.
+    asked for; whole: steps of a training as a program, before it, 0: none.
 
     Raises: KitError where a program that is compared with does not do the work.
     """
     if isinstance(beside, Checkout):  # ours is a run like any other then, and remembered as such
+        _refuse_whole(whole)
         return beside_program(work, beside, steps=steps, warm_up=warm_up, seconds=seconds)
+    trained = whole_run(work, steps=whole, seconds=seconds) if whole else None
+    if trained:  # before ours holds memory; it had its own time
+        began = time.monotonic()
     until, against = began + seconds if seconds else 0.0, beside == DIFFUSERS
     found = measure(work, steps=steps, warm_up=warm_up, against=against, until=until, began=began)
+    if trained:
+        found["whole_run"] = beside_step(trained, found["ours"]["seconds"]["median"])
     with suppress(OSError):  # a forecast less, which is no reason to tell nothing
         keep(found)
     return found
@@ -78,21 +92,28 @@ def several(
     beside: Beside = "",
     steps: int = 10,
     works: Sequence[Work] = (),
+    whole: int = 0,
     tell: Callable[[str], object] = print,
 ) -> list[dict[str, Any]]:
     """What fits into the time, the most telling first; results lie in `out` as they come.
 
-    Writes bench.json, bench.md and bench.png.
+    Writes bench.json, bench.md and bench.png. whole: steps of a training of the first, 0: as many
+    as usual on a GPU, none elsewhere.
 
     Raises: OutputError where `out` cannot be written; KitError where nothing could be measured.
     """
-    ends, results = time.monotonic() + 60 * minutes, []
-    for work in works or usual(choose_device().type):
+    ends, results, device = time.monotonic() + 60 * minutes, [], choose_device().type
+    if isinstance(beside, Checkout):
+        _refuse_whole(whole)
+    else:
+        whole = whole or (USUAL if device == "cuda" else 0)
+    for work in works or usual(device):
         left = ends - time.monotonic()
         if left < LEAST:
             tell(f"{work}: no time left")
             continue
-        result = _in_process(work, steps=steps, beside=beside, seconds=left)
+        result = _in_process(work, steps=steps, beside=beside, seconds=left, whole=whole)
+        whole = 0
         if isinstance(result, str):
             tell(f"{work}: not measured: {result}")
             continue
@@ -110,6 +131,15 @@ def several(
     return results
 
 
+def _refuse_whole(steps: int) -> None:
+    if steps:
+        raise KitError(
+            f"--whole-run {steps} has no effect beside a program.",
+            "Its steps are told beside those of a whole training of ours already.",
+            "Leave --whole-run away, or --against.",
+        )
+
+
 def arguments_of(work: Work) -> list[str]:
     """The words that make `kit bench` measure this."""
     words: list[str] = []
@@ -120,7 +150,9 @@ def arguments_of(work: Work) -> list[str]:
     return words
 
 
-def _in_process(work: Work, *, steps: int, beside: Beside, seconds: float) -> dict[str, Any] | str:
+def _in_process(
+    work: Work, *, steps: int, beside: Beside, seconds: float, whole: int = 0
+) -> dict[str, Any] | str:
     """What a process of its own measured, or why it did not."""
     words = [*arguments_of(work), "--steps", str(steps), "--json"]
     if isinstance(beside, Checkout):
@@ -128,7 +160,9 @@ def _in_process(work: Work, *, steps: int, beside: Beside, seconds: float) -> di
         words += ["--seconds", f"{max(1.0, seconds - CLOSING):.0f}"]
     else:
         words += ["--against", beside] * bool(beside)
-        words += ["--seconds", f"{max(1.0, seconds / 2 - CLOSING):.0f}"]  # half of it is building
+        words += ["--whole-run", str(whole)] * bool(whole)
+        parts = 4 if whole else 2  # half of each is building
+        words += ["--seconds", f"{max(1.0, seconds / parts - CLOSING):.0f}"]
     command = [sys.executable, "-m", "kit", "bench", *words]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
@@ -151,7 +185,9 @@ def as_words(result: dict[str, Any], *, as_json: bool) -> str:
         return "\n\n".join([result["hardware"]["device"], *tables])
     phases = ", ".join(f"{name} {value:.4g} s" for name, value in result["phase_seconds"].items())
     device = result["hardware"]["device"]
-    return f"{device}\n\n{table([result])}\n\n{phases}; {result['tflop']} TFLOP a step"
+    told = f"{device}\n\n{table([result])}\n\n{phases}; {result['tflop']} TFLOP a step"
+    whole = result.get("whole_run", {})
+    return f"{told}\n\nno whole run: {whole['why_not']}" if "why_not" in whole else told
 
 
 def work_from(values: dict[str, Any]) -> Work:

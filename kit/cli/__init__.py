@@ -49,6 +49,7 @@ from kit.planning.forecast import forecast
 from kit.processes import here, require_all
 from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_text
+from kit.settings import links
 from kit.sinks import Console, listening
 
 WRONG = 2  # the exit code of argparse, too
@@ -59,10 +60,11 @@ INTERRUPTED = 130  # what shells report for Ctrl-C
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    links.take_over()
     try:
         _check_command(words)
         chosen = _parser().parse_args(words or ["--help"])
-        chosen.words = words
+        chosen.words = [links.without_tokens(word) for word in words]  # to be shown, or handed on
         code = COMMANDS[chosen.command].act(chosen) or 0
         sys.stdout.flush()
         return code

@@ -54,6 +54,14 @@ def _describe(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the Python of that program's environment (default: that of its own venv, or this)",
     )
+    add(
+        "--whole-run",
+        type=_some_steps,
+        default=0,
+        metavar="N",
+        help="also train N steps as kit train does, with two files saved, and tell how much of the "
+        "step's speed is left",
+    )
     add("--json", action="store_true", help="everything, for programs")
     add("--all", action="store_true", help="the usual works, each in a process of its own")
     add("--minutes", type=float, default=8.0, metavar="N", help="that --all may take (8)")
@@ -65,7 +73,13 @@ def _act(chosen: argparse.Namespace) -> None:
     beside = catalog.load("kit.bench.suite:beside")(chosen.against, chosen.python)
     if chosen.all:
         several = catalog.load("kit.bench.suite:several")
-        several(chosen.out, minutes=chosen.minutes, beside=beside, steps=chosen.steps)
+        several(
+            chosen.out,
+            minutes=chosen.minutes,
+            beside=beside,
+            steps=chosen.steps,
+            whole=chosen.whole_run,
+        )
         print((chosen.out / "bench.md").read_text("utf-8"))
         return
     work = catalog.load("kit.bench.suite:work_from")(vars(chosen))
@@ -76,6 +90,7 @@ def _act(chosen: argparse.Namespace) -> None:
         beside=beside,
         seconds=chosen.seconds,
         began=began,
+        whole=chosen.whole_run,
     )
     print(catalog.load("kit.bench.suite:as_words")(result, as_json=chosen.json))
 
@@ -84,6 +99,13 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _some_steps(text: str) -> int:
+    number = int(text)
+    if number < 3:
+        raise argparse.ArgumentTypeError(f"{text} steps are too few: 3 at least")
     return number
 
 

@@ -14,13 +14,13 @@ from kit.errors import KitError, SettingsError
 from kit.launching.gpus import visible
 from kit.queueing import changing
 from kit.queueing.changing import New
+from kit.queueing.links import unkept_tokens
 from kit.queueing.store import USUAL, VARIABLE, Entry, Queue, queue_in
 from kit.queueing.sweeping import checked, sweep, values_in
 from kit.queueing.table import compared, listed, newest_sweep, table
 from kit.queueing.working import Worker
 from kit.settings import Settings
 from kit.settings.effective import gpu_ids
-from kit.settings.links import whole
 
 WRONG, STOPPED = 2, 3  # exit codes, as everywhere
 
@@ -146,12 +146,8 @@ def _new(made: Iterable[Settings]) -> list[New]:
     """What the queue keeps of settings; a token in a link is no part of it."""
     runs = []
     for settings in made:
-        for name, value in settings.flat().items():
-            if isinstance(value, str) and whole(value) != value:
-                print(
-                    f"! {name}: the token in the link is not kept in the queue; set it in the "
-                    "environment in which kit queue run works"
-                )
+        for text in unkept_tokens(settings.flat()):
+            print(f"! {text}")
         folders = settings.folders
         toml = settings.to_toml(with_help=False)
         runs.append(New(folders.output_name, folders.output_dir, toml))

@@ -172,9 +172,8 @@ def losses_by_band(ts: Sequence[Tensor], losses: Sequence[Tensor]) -> tuple[floa
 
     ts, losses: timesteps (on the CPU) and losses of batches, each of shape B. Waits for the device.
     """
-    bands = torch.cat(list(ts)) * BANDS // TIMESTEPS
+    rows: list[list[int]] = [[] for _ in range(BANDS)]
+    for row, t in enumerate(t for t_B in ts for t in t_B.tolist()):
+        rows[t * BANDS // TIMESTEPS].append(row)
     loss = torch.cat([loss_B.float() for loss_B in losses]).cpu()
-    return tuple(
-        round(float(loss[bands == band].mean()), 6) if bool((bands == band).any()) else None
-        for band in range(BANDS)
-    )
+    return tuple(round(float(loss[each].mean()), 6) if each else None for each in rows)

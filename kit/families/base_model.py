@@ -138,11 +138,16 @@ def _check_model(settings: Settings, file: ModelFile) -> Iterator[str]:
 
 
 def load_model(
-    settings: Settings, file: ModelFile, device: torch.device, *, rests: bool = False
+    settings: Settings,
+    file: ModelFile,
+    device: torch.device,
+    *,
+    rests: bool = False,
+    sharded: bool = False,
 ) -> Family:
     """The base model in the precision that is asked for.
 
-    rests: see `kit.families.loading.load_family`.
+    rests, sharded: see `kit.families.loading.load_family`.
 
     Raises: ModelError where weights are missing, damaged or of another shape.
     """
@@ -162,6 +167,7 @@ def load_model(
         compress_text_encoders=settings.memory.compress_text_encoders,
         mapped=not settings.memory.disable_mmap_load_safetensors,
         rests=rests,
+        sharded=sharded,
     )
     plain = keeps_attention_matrices(settings.memory)
     family.unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())

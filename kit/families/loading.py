@@ -61,10 +61,12 @@ def load_family(
     compress_text_encoders: bool = False,
     mapped: bool = True,
     rests: bool = False,
+    sharded: bool = False,
 ) -> Family:
     """The base model, frozen, on its device; `vae` names a separate VAE that replaces its own.
 
-    mapped: files are mapped from disk rather than read whole; rests: see `kit.families.resting`.
+    mapped: files are mapped from disk rather than read whole; rests: see `kit.families.resting`;
+    sharded: the U-Net stays off the device, which is to get a part of it later.
 
     Raises: ModelError where weights are missing, damaged or of another shape.
     """
@@ -97,7 +99,8 @@ def load_family(
     compress_base(unet.module, packed, base_precision, device, dtype)
     for (part, precision), path in zip(parts, paths, strict=True):
         may = rests and not catalog.BASE_PRECISIONS[base_precision].code
-        settle(part.module, part.weights, device, precision, rests=may)
+        place = torch.device("cpu") if sharded and part is unet else device
+        settle(part.module, part.weights, place, precision, rests=may)
         check_finite(part.module, path)
         part.weights.release()
     if device.type == "cpu" and dtype is torch.float32:

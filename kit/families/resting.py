@@ -7,7 +7,7 @@ of their memory; the U-Net, most of it all, comes after them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,9 +21,9 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Rest:
-    """How a part will be placed: in which precision, from which file."""
+    """How a part will be placed: in which precision (None: its own), from which file."""
 
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     weights: Weights
 
 
@@ -56,6 +56,24 @@ def wake(*modules: nn.Module) -> None:
         at_rest = vars(module).pop("at_rest", None)
         if at_rest is not None:
             place(module, CPU, at_rest.dtype, at_rest.weights)
+
+
+def taken_up(module: nn.Module, device: torch.device) -> Callable[..., None]:
+    """What places pieces of a part, at rest or not, for good, one after the other.
+
+    The returned call takes a piece, and skip: weights that stay as they are.
+    """
+    at_rest = vars(module).pop("at_rest", None) or Rest(None, Weights({}))
+
+    def take_up(piece: nn.Module, *, skip: Callable[[Tensor], bool]) -> None:
+        for owner in piece.modules():
+            for name, weight in list(owner.named_parameters(recurse=False)):
+                if not skip(weight):
+                    placed = placed_tensor(weight.detach(), device, at_rest.dtype)
+                    setattr(owner, name, nn.Parameter(placed, requires_grad=False))
+        at_rest.weights.release()
+
+    return take_up
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from kit.launching.gpus import there, visible
 from kit.processes import ASKED, COUNT, LOCAL_RANK, PORT, RANK
 from kit.settings import Machine
 from kit.settings.effective import gpu_ids, launch_flags
+from kit.settings.links import handed_on
 
 # Any of them says that a launcher started this process, be it as the only one.
 OF_A_LAUNCH = (ASKED, COUNT, RANK, LOCAL_RANK, PORT, "TORCHELASTIC_RUN_ID")
@@ -70,6 +71,13 @@ def launch_for(machine: Machine, gpus: Sequence[Gpu]) -> Launch | None:
     return Launch(processes, here, numbers[:here])
 
 
+def gpus_wanted(machine: Machine, possible: int) -> int:
+    """How many GPUs of this machine a run takes, where it may have so many."""
+    if machine.num_processes == 1 and machine.multi_gpu:
+        return min(len(set(gpu_ids(machine.gpu_ids))) or possible, possible)
+    return max(1, machine.num_processes // machine.num_machines)
+
+
 def launch_asked_for(machine: Machine) -> Launch | None:
     """What the settings ask for here; None where this process trains, alone or as one of several.
 
@@ -112,12 +120,13 @@ def told(launch: Launch, machine: Machine, words: Sequence[str]) -> str:
 
 
 def environment(processes: int) -> Mapping[str, str]:
-    """The environment of the processes; accelerate sets theirs beside it."""
+    """The environment of the processes, with tokens of links; accelerate sets theirs beside it."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     return {
         **os.environ,
         "PYTHONPATH": path,
         "PYTHONUNBUFFERED": "1",
+        **handed_on(),
         ASKED: str(processes),
     }
 

@@ -20,6 +20,7 @@ from kit.errors import KitError
 from kit.hosts import known_secrets
 from kit.launching.command import ROOT
 from kit.runs.run import Answer
+from kit.settings.links import handed_on
 
 FLAGS: dict[Answer, list[str]] = {
     "ask": [],
@@ -41,7 +42,8 @@ class OwnProcess:
     def __init__(self, toml: str, answer: Answer = "ask") -> None:
         """toml: its settings; answer: what to do with an unfinished run that is made otherwise.
 
-        Secrets that were asked for are handed on by its environment, never by a file.
+        Secrets that were asked for, and tokens of links, are handed on by its environment, never by
+        a file.
 
         Raises: KitError where it cannot be started.
         """
@@ -49,7 +51,8 @@ class OwnProcess:
         settings, self._told_in = self.folder / "settings.toml", self.folder / "run_dir.txt"
         self._log = self.folder / "log.txt"
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-        environment = {**os.environ, **known_secrets(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        secrets = {**known_secrets(), **handed_on()}
+        environment = {**os.environ, **secrets, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
         try:
             settings.write_text(toml, "utf-8")
             with self._log.open("wb") as log:

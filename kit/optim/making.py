@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from kit import catalog
 from kit.adapters.param_groups import Group
 from kit.catalog.lr_schedules import ScheduleParams
-from kit.errors import KitError, SettingsError
+from kit.errors import KitError, OutputError, SettingsError
 from kit.optim.averaging import averages
 from kit.optim.flat import Flat, can_lie_flat, flat_kind
 from kit.optim.flat_adamw import FlatAdamW
@@ -41,19 +41,25 @@ def build_optimization(
     lr_scheduler_type: str = "",
     lr_scheduler_args: str = "",
     flat: bool = True,
+    made_with: str = "",
+    made_for: str = "",
 ) -> Optimization:
     """Build the optimizer and its schedule; falls back, with a notice, where the row allows it.
 
     lr_scheduler_type: a class that takes the schedule's place, with lr_scheduler_args.
     flat: weights and gradients move into one buffer each; not for weights of which some get a
     gradient in one step and none in the next.
+    made_with: the optimizer of the state that it will go on from, as the state says it. Where that
+    was a fallback, it is built again: another one could not go on from its averages.
+    made_for: what was asked for then; "" in states that do not say it.
 
-    Raises: SettingsError for arguments the optimizer does not know; MissingPackage.
+    Raises: SettingsError for arguments the optimizer does not know; MissingPackage; OutputError
+    where what the state was made with cannot run here.
     """
     given = parse_optimizer_args(optimizer_args)
-    name, reason = _that_runs(optimizer_type, device)
+    name, reason = _that_goes_on(optimizer_type, made_with, made_for, device)
     row, notices = catalog.OPTIMIZERS[name], tuple[str, ...]()
-    if reason:
+    if name != optimizer_type:
         takes = parse_optimizer_args(row.takes)
         kept = {k: v for k, v in given.items() if k in takes and _fits(v, takes[k])}
         notices = (_told(optimizer_type, name, reason, [k for k in given if k not in kept]),)
@@ -73,7 +79,14 @@ def build_optimization(
         scheduler = make_lr_scheduler(optimizer, lr_scheduler, schedule_params)
     described = _described(catalog.load(row.code, row.needs), arguments)
     return Optimization(
-        optimizer, scheduler, described, controls_lr == "rate", row.one_rate, name, notices
+        optimizer,
+        scheduler,
+        described,
+        controls_lr == "rate",
+        row.one_rate,
+        name,
+        notices,
+        optimizer_type,
     )
 
 
@@ -129,7 +142,7 @@ def _built(
     try:
         with redirect_stdout(StringIO()):  # some greet with what they were told
             optimizer: Any = maker(parameters, lr=rate, **arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         shown = " ".join(f"{key}={value}" for key, value in arguments.items())
         raise SettingsError(
             [f"[basic] optimizer_args: {name} does not take {shown!r}: {error}"]
@@ -167,23 +180,70 @@ def _check_names(kind: Any, name: str, arguments: dict[str, Any]) -> None:
         )
 
 
-def _that_runs(name: str, device: torch.device) -> tuple[str, str]:
-    """The name, or the first of its fallbacks that works on the device; and why."""
-    reasons = []
-    row = catalog.OPTIMIZERS[name]
-    while row.fallback and (reason := _cannot_run(row, device)):
-        reasons.append(reason)
-        name, row = row.fallback, catalog.OPTIMIZERS[row.fallback]
-    return name, (reasons or [""])[0]
+def class_name(optimizer: str) -> str:
+    """The class of an optimizer, by its name in the menu or by a class path of any age."""
+    row = catalog.OPTIMIZERS.get(optimizer)
+    return (row.code.partition(":")[2] if row else optimizer).rpartition(".")[2]
+
+
+def _that_goes_on(
+    name: str, made_with: str, made_for: str, device: torch.device
+) -> tuple[str, str]:
+    """The name, or the fallback that runs here or that a state was made with; and why.
+
+    A state's own that did not take this one's place is left to whoever reads the state.
+
+    Raises: OutputError where the state's own cannot run here.
+    """
+    chain, kind = _fallbacks(name), class_name(made_with)
+    own = [place for place, each in enumerate(chain) if class_name(each) == kind]
+    if made_for not in ("", name) and own != [0]:
+        own = []
+    reasons = list[str]()
+    for place, each in enumerate(chain):
+        row = catalog.OPTIMIZERS[each]
+        reason = _cannot_run(row, device) if row.fallback else ""
+        if not reason and not (own and place < own[0]):
+            return each, (reasons or [""])[0]
+        if reason and place in own:
+            raise _cannot_go_on(each, reason)
+        if reason:
+            reasons.append(reason)
+    raise AssertionError("the last of the chain has no fallback")
+
+
+def _fallbacks(name: str) -> list[str]:
+    """The optimizer, and those that take its place, in their order."""
+    chain = [name]
+    while row := catalog.OPTIMIZERS[chain[-1]].fallback:
+        chain.append(row)
+    return chain
+
+
+def _cannot_go_on(name: str, reason: str) -> OutputError:
+    return OutputError(
+        f"The state that the run goes on from was made with {name}, which cannot run here "
+        f"({reason}).",
+        "Another optimizer cannot go on from what this one has kept of each weight. The state is "
+        "untouched.",
+        f"Go on where {name} can run (with its package, or on a GPU as before), or begin another "
+        "run beside this one: kit train with --begin-anew, or another output_name.",
+    )
 
 
 def _told(asked: str, name: str, reason: str, unused: Sequence[str]) -> str:
-    """What it means that another optimizer takes over."""
+    """What it means that another optimizer takes over; reason: why not what was asked for."""
+    without = f", without {', '.join(unused)}" if unused else ""
+    if not reason:
+        return (
+            f"the state was made with {name}{without}, which takes the place of {asked} where that "
+            f"cannot run; the training goes on with {name} to its end, and a new run gets {asked}"
+        )
     notice = f"{asked} cannot run here ({reason}); {name} is used instead"
     wanted, other = (catalog.OPTIMIZERS[each].advised_lr for each in (asked, name))
     if wanted and other and wanted != other:
         notice += f", whose advised rate is {other:g}, not {wanted:g}"
-    return notice + (f", without {', '.join(unused)}" if unused else "")
+    return notice + without
 
 
 def _fits(value: Any, default: Any) -> bool:
@@ -201,7 +261,7 @@ def _cannot_run(row: catalog.Optimizer, device: torch.device) -> str:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore")
             warnings.filterwarnings("error", message="Paged optimizers are not supported")
-            catalog.load(row.code, row.needs)([probe], lr=1e-3).step()
+            catalog.load(row.code, row.needs)([probe], lr=1e-3, **row.defaults).step()
     except (
         KitError,
         UserWarning,

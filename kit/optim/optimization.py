@@ -35,3 +35,4 @@ class Optimization:
     one_rate: bool = False  # all groups must learn at the same rate
     name: str = ""  # in the menu; that of the fallback where one took over
     notices: tuple[str, ...] = ()
+    asked: str = ""  # its name in the settings

@@ -15,6 +15,9 @@ from kit.runs.measured import Measured, Work
 # Millions of weights in U-Net, text encoders and VAE.
 WEIGHTS = {"sd1": (859.5, 123.1, 83.7), "sd2": (865.9, 340.4, 83.7), "sdxl": (2567.5, 817.8, 83.7)}
 KEPT = {"int8": 1.02, "fp8": 1.02, "nf4": 0.57}  # bytes of a weight and its share of the scales
+# Millions of weights that are whole at once where the base is sharded: the largest blocks, a
+# ResNet of 2560 channels, in the buffers of two gathers. Reckoned, not yet measured.
+GATHERED = 4 * 49.0
 PER_LORA_WEIGHT = 16  # bytes: weight, gradient and an optimizer's two averages
 # MB beside all that: kernels' workspaces; on a CPU Python, torch and the allocator's slack.
 BESIDE = {"gpu": 150.0, "cpu": 700.0}
@@ -73,6 +76,8 @@ def megabytes(work: Work, kind: str, *, lora_weights: int) -> float | None:
     size = 4 if precision == "no" else 2
     rests = kind == "cpu"  # what leaves a GPU lies here, where all of it lies anyway
     held: float = unet * KEPT.get(work["base_precision"], size)
+    if work.get("shards", 1) > 1 and kind == "gpu":  # processes on a CPU share one machine's memory
+        held = held / work["shards"] + GATHERED * size
     if rests or not work["caches_captions"]:
         held += text * (4 if work["caches_captions"] else size)
     if rests or not work["caches_latents"]:

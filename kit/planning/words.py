@@ -42,6 +42,8 @@ def lines(plan: Plan) -> Iterator[str]:
     )
     if plan.processes > 1:
         yield _shared_line(plan.batch_sizes, plan.processes, basic.gradient_accumulation_steps)
+        if plan.settings.machine.shard_base:
+            yield _sharded_line(plan.processes)
     if plan.rate_factor != 1 and not plan.from_step:
         yield f"learning rates x {plan.rate_factor:.3g}: scale_lr_by_processes"
     yield (
@@ -74,6 +76,14 @@ def _shared_line(batch: str, processes: int, accumulated: int) -> str:
     return (
         f"{processes} processes: global batch {batch} x {processes} processes x {accumulated} "
         f"accumulated{whole}, as one process with gradient_accumulation_steps = {per_step}"
+    )
+
+
+def _sharded_line(processes: int) -> str:
+    part = "half" if processes == 2 else f"1/{processes}"
+    return (
+        f"{part} of the U-Net lies on each of {processes} processes (shard_base), which gather its "
+        "blocks in every step"
     )
 
 

@@ -23,9 +23,9 @@ from kit.settings.prompts import Prompt
 ADAM = 8.0
 KEPT = {
     "Adafactor": 0.3, "AdamW8bit": 2.3, "PagedAdamW8bit": 2.3, "Lion8bit": 1.2,
-    "PagedLion8bit": 1.2, "bitsandbytes.optim.AdEMAMix8bit": 3.3,
+    "PagedLion8bit": 1.2, "SGDNesterov8bit": 1.2, "bitsandbytes.optim.AdEMAMix8bit": 3.3,
     "bitsandbytes.optim.PagedAdEMAMix8bit": 3.3, "Lion": 4.0, "SGDNesterov": 4.0,
-    "SGDNesterov8bit": 4.0, "SGDScheduleFree": 4.0, "prodigyplus.ProdigyPlusScheduleFree": 4.7,
+    "SGDScheduleFree": 4.0, "prodigyplus.ProdigyPlusScheduleFree": 4.7,
     "pytorch_optimizer.CAME": 4.6, "DAdaptation": 12.0, "DAdaptAdaGrad": 12.0, "DAdaptAdam": 12.0,
     "DAdaptAdamPreprint": 12.0, "DAdaptAdan": 20.0, "DAdaptAdanIP": 20.0, "Prodigy": 16.0,
 }  # fmt: skip

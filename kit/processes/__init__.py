@@ -67,7 +67,7 @@ def require_all(planned: int = 0, environment: Mapping[str, str] | None = None) 
                 f"accelerate's configuration asks for {what}, which LoRA Kit does not train with.",
                 "Only the LoRA learns, so its gradients alone travel between the processes; there "
                 "is little to divide. A base model too large for a card fits with "
-                "base_precision = int8 or nf4.",
+                "base_precision = int8 or nf4, or is divided among the processes by shard_base.",
                 f"Choose multi-GPU in accelerate config, or start it with: {COMMANDS[0]}",
             )
     count, asked = here(known).count, planned or _number(known, ASKED, 0)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kit.errors import ProcessLost
+from kit.errors import ProcessLost, in_a_line
 
 
 def lost_process(found: str) -> ProcessLost:
@@ -21,6 +21,20 @@ def lost_process(found: str) -> ProcessLost:
         "Put right what is said, and start the same command again: it goes on from there, on "
         "another number of processes too where gradient_accumulation_steps x processes is the "
         "same.",
+    )
+
+
+class OutOfStep(ProcessLost):
+    """This process broke off where all go through a sharded base at once: it is the lost one."""
+
+
+def out_of_step(error: BaseException) -> OutOfStep:
+    """What ends this process, and the others with it; error: why it could not go on."""
+    return OutOfStep(
+        f"{in_a_line(error).rstrip('.')}.",
+        "The base model is sharded (shard_base), so every process is needed for each layer, and "
+        "all of them have ended. The state of the last whole step is kept.",
+        "Put right what is said, and start the same command again: it goes on from there.",
     )
 
 

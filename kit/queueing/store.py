@@ -30,9 +30,10 @@ class Entry:
     """One run of the queue.
 
     folder: where it was added; what its settings say of paths is meant from there. output_dir:
-    whole, to know runs of one name. gpu: the one it was started on, "" for whatever the settings
-    say. then: what becomes of it once it has stopped as it was asked to: "waiting" or "paused".
-    note: why it failed. sweep: the number of the first run that was made together with it, or 0.
+    whole, to know runs of one name. gpu: those it was started on, as "0" or "0,1"; "" for whatever
+    the settings say. then: what becomes of it once it has stopped as it was asked to: "waiting" or
+    "paused". note: why it failed. sweep: the number of the first run that was made together with
+    it, or 0.
     """
 
     number: int
@@ -44,6 +45,19 @@ class Entry:
     then: str = ""
     note: str = ""
     sweep: int = 0
+
+    @property
+    def gpus(self) -> list[str]:
+        """Those it was started on, one by one; one without a name where the settings say it."""
+        return self.gpu.split(",")
+
+    @property
+    def on_gpus(self) -> str:
+        """The same in words, as " on GPU 0" or " on GPUs 0 and 1"; "" where the settings say it."""
+        *first, last = self.gpus
+        if not self.gpu:
+            return ""
+        return f" on GPUs {', '.join(first)} and {last}" if first else f" on GPU {last}"
 
 
 @dataclass

@@ -42,7 +42,7 @@ def _state(entry: Entry, *, is_broken_off: bool) -> str:
         return entry.state
     if is_broken_off:
         return "broken off"
-    return f"at work on GPU {entry.gpu}" if entry.gpu else "at work"
+    return f"at work{entry.on_gpus}"
 
 
 def compared(queue: Queue, entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -68,6 +68,7 @@ def work_of(settings: Settings, family: str = "") -> dict[str, Any]:
         "keeps_attention": effective.keeps_attention_matrices(memory),
         "caches_latents": effective.caches_latents(memory),
         "dynamo_backend": settings.machine.dynamo_backend,
+        "shards": effective.shards(settings.machine),
         "learns": " and ".join(name for name, does in learns.items() if does),
         "caches_captions": effective.caches_text_embeds(memory),
         "LoRA_type": network.LoRA_type,
@@ -137,8 +138,8 @@ def _file() -> Path:
 
 
 def _whole_work(work: Work) -> Work:
-    """Rows without the word are of before it was told; at 64 pixels nobody trains a full model."""
-    return {"miniature": work.get("resolution") == "64x64", **work}
+    """Rows without a word are of before it was told; at 64 pixels nobody trains a full model."""
+    return {"miniature": work.get("resolution") == "64x64", "shards": 1, **work}
 
 
 def _row(values: Any) -> Measured | None:

@@ -12,6 +12,7 @@ from typing import Any
 from kit import catalog
 from kit.catalog import lr_schedules
 from kit.errors import Unreadable
+from kit.processes import here
 from kit.reading.fields import kind_of
 from kit.reading.paths import path_of
 from kit.reading.texts import read_json, read_toml
@@ -277,6 +278,14 @@ def gpu_ids(text: str) -> tuple[int, ...]:
 def trains_together(machine: Machine) -> bool:
     """Several processes are asked for, or as many as there are GPUs."""
     return machine.num_processes > 1 or machine.multi_gpu
+
+
+def shards(machine: Machine) -> int:
+    """Over how many processes the base model is divided; 1: it is whole on each.
+
+    A launcher may have started them; multi_gpu alone has none until then.
+    """
+    return max(machine.num_processes, here().count) if machine.shard_base else 1
 
 
 def launch_args(machine: Machine) -> tuple[str, ...]:

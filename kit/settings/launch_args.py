@@ -69,15 +69,15 @@ def _refuse(name: str) -> None:
     if OF_DEEPSPEED.fullmatch(name):
         raise ValueError(
             f"--{name}: LoRA Kit does not train with DeepSpeed. It divides weights that learn, and "
-            "a LoRA's are few; where the base model does not fit, base_precision = nf4 or "
-            "gradient_checkpointing need less memory"
+            "a LoRA's are few; where the base model does not fit, base_precision = nf4, "
+            "gradient_checkpointing or, on several GPUs, shard_base need less memory"
         )
     if HAS_A_FIELD.fullmatch(name):
         raise ValueError(f"--{name} has a setting of its own; enter it there")
     if OTHER_WAYS.fullmatch(name):
         raise ValueError(
             f"--{name[:SHOWN]}: several processes train here in one way, each with the whole base "
-            "model; leave it out"
+            "model, or with its part of it where shard_base is on; leave it out"
         )
     known = (*WITH_A_VALUE, *SWITCHES)
     if name not in known:

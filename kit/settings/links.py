@@ -1,14 +1,19 @@
 """Links to files on the web: tidied up, and without the token that some carry.
 
-A token is a secret: it is taken out of a link at the first door, and kept in memory alone.
+A token is a secret: it is taken out of a link at the first door, and kept in memory alone. Where
+another process trains it gets them by a variable of its environment, which it takes out at once.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from kit.errors import keep_secret
+from kit.errors import Unreadable, keep_secret
+from kit.reading.texts import from_json
 
 _SECRET = re.compile(
     r"(?:^|[_-])(?:token|api[_-]?key|key|apikey|access[_-]?token|auth|signature|sig|password|secret"
@@ -18,6 +23,7 @@ _SECRET = re.compile(
 LINK = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 # What is copied together with a path; the last are typographic quotes.
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
+HANDED_ON = "LORA_KIT_LINKS"  # tokens and whole links, for a process of ours
 # Of this process: the token by host, and the whole link by what is left of it.
 _tokens: dict[str, str] = {}
 _whole: dict[str, str] = {}
@@ -66,6 +72,26 @@ def token_for(host: str) -> str:
 def whole(link: str) -> str:
     """The link as it was given, its token in it; as `token_for` says."""
     return _whole.get(link, link)
+
+
+def handed_on() -> Mapping[str, str]:
+    """What a process that trains for this one must know of tokens: for its environment alone."""
+    return {HANDED_ON: json.dumps([_tokens, _whole])} if _tokens else {}
+
+
+def take_over() -> None:
+    """Remember what whoever started this process has `handed_on`, and hand it on to nobody else."""
+    text = os.environ.pop(HANDED_ON, "")
+    try:
+        tokens, known = from_json(text, HANDED_ON) if text else ({}, {})
+        given = dict(tokens), dict(known)
+    except (Unreadable, ValueError, TypeError):  # of another version: as if there were none
+        return
+    for host, token in given[0].items():
+        _tokens[str(host)] = str(token)
+        keep_secret(str(token))
+    for link in given[1].values():
+        _without_token(str(link))
 
 
 def _without_token(link: str) -> str:

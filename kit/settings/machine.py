@@ -58,6 +58,19 @@ class Machine(Section, box="Accelerate launch"):
         "are entered. What was scaled stays so where the run goes on with another number.",
         gui=None,
     )
+    shard_base: bool = setting(
+        False,
+        "Shard the base model",
+        "For a base model that a card cannot hold: each of several processes keeps its part of the "
+        "U-Net and gathers a block's weights while it computes (FSDP2), over and over, so steps "
+        "take longer. The LoRA is the same but for rounding. Text encoders and VAE stay whole. "
+        "Not with base_precision, torch.compile or step_engine = graph. Tested on CPUs; on GPUs "
+        "not yet run.",
+        gui=None,
+        source="https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html",
+        shapes_run=False,
+        search="FSDP, FSDP2, fully_shard, model too large for one card",
+    )
     gpu_ids: str = setting(
         "",
         "GPU IDs",

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kit import catalog
-from kit.events import Event, Finished, Loaded, Noticed, RolledBack, Saved, Stepped, Validated
+from kit.events import (
+    Event,
+    Failed,
+    Finished,
+    Loaded,
+    Noticed,
+    RolledBack,
+    Saved,
+    Stepped,
+    Validated,
+)
 from kit.runs.atomic_write import write_atomically
 from kit.runs.disk import why_unwritten
 from kit.sinks.loss_curve import LossCurve, finite
 
 BLUE, FAINT, ORANGE, GREY = "#1f5fa8", "#9dbbe0", "#c2571a", "#6b6b6b"
+SHARE = 0.03  # of a run's time, at most, for pictures of it while it trains
 PRIOR = "the base's own of the class word"
 
 
 class LossChart:
-    """loss.png: drawn anew at each saved file and at the end.
+    """loss.png: drawn anew at saved files and at the end.
+
+    Whoever trains waits for it (0.1 to 0.3 s), so that it takes at most SHARE of the time: of files
+    that follow each other quickly only some are drawn.
 
     There is one figure for all drawings. Each new one would leave some MB (of 20,000 steps 100 MB)
     in circles of references, for Python's collector to find much later. It is made and laid out
@@ -28,11 +43,19 @@ class LossChart:
     earlier: what a resumed run told before, so that its picture is whole.
     """
 
-    def __init__(self, path: Path, earlier: Iterable[Event] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        earlier: Iterable[Event] = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.path = path
         self.curve = LossCurve()
         self._figure: Any = None
         self._drawn: int | None = None
+        self._drawn_at, self._cost = clock(), 0.0
+        self._clock = clock
         self._waits = False
         for event in earlier:
             self._note(event)
@@ -42,9 +65,12 @@ class LossChart:
         self._note(event)
         if self._figure is None and self._is_ready(event):
             self._figure = loss_figure(self.curve)
+            began = self._clock()
             self._figure.draw_without_rendering()
+            self._drawn_at = self._clock()
+            self._cost = self._drawn_at - began
         last = self.curve.steps[-1] if self.curve.steps else None
-        if isinstance(event, Saved | Finished) and last != self._drawn:  # the last of both agree
+        if self._is_due(event) and last != self._drawn:
             try:
                 self._draw()
             except OSError as error:
@@ -52,6 +78,12 @@ class LossChart:
                 return [Noticed(f"{self.path} cannot be written ({why}); the run goes on")]
             self._drawn = last
         return []
+
+    def _is_due(self, event: Event) -> bool:
+        if isinstance(event, Saved):
+            return self._clock() - self._drawn_at >= self._cost / SHARE
+        has_begun = self._figure is not None
+        return isinstance(event, Finished) or (isinstance(event, Failed) and has_begun)
 
     def _is_ready(self, event: Event) -> bool:
         """Whether it is time for the figure: before the first step, or on a CPU after it."""
@@ -64,12 +96,15 @@ class LossChart:
         return not was_waiting
 
     def _draw(self) -> None:
+        began = self._clock()
         if self._figure is None:
             self._figure = loss_figure(self.curve)
         else:
             show(self._figure, self.curve)
         figure = self._figure
         write_atomically(self.path, lambda part: figure.savefig(part, format="png"))
+        self._drawn_at = self._clock()
+        self._cost = self._drawn_at - began
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Stepped):

@@ -22,7 +22,7 @@ from kit.adapters.network import Network
 from kit.errors import OutputError
 from kit.events import Saved, StateKept
 from kit.optim.averaging import averaged
-from kit.optim.making import restore_optimizer
+from kit.optim.making import class_name, restore_optimizer
 from kit.optim.optimization import Optimization
 from kit.planning import Plan
 from kit.runs.atomic_write import write_atomically
@@ -31,9 +31,11 @@ from kit.runs.record import RunRecord, read_record, write_record
 from kit.runs.resume import keeps_states
 from kit.runs.state_files import STATE_FILE, before, damage, make_newest, replace_state
 from kit.training.kept import Kept, Losses
+from kit.training.orders import Order
+from kit.training.ranks import Ranks
 from kit.training.soundness import require_finite_network, require_finite_optimizer
-from kit.training.state_file import Damaged, apart, bytes_of, read_state, write_state
-from kit.training.state_fit import check_axis, check_rates, class_name, lost, misfit, unreadable
+from kit.training.state_file import Damaged, apart, bytes_of, optimizer_of, read_state, write_state
+from kit.training.state_fit import check_axis, check_rates, lost, misfit, unreadable
 
 # The share of time for keeping state; a kill then costs at most cost / SHARE seconds
 SHARE = 0.03
@@ -106,7 +108,7 @@ class Checkpoint:
     def in_memory(self, step: int) -> bytes:
         """The state as it is now, which no file holds; `take_over` reads it."""
         file = BytesIO()
-        torch.save(self._state(step, sound=False), file)
+        torch.save(self._state(step), file)
         return file.getvalue()
 
     def take_over(self, state: bytes) -> None:
@@ -162,9 +164,7 @@ class Checkpoint:
         return used
 
     def _restore(self, state: dict[str, Any]) -> None:
-        # Old states hold a class path, which changes when a class moves within its package.
-        made = state.get("optimizer_type") or state.get("optimizer_kind")
-        own = self.optimization.name
+        made, own = optimizer_of(state), self.optimization.name
         if made and class_name(made) != class_name(own):
             raise ValueError(f"it was made with {made}, not with {own}")
         check_axis(state["network"], self.network.state_dict())
@@ -191,6 +191,7 @@ class Checkpoint:
         """
         if self._is_finished or (step == self.state_step and not again):
             return
+        self._require_sound()  # waits for what the device still does, which is no cost of the state
         began, state = time.monotonic(), self._state(step)
         with self._writing(self.path, bytes_of(state)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,15 +241,17 @@ class Checkpoint:
                 write_record(self.plan.run.dir, self._record(step))
             self._recorded = self.owed
 
-    def _state(self, step: int, *, sound: bool = True) -> dict[str, Any]:
-        if sound:
-            require_finite_network(self.network)
-            require_finite_optimizer(self.optimization.optimizer)
+    def _require_sound(self) -> None:
+        require_finite_network(self.network)
+        require_finite_optimizer(self.optimization.optimizer)
+
+    def _state(self, step: int) -> dict[str, Any]:
         return {
             "step": step,
             "network": apart(self.network.state_dict()),
             "optimizer": self.optimization.optimizer.state_dict(),
             "optimizer_type": self.optimization.name,
+            "optimizer_asked": self.optimization.asked,
             "schedule": self.optimization.scheduler.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "losses": list(self.losses.recent),
@@ -275,6 +278,7 @@ class Checkpoint:
         if not keeps_states(self.plan.settings.saving, at_end=step == self.plan.total_steps):
             return
         suffix = Path(saved.path).name.removeprefix(run.name).removesuffix(f".{run.ending}")
+        self._require_sound()
         folder, state = run.state_dir(suffix), self._state(step)
         with self._writing(folder, bytes_of(state)):
             folder.mkdir(parents=True, exist_ok=True)
@@ -364,3 +368,13 @@ def epoch_suffix(epoch: int) -> str:
 def step_suffix(step: int) -> str:
     """As kohya: `-step00000300`."""
     return f"-step{step:08d}"
+
+
+def share_state(ranks: Ranks, checkpoint: Checkpoint, step: int) -> None:
+    """Every process goes on from what the first one has: weights, averages, rates, footing."""
+    if ranks.count == 1:
+        return
+    if ranks.is_first:
+        ranks.order(Order.STATE, step, checkpoint.in_memory(step))
+    else:
+        checkpoint.take_over(ranks.awaited()[2])

@@ -1,7 +1,7 @@
 """Pictures of the class word that the bare base draws itself, as stills beside the others.
 
 They are drawn before the first step, and again, the same ones, when a run goes on. Of several
-processes the first one draws, and all ask about what it drew.
+processes the first one draws, or all where the base is sharded; all ask about what it drew.
 
 Shapes: B pictures, C latent channels, h w latent height and width.
 """
@@ -20,7 +20,7 @@ from kit.caching.latents import Latent
 from kit.dataset.images import TrainImage
 from kit.devices import free_memory
 from kit.diffusion.inpainting import takes_inpaint_cond
-from kit.errors import FAILURES, in_a_line
+from kit.errors import FAILURES, ProcessLost, in_a_line
 from kit.events import Cached, Event, Noticed
 from kit.settings.prompts import Prompt
 from kit.training.ranks import Ranks
@@ -54,14 +54,16 @@ def ask_about_drawn(
         return
     address = (plan.settings.validation.from_seed, "class word")
     prompts = seeded(captions, LIKE, plan.size, address=address)
-    latents = (yield from _drawn(pipeline, prompts, network)) if ranks.is_first else None
+    latents = None
+    if ranks.is_first or ranks.is_sharded:
+        latents = yield from _drawn(pipeline, prompts, network, ranks)
     latents = ranks.spread(latents)
     if latents is not None:
         add_drawn(stills, prompts, latents)
 
 
 def _drawn(
-    pipeline: SamplePipeline, prompts: Sequence[Prompt], network: Network
+    pipeline: SamplePipeline, prompts: Sequence[Prompt], network: Network, ranks: Ranks
 ) -> Generator[Event, None, Tensor | None]:
     """Their latents, one at a time; None where that failed, which is told."""
     done = 0
@@ -70,10 +72,13 @@ def _drawn(
             work = pipeline.each_latent(prompts, rows=1)
             while True:
                 try:
-                    done += next(work)
+                    with ranks.abreast(passes=(StopIteration,)):
+                        done += next(work)
                 except StopIteration as end:
                     return _sound(end.value)
                 yield Cached(WHAT, done, len(prompts))
+    except ProcessLost:
+        raise
     except FAILURES as error:
         free_memory()
         yield Noticed(f"{WHAT} could not be drawn, {WITHOUT}: {in_a_line(error)}")

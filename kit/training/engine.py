@@ -37,6 +37,10 @@ class StepEngine(Protocol):
         """It will stay with that, as far as can be known."""
         ...
 
+    def replays(self, batch: Batch, count: float) -> bool:
+        """This gradient is only queued: nothing is recorded, compared or told with it."""
+        ...
+
     def gradient(self, batch: Batch, count: float) -> Tensor:
         """Add the gradient of a batch's mean loss over `count`; returns each image's loss, B.
 
@@ -65,6 +69,10 @@ class EagerEngine:
     notices: list[str] = field(default_factory=list)
     name: str = "eager"
     is_settled: bool = True
+
+    def replays(self, batch: Batch, count: float) -> bool:
+        """It never does."""
+        return False
 
     def gradient(self, batch: Batch, count: float) -> Tensor:
         """See StepEngine."""

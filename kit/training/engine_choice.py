@@ -29,15 +29,17 @@ def make_engine(
     if recorder is None:
         told = f"step_engine = graph has no effect: {describe(device)} has no graphs"
         return EagerEngine(step, [told] if asked == "graph" else [])
-    if reason := _cannot_be_replayed(network, checkpointing=checkpointing):
+    if reason := _cannot_be_replayed(step, network, checkpointing=checkpointing):
         return EagerEngine(
             step, [f"the steps are made call by call (step_engine = eager): {reason}"]
         )
     return GraphEngine(step, recorder, insists=asked == "graph")
 
 
-def _cannot_be_replayed(network: Network, *, checkpointing: bool) -> str:
+def _cannot_be_replayed(step: TrainingStep, network: Network, *, checkpointing: bool) -> str:
     """Why a step of this network is not the same calls every time; "" where it is."""
+    if step.is_sharded:
+        return "with shard_base the processes gather weights in every step, waiting for each other"
     if network.decides_on_host:
         return (
             "module_dropout and DyLoRA draw which calls a step is made of, and a recorded step "

@@ -42,12 +42,19 @@ class Feed:
         """The batches of a step."""
         for micro_step in micro_steps:
             yield self.batch(micro_step)
+            # Behind it: the thread is not to hold Python while the device waits for this one.
+            self._make_ahead(micro_step)
 
     def batch(self, micro_step: int) -> Batch:
-        """The batch of a micro-step (from 0)."""
-        made = self._coming.pop(micro_step, None)
-        self._make_ahead(micro_step + self._every)
-        return self._made(micro_step) if made is None else made.result()
+        """The batch of a micro-step (from 0); once more the same, until a later one is taken."""
+        made = self._coming.get(micro_step)
+        if made is None:
+            return self._made(micro_step)
+        try:
+            return made.result()
+        except BaseException:
+            del self._coming[micro_step]  # asked for again, it is tried again
+            raise
 
     def close(self) -> None:
         """End the thread."""
@@ -55,13 +62,14 @@ class Feed:
             self._thread.shutdown(wait=True, cancel_futures=True)
         self._coming.clear()
 
-    def _make_ahead(self, first: int) -> None:
+    def _make_ahead(self, taken: int) -> None:
         if self._thread is None:
             return
-        soon = range(first, min(first + self._ahead * self._every, self._end), self._every)
-        for number in [n for n in self._coming if n not in soon]:  # the run went back
+        end = min(taken + (1 + self._ahead) * self._every, self._end)
+        soon = range(taken, end, self._every)
+        for number in [n for n in self._coming if n not in soon]:  # done with, or the run went back
             self._coming.pop(number).cancel()
-        for number in soon:
+        for number in soon[1:]:
             if number not in self._coming:
                 self._coming[number] = self._thread.submit(self._made, number)
 

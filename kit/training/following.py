@@ -17,12 +17,13 @@ from kit.errors import FAILURES, ProcessLost, in_a_line
 from kit.events import Event
 from kit.optim.averaging import averaged
 from kit.processes import Processes
-from kit.processes.ends import deaf
+from kit.processes.ends import OutOfStep, deaf
 from kit.runs.last_word import tell_failed
 from kit.training.engine import make_room
+from kit.training.orders import Dismissed, Order
 from kit.training.preparation import Resources, prepare
-from kit.training.ranks import Dismissed, Order, Ranks, together
-from kit.training.recovery import learns_again
+from kit.training.ranks import Ranks, together
+from kit.training.recovery import learns_again, sharded_out_of_memory
 from kit.training.step import gathered
 
 
@@ -39,10 +40,16 @@ def follow(here: Processes) -> None:
                 resources = _drained(prepare(plan, ranks), ranks)
                 try:
                     _obey(resources, ranks)
+                except (RuntimeError, MemoryError) as error:
+                    if ranks.is_sharded and ran_out_of_memory(error):
+                        raise sharded_out_of_memory(resources) from error
+                    raise
                 finally:
                     resources.close()
         except Dismissed:
             return
+        except OutOfStep:
+            raise
         except ProcessLost as error:
             if ranks.the_first_speaks():  # it says what there is to say
                 return
@@ -76,7 +83,7 @@ def _obey(resources: Resources, ranks: Ranks) -> None:
             case Order.STEP:
                 trouble = _make_part(resources, ranks, number, trouble)
             case Order.UPDATE:  # who has trouble does not move, and gets the state of process 0
-                trouble = trouble or _lacking(step.update)
+                trouble = trouble or _lacking(step.update, ranks)
             case Order.SKIP:
                 step.skip()
             case Order.STATE:
@@ -111,12 +118,18 @@ def _make_part(
             step.shared.fail(trouble)
             return None
         own = resources.feed.micro_batches(ranks.share(micro_steps))
-        gathered(step, own, count=len(micro_steps), gradient=resources.engine.gradient)
+        gathered(
+            step,
+            own,
+            count=len(micro_steps),
+            gradient=resources.engine.gradient,
+            idle=resources.idle_batch(micro_steps),
+        )
     except (RuntimeError, MemoryError) as error:
-        if not ran_out_of_memory(error):
+        if ranks.is_sharded or not ran_out_of_memory(error):
             raise
     else:
-        return _lacking(step.clip)
+        return _lacking(step.clip, ranks)
     # Behind the block, where the error no longer holds on to the step's tensors.
     step.forget()
     return None
@@ -137,7 +150,7 @@ def _beside_steps(
     try:
         if trouble is not None:  # our weights may not be those of the others
             raise trouble
-        with averaged(resources.optimization):
+        with ranks.abreast(), averaged(resources.optimization):
             job()
     except (Dismissed, ProcessLost):
         raise
@@ -147,12 +160,12 @@ def _beside_steps(
         make_room(resources.engine, error, "pictures need the memory that graphs hold")
 
 
-def _lacking(job: Callable[[], object]) -> BaseException | None:
+def _lacking(job: Callable[[], object], ranks: Ranks) -> BaseException | None:
     """Do it; the memory that it lacked is told with the next step."""
     try:
         job()
     except (RuntimeError, MemoryError) as error:
-        if not ran_out_of_memory(error):
+        if ranks.is_sharded or not ran_out_of_memory(error):
             raise
         return MemoryError(in_a_line(error))
     return None

@@ -104,8 +104,15 @@ class GraphEngine:
     @property
     def is_settled(self) -> bool:
         """See StepEngine."""
-        trusted = (self.insists or not graph.to_check for graph in self._graphs.values())
-        return bool(self.fell_back) or any(trusted)
+        return bool(self.fell_back) or any(map(self._trusts, self._graphs.values()))
+
+    def _trusts(self, graph: _Graph | None) -> bool:
+        return graph is not None and (self.insists or not graph.to_check)
+
+    def replays(self, batch: Batch, count: float) -> bool:
+        """See StepEngine."""
+        self._forget_what_moved()
+        return not self.fell_back and self._trusts(self._graphs.get((*batch.shapes(), count)))
 
     def gradient(self, batch: Batch, count: float) -> Tensor:
         """See StepEngine.
@@ -117,7 +124,7 @@ class GraphEngine:
         key = (*batch.shapes(), count)
         self._forget_what_moved()
         graph = self._graphs.get(key)
-        if graph is not None and (self.insists or not graph.to_check):
+        if graph is not None and self._trusts(graph):
             self._graphs.move_to_end(key)
             return graph.run(batch)
         if key in self._seen or self._graphs:

@@ -49,7 +49,11 @@ class Lightening:
         return self.footing.to_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Begin on that footing; one that is lower already stays."""
+        """Begin on that footing; one that is lower already stays.
+
+        Where the base is sharded batches are made whole: all processes make as many passes.
+        """
         kept = Footing.of_state(state)
         rows = min(kept.rows or self.footing.rows, self.footing.rows or kept.rows)
+        rows = 0 if self.step.is_sharded else rows
         self.stand_on(Footing(self.footing.checkpointing or kept.checkpointing, rows))

@@ -105,7 +105,11 @@ def _trained(
                             continue
                         done += 1
                         resources.checkpoint.owe(*resources.checkpoint.due_after(done))
-                        yield made
+                        try:
+                            if not control.is_asked:
+                                resources.look_ahead(done + 1)
+                        finally:  # it was made, even if Ctrl-C comes now
+                            yield made
                         for event in _between_steps(control, resources, mirror, place, done):
                             place.note(event)
                             yield event

@@ -87,17 +87,21 @@ def make_optimization(
     device: torch.device,
     *,
     text_encoder_stop: int = 0,
+    before: Mapping[str, Any] | None = None,
 ) -> Optimization:
     """Optimizer and schedule over the network's groups; options: those of `optimizer_options`.
 
     text_encoder_stop: the last step in which text encoders learn, 0 where they learn to the end.
+    before: of a state that it will go on from, those of `made_before`.
 
     Raises: SettingsError for arguments that the optimizer does not know, and where nothing would
-    learn; MissingPackage.
+    learn; MissingPackage; OutputError where what the state was made with cannot run here.
     """
     groups = network.groups(rates)
     _check_learns(groups, text_encoder_stop)
-    return build_optimization(groups, device=device, flat=not network.skips, **options)
+    return build_optimization(
+        groups, device=device, flat=not network.skips, **options, **(before or {})
+    )
 
 
 def _check_learns(groups: tuple[Group, ...], stop: int) -> None:

@@ -32,9 +32,10 @@ from kit.runs.run import Run
 from kit.settings import Memory, NetworkSettings, Settings, effective
 from kit.settings.prompts import Prompt
 from kit.settings.unet_blocks import block_plan
-from kit.training.batches import BatchBuilder
+from kit.training.ahead import Ahead
+from kit.training.batches import Batch, BatchBuilder
 from kit.training.caches import run_latents, run_text_embeds, text_conditioner
-from kit.training.checkpoint import Checkpoint
+from kit.training.checkpoint import Checkpoint, share_state
 from kit.training.class_word import ask_about_drawn
 from kit.training.compiling import compile_unet
 from kit.training.copies import copies_for
@@ -53,7 +54,7 @@ from kit.training.network_setup import (
     recompute_gradients,
 )
 from kit.training.probe import probed
-from kit.training.ranks import ALONE, Order, Ranks
+from kit.training.ranks import ALONE, Ranks
 from kit.training.sampling import (
     SamplePipeline,
     SampleWriter,
@@ -61,8 +62,10 @@ from kit.training.sampling import (
     rescales,
     samplers_of,
 )
+from kit.training.sharding import divided
 from kit.training.shared_gradient import SharedGradient
 from kit.training.staging import staged_images, staged_model
+from kit.training.state_fit import made_before
 from kit.training.step import TrainingStep
 from kit.training.stills import Stills, make_stills
 from kit.validation.patience import Patience
@@ -86,11 +89,13 @@ class Resources:
     ranks: Ranks = ALONE
     stills: Stills | None = field(init=False)  # what is validated on
     patience: Patience = field(init=False)
+    ahead: Ahead = field(init=False)
 
     def __post_init__(self) -> None:
         """Read what belongs to the pictures that are validated on, while nobody else reads."""
         self.patience = Patience(self.plan.settings.validation.validation_patience)
         self.stills = make_stills(self.batch_builder, self.ranks)
+        self.ahead = Ahead(self.training_step, self.engine, self.feed, self.plan.micro_steps)
 
     @property
     def family(self) -> Family:
@@ -114,6 +119,17 @@ class Resources:
             self.engine.reset()
         return effective_rates_of(self.optimization)
 
+    def look_ahead(self, step: int) -> None:
+        """Begin a step's gradient before the one before is told, where nothing stands between."""
+        stops = step - 1 == self.plan.text_encoder_stop
+        if step <= self.plan.total_steps and not stops and not self.checkpoint.owed:
+            self.ahead.begin(step)
+
+    def idle_batch(self, micro_steps: range) -> Batch | None:
+        """One of another process, to pass through the layers with it: see `Ranks.waits_idle`."""
+        waits = self.ranks.waits_idle(micro_steps)
+        return self.feed.batch(micro_steps.start) if waits else None
+
     def notices(self) -> Iterator[Noticed]:
         """What has happened in the base model since the last time."""
         told = (self.family, self.engine, self.engine_used)
@@ -125,6 +141,7 @@ class Resources:
         self.network.detach_hooks()
         self.feed.close()
         self.batch_builder.close()
+        self.ahead.drop()
         self.engine.reset()
 
 
@@ -157,7 +174,8 @@ def prepare(plan: Plan, ranks: Ranks = ALONE) -> Generator[Event, None, Resource
     accelerator = make_accelerator(
         device, settings.memory.mixed_precision, half_weights=settings.memory.full_fp16
     )
-    family = load_model(settings, file, device, rests=True)
+    sharded = settings.machine.shard_base and ranks.count > 1
+    family = load_model(settings, file, device, rests=True, sharded=sharded)
     for sampler in samplers_of(plan.prompts, settings.samples.sample_sampler):
         make_scheduler(sampler, family)  # so that one that cannot be used is told before a step
         if family.zero_terminal_snr and not rescales(sampler):
@@ -185,6 +203,7 @@ def equip(
     settings = plan.settings
     text = text_conditioner(family, settings.memory, settings.captions)
     network, rates = _attached(settings, family, seed=plan.seed)
+    yield from divided(settings.machine, family, network, accelerator.device, ranks)
     learns = effective.encoder_learns(settings.basic, settings.rates)
     recomputes = settings.memory.gradient_checkpointing
     try:
@@ -211,11 +230,9 @@ def equip(
     wake(family.unet)
     compile_unet(family.unet, settings.machine)
     yield from map(Noticed, step.optimization.notices)
-    scaler, losses = accelerator.scaler, Losses(plan.batches_per_epoch)
-    write_file = writer(network, step.optimization)
-    checkpoint = Checkpoint(
-        plan, network, step.optimization, losses, scaler=scaler, write_file=write_file
-    )
+    losses, optimization = Losses(plan.batches_per_epoch), step.optimization
+    scaler, write = accelerator.scaler, writer(network, optimization)
+    checkpoint = Checkpoint(plan, network, optimization, losses, scaler=scaler, write_file=write)
     guardian = Guardian(settings.basic.guardian)
     used = EngineUsed(make_engine(step, network, settings.machine, checkpointing=recomputes))
     lightening = _lightening(
@@ -279,16 +296,6 @@ def _loaded(family: Family, accelerator: Accelerator, network: Network, step: in
     """What is ready, and the step that it goes on from."""
     device, precision = describe(accelerator.device), accelerator.mixed_precision
     return Loaded(family.label, device, precision, len(network.adapters), network.count, step)
-
-
-def share_state(ranks: Ranks, checkpoint: Checkpoint, step: int) -> None:
-    """Every process goes on from what the first one has: weights, averages, rates, footing."""
-    if ranks.count == 1:
-        return
-    if ranks.is_first:
-        ranks.order(Order.STATE, step, checkpoint.in_memory(step))
-    else:
-        checkpoint.take_over(ranks.awaited()[2])
 
 
 def _feed(builder: BatchBuilder, memory: Memory, *, end: int, beside: str, every: int) -> Feed:
@@ -356,6 +363,7 @@ def _training_step(
         optimizer_options(settings.basic, plan.schedule_params),
         accelerator.device,
         text_encoder_stop=stop if stop < plan.total_steps else 0,
+        before=ranks.spread(made_before(plan.run, plan.start) if ranks.is_first else None),
     )
     shared = None
     if ranks.count > 1:  # before anybody knows where the gradients lie
@@ -379,6 +387,7 @@ def _training_step(
         limit_norms=network.limit_norms,
         dropout_seed=plan.seed if network.draws else None,
         shared=shared,
+        is_sharded=ranks.is_sharded,
         copies=None if compiles else copies_for(network, optimization.optimizer, family, dtype),
     )
 

@@ -5,17 +5,16 @@ so that no two of them ever wait in different places. Small things (orders, sett
 between hosts over gloo, gradients between GPUs over NCCL (not yet run) or over gloo. Nothing waits
 blindly: who waits looks at the others' signs of life, and names the one that is lost.
 
-Only this file imports torch.distributed. One process alone meets nobody: `ALONE` does nothing.
+How they wait for each other: `kit.training.waiting`. torch.distributed is imported in these two
+files and `kit.training.sharding`. One process alone meets nobody: `ALONE` does nothing.
 """
 
 from __future__ import annotations
 
 import pickle
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -25,63 +24,33 @@ from torch import Tensor
 from kit.caching.division import Division
 from kit.errors import DeviceError, ProcessLost, in_a_line
 from kit.processes import Processes
-from kit.processes.ends import lost_process, not_for_ever
-from kit.processes.heartbeats import FOLDER, Heart, Watch, clear, is_gone, tidy
+from kit.processes.ends import not_for_ever, out_of_step
+from kit.processes.heartbeats import Heart, Watch, clear, tidy
+from kit.training.orders import MET, Dismissed, Order
+from kit.training.waiting import OVER, Waiting, distributed, store
 
 NEVER = timedelta(days=30)  # a pause may last; who waits looks after the others by itself
 MEETING, MEETING_FIRST = 300.0, 3600.0  # seconds; the first one plans before it comes
-LEAST_PATIENCE = 40.0  # seconds for a process whose signs come, and whose part of a step does not
-TIMES_LONGER = 10.0  # than the longest part of a step of our own so far
-FIRST_PATIENCE = 900.0  # before that is known: compilers, graphs
-STOOD_STILL = 5.0  # seconds between two looks: this process itself was stopped meanwhile
-LAST_WORDS = 4.0  # seconds in which a process that is lost may still say why
-FIRST_WORDS = 20.0  # seconds in which process 0, while it lives, may keep a state and say why
-OVER = "lora-kit/over"  # in the store by which the processes have met
 MOST_TEXT = 2000  # bytes of an error's text
 
 
-class Order(IntEnum):
-    """What process 0 tells the others to do next."""
-
-    STEP = 1  # make your part of this step's gradient
-    UPDATE = 2  # move the weights
-    SKIP = 3  # leave the step out
-    STATE = 4  # take this state over
-    RATES = 5  # what the learning rates are multiplied by
-    MEET = 6  # come to where the others are
-    DRAW = 7  # a picture each
-    ASK = 8  # your part of the pictures that are validated on
-    END = 9
-
-
-MET = (Order.STEP, Order.MEET, Order.DRAW, Order.ASK)  # what all of them then do together
-
-
-class Dismissed(BaseException):
-    """Process 0 says that the run is over."""
-
-
-class Ranks:
+class Ranks(Waiting):
     """This process among those of a run."""
 
     def __init__(self, here: Processes) -> None:
-        self.count, self.rank, self._local_rank = here.count, here.rank, here.local_rank
-        self._watch: Watch | None = None
-        self.heart: Heart | None = None
-        self._run_dir: Path | None = None
-        self._looked = 0.0
+        super().__init__(here.rank)
+        self.count, self._local_rank = here.count, here.local_rank
         self.is_awaited = False  # others wait for our part of what was ordered
-        self._longest = 0.0  # seconds of our own part of a step
         self._told_rates: dict[str, float] = {}
-
-    @property
-    def is_first(self) -> bool:
-        """It decides, writes and tells."""
-        return self.rank == 0
 
     def share(self, micro_steps: range) -> range:
         """This process's own of a step's micro-steps: every so many, so that short steps divide."""
         return micro_steps[self.rank :: self.count]
+
+    def waits_idle(self, micro_steps: range) -> bool:
+        """Others make one more of a step's micro-steps, through layers that lie here, too."""
+        most = -(-len(micro_steps) // self.count)
+        return self.is_sharded and len(self.share(micro_steps)) < most
 
     def begin_beating(self, run_dir: Path) -> None:
         """Give signs of life there, and look for those of the others."""
@@ -101,10 +70,6 @@ class Ranks:
         """What the signs of life say from now on: "step 12", "drawing"."""
         if self.heart is not None:
             self.heart.doing = what
-
-    def took(self, seconds: float) -> None:
-        """Our own part of a step took so long: others may take a multiple of it."""
-        self._longest = max(self._longest, seconds)
 
     # ------------------------------------------------------------------ what process 0 says
 
@@ -170,9 +135,38 @@ class Ranks:
 
         Raises: ProcessLost.
         """
-        limit = max(LEAST_PATIENCE, TIMES_LONGER * self._longest) if self._longest else 0.0
-        self._finish(_dist().all_reduce(buffer, async_op=True), limit or FIRST_PATIENCE)
+        self.finish(distributed().all_reduce(buffer, async_op=True))
         self.is_awaited = False
+
+    @contextmanager
+    def abreast(self, passes: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+        """Where the base is sharded: all go through its layers at once inside the block.
+
+        What breaks off here cannot be made up for. passes: what all of them raise together, each
+        in the same place.
+
+        Raises: OutOfStep.
+        """
+        if not self.is_sharded:
+            yield
+            return
+        self.is_awaited = True
+        try:
+            yield
+        except passes:
+            self.is_awaited = False
+            raise
+        except ProcessLost:
+            raise
+        except Exception as error:
+            raise out_of_step(error) from error
+        self.is_awaited = False
+
+    def agreed(self, own: bool) -> bool:
+        """What process 0 says, where all go through the layers at once; else our own."""
+        if not self.is_sharded:
+            return own
+        return self.total([float(own and self.is_first)])[0] > 0
 
     def texts(self, own: str) -> list[str]:
         """A short text of each process, on all of them."""
@@ -194,7 +188,7 @@ class Ranks:
         else:
             self.awaited()
         mark = torch.zeros(1)
-        self._finish(_dist().all_reduce(mark, async_op=True))
+        self._finish(distributed().all_reduce(mark, async_op=True))
         self.is_awaited = False
 
     def total(self, numbers: list[float], trouble: str = "") -> list[float]:
@@ -205,7 +199,7 @@ class Ranks:
         if self.count == 1:
             return numbers
         sums = torch.tensor([*numbers, float(bool(trouble))], dtype=torch.float64)
-        self._finish(_dist().all_reduce(sums, async_op=True))
+        self._finish(distributed().all_reduce(sums, async_op=True))
         self.is_awaited = False
         *found, troubles = sums.tolist()
         if troubles:
@@ -239,51 +233,13 @@ class Ranks:
 
     def _gathered(self, tensor: Tensor) -> list[Tensor]:
         theirs = [torch.zeros_like(tensor) for _ in range(self.count)]
-        self._finish(_dist().all_gather(theirs, tensor, async_op=True))
+        self._finish(distributed().all_gather(theirs, tensor, async_op=True))
         return theirs
 
     @property
     def division(self) -> Division:
         """What is encoded beforehand, and by whom."""
         return Division(self.count, self.rank, self.meet)
-
-    def look(self) -> None:
-        """Are the others there still? For where process 0 works by itself, or was asked to stop.
-
-        Raises: ProcessLost.
-        """
-        if self._watch is not None and (lost := self._watch.lost()):
-            raise lost_process(lost)
-
-    def look_now_and_then(self) -> None:
-        """The same, at most once a second, where nobody waits for process 0's orders.
-
-        Raises: ProcessLost; Dismissed where it is over.
-        """
-        if self._watch is not None and time.monotonic() - self._looked > 1.0:
-            self._looked = time.monotonic()
-            if not self.is_first and _store().check([OVER]):
-                raise Dismissed
-            self.look()
-
-    def the_first_speaks(self) -> bool:
-        """Process 0 has said what ended it; as long as it lives that is waited for."""
-        until, watch = time.monotonic() + FIRST_WORDS, self._watch
-        while watch is not None and not any(s.rank == 0 and s.words for s in watch.signs()):
-            if time.monotonic() > until or not watch.lives(0):
-                return False
-            time.sleep(0.1)
-        return watch is not None
-
-    @property
-    def speaks_for_the_first(self) -> bool:
-        """Process 0 is lost without a word, and none before us lives to tell it."""
-        if self._watch is None or self._run_dir is None or not (self._run_dir / FOLDER).is_dir():
-            return False
-        signs = {sign.rank: sign for sign in self._watch.signs()}
-        first = signs.get(0)
-        others = [sign for rank, sign in signs.items() if 0 < rank < self.rank]
-        return bool(first and not first.words) and all(is_gone(sign) for sign in others)
 
     def part(self, error: BaseException | None) -> None:
         """It is over, for whatever reason; the others are told, where they can hear it."""
@@ -295,70 +251,19 @@ class Ranks:
             return  # whoever waits hears the connection close with this process
         if self.is_first:
             with suppress(ProcessLost, RuntimeError):
-                _store().set(OVER, "1")  # for who encodes pictures, and waits for no order yet
+                store().set(OVER, "1")  # for who encodes pictures, and waits for no order yet
                 self.order(Order.END)
             if self._run_dir is not None:
                 tidy(self._run_dir, well=error is None or isinstance(error, GeneratorExit))
         with suppress(Exception):
-            _dist().destroy_process_group()
-
-    # ------------------------------------------------------------------ how it waits
+            distributed().destroy_process_group()
 
     def _send(self, tensor: Tensor) -> None:
         """From process 0 to all; others wait for it as long as it gives signs of life."""
-        self._finish(_dist().broadcast(tensor, src=0, async_op=True))
-
-    def _finish(self, work: Any, limit: float = float("inf")) -> None:
-        """Wait until it is done; limit: seconds after which who is late counts as lost."""
-        try:
-            self._wait_for(work, limit)
-        except ProcessLost:
-            _give_up()
-            raise
-
-    def _wait_for(self, work: Any, limit: float) -> None:
-        began = looked = now = time.monotonic()
-        if self._watch is not None:
-            self._watch.begin()
-        while not work.is_completed():
-            before, now = now, time.monotonic()
-            if now - before > STOOD_STILL and self._watch is not None:  # the others too, as a rule
-                self._watch.begin()
-                began, looked = began + now - before, now
-            if now - looked > 1.0:
-                looked = now
-                self.look()
-                if now - began > limit:
-                    raise lost_process(self._watch.late(now - began) if self._watch else "")
-            waited = now - began
-            time.sleep(0.0002 if waited < 0.05 else 0.002 if waited < 2.0 else 0.02)
-        try:
-            work.wait()
-        except RuntimeError as error:
-            raise lost_process(self._found_out(str(error))) from error
-
-    def _found_out(self, heard: str) -> str:
-        """Who has closed the connection; its last words may come a moment later."""
-        until = time.monotonic() + LAST_WORDS
-        while self._watch is not None and time.monotonic() < until:
-            if lost := self._watch.lost():
-                return lost
-            time.sleep(0.1)
-        heard = (heard.strip().splitlines() or [""])[0]
-        return f"Another process closed the connection ({heard}); its own output says why"
+        self._finish(distributed().broadcast(tensor, src=0, async_op=True))
 
 
 ALONE = Ranks(Processes())
-
-
-def _give_up() -> None:
-    """End NCCL's kernel, which would wait for who is lost, and all that frees memory for it.
-
-    Not yet run.
-    """
-    if torch.cuda.is_available():
-        with suppress(Exception):  # the first fault is what a person must know of
-            _dist().group.WORLD._get_backend(torch.device("cuda")).abort()
 
 
 @contextmanager
@@ -370,7 +275,7 @@ def together(here: Processes) -> Iterator[Ranks]:
     if here.count == 1:
         yield ALONE
         return
-    dist = _dist()
+    dist = distributed()
     if not dist.is_available():
         raise DeviceError(
             "This torch was built without torch.distributed.",
@@ -387,13 +292,3 @@ def together(here: Processes) -> Iterator[Ranks]:
         ranks.part(error)
         raise
     ranks.part(None)
-
-
-def _store() -> Any:
-    return _dist().distributed_c10d._get_default_store()
-
-
-def _dist() -> Any:
-    import torch.distributed as dist
-
-    return dist

@@ -29,8 +29,11 @@ from kit.optim.optimization import Optimization
 from kit.planning.ladder import Footing
 from kit.planning.proposals import advice, candidate_of
 from kit.training.batches import Batch
-from kit.training.preparation import Resources, share_state
-from kit.training.ranks import Order
+from kit.training.checkpoint import share_state
+from kit.training.orders import Order
+from kit.training.preparation import Resources
+from kit.training.sharding import out_of_memory
+from kit.training.shared_gradient import Seen
 from kit.training.soundness import (
     NotFinite,
     Setback,
@@ -40,7 +43,7 @@ from kit.training.soundness import (
     require_finite_network,
     short_name,
 )
-from kit.training.step import run_step
+from kit.training.step import gathered, judged
 
 SLOWER = 0.5  # the rate after going back
 
@@ -75,18 +78,11 @@ def _not_deterministic(error: BaseException) -> DeviceError:
 
 def _stepped(resources: Resources, step: int) -> Stepped:
     plan, began, rates = resources.plan, time.monotonic(), resources.begin(step)
+    begun = resources.ahead.taken(step)
     given = rates_of(resources.optimization)
-    micro_steps, training_step = plan.micro_steps(step), resources.training_step
-    if training_step.shared is not None:
-        resources.ranks.tell_rates(changed_rates(resources.optimization))
-        training_step.shared.begin(step, micro_steps)
-    result = run_step(
-        training_step,
-        resources.feed.micro_batches(resources.ranks.share(micro_steps)),
-        count=len(micro_steps),
-        watch=resources.guardian.watch,
-        gradient=resources.engine.gradient,
-    )
+    training_step = resources.training_step
+    seen = begun.seen if begun else _gathered(resources, plan.micro_steps(step), step)
+    result = judged(training_step, seen, watch=resources.guardian.watch)
     resources.guardian.took(result, overflowed=training_step.has_overflowed)
     resources.losses.add(result.losses)
     return Stepped(
@@ -97,9 +93,24 @@ def _stepped(resources: Resources, step: int) -> Stepped:
         rates=rates,
         given_rates={} if given == rates else given,
         norm=result.norm,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - (begun.at if begun else began),
         bands=result.bands,
         megabytes=peak_megabytes(training_step.accelerator.device),
+    )
+
+
+def _gathered(resources: Resources, micro_steps: range, step: int) -> list[Seen]:
+    """The gradient of a step, of all processes."""
+    training_step = resources.training_step
+    if training_step.shared is not None:
+        resources.ranks.tell_rates(changed_rates(resources.optimization))
+        training_step.shared.begin(step, micro_steps)
+    return gathered(
+        training_step,
+        resources.feed.micro_batches(resources.ranks.share(micro_steps)),
+        count=len(micro_steps),
+        gradient=resources.engine.gradient,
+        idle=resources.idle_batch(micro_steps),
     )
 
 
@@ -175,6 +186,8 @@ def _lightened(resources: Resources, step: int) -> Lightened:
     if not resources.training_step.is_whole:
         raise Setback(f"step {step} ran out of memory while it moved the weights")
     resources.training_step.forget()
+    if resources.ranks.is_sharded:
+        raise sharded_out_of_memory(resources)
     footing = _taken(resources, step)
     resources.checkpoint.keep_change(step - 1)
     share_state(resources.ranks, resources.checkpoint, step - 1)
@@ -195,6 +208,12 @@ def _told(resources: Resources, step: int, footing: Footing) -> Lightened:
     basic = resources.plan.settings.basic
     wanted = footing.settings(resources.lightening.batch_size, basic.gradient_accumulation_steps)
     return Lightened(step, footing.words, wanted)
+
+
+def sharded_out_of_memory(resources: Resources) -> DeviceError:
+    """No rung is taken in mid-step where all processes stand in the middle of it."""
+    settings = resources.plan.settings
+    return out_of_memory(settings.basic, settings.memory, resources.ranks.count)
 
 
 def _too_large(resources: Resources, step: int) -> DeviceError:

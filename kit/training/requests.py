@@ -82,6 +82,8 @@ def answer_requests(
     rests = False
     while True:
         control.listen()
+        if control.is_asked:
+            resources.ahead.drop()
         for request in control.take():
             yield from _unless_stopped(_one(request, resources, step), control)
         if not control.pause_requested:

@@ -39,7 +39,8 @@ from kit.randomness import seed_for
 from kit.runs.atomic_write import write_atomically
 from kit.runs.disk import why_unwritten
 from kit.settings.prompts import Prompt
-from kit.training.ranks import ALONE, Order, Ranks
+from kit.training.orders import Order
+from kit.training.ranks import ALONE, Ranks
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -67,7 +68,11 @@ class SamplePipeline:
         self, prompts: list[Prompt], *, size: tuple[int, int], seeds: list[int]
     ) -> list[Image.Image]:
         """Pictures of one size, steps, scale and sampler, together in one batch."""
-        latents_BChw = self.generate_latents(prompts, size=size, seeds=seeds)
+        return self.decoded(self.generate_latents(prompts, size=size, seeds=seeds))
+
+    @torch.no_grad()
+    def decoded(self, latents_BChw: Tensor) -> list[Image.Image]:
+        """The pictures of what `generate_latents` gave."""
         return [_picture(pixels) for pixels in self.family.decode_latents(latents_BChw)]
 
     @torch.no_grad()
@@ -247,7 +252,8 @@ class SampleWriter:
         by_epoch = step == 0 or (self.by_epoch and not wished)
         when = f"e{epoch:06d}" if by_epoch else f"{step:06d}"
         with self._ready():
-            for part in _rounds(list(numbered.items()), self.ranks.count):
+            at_once = 1 if self.ranks.is_sharded else self.ranks.count
+            for part in _rounds(list(numbered.items()), at_once):
                 drawings = [Drawing(p, self.size_of(p), self.seed_of(p, i)) for i, p in part]
                 self.ranks.order(Order.DRAW, step, pickle.dumps(drawings))
                 files = self._drawn(drawings)
@@ -271,19 +277,31 @@ class SampleWriter:
 
     def _drawn(self, drawings: Sequence[Drawing]) -> list[bytes]:
         """PNG files of all of them, each drawn by one process."""
+        if self.ranks.is_sharded:
+            return self._drawn_abreast(drawings)
         own = b""
         try:
             for drawing in drawings[self.ranks.rank : self.ranks.rank + 1]:
-                file = io.BytesIO()
                 picture = self.pipeline.generate(
                     drawing.prompt, size=drawing.size, seed=drawing.seed
                 )
-                picture.save(file, "PNG")
-                own = file.getvalue()
+                own = _png(picture)
         except Exception as error:
             self.ranks.collected(b"", in_a_line(error))
             raise
         return self.ranks.collected(own)
+
+    def _drawn_abreast(self, drawings: Sequence[Drawing]) -> list[bytes]:
+        """Those, drawn by all processes, whose layers they are; the first one decodes them."""
+        files = []
+        for drawing in drawings:
+            with self.ranks.abreast():
+                latents_BChw = self.pipeline.generate_latents(
+                    [drawing.prompt], size=drawing.size, seeds=[drawing.seed]
+                )
+            if self.ranks.is_first:
+                files += [_png(picture) for picture in self.pipeline.decoded(latents_BChw)]
+        return files
 
     def _kept(self, data: bytes, path: Path) -> Path:
         """Write the picture, unless an earlier start has drawn the same; returns where it lies."""
@@ -351,6 +369,12 @@ def _randomness(scheduler: Any, generators: list[torch.Generator]) -> dict[str, 
     """The generators, for samplers that draw while they step."""
     takes = "generator" in inspect.signature(scheduler.step).parameters
     return {"generator": generators} if takes else {}
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def _picture(pixels_3HW: Tensor) -> Image.Image:

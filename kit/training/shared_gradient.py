@@ -24,7 +24,8 @@ from torch.optim import Optimizer
 from kit.devices import ran_out_of_memory
 from kit.errors import ProcessLost, in_a_line
 from kit.optim.flat import Flat, flat_of
-from kit.training.ranks import Order, Ranks
+from kit.training.orders import Order
+from kit.training.ranks import Ranks
 
 OUT_OF_MEMORY = "out of memory: "  # how a process says it: not the run's end, but in less memory
 
@@ -92,8 +93,12 @@ class SharedGradient:
     def fail(self, error: BaseException) -> None:
         """Our part cannot be made: the others hear of it, and why, instead of waiting.
 
+        Where the base is sharded they wait elsewhere, and hear it by our end.
+
         Raises: ProcessLost where it is another one's failure, too, and a worse one.
         """
+        if self._ranks.is_sharded:
+            return
         told = OUT_OF_MEMORY if ran_out_of_memory(error) else ""
         count = len(self._weights)
         self._summed([0.0] * count + [1.0] + [0.0] * (len(self._tail) - count - 1))

@@ -52,6 +52,30 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def optimizer_of(state: Mapping[str, Any]) -> str:
+    """Which optimizer made it: its name in the menu, or in old states a class path.
+
+    A path changes when a class moves within its package: see `class_name`.
+    """
+    made = state.get("optimizer_type") or state.get("optimizer_kind")
+    return made if isinstance(made, str) else ""
+
+
+def glance(path: Path) -> tuple[str, str]:
+    """The same of a file, and what was asked for then, while no tensor is read.
+
+    "" where the file does not say it, whatever is wrong: who reads the state itself tells that.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:
+        return "", ""
+    if not isinstance(state, dict):
+        return "", ""
+    asked = state.get("optimizer_asked")
+    return optimizer_of(state), asked if isinstance(asked, str) else ""
+
+
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write it as it is, checksums included.
 

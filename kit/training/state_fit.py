@@ -8,15 +8,23 @@ from pathlib import Path
 
 import torch
 
-from kit import catalog
 from kit.errors import OutputError
+from kit.runs.resume import ResumePoint
 from kit.runs.run import Run
+from kit.runs.state_files import STATE_FILE, before
+from kit.training.state_file import glance
 
 
-def class_name(optimizer: str) -> str:
-    """The class of an optimizer, by its name in the menu or by a class path of any age."""
-    row = catalog.OPTIMIZERS.get(optimizer)
-    return (row.code.partition(":")[2] if row else optimizer).rpartition(".")[2]
+def made_before(run: Run, start: ResumePoint | None) -> dict[str, str]:
+    """The optimizer of the state that a run will go on from, as build_optimization is told.
+
+    Raises: SettingsError where a state on the Hub cannot be had.
+    """
+    if not run.resumes and start is None:
+        return {}
+    path = run.own_state / STATE_FILE if run.resumes or start is None else start.fetched()
+    made, asked = max(glance(path), glance(before(path)), key=lambda found: bool(found[0]))
+    return {"made_with": made, "made_for": asked}
 
 
 def check_axis(kept: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:

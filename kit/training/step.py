@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.optim import Optimizer
 
 from kit.diffusion import noise as diffusion
 from kit.diffusion.inpainting import unet_input
@@ -59,6 +60,8 @@ class TrainingStep:
     rows: int = 0  # the most images at once, whose gradients are then gathered; 0: all of a batch
     keeps_gradients: bool = False  # zeroed in their places, which a captured step knows
     shared: SharedGradient | None = None  # with other processes; None: this one is alone
+    forgotten: int = 0  # how often a gradient was
+    is_sharded: bool = False  # the base lies on all of them
 
     def loss(self, batch: Batch) -> Tensor:
         """The denoising loss of each image of a batch, shape B: its weighted mean error.
@@ -94,13 +97,19 @@ class TrainingStep:
         self.is_whole = False
         optimizer = self.optimization.optimizer
         with at_requested_rates(optimizer):
-            optimizer.step()
+            self._stepping.step()
         if not self.has_overflowed:
             self.optimization.scheduler.step()
         self.zero_grad()
         if self.limit_norms and self.max_weight_norm:
             self.limit_norms(self.max_weight_norm)
         self.is_whole = True
+
+    @property
+    def _stepping(self) -> Any:
+        """What steps: accelerate's wrapper, which looks for packages each time, where it scales."""
+        optimizer = self.optimization.optimizer
+        return _bare(optimizer) if self.accelerator.scaler is None else optimizer
 
     @property
     def has_overflowed(self) -> bool:
@@ -132,13 +141,22 @@ class TrainingStep:
         if scaler is not None and getattr(scaler, "_scale", None) is None:
             scaler.scale(torch.zeros((), device=self.accelerator.device))
 
+    def pieces(self, batch: Batch, count: float) -> Iterator[tuple[Batch, float]]:
+        """What of a batch is asked at once, and the count of it: all of it, or a few images."""
+        size = len(batch.t_B)
+        for piece in batch.pieces(self.rows):
+            yield piece, count * (size / len(piece.t_B))
+
     def zero_grad(self) -> None:
         """Forget the gradient."""
-        self.optimization.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
+        self.forgotten += 1
+        _bare(self.optimization.optimizer).zero_grad(set_to_none=not self.keeps_gradients)
 
     def forget(self) -> None:
-        """Forget the gradient, also where the scaler has begun to look at it."""
+        """Forget the gradient, also where one was broken off, or the scaler has looked at it."""
         self.zero_grad()
+        if self.copies is not None:
+            self.copies.are_fresh = False
         scaler = self.accelerator.scaler
         if scaler is not None and getattr(scaler, "_scale", None) is not None:
             scaler.update(scaler.get_scale())  # the same scale, and nothing looked at
@@ -156,6 +174,11 @@ class TrainingStep:
             return self.accelerator.autocast()
         self.copies.refresh()
         return nullcontext()
+
+
+def _bare(optimizer: Optimizer) -> Any:
+    """The optimizer within accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)
 
 
 def denoising_loss(
@@ -210,6 +233,7 @@ def run_step(
     count: int,
     watch: Watch | None = None,
     gradient: Gradient | None = None,
+    idle: Batch | None = None,
 ) -> StepResult:
     """One optimizer step from `count` micro-batches, which lie on the CPU.
 
@@ -219,10 +243,19 @@ def run_step(
     length, so that its batches move the weights as far as those of a full one.
     watch: sees what the step came to before it moves the weights, and may raise.
     gradient: how a step engine makes a batch's gradient; without one, call by call.
+    idle: see `gathered`.
 
     Raises: NotFinite, and what `watch` raises; the weights are then those of the step before.
     """
-    seen = gathered(step, batches, count=count, gradient=gradient)
+    seen = gathered(step, batches, count=count, gradient=gradient, idle=idle)
+    return judged(step, seen, watch=watch)
+
+
+def judged(step: TrainingStep, seen: Sequence[Seen], *, watch: Watch | None = None) -> StepResult:
+    """Read what a gathered gradient came to, and move the weights along it.
+
+    Raises: as `run_step`.
+    """
     norm = step.clip()
     means, each, length = _read([one.loss_B for one in seen], norm)
     try:
@@ -248,13 +281,19 @@ def gathered(
     *,
     count: int,
     gradient: Gradient | None = None,
+    idle: Batch | None = None,
 ) -> list[Seen]:
     """The gradient of a step, with all processes' parts of it; what each micro-batch came to.
+
+    idle: a batch that is another process's, which needs us for it; nothing of it stays here.
 
     Raises: ProcessLost; MemoryError where another process had not enough memory.
     """
     way = gradient or step.gradient
     try:
+        if idle is not None:
+            _backward(step, idle, count, way)
+            step.zero_grad()
         seen = [Seen(b.micro_step, b.t_B, _backward(step, b, count, way)) for b in batches]
     except Exception as error:
         if step.shared is not None:
@@ -265,11 +304,8 @@ def gathered(
 
 def _backward(step: TrainingStep, batch: Batch, count: float, gradient: Gradient) -> Tensor:
     """Add a batch's gradient, of all its images at once or of a few after the other; its losses."""
-    size, losses = len(batch.t_B), []
     with step.own_rng(batch.micro_step):
-        for piece in batch.pieces(step.rows):
-            losses.append(gradient(piece, count * (size / len(piece.t_B))))
-    return torch.cat(losses)
+        return torch.cat([gradient(*piece) for piece in step.pieces(batch, count)])
 
 
 def _read(losses: list[Tensor], norm: Tensor) -> tuple[list[float], list[float], float]:

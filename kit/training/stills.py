@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import Any, Protocol
@@ -29,7 +29,8 @@ from kit.dataset.images import TrainImage
 from kit.errors import ProcessLost, in_a_line
 from kit.families import TextEmbeds
 from kit.training.batches import Batch, BatchBuilder
-from kit.training.ranks import ALONE, Order, Ranks
+from kit.training.orders import Order
+from kit.training.ranks import ALONE, Ranks
 from kit.validation.answers import Answers
 from kit.validation.questions import Question, questions
 
@@ -130,7 +131,11 @@ class Stills:
         """
         group, bare, rows = pickle.loads(order)
         asked = self._groups[group]
-        with network.eval_mode(), switched_off(network) if bare else nullcontext():
+        with (
+            suppress(Stopped),
+            network.eval_mode(),
+            switched_off(network) if bare else nullcontext(),
+        ):
             self._losses(asked, step, rows, lambda: False, bare=bare)
 
     def asked_by(self, order: bytes) -> int:
@@ -156,12 +161,15 @@ class Stills:
             order = pickle.dumps((group, bare, rows))
             self.ranks.order(Order.ASK, payload=order)
         try:
-            own = self._own_losses(asked, step, rows, is_stopped)
+            with self.ranks.abreast(passes=(Stopped,)):
+                own = self._own_losses(asked, step, rows, is_stopped)
         except ProcessLost:  # who is lost takes part in nothing
             raise
         except Exception as error:
             self.ranks.total([0.0] * len(asked), in_a_line(error))
             raise
+        if self.ranks.is_sharded and not self.ranks.is_first:
+            own = [0.0] * len(asked)  # the first one has the same
         return tuple(self.ranks.total(own))
 
     @torch.no_grad()
@@ -176,7 +184,7 @@ class Stills:
         order: list[int] = []
         losses: list[Tensor] = []
         for places, batch in self._batches(asked, rows):
-            if is_stopped():
+            if self.ranks.agreed(is_stopped()):
                 raise Stopped
             order += places
             losses.append(step.loss(batch.to(step.accelerator.device)).float())
@@ -188,7 +196,7 @@ class Stills:
     def _batches(self, asked: Sequence[Question], rows: int) -> Iterator[tuple[list[int], Batch]]:
         """Questions about pictures of one size together, with their places in the order.
 
-        Of several processes each gets every so manieth.
+        Of several processes each gets every so manieth; where the base is sharded, all.
         """
 
         def size(place: int) -> tuple[int, ...]:
@@ -198,7 +206,8 @@ class Stills:
         for _, members in groupby(sorted(range(len(asked)), key=size), key=size):
             places = list(members)
             parts += [places[first : first + rows] for first in range(0, len(places), rows)]
-        for part in parts[self.ranks.rank :: self.ranks.count]:
+        own = parts if self.ranks.is_sharded else parts[self.ranks.rank :: self.ranks.count]
+        for part in own:
             yield part, joined([self._still(asked[place]) for place in part])
 
     def _still(self, question: Question) -> Batch:

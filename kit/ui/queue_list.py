@@ -18,13 +18,16 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from kit.errors import KitError
+from kit.hosts import known_secrets
 from kit.launching.command import ROOT
 from kit.queueing import changing
 from kit.queueing.changing import New
+from kit.queueing.links import unkept_tokens
 from kit.queueing.outcome import is_worked_off, numbers_of, run_dir_of
 from kit.queueing.store import Content, Entry, Queue
 from kit.queueing.sweeping import checked
 from kit.settings import Settings
+from kit.settings.links import handed_on
 from kit.ui.errors import panel
 from kit.ui.look import block, display, escaped, root
 from kit.ui.monitor.following import Follower
@@ -111,7 +114,7 @@ class QueueList:
 
     def _told(self, entry: Entry) -> str:
         numbers = numbers_of(self.queue.place(entry.number))
-        state = "at work" if entry.state == "started" else entry.state
+        state = f"at work{entry.on_gpus}" if entry.state == "started" else entry.state
         parts = [f"<b>{escaped(entry.name)}</b>", escaped(state)]
         if numbers.total_steps:
             parts.append(f"step {numbers.step} of {numbers.total_steps}")
@@ -170,7 +173,8 @@ class QueueList:
         folders = settings.folders
         new = New(folders.output_name, folders.output_dir, settings.to_toml(with_help=False))
         [entry] = changing.add(self.queue, [new], folder=Path.cwd())
-        self._say(f"{entry.name} waits as run {entry.number}.")
+        told = [f"{entry.name} waits as run {entry.number}.", *unkept_tokens(settings.flat())]
+        self._say(" ".join(told))
 
     def _pause(self) -> None:
         if self.queue.read().paused:
@@ -195,7 +199,7 @@ class QueueList:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, **known_secrets(), **handed_on(), "PYTHONPATH": path},
                 start_new_session=True,
             )
         self._say("The queue begins; it goes on if this kernel is restarted.")

@@ -122,7 +122,7 @@ def test_views_are_no_calls():
 def measured(tiny, monkeypatch):
     """Works are measured here rather than in processes; SDXL is out of memory."""
 
-    def here(work, *, steps, beside, seconds):
+    def here(work, *, steps, beside, seconds, whole):
         if work.family == "sdxl":
             return "out of memory"
         return measure(Work(work.family, 64), steps=steps, warm_up=1, against=bool(beside))

@@ -112,7 +112,7 @@ def test_settings_that_are_refused_are_not_added(queue, capsys):
 def test_a_token_in_a_link_is_in_no_file_of_the_queue(queue, capsys):
     link = "https://civitai.com/api/download/models/1?token=abcdef0123456789"
     out = told(capsys, "queue", "add", "cat.toml", "--set", f"pretrained_model_name_or_path={link}")
-    assert "! pretrained_model_name_or_path: the token in the link is not kept" in out
+    assert "! pretrained_model_name_or_path: the token of the link to civitai.com" in out
     files = [path for path in queue.folder.rglob("*") if path.is_file()]
     assert len(files) == 2
     assert not any("abcdef0123456789" in path.read_text("utf-8") for path in files)

@@ -21,13 +21,14 @@ pytestmark = [
 ]
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("precision", ["no", "fp16"])
-def test_two_gpus_learn_what_one_does_that_accumulates(tmp_path, precision):
+def test_two_gpus_learn_what_one_does_that_accumulates(tmp_path, precision, sharded):
     model = write_tiny(tmp_path / "model", "sd1", thin=True)
     images = draw_images(tmp_path / "images")
     changes = {"mixed_precision": precision, "epoch": 3, "unet_lr": 1e-3, "text_encoder_lr": 1e-3}
-    file = tmp_path / "run.toml"
-    file.write_text(toy_settings(model, images, tmp_path / "two", **changes).to_toml())
+    file, two = tmp_path / "run.toml", changes | {"shard_base": sharded}
+    file.write_text(toy_settings(model, images, tmp_path / "two", **two).to_toml())
     words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "kit", "train"]
     done = subprocess.run(
         [sys.executable, "-m", *words, str(file)],

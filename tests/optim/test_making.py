@@ -463,6 +463,40 @@ def test_where_its_step_fails_the_fallback_takes_over(monkeypatch, kind, reason)
     assert own.notices == (f"AdamW8bit cannot run here ({reason}); AdamW is used instead",)
 
 
+def test_none_of_the_menu_is_given_up_here_but_for_paging():
+    """On a CPU all of bitsandbytes' classes can be had; they page on GPUs alone."""
+    pytest.importorskip("bitsandbytes")
+    given_up = {
+        name: own.notices[0]
+        for name in catalog.OPTIMIZERS
+        if (own := optimization(groups_at(1e-3, size=4096), optimizer_type=name)).notices
+    }
+    paged = {name for name in catalog.OPTIMIZERS if "Paged" in name}
+    assert given_up.keys() == paged
+    assert all("Paged optimizers are not supported on CPU" in text for text in given_up.values())
+
+
+def test_sgd_in_8_bits_learns_with_plain_momentum():
+    """What bitsandbytes makes of it: velocity = 0.9 x velocity + gradient, kept in a byte."""
+    pytest.importorskip("bitsandbytes")
+    own = optimization(groups_at(0.1, size=4096), optimizer_type="SGDNesterov8bit")
+    assert own.notices == ()
+    assert own.described == "bitsandbytes.optim.sgd.SGD8bit(nesterov=True,momentum=0.9)"
+    expected, velocity = torch.linspace(0.1, 1, 4096), torch.zeros(4096)
+    for step in range(3):
+        velocity = 0.9 * velocity + torch.cos(torch.arange(4096) + step)
+        expected -= 0.1 * velocity
+    after = stepped(own)
+    [weight] = own.optimizer.param_groups[0]["params"]
+    assert own.optimizer.state[weight]["state1"].dtype == torch.uint8
+    assert (after - expected).norm() < 0.01 * (expected - torch.linspace(0.1, 1, 4096)).norm()
+
+
+def test_an_argument_that_bitsandbytes_has_no_code_for_is_refused():
+    with pytest.raises(SettingsError, match=r"SGDNesterov8bit does not take .*momentum=0"):
+        optimization(optimizer_type="SGDNesterov8bit", optimizer_args="momentum=0 nesterov=False")
+
+
 # ------------------------------------------------------------------------------------ Adafactor
 
 

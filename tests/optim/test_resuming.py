@@ -11,6 +11,8 @@ CASES = [
     ("Adafactor", "full_bf16"),  # keeps averages in fp32 beside weights in bf16
     ("Adafactor", "full_fp16"),
     ("AdamW", "fp32"),
+    ("SGDNesterov8bit", "fp32"),
+    ("SGDNesterov8bit", "full_bf16"),
     ("pytorch_optimizer.CAME", "full_bf16"),
 ]
 

@@ -119,7 +119,8 @@ def test_what_lies_in_the_caches_already_is_not_written_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["AdamW", "AdamW8bit", "Lion", "Prodigy", "DAdaptAdan", "Adafactor"]
+    "optimizer",
+    ["AdamW", "AdamW8bit", "Lion", "Prodigy", "DAdaptAdan", "Adafactor", "SGDNesterov8bit"],
 )
 def test_a_state_is_as_large_as_is_said(optimizer):
     weights = tuple(Parameter(torch.randn(shape)) for shape in SHAPES)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    asked = tomllib.loads((place / "settings.toml").read_text("utf-8"))
+    # Beside a training's own settings, what is asked here stands behind "#".
+    asked = tomllib.loads((place / "settings.toml").read_text("utf-8").replace("#", ""))
     diary = place.parents[1] / "diary.txt"
 
     def write(word):

@@ -9,7 +9,8 @@ import pytest
 from kit import demo
 from kit.cli import main
 from kit.events import Finished, Loaded, Stepped
-from kit.queueing.outcome import numbers_of, run_dir_of
+from kit.hosts import gpus
+from kit.queueing.outcome import LOG, numbers_of, run_dir_of
 from kit.queueing.store import Queue
 from kit.sinks.tail import Tail
 
@@ -78,3 +79,23 @@ def test_a_stopped_run_goes_on_and_a_sweep_ends_in_a_table(tmp_path, monkeypatch
         "ball_network_dim2.safetensors", "ball_network_dim4.safetensors"
     ]  # fmt: skip
     assert not (tmp_path / "output" / "ball_network_dim2-2.run").exists()
+
+
+@pytest.mark.skipif(bool(gpus()), reason="on a CPU the numbers only say how many there are")
+def test_a_run_of_two_processes_trains_in_a_queue_of_two_gpus(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORA_KIT_QUEUE", str(tmp_path / "queue"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    settings = demo.settings(steps=3).replace(
+        sample_prompts="", sample_every_n_steps=0, sample_at_first=False, reg_data_dir="",
+        train_batch_size=1, output_name="ball", num_processes=2,
+    )  # fmt: skip
+    (tmp_path / "ball.toml").write_text(settings.to_toml(), "utf-8")
+    assert main(["queue", "add", "ball.toml"]) == 0
+    assert main(["queue", "run", "--gpus", "0,1"]) == 0, capsys.readouterr().out
+    assert "ball: begins on GPUs 0 and 1" in capsys.readouterr().out
+    queue = Queue(tmp_path / "queue")
+    [entry] = queue.read().entries
+    assert (entry.state, entry.gpu) == ("done", "0,1")
+    assert "2 processes" in (queue.place(1) / LOG).read_text("utf-8")
+    assert (tmp_path / "output" / "ball.safetensors").exists()

@@ -17,6 +17,7 @@ from kit.queueing import working
 from kit.queueing.changing import New, add, pause, remove, resume, retry, settle
 from kit.queueing.outcome import LOG, is_alive
 from kit.queueing.store import Queue
+from kit.queueing.table import listed
 from kit.queueing.working import Worker, train_command
 from kit.runs.lock import who_is_at_work_in
 
@@ -29,7 +30,7 @@ from kit.queueing import working
 from kit.queueing.store import Queue
 working.PERIOD = 0.05
 command = lambda place, gpu: [sys.executable, {str(STAND_IN)!r}, str(place)]
-working.Worker(Queue(Path(sys.argv[1])), command=command).work()
+working.Worker(Queue(Path(sys.argv[1])), gpus=sys.argv[2:], command=command).work()
 """
 
 
@@ -117,6 +118,111 @@ def test_one_run_on_each_gpu(queue):
     (queue.folder / "go").touch()
     thread.join(30)
     assert states(queue) == ["done"] * 4
+
+
+TWO, LONG = "num_processes = 2\n", "# seconds = 20\n"
+
+
+@pytest.fixture
+def at_work(queue):
+    """Works a queue off beside the test; what it told, and a way to let all runs end."""
+    threads = []
+
+    def begin(**more):
+        told = []
+        worker = Worker(queue, tell=told.append, command=command, **more)
+        threads.append(threading.Thread(target=worker.work))
+        threads[-1].start()
+        return told
+
+    def end():
+        (queue.folder / "go").touch()
+        for thread in threads:
+            thread.join(30)
+
+    yield begin, end
+    end()
+
+
+def test_a_run_of_two_processes_gets_two_gpus_in_its_turn(queue, at_work):
+    """One GPU gets free first; what stands behind does not take it, or the turn might not come."""
+    put(queue, LONG, "# seconds = 0.3", TWO, "", LONG)
+    begin, end = at_work
+    told = begin(gpus=["0", "1"])
+    until(lambda: any("run3: waits" in line for line in told))
+    time.sleep(0.3)
+    assert sorted(diary(queue)) == ["1 begins 0", "2 begins 1", "2 ends 1"]
+    assert states(queue) == ["started", "done", "waiting", "waiting", "waiting"]
+    [line] = [line for line in told if "waits" in line]
+    assert line == (
+        "3 run3: waits until 2 GPUs are free; what stands behind it waits, too, so that its turn "
+        "comes (kit queue move 4 1 lets a run go first)"
+    )
+    end()
+    lines = diary(queue)
+    assert lines.index("3 begins 0,1") > lines.index("1 ends 0")
+    assert lines.index("3 ends 0,1") < min(lines.index(f"{n} begins {n - 4}") for n in (4, 5))
+    assert states(queue) == ["done"] * 5
+
+
+def test_where_enough_are_free_runs_of_one_and_of_several_train_at_once(queue, at_work):
+    put(queue, TWO + LONG, LONG, TWO + LONG, LONG)
+    begin, end = at_work
+    begin(gpus=["0", "1", "2", "5", "7"])
+    until(lambda: len(diary(queue)) == 3)
+    assert sorted(diary(queue)) == ["1 begins 0,1", "2 begins 2", "3 begins 5,7"]
+    assert [entry.on_gpus for entry in queue.read().entries] == [
+        " on GPUs 0 and 1", " on GPU 2", " on GPUs 5 and 7", ""
+    ]  # fmt: skip
+    lines = listed(queue, queue.read())
+    assert "at work on GPUs 0 and 1" in lines[1]
+    assert lines[2].endswith("at work on GPU 2")
+    end()
+    assert states(queue) == ["done"] * 4
+
+
+def test_a_run_that_asks_for_more_gpus_than_there_are_fails_and_the_next_begins(queue):
+    put(queue, "num_processes = 3", "", TWO)
+    tally, told = work(queue, gpus=["0", "1"])
+    assert tally.ended == {1: "failed", 2: "done", 3: "done"}
+    assert queue.read().entries[0].note == (
+        "it asks for 3 GPUs of this machine (num_processes), and the queue works with 2: set "
+        "num_processes = 2, or give the queue more with kit queue run --gpus"
+    )
+    assert sum("1 run1: failed: it asks for 3 GPUs" in line for line in told) == 1
+    retry(queue, [1])
+    work(queue, gpus=["0", "1", "2"])
+    assert states(queue) == ["done"] * 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ("multi_gpu = true", "0,1,2"),  # all that the queue has
+        ('multi_gpu = true\ngpu_ids = "4,7"', "0,1"),  # so many as it names
+        ("num_processes = 4\nnum_machines = 2", "0,1"),  # the others are of the other machine
+        ("no_setting_of_ours = 2", "0"),  # the run itself says what is wrong
+    ],
+)
+def test_as_many_gpus_as_the_settings_ask_for_on_this_machine(queue, asked, got):
+    put(queue, asked)
+    work(queue, gpus=["0", "1", "2"])
+    assert diary(queue) == [f"1 begins {got}", f"1 ends {got}"]
+
+
+def test_a_run_of_two_processes_keeps_its_gpus_when_the_worker_is_killed(queue, worker):
+    put(queue, TWO + LONG, "", "")
+    first = worker("0", "1", "2")
+    until(lambda: len(diary(queue)) == 5)
+    kill(first)
+    put(queue, TWO, LONG)
+    second = worker("0", "1", "2")
+    time.sleep(1.0)
+    assert len(diary(queue)) == 5  # run 4 wants two, and one is free
+    (queue.folder / "go").touch()
+    assert second.wait(30) == 0
+    assert "4 begins 0,1" in diary(queue)
+    assert states(queue) == ["done"] * 5
 
 
 def test_a_run_on_its_own_gpu_sees_that_one_alone(tmp_path, monkeypatch):
@@ -215,9 +321,9 @@ def worker(queue):
     """Starts workers as processes of their own, to be killed."""
     started = []
 
-    def start():
+    def start(*gpus):
         process = subprocess.Popen(
-            [sys.executable, "-c", WORK, str(queue.folder)],
+            [sys.executable, "-c", WORK, str(queue.folder), *gpus],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         started.append(process)

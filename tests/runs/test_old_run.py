@@ -14,12 +14,12 @@ from kit.devices import at_work
 from kit.errors import OutputError
 from kit.events import EVENT_TYPES, Stepped, from_line, to_line
 from kit.lorafile.tensors import read_lora
+from kit.optim.making import class_name
 from kit.runs.record import read_record, write_record
 from kit.settings import Settings
 from kit.sinks.jsonl import read_events
 from kit.tools.inspecting import inspect
 from kit.training.preparation import prepare
-from kit.training.state_fit import class_name
 from kit.ui import Dashboard
 from tests.support.parts import outcome
 from tests.support.toys import losses, run
@@ -127,7 +127,8 @@ def test_the_state_is_restored_exactly(place, name):
     new = state_of(place / "out" / f"{name}.run")
     assert new.pop("optimizer_type") == settings.basic.optimizer_type
     old.pop("optimizer_kind")
-    for name_since in ("guardian", "footing", "engine"):  # an older version knew none
+    # An older version knew none of these.
+    for name_since in ("guardian", "footing", "engine", "optimizer_asked"):
         assert name_since in new
         del new[name_since]
     assert_equal(new, old)

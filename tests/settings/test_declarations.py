@@ -12,8 +12,8 @@ from kit.settings import Section, Settings, declarations
 GUI = json.loads((Path(__file__).parents[1] / "golden" / "gui_fields.json").read_text())["fields"]
 DECLARED = declarations()
 OUR_OWN = """base_precision cached_caption_variants compress_text_encoders learning_rate_te2
-    deterministic guardian lr_warmup_only_constant rs_lora scale_lr_by_processes step_engine
-    validation_count validation_patience wd_on_output"""
+    deterministic guardian lr_warmup_only_constant rs_lora scale_lr_by_processes shard_base
+    step_engine validation_count validation_patience wd_on_output"""
 DEAD_IN_THE_GUI = "disable_mmap_load_safetensors"
 TYPES = {"int": int, "float": float, "bool": bool, "str": str, "path": str, "text": str}
 

@@ -29,7 +29,7 @@ from kit.events import (
     to_line,
 )
 from kit.runs.run import Run
-from kit.sinks import Console, JsonLines, LossChart, fan_out, listening, read_events
+from kit.sinks import Console, JsonLines, LossChart, fan_out, listening, loss_picture, read_events
 from kit.sinks.console import duration
 from kit.sinks.loss_curve import COLUMNS, LossCurve
 from kit.sinks.loss_picture import loss_figure
@@ -425,7 +425,7 @@ def test_durations_are_short(seconds, text):
 
 def test_the_picture_is_drawn_at_saves_and_at_the_end(tmp_path):
     path = tmp_path / "loss.png"
-    chart = LossChart(path)
+    chart = LossChart(path, clock=lambda: 0.0)  # it costs no time
     times = []
     for event in a_run():
         chart(event)
@@ -433,6 +433,47 @@ def test_the_picture_is_drawn_at_saves_and_at_the_end(tmp_path):
             times.append((type(event).__name__, getattr(event, "step", None)))
             path.unlink()
     assert times == [("Saved", 10), ("Saved", 20)], "the end brings nothing new to draw"
+
+
+def drawn_at(tmp_path, monkeypatch, events, *, a_step):
+    """The steps after which a picture was drawn, which takes 0.3 s."""
+    now, drawn, write = [0.0], [], loss_picture.write_atomically
+
+    def slowly(path, make):
+        now[0] += 0.3
+        drawn.append(chart.curve.steps[-1])
+        write(path, make)
+
+    monkeypatch.setattr(loss_picture, "write_atomically", slowly)
+    chart = LossChart(tmp_path / "loss.png", clock=lambda: now[0])
+    for event in events:
+        now[0] += a_step * isinstance(event, Stepped)
+        chart(event)
+    return drawn
+
+
+def quick_saves(end):
+    yield Loaded("Stable Diffusion 1.x", "cpu", "no", 192, 1_234_567, 0)
+    for step in range(1, 61):
+        yield stepped(step, loss=1 / step)
+        if step % 10 == 0:
+            yield Saved(step, 1, "out/cat.safetensors")
+    yield end
+
+
+@pytest.mark.parametrize("end", [Finished(60, "done"), Failed("the disk is gone")])
+def test_pictures_of_saves_that_follow_quickly_do_not_take_the_time_of_the_run(
+    tmp_path, monkeypatch, end
+):
+    assert drawn_at(tmp_path, monkeypatch, quick_saves(end), a_step=2) == [10, 20, 30, 40, 50, 60]
+    assert drawn_at(tmp_path, monkeypatch, quick_saves(end), a_step=0.4) == [10, 40, 60]
+    assert drawn_at(tmp_path, monkeypatch, quick_saves(end), a_step=0.01) == [10, 60]
+
+
+def test_a_run_that_fails_before_it_begins_draws_nothing(tmp_path):
+    chart = LossChart(tmp_path / "loss.png", earlier=a_run())
+    chart(Failed("there is no such model"))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("steps", [1, 2, 30])

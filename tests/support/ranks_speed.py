@@ -1,7 +1,8 @@
 """What two processes bring on this machine, by hand: python -m tests.support.ranks_speed
 
-One process that accumulates two batches and two that take one each, in turn, on the embedded base:
-seconds a step, and what of it the sum over both processes takes from when the later one comes.
+One process that accumulates two batches, two that take one each, and two that keep half of the
+base each, in turn, on the embedded base: seconds a step, and what of it the sum over both takes
+from when the later one comes.
 """
 
 import statistics
@@ -26,7 +27,7 @@ LEAN = {
 }
 
 
-def timed(folder: Path, count: int) -> tuple[float, float]:
+def timed(folder: Path, count: int, *, sharded: bool = False) -> tuple[float, float]:
     """Median seconds of a step, and of its sum; 0 where there is none."""
 
     def prepare(rank: int) -> None:
@@ -41,7 +42,11 @@ def timed(folder: Path, count: int) -> tuple[float, float]:
         Ranks.add_up = add_up
 
     settings = demo().replace(
-        output_dir=str(folder), output_name="m", gradient_accumulation_steps=2 // count, **LEAN
+        output_dir=str(folder),
+        output_name="m",
+        gradient_accumulation_steps=2 // count,
+        shard_base=sharded,
+        **LEAN,
     )
     ended = ranks.train_in(count, settings, folder / "logs", prepare=prepare)
     assert [each.status for each in ended] == [0] * count, ended
@@ -60,10 +65,12 @@ def main() -> None:
     ranks.LONGEST = 900.0
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(2):
-            for count in (1, 2):
-                seconds, summed = timed(Path(folder) / f"{turn}-{count}", count)
+            for count, sharded in ((1, False), (2, False), (2, True)):
+                place = Path(folder) / f"{turn}-{count}-{sharded}"
+                seconds, summed = timed(place, count, sharded=sharded)
                 share = f", the sum {1000 * summed:.1f} ms ({summed / seconds:.1%})" * (count > 1)
-                print(f"{count} processes: {seconds:.3f} s a step{share}", flush=True)
+                name = f"{count} processes{', sharded' * sharded}"
+                print(f"{name}: {seconds:.3f} s a step{share}", flush=True)
 
 
 if __name__ == "__main__":

@@ -188,19 +188,22 @@ def test_another_engine_than_before_is_told(asked, tmp_path, recorder):
     assert "with step_engine = graph, now with eager" in told(changed)
 
 
-def test_less_memory_in_mid_run_is_captured_anew(asked, tmp_path, recorder, monkeypatch):
-    whole = run(asked(tmp_path / "a", **PLAIN))
-    fails = [6]  # at the sixth replay there is no memory
-
-    calls = GraphEngine.gradient
+def no_memory_at(step, monkeypatch):
+    """However often this step is tried, until something is given up."""
+    calls, reset, given_up = GraphEngine.gradient, GraphEngine.reset, []
 
     def gradient(self, batch, count):
-        fails[0] -= 1
-        if not fails[0]:
+        if batch.micro_step == step - 1 and not given_up:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
         return calls(self, batch, count)
 
     monkeypatch.setattr(GraphEngine, "gradient", gradient)
+    monkeypatch.setattr(GraphEngine, "reset", lambda self: given_up.append(self) or reset(self))
+
+
+def test_less_memory_in_mid_run_is_captured_anew(asked, tmp_path, recorder, monkeypatch):
+    whole = run(asked(tmp_path / "a", **PLAIN))
+    no_memory_at(6, monkeypatch)
     told_of = run(asked(tmp_path / "b", **PLAIN))
     assert any(isinstance(event, Lightened) for event in told_of)
     assert losses(told_of) == losses(whole)
@@ -241,15 +244,7 @@ def test_a_batch_that_fits_alone_is_not_made_smaller_for_graphs(
 
 
 def test_dropouts_that_are_drawn_twice_from_now_on_are_told(asked, tmp_path, recorder, monkeypatch):
-    calls, count = GraphEngine.gradient, [0]
-
-    def gradient(self, batch, of):
-        count[0] += 1
-        if count[0] == 5:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
-        return calls(self, batch, of)
-
-    monkeypatch.setattr(GraphEngine, "gradient", gradient)
+    no_memory_at(5, monkeypatch)
     events = run(asked(tmp_path, **PLAIN, network_dropout=0.1, step_engine="graph"))
     assert [e.given_up for e in events if isinstance(e, Lightened)] == ["gradient checkpointing"]
     assert "dropouts are drawn twice" in told(events)

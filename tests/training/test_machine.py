@@ -167,3 +167,24 @@ def test_accelerate_does_not_see_what_was_set_for_it(monkeypatch):
     assert accelerator.gradient_accumulation_steps == 1
     assert accelerator.num_processes == 1
     assert os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "4"
+
+
+def test_the_most_gpu_memory_is_what_torch_says(monkeypatch):
+    counted = {
+        "allocated_bytes": {
+            pool: {"current": 1, "peak": peak, "allocated": 2, "freed": 3}
+            for pool, peak in (("all", 5_400_000), ("small_pool", 7_000_000))
+        },
+        "num_ooms": 0,
+    }
+
+    def nested(device=None):
+        return counted
+
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", nested)
+    monkeypatch.setattr("torch.cuda.memory.memory_stats_as_nested_dict", nested)
+    gpu = torch.device("cuda", 0)
+    assert torch.cuda.max_memory_allocated(gpu) == 5_400_000
+    assert devices.peak_megabytes(gpu) == 5
+    counted.clear()  # before anything is computed there
+    assert devices.peak_megabytes(gpu) == 0

@@ -7,7 +7,7 @@ import torch
 
 from kit.errors import ProcessLost
 from kit.processes import Processes
-from kit.training import ranks
+from kit.training import ranks, waiting
 from kit.training.shared_gradient import SharedGradient
 
 
@@ -33,8 +33,8 @@ def clock(monkeypatch):
     def sleep(_):
         now[0] += jumps.pop(0) if len(jumps) > 1 else jumps[0]
 
-    monkeypatch.setattr(ranks.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(ranks.time, "sleep", sleep)
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(waiting.time, "sleep", sleep)
     return jumps
 
 
@@ -79,13 +79,13 @@ def test_a_first_step_may_take_as_long_as_compilers_do(tmp_path, monkeypatch):
         def all_reduce(self, buffer, async_op):
             return Work(0)
 
-    monkeypatch.setattr(ranks, "_dist", Dist)
+    monkeypatch.setattr(ranks, "distributed", Dist)
     monkeypatch.setattr(ranks.Ranks, "_finish", lambda self, work, limit: limits.append(limit))
     shared = SharedGradient(here, torch.optim.SGD([weight], 0.1), gathered=2, rows=1)
     for step in (1, 2):
         shared.begin(step, range(2))
         shared.add_up([])
-    assert limits == [ranks.FIRST_PATIENCE, ranks.LEAST_PATIENCE]
+    assert limits == [waiting.FIRST_PATIENCE, waiting.LEAST_PATIENCE]
 
 
 def test_what_nccl_still_waits_for_is_ended_before_a_state_is_kept(here, clock, monkeypatch):
@@ -96,7 +96,7 @@ def test_what_nccl_still_waits_for_is_ended_before_a_state_is_kept(here, clock, 
             return SimpleNamespace(abort=lambda: ended.append(device.type))
 
     monkeypatch.setattr(
-        ranks, "_dist", lambda: SimpleNamespace(group=SimpleNamespace(WORLD=World()))
+        waiting, "distributed", lambda: SimpleNamespace(group=SimpleNamespace(WORLD=World()))
     )
     clock[:] = [0.5]
     for is_gpu in (False, True):

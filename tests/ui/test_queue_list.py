@@ -5,11 +5,12 @@ import time
 import pytest
 
 import kit.ui
+from kit import hosts
 from kit.events import to_line
 from kit.queueing.changing import New, add, pause
 from kit.queueing.store import Entry, Queue
 from kit.runs.lock import at_work_in
-from kit.settings import Settings
+from kit.settings import Settings, links
 from kit.ui import queue_list
 from kit.ui.queue_list import QueueList
 from tests.ui.runs import until, whole_run
@@ -38,10 +39,10 @@ def texts(view):
     return [row.children[0].value for row in view.rows.children]
 
 
-def become(queue, number, state):
+def become(queue, number, state, **more):
     with queue.changing() as content:
         [entry] = [each for each in content.entries if each.number == number]
-        content.put(Entry(**{**vars(entry), "state": state}))
+        content.put(Entry(**{**vars(entry), "state": state, **more}))
 
 
 def test_the_forms_settings_are_added_and_rows_have_what_their_state_allows(queue):
@@ -63,6 +64,45 @@ def test_the_forms_settings_are_added_and_rows_have_what_their_state_allows(queu
     buttons(view, 0)["Retry"].click()
     buttons(view, 0)["Remove"].click()
     assert texts(view) == []
+
+
+def test_a_row_says_on_which_gpus_its_run_trains(queue):
+    add(queue, [New("cat", "o", ""), New("dog", "o", "")], folder=queue.folder.parent)
+    become(queue, 1, "started", gpu="0,1")
+    become(queue, 2, "started", gpu="3")
+    told = ["1: <b>cat</b>, at work on GPUs 0 and 1", "2: <b>dog</b>, at work on GPU 3"]
+    assert texts(shown(queue)) == told
+
+
+def test_a_token_that_the_queue_does_not_keep_is_told_at_once(queue, monkeypatch):
+    monkeypatch.setattr(links, "_tokens", {})
+    link = "https://civitai.com/api/download/models/1?token=s3cr3t"
+    view = shown(queue, SETTINGS.replace(pretrained_model_name_or_path=link))
+    view.add.click()
+    assert "cat waits as run 1." in view.line.value
+    assert "Set CIVITAI_TOKEN to it where kit queue run works" in view.line.value
+    assert "s3cr3t" not in view.line.value + queue.settings_file(1).read_text("utf-8")
+
+
+def test_who_works_it_off_gets_the_secrets_that_this_kernel_knows(queue, monkeypatch):
+    monkeypatch.setattr(hosts, "_asked", {"HF_TOKEN": "hf_secret"})
+    monkeypatch.setattr(links, "_tokens", {"civitai.com": "s3cr3t"})
+    given = []
+
+    class Process:
+        def __init__(self, words, *, env, **more):
+            given.append((words, env))
+
+        def poll(self):
+            return 0
+
+    monkeypatch.setattr("kit.ui.queue_list.subprocess.Popen", Process)
+    add(queue, [New("cat", "o", "")], folder=queue.folder.parent)
+    shown(queue).start.click()
+    [(words, env)] = given
+    assert env["HF_TOKEN"] == "hf_secret"
+    assert "s3cr3t" in env[links.HANDED_ON]
+    assert not any("s3cr3t" in word for word in words)
 
 
 def test_the_order_changes_and_the_whole_queue_pauses(queue):

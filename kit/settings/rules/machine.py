@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from kit import catalog
 from kit.processes import here
-from kit.settings import Machine
-from kit.settings.effective import gpu_ids, launch_args, trains_together
+from kit.settings import Machine, Memory
+from kit.settings.effective import base_precision, gpu_ids, launch_args, trains_together
 from kit.settings.launch_args import has, parse_launch_args
 from kit.settings.rules.rule import Changed, notice, problem
 
@@ -73,6 +73,29 @@ def machines_without_address(machine: Machine) -> Iterator[str]:
         )
 
 
+@problem
+def sharded_base(machine: Machine, memory: Memory) -> Iterator[str]:
+    if not (machine.shard_base and (trains_together(machine) or here().count > 1)):
+        return
+    row = catalog.BASE_PRECISIONS[base_precision(memory)]
+    if row.code:
+        yield (
+            f"[machine] shard_base: {row.setting} packs layers in bits that cannot be divided; "
+            "turn shard_base off, or keep the base as_mixed_precision"
+        )
+    if machine.dynamo_backend != "no":
+        yield (
+            f"[machine] shard_base: dynamo_backend = {machine.dynamo_backend} compiles layers "
+            "whose weights come and go; turn shard_base off, or set dynamo_backend = no"
+        )
+    if machine.step_engine == "graph":
+        yield (
+            "[machine] shard_base: step_engine = graph records steps, and the processes gather "
+            "weights in each, waiting for each other; turn shard_base off, or set step_engine = "
+            "auto"
+        )
+
+
 @notice
 def further_gpus(machine: Machine) -> Iterator[str]:
     try:
@@ -104,6 +127,8 @@ def idle_launch(machine: Machine, changed: Changed) -> Iterator[str]:
                 yield f"{name} has no effect: num_processes is 1"
         if machine.scale_lr_by_processes and here().count == 1:
             yield "scale_lr_by_processes has no effect: num_processes is 1"
+        if machine.shard_base and here().count == 1:
+            yield "shard_base has no effect: num_processes is 1, so the base lies on one GPU"
 
 
 @notice

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from kit.training import engine_choice
 from kit.training.engine import EagerEngine
 from kit.training.graph_engine import GraphEngine
 from kit.training.loop import train
+from kit.training.sharding import local_numbers
+from kit.training.step import TrainingStep
 from tests.effects.stage import Row
+from tests.support.ranks import train_in
 from tests.support.recorded_calls import RecordedCalls
 
 LIVE = {"cache_latents": False}
@@ -110,6 +114,26 @@ def launched(stage, settings):
     return [launch.processes, launch.gpus, " ".join(words[words.index("--multi_gpu") :])]
 
 
+def shares(stage, settings):
+    """How many millions of the U-Net's weights each of two processes keeps."""
+    out = Path(settings.folders.output_dir)
+    settings = settings.replace(max_train_steps=1, text_encoder_lr=0.0)
+
+    def prepare(rank):
+        whole = TrainingStep.update
+
+        def update(self):
+            own = sum(map(local_numbers, self.text.family.unet.parameters()))
+            (out / f"{rank}.own").write_text(str(own / 1e6))
+            whole(self)
+
+        TrainingStep.update = update
+
+    ended = train_in(2, settings, out / "logs", prepare=prepare)
+    assert [each.status for each in ended] == [0, 0], ended
+    return [float((out / f"{rank}.own").read_text()) for rank in (0, 1)]
+
+
 def rates(stage, settings):
     """What the first step learns at."""
     with stage.prepared(settings) as ready:
@@ -130,6 +154,7 @@ ROWS = {
     ),
     "multi_gpu": Row(launched, True),
     "scale_lr_by_processes": Row(rates, True, given={**TWO, "lr_scheduler": "constant"}),
+    "shard_base": Row(shares, True, given=TWO),
     "main_process_port": Row(launched, 29501, given=TWO),
     "extra_accelerate_launch_args": Row(launched, "--max_restarts 1", given=TWO),
     "num_cpu_threads_per_process": Row(threads, 3, plain=1),

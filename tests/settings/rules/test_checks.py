@@ -20,6 +20,7 @@ SOUND = Settings()
 ADDRESS = "--machine_rank 0 --main_process_ip 10.0.0.1"
 RULES = {rule.name: rule for rule in every_rule()}
 
+SHARDED = {"shard_base": True, "num_processes": 2}
 PROBLEMS = {
     "preset": [dict(LoRA_type="LyCORIS/LoHa", LyCORIS_preset="everything")],
     "unit": [
@@ -127,6 +128,13 @@ PROBLEMS = {
     "processes_by_machine": [
         dict(num_processes=3, num_machines=2, extra_accelerate_launch_args=ADDRESS),
         dict(num_machines=2, extra_accelerate_launch_args=ADDRESS),
+    ],
+    "sharded_base": [
+        dict(SHARDED, base_precision="int8"),
+        dict(SHARDED, fp8_base=True),
+        dict(SHARDED, dynamo_backend="inductor"),
+        dict(SHARDED, step_engine="graph"),
+        dict(shard_base=True, multi_gpu=True, base_precision="nf4"),
     ],
     "too_few_gpus_named": [
         dict(num_processes=2, gpu_ids="1"),
@@ -272,6 +280,8 @@ NOTICES = {
         dict(main_process_port=29501),
         dict(extra_accelerate_launch_args="--debug"),
         dict(scale_lr_by_processes=True),
+        dict(shard_base=True),
+        dict(shard_base=True, base_precision="int8"),
     ],
     "blocks_unused": [
         dict(block_lr_zero_threshold=0.1),
