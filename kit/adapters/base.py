@@ -238,18 +238,20 @@ class Adapter(nn.Module, ABC):
     def unfold(self) -> None:
         """Compute with the weights themselves from now on; only some types ever do otherwise."""
 
-    def length(self) -> float:
-        """How long the change of the weight is (Frobenius norm)."""
-        return self.delta().norm().item()
+    def length(self) -> Tensor:
+        """How long the change of the weight is (Frobenius norm): one number, on the device."""
+        return self.delta().norm()
 
     @torch.no_grad()
-    def limit_norm(self, longest: float) -> tuple[float, bool]:
+    def limit_norm(self, longest: float, length: float | None = None) -> tuple[float, bool]:
         """Scale the weights so that the change is no longer than `longest`.
+
+        length: how long it is, where that was read already.
 
         Returns the norm afterwards and whether it was scaled. Source: max-norm regularisation,
         https://github.com/kohya-ss/sd-scripts/pull/545 (behaviour).
         """
-        length = self.length()
+        length = self.length().item() if length is None else length
         if length <= longest:
             return length, False
         self.shrink(longest / length)

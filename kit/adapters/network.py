@@ -121,8 +121,13 @@ class Network(nn.Module):
 
     def limit_norms(self, longest: float) -> int:
         """Scale back every learning change that is longer; returns how many were."""
-        learning = (a for _, a in self.named() if any(w.requires_grad for w in a.learning()))
-        return sum(adapter.limit_norm(longest)[1] for adapter in learning)
+        learning = [a for _, a in self.named() if any(w.requires_grad for w in a.learning())]
+        if not learning:
+            return 0
+        with torch.no_grad():  # one wait for a device; SDXL has 722 lengths
+            lengths = torch.stack([adapter.length().float() for adapter in learning]).tolist()
+        pairs = zip(learning, lengths, strict=True)
+        return sum(adapter.limit_norm(longest, length)[1] for adapter, length in pairs)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a LoRA file holds, e.g. `<name>.alpha`, `.lora_down.weight`, `.lora_up.weight`."""

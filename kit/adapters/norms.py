@@ -65,9 +65,9 @@ class Norm(Adapter):
             return values_C.reshape(-1, *[1] * (change.dim() - 2))
         return values_C
 
-    def limit_norm(self, longest: float) -> tuple[float, bool]:
+    def limit_norm(self, longest: float, length: float | None = None) -> tuple[float, bool]:
         """Never: the limit is for changes of layers that mix channels."""
-        return self.length(), False
+        return self.length().item() if length is None else length, False
 
 
 def _channels(layer: NormLayer) -> tuple[int, ...]:

@@ -108,9 +108,9 @@ class Product(Adapter):
             return change
         return decomposed(self.base_weight(), change, self.part(MAGNITUDE))
 
-    def length(self) -> float:
+    def length(self) -> Tensor:
         """Of the factors' change: the magnitudes are not limited."""
-        return self.factored_delta().norm().item()
+        return self.factored_delta().norm()
 
     def tensors(self) -> dict[str, Tensor]:
         """The scalar goes into a factor: no file has it."""

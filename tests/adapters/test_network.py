@@ -263,6 +263,24 @@ def test_limited_norms_leave_a_frozen_part_alone(hang):
     assert all(after[name] == before[name] for name in before if name not in unet)
 
 
+def counted(function, calls):
+    def count(*arguments):
+        calls.append(function)
+        return function(*arguments)
+
+    return count
+
+
+def test_norms_are_limited_with_one_look_at_the_device(hang, monkeypatch):
+    """Each number that is read by itself waits for a GPU: SDXL has 722 layers."""
+    network, reads = hang(awake=5.0), []
+    network.groups(rates_of(1e-3, 1e-3))
+    for name in ("item", "tolist"):
+        monkeypatch.setattr(torch.Tensor, name, counted(getattr(torch.Tensor, name), reads))
+    assert network.limit_norms(1.0) > 1
+    assert len(reads) == 1
+
+
 @pytest.fixture(scope="module")
 def file(folder) -> dict[str, torch.Tensor]:
     """What a trained LoRA file holds, of rank 4 (2 for convolutions) and alpha 2 (1)."""
