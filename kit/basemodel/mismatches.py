@@ -7,7 +7,7 @@ is. The same questions are asked again when a model has come that was not known 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from kit.basemodel.preflight import found_model
 from kit.errors import Unreadable
 from kit.reading.fields import Table
 from kit.reading.texts import read_json
-from kit.settings import Model, Noise
+from kit.settings import Model, Noise, declarations
 from kit.settings.links import tidied
 
 SMALL = 0.6  # of the pixels that a model was made for; below, pictures suffer
@@ -108,6 +108,21 @@ def size_mismatches(known: Known, size: tuple[int, int]) -> Iterator[Mismatch]:
             "which take that much more time and memory.",
             *remedy,
         )
+
+
+def of_other_families(known: Known, changed: Iterable[str]) -> Iterator[str]:
+    """Settings that belong to other base models; a claim about the model itself is checked."""
+    for name in changed:
+        declared = declarations()[name]
+        if known.family not in declared.families and declared.section != "model":
+            yield f"{name} has no effect: the base model is a {known.label}"
+
+
+def unfit_losses(known: Known, model: Model, noise: Noise) -> Iterator[str]:
+    """Noise and weights of losses that belong to the other prediction; some would be refused."""
+    for each in _noise(known, model, noise):
+        refused = {"scale_v_pred_loss_like_noise_pred", "v_pred_like_loss"} & each.values.keys()
+        yield f"training would be refused: {each.text}" if refused else each.text
 
 
 def _claims(known: Known, model: Model) -> Iterator[Mismatch]:

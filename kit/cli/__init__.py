@@ -64,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     links.take_over()
     try:
         _check_command(words)
-        chosen = _parser().parse_args(words or ["--help"])
+        parser = _parser()
+        chosen, unknown = parser.parse_known_args(words or ["--help"])
+        if unknown:
+            _refuse_words(parser, chosen, unknown)
         chosen.words = [links.without_tokens(word) for word in words]  # to be shown, or handed on
         code = COMMANDS[chosen.command].act(chosen) or 0
         sys.stdout.flush()
@@ -92,6 +95,26 @@ def _check_command(words: Sequence[str]) -> None:
             f"There are {', '.join(COMMANDS)}.",
             "kit --help tells what each does.",
         )
+
+
+def _refuse_words(
+    parser: argparse.ArgumentParser, chosen: argparse.Namespace, unknown: Sequence[str]
+) -> None:
+    """Argparse says of these words only that they are not recognised, beside kit's own usage."""
+    inner: list[argparse._SubParsersAction[argparse.ArgumentParser]]
+    while inner := [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]:
+        below = inner[0].choices.get(getattr(chosen, inner[0].dest, None) or "")
+        if below is None:
+            break
+        parser = below
+    options = [a.option_strings[-1] for a in parser._actions if a.option_strings]
+    places = [str(a.metavar or a.dest) for a in parser._actions if not a.option_strings]
+    meant = nearest(unknown[0].partition("=")[0], options)
+    raise KitError(
+        f"{parser.prog}: {links.without_tokens(unknown[0])} is nothing that it takes{meant}",
+        f"It takes {', '.join([*places, *options])}.",
+        f"{parser.prog} --help tells what each is.",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

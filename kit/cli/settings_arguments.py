@@ -56,6 +56,9 @@ def read_settings(file: Path | None, changes: Sequence[str], *, preset: str = ""
     for change in changes:
         try:
             name, value = parse_change(change)
+            if values.get(name, value) != value:
+                told = f"! --set {name}={values[name]} is not used: {value!r} comes after it"
+                print(told, file=sys.stderr)
             values[name] = value
         except SettingsError as error:
             problems += error.problems

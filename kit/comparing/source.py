@@ -125,7 +125,7 @@ def _missing(
         what = "the class word is drawn" if beside else "a blank prompt is drawn"
         yield Noticed(
             f"no prompt without the subject is named, so {what} beside it; name what else it shall "
-            "draw with --prompts, or in sample_prompts"
+            "draw in sample_prompts (in a terminal: --prompts)"
         )
 
 

@@ -145,6 +145,10 @@ def most_pixels() -> int:
     return min(MOST_PIXELS, free_memory() // BYTES_OF_FREE_MEMORY)
 
 
+EMPTY, CUT_OFF, NO_PICTURE = "empty file", "cut off before its end", "not a picture"
+DAMAGED = frozenset({EMPTY, CUT_OFF, NO_PICTURE})  # what no other version of Pillow would read
+
+
 def measure(path: Path) -> tuple[int, int] | str:
     """Width and height as seen, or, in words, why the file cannot be used."""
     stat = path.stat()
@@ -155,16 +159,16 @@ def measure(path: Path) -> tuple[int, int] | str:
 def _measured(path: Path, _changed: int, size: int) -> tuple[int, int] | str:
     """Kept per path, time and size: the plan is drawn again at every key stroke of the form."""
     if size == 0:
-        return "empty file"
+        return EMPTY
     try:
         if not _is_whole(path, size):
-            return "cut off before its end"
+            return CUT_OFF
         with opened(path) as image:
             (width, height), orientation = image.size, orientation_of(image)
             if image.mode == "LAB":
                 return "colours in Lab; save it as RGB"
     except UnidentifiedImageError:
-        return "not a picture"
+        return NO_PICTURE
     except UNREADABLE as error:
         return str(error) or type(error).__name__
     return (height, width) if orientation in TURNED else (width, height)

@@ -23,6 +23,7 @@ from kit.reading.paths import shortened, why_no_text
 from kit.reading.texts import read_text
 
 CONCEPT = re.compile(r"^(\d+)_(.*)$", re.DOTALL)
+NUMBERED = re.compile(r"^[-+.\d]*_+")  # what is meant for repeats and is none
 LONGEST_CAPTION = 10_000_000  # bytes
 MOST_REPEATS = 100_000  # more is a date or another number that was not meant as repeats
 
@@ -95,10 +96,18 @@ def scan(
     findings = Findings()
     with readable_folders():
         root = _existing(train_data_dir, "train_data_dir")
+        roots = [root]
         _collect(root, findings, extension, "train_data_dir", dataset_repeats, is_reg=False)
         if reg_data_dir:
             reg_root = _existing(reg_data_dir, "reg_data_dir")
+            roots.append(reg_root)
             _collect(reg_root, findings, extension, "reg_data_dir", dataset_repeats, is_reg=True)
+    is_flat = any(image.path.parent in roots for image in findings.images)
+    if dataset_repeats and not is_flat:
+        findings.notices.append(
+            "dataset_repeats has no effect: no image lies directly in train_data_dir; each "
+            "<repeats>_<word> folder has its own"
+        )
     return Scan(tuple(findings.images), tuple(told(findings, extension)))
 
 
@@ -191,8 +200,8 @@ def _concepts(root: Path, findings: Findings) -> Iterator[tuple[Path, int, str]]
             findings.leftover.add_folder(folder)
         else:
             findings.notices.append(
-                f"{folder.name} is skipped: its name does not begin with a number of repeats, such "
-                f"as 10_{folder.name}"
+                f"{folder.name} is skipped: its name does not begin with a number of repeats (1 or "
+                f"more), such as 10_{NUMBERED.sub('', folder.name)}"
             )
 
 

@@ -12,18 +12,18 @@ from __future__ import annotations
 import filecmp
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from kit.dataset.data_sets import PICTURES, Words, free_name, is_concept
-from kit.dataset.files import readable, remedy
+from kit.dataset.files import DAMAGED, READABLE, measure, readable, remedy
 from kit.dataset.images import CONCEPT
 from kit.dataset.incoming import ZIP, Source, incoming
 from kit.dataset.placing import NAMED, Placement, placed
-from kit.errors import OutputError
+from kit.errors import DatasetError, OutputError
 
 SPARE = 50_000_000  # bytes that stay free
 A_YEAR = 1000  # so many repeats are seldom meant
@@ -70,7 +70,9 @@ def receive(
         try:
             _check_room(folder, placement.size)
             _write(placement, part, tell)
+            damaged = _take_out_damaged(part)
             notes = [*_left_out(placement), *_years(placement), *_untaught(placement.endings)]
+            notes += _told_damaged(damaged)
             if into is None:
                 wanted = name or _name_of(sources, words)
                 dataset = folder / free_name(wanted, folder, *([kept] if kept else []))
@@ -86,9 +88,9 @@ def receive(
             ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    pictures = sum(ending in PICTURES for ending in placement.endings)
+    pictures = sum(ending in PICTURES for ending in placement.endings) - len(damaged)
     arranged = dataset / placement.arranged if placement.arranged else None
-    captions = len(placement.endings) - pictures
+    captions = len(placement.endings) - pictures - len(damaged)
     return Received(dataset, pictures, captions, arranged, tuple(notes))
 
 
@@ -125,6 +127,40 @@ def _write(placement: Placement, part: Path, tell: Tell | None) -> None:
             done += file.size
             if tell:
                 tell(done, total)
+
+
+def _take_out_damaged(part: Path) -> dict[str, str]:
+    """Remove pictures that nothing can read; returns why, by name. Captions beside them stay.
+
+    Raises: DatasetError where no picture is left.
+    """
+    pictures = [path for path in sorted(part.rglob("*")) if path.suffix in PICTURES]
+    known = readable({path.suffix for path in pictures})  # of others nothing can be said here
+    found = {path: measure(path) for path in pictures if path.suffix in known}
+    damaged = {path: str(why) for path, why in found.items() if why in DAMAGED}
+    names = {path.name: why for path, why in damaged.items()}
+    if damaged and len(damaged) == len(pictures):
+        raise DatasetError(
+            f"No picture that came can be used: {_listed(names)}.",
+            READABLE,
+            "Nothing was taken over. Upload them anew from where they were made.",
+        )
+    for path in damaged:
+        path.unlink()
+    return names
+
+
+def _told_damaged(damaged: Mapping[str, str]) -> list[str]:
+    if not damaged:
+        return []
+    which = "1 picture is" if len(damaged) == 1 else f"{len(damaged)} pictures are"
+    return [f"{which} damaged and left out: {_listed(damaged)}"]
+
+
+def _listed(damaged: Mapping[str, str]) -> str:
+    shown = [f"{name} ({why})" for name, why in list(damaged.items())[:NAMED]]
+    more = f" and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
+    return ", ".join(shown) + more
 
 
 def _merge(part: Path, dataset: Path) -> list[str]:

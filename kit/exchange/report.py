@@ -90,23 +90,36 @@ class Report:
     def text(self, *, with_taken: bool = True, with_checks: bool = True) -> Iterator[str]:
         """The whole report, a line at a time."""
         yield self.summary()
-        if self.elsewhere:
-            return
+        if not self.elsewhere:
+            yield from self.to_decide(with_checks=with_checks)
+            yield from self.to_know(with_taken=with_taken)
+
+    def to_decide(self, *, with_checks: bool = True) -> Iterator[str]:
+        """What a person has to look at, a line at a time."""
         yield from self.notes
         if self.refused and with_checks:
             yield "a training with these settings would be refused, until they are changed:"
             yield from (f"  {problem}" for problem in self.refused)
-        for verdict in reversed(Verdict):  # what needs a decision first, what simply holds last
-            lines = self.of(verdict)
-            if lines and (with_taken or verdict is not Verdict.TAKEN):
-                yield f"{verdict}:"
-                yield from (f"  {line}" for line in lines)
+        yield from self._listed(Verdict.REFUSED)
+        yield from self._listed(Verdict.UNKNOWN)
+
+    def to_know(self, *, with_taken: bool = True) -> Iterator[str]:
+        """What simply holds, a line at a time."""
+        yield from self._listed(Verdict.NO_EFFECT)
+        yield from self._listed(Verdict.TRANSLATED)
+        if with_taken:
+            yield from self._listed(Verdict.TAKEN)
         if self.assumed:
             yield "not in it, so the other program's own default counts:"
             yield from (f"  {name} = {shown(value)}" for name, value in self.assumed.items())
         if self.missing:
             yield "not on this machine:"
             yield from (f"  {name} = {path}" for name, path in self.missing.items())
+
+    def _listed(self, verdict: Verdict) -> Iterator[str]:
+        if lines := self.of(verdict):
+            yield f"{verdict}:"
+            yield from (f"  {line}" for line in lines)
 
     def __str__(self) -> str:
         """The whole report."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from kit.basemodel import (
     fetching,
     locate,
 )
-from kit.basemodel.mismatches import known_of_file, size_mismatches
+from kit.basemodel.mismatches import known_of_file, of_other_families, size_mismatches
 from kit.catalog.base_models import PREDICTS
 from kit.devices import DTYPES
 from kit.errors import ModelError, SettingsError
@@ -29,7 +29,7 @@ from kit.events import Cached, Event, Noticed
 from kit.families import Family, Prediction
 from kit.families.loading import load_family
 from kit.families.undivided import spare_divisions
-from kit.settings import Settings, declarations
+from kit.settings import Settings
 from kit.settings.effective import base_precision, keeps_attention_matrices
 from kit.settings.unet_blocks import misfits
 
@@ -93,17 +93,10 @@ def find_model(settings: Settings, path: Path | None = None) -> tuple[ModelFile,
     notices = check_claims(
         file, v2=model.v2, v_parameterization=model.v_parameterization, sdxl=model.sdxl
     )
-    unfit = [each.text for each in size_mismatches(known_of_file(file), settings.images.size)]
-    idle = _of_other_families(settings.changed(), file)
+    known = known_of_file(file)
+    unfit = [each.text for each in size_mismatches(known, settings.images.size)]
+    idle = of_other_families(known, settings.changed())
     return file, (*notices, *unfit, *_check_model(settings, file), *idle)
-
-
-def _of_other_families(changed: Iterable[str], file: ModelFile) -> Iterator[str]:
-    """What belongs to other base models; a claim about the model itself was checked already."""
-    for name in changed:
-        declared = declarations()[name]
-        if file.family not in declared.families and declared.section != "model":
-            yield f"{name} has no effect: {file.path.name} is a {file.label}"
 
 
 def _check_model(settings: Settings, file: ModelFile) -> Iterator[str]:

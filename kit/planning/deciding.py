@@ -5,6 +5,7 @@ The plan is what the person reads and what the run obeys; both are the same valu
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kit.basemodel.magnitudes import follow_file
-from kit.basemodel.mismatches import known_of, size_mismatches
+from kit.basemodel.mismatches import known_of, of_other_families, size_mismatches, unfit_losses
 from kit.basemodel.preflight import foreseen_refusals
 from kit.dataset.batches import Layout
 from kit.dataset.buckets import BucketFit
@@ -35,7 +36,7 @@ from kit.planning.steps import (
     warmup_steps,
 )
 from kit.planning.value import Plan
-from kit.planning.writes import foreseen
+from kit.planning.writes import foreseen, unwritable
 from kit.processes import here
 from kit.runs.fingerprint import fingerprint
 from kit.runs.made_of import made_of
@@ -66,6 +67,8 @@ def plan(settings: Settings, *, unfinished: Answer = "ask", processes: int | Non
             asked = processes_for(settings.machine) or 1
         processes = started if started > 1 else asked
     decided = _decided(settings, unfinished, processes)
+    if wrong := list(unwritable(decided.run)):
+        raise SettingsError(wrong)
     writes = foreseen(decided)
     if writes is None:
         return decided
@@ -105,8 +108,8 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     fits = _fitted(images, ways)
     layout = lay_out_all(images, fits, subsets, batch_size=basic.train_batch_size, seed=seed)
     per_epoch = steps_per_epoch(layout.batches_per_epoch, gathered(basic, processes))
-    total = total_steps(basic, per_epoch)
-    wrong = [*length_problems(settings, RunLength(total)), *_too_many(processes, layout)]
+    total = (length := _length_of(basic, per_epoch)).total
+    wrong = [*length_problems(settings, length), *_too_many(processes, layout)]
     wrong += [t for t in (start and beyond_the_end(start, total), is_past(run, total)) if t]
     if wrong:
         raise SettingsError(wrong)
@@ -129,12 +132,18 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
             *overridden,
             *of_file,
             *(subset_notices(settings, subsets) if subsets else notices(settings)),
-            *_noticed(settings, ways, images, fits, run, total),
+            *_noticed(settings, ways, images, fits, run, length),
         ),
         subsets=subsets,
         validation=_asked(images, ways, settings.validation, Length.of(layout, total, per_epoch)),
         processes=processes,
     )
+
+
+def _length_of(basic: Basic, per_epoch: int) -> RunLength:
+    total = total_steps(basic, per_epoch)
+    decay = share_or_steps(basic.lr_decay_steps or 0, total)
+    return RunLength(total, decay, math.ceil(total / per_epoch))
 
 
 def _asked(
@@ -197,11 +206,14 @@ def _noticed(
     images: tuple[TrainImage, ...],
     fits: tuple[BucketFit, ...],
     run: Run,
-    total: int,
+    length: RunLength,
 ) -> Iterator[str]:
     if not settings.model.pretrained_model_name_or_path:
         yield "pretrained_model_name_or_path is blank: choose a base model before training"
     yield from _unfit_sizes(ways)
+    if (known := known_of(settings.model)) is not None:
+        yield from unfit_losses(known, settings.model, settings.noise)
+        yield from of_other_families(known, settings.changed())
     yield from idle_switch(settings.machine)
     yield from foreseen_refusals(settings)
     yield from foreseen_conversion(settings.network.network_weights)
@@ -222,8 +234,7 @@ def _noticed(
         yield f"more than a quarter is cut away from {', '.join(strongly_cut[:5])}{more}"
     if not effective.caches_latents(settings.memory) and settings.memory.vae_batch_size != 1:
         yield "vae_batch_size has no effect: latents are not cached"
-    decay = share_or_steps(settings.basic.lr_decay_steps or 0, total)
-    yield from length_notices(settings, RunLength(total, decay))
+    yield from length_notices(settings, length)
     placed = zip(images, fits, strict=True)
     per_bucket = Counter(place.bucket for image, place in placed if not image.held_out)
     single_image = sum(1 for count in per_bucket.values() if count == 1)

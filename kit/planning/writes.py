@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -135,6 +136,18 @@ class Writes:
 
     def _shares_disk(self, place: Path) -> bool:
         return _disk(place) == _disk(self.cache_folder)
+
+
+def unwritable(run: Run) -> Iterator[str]:
+    """Why no folder can be made where the run shall write."""
+    for place in dict.fromkeys((run.output_dir, run.kept_in)):
+        above = place.absolute()
+        while not above.exists() and above != above.parent:
+            above = above.parent
+        if not above.is_dir():
+            yield f"[folders] output_dir: {above} is a file, and no folder; name a folder"
+        elif not os.access(above, os.W_OK | os.X_OK):
+            yield f"[folders] output_dir: nothing may be written in {above}; name another folder"
 
 
 def foreseen(plan: Planned) -> Writes | None:

@@ -223,8 +223,8 @@ def _refuse_twice(entry: Entry, others: Sequence[Entry]) -> None:
                 f"{entry.name} in {entry.output_dir} is in the queue already: {_named(other)} is "
                 f"{other.state}. Nothing was added.",
                 "Two runs of one name would go on with each other's state.",
-                f"Add it with --set output_name=..., or take the other out: kit queue remove "
-                f"{other.number}",
+                f"Give it another output_name (Model output name; --set output_name=...), or take "
+                f"the other out first (Remove; kit queue remove {other.number}).",
             )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pydantic import field_validator
 
+from kit.reading.paths import shortened
 from kit.settings.setting import Section, setting
 
 FORBIDDEN = '<>:"/\\|?*'
+LONGEST_NAME = 200  # bytes; file systems take 255, and a sample's name is 55 longer than the run's
 
 
 class Folders(Section, box="Folders"):
@@ -80,8 +82,13 @@ class Folders(Section, box="Folders"):
     @field_validator("output_name")
     @classmethod
     def _is_a_file_name(cls, value: str) -> str:
-        bad = sorted(set(value) & set(FORBIDDEN))
+        bad = sorted({mark for mark in value if mark in FORBIDDEN or mark < " "})
         if bad or not value.strip() or value.strip(".") == "":
-            marks = " ".join(bad) or "nothing but dots or spaces"
+            marks = " ".join(m if m > " " else repr(m) for m in bad) or "nothing but dots or spaces"
             raise ValueError(f"{value!r} is no file name; leave out {marks}")
+        if (length := len(value.encode(errors="surrogatepass"))) > LONGEST_NAME:
+            raise ValueError(
+                f"{shortened(value)!r} is too long for a file name: {length} bytes; at most "
+                f"{LONGEST_NAME}, for steps, seeds and endings are put behind it"
+            )
         return value

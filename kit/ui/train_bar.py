@@ -245,6 +245,7 @@ class TrainBar:
             self._queue = QueueList(queue_in(), lambda: self._form.settings, close=self.close_queue)
         bar.queue_place.children = self._queue.parts
         self._queue.add_form()
+        self._form.pictures_in.keep_name()
 
     def close_queue(self) -> None:
         """Show no queue."""

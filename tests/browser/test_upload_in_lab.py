@@ -50,7 +50,10 @@ INVOKE = """() => {
 }"""
 DROP = """([box, named]) => {
   const data = new DataTransfer();
-  for (const [name, size] of named) data.items.add(new File([new Uint8Array(size).fill(7)], name));
+  for (const [name, size, head = []] of named) {
+    const rest = new Uint8Array(size - head.length).fill(7);
+    data.items.add(new File([new Uint8Array(head), rest], name));
+  }
   for (const kind of ["dragenter", "dragover", "drop"]) {
     const event = {dataTransfer: data, bubbles: true, cancelable: true};
     box.dispatchEvent(new DragEvent(kind, event));
@@ -170,11 +173,15 @@ def test_pictures_are_dropped_and_what_is_wrong_is_told_there(notebook, photogra
     notebook.page.evaluate(DROP, [handle, [[evil, 10]]])
     expect(problem).to_contain_text("There is no picture among", timeout=30_000)
     assert notebook.page.title() != "run"
-    notebook.page.evaluate(DROP, [handle, [["a.png", 3_000_000], ["a.txt", 0], [".hidden.png", 5]]])
+    drawn = io.BytesIO()
+    Image.new("RGB", (1000, 1000)).save(drawn, "BMP")
+    size, head = len(drawn.getvalue()), list(drawn.getvalue()[:54])
+    dropped = [["a.bmp", size, head], ["a.txt", 0], [".hidden.png", 5]]
+    notebook.page.evaluate(DROP, [handle, dropped])
     sent(notebook, "dropped:")
     until(lambda: (folder / "datasets").is_dir() and list((folder / "datasets").iterdir()))
     home = folder / "datasets" / "zxdog dog" / "10_zxdog dog"
-    assert {p.name: p.stat().st_size for p in home.iterdir()} == {"a.png": 3_000_000, "a.txt": 0}
+    assert {p.name: p.stat().st_size for p in home.iterdir()} == {"a.bmp": size, "a.txt": 0}
     notebook.page.set_viewport_size({"width": 400, "height": 900})
     notebook.theme("Dark")
     notebook.page.wait_for_timeout(800)

@@ -68,7 +68,9 @@ def test_a_folder_without_a_number_of_repeats_is_skipped_and_told(one, name):
     draw(one / name / "a.png")
     result = scan(str(one))
     assert len(result.images) == 1
-    assert any(notice.startswith(f"{name} is skipped") for notice in result.notices)
+    [told] = [notice for notice in result.notices if notice.startswith(f"{name} is skipped")]
+    meant = {"0_cat": "10_cat", "-1_cat": "10_cat"}.get(name, f"10_{name}")
+    assert told.endswith(f"such as {meant}")
 
 
 def test_a_folder_without_images_is_told(one):

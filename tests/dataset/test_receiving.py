@@ -412,3 +412,28 @@ def test_copies_bring_only_what_is_new(packed, folder, tmp_path):
     picture(got.dataset / "10_zxdog dog/3.png")
     assert not data_sets.is_same(got.dataset, copy)
     assert data_sets.copy_new(got.dataset, copy) == 1
+
+
+def test_damaged_pictures_are_named_and_left_out(folder, tmp_path):
+    """They used to be counted as pictures, and were missed by the plan alone."""
+    good = picture(tmp_path / "a.jpg")
+    whole = Image.effect_noise((200, 200), 90)
+    whole.save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:3000])
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "none.webp").write_bytes(b"")
+    names = ("cut.jpg", "none.webp", "text.png")
+    bad = [Source(tmp_path / name, name) for name in names]
+    received = receive([Source(good, "a.jpg"), *bad], folder, DOG)
+    assert inside(received.dataset) == ["10_zxdog dog/a.jpg"]
+    assert (received.pictures, received.captions) == (1, 0)
+    assert received.notes == (
+        "3 pictures are damaged and left out: cut.jpg (cut off before its end), none.webp (empty "
+        "file), text.png (not a picture)",
+    )
+    with pytest.raises(DatasetError, match=r"No picture that came can be used: cut\.jpg \(cut"):
+        receive(bad, folder, DOG, name="again")
+    with pytest.raises(DatasetError, match="Nothing was taken over"):
+        receive(bad, folder, DOG, into=received.dataset)
+    assert [path.name for path in folder.iterdir()] == [received.dataset.name]
+    assert inside(received.dataset) == ["10_zxdog dog/a.jpg"]

@@ -188,3 +188,17 @@ def test_caches_on_the_same_disk_count_and_on_another_are_a_notice(tmp_path, mon
 @pytest.mark.parametrize("changes", [{"dim_from_weights": True}, {"block_dims": "8," * 24 + "8"}])
 def test_where_the_network_is_not_known_beforehand_nothing_is_said(tmp_path, changes):
     assert written(tmp_path, Length(100, 10), **changes) is None
+
+
+def test_an_output_folder_that_cannot_be_made_is_told_by_the_plan(tmp_path, monkeypatch):
+    """It used to be refused after torch and the base model were loaded."""
+    images = draw_images(tmp_path / "images")
+    (tmp_path / "file").write_text("")
+    settings = toy_settings(tmp_path / "model", images, tmp_path / "out")
+    with pytest.raises(SettingsError, match=r"output_dir: .*file is a file, and no folder"):
+        kit.plan(settings.replace(output_dir=str(tmp_path / "file" / "below")))
+    new = settings.replace(output_dir=str(tmp_path / "not" / "yet"))
+    assert kit.plan(new).run.output_dir == tmp_path / "not" / "yet"
+    monkeypatch.setattr(writes.os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(SettingsError, match="output_dir: nothing may be written in"):
+        kit.plan(new)

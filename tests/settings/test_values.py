@@ -146,12 +146,21 @@ def test_what_is_no_extension_is_refused(value):
     assert "is no file extension" in problems(caption_extension=value)[0]
 
 
-@pytest.mark.parametrize("value", ["a/b", "..", " ", "", "a:b", 'a"b', "a\\b", "what?"])
+@pytest.mark.parametrize(
+    "value", ["a/b", "..", " ", "", "a:b", 'a"b', "a\\b", "what?", "a\nb", "a\0"]
+)
 def test_a_name_that_no_file_can_have_is_refused(value):
     assert "is no file name; leave out" in problems(output_name=value)[0]
 
 
-@pytest.mark.parametrize("value", ["cat", "my cat v1.2", "Käse", "猫", ".hidden"])
+@pytest.mark.parametrize("value", ["x" * 201, "猫" * 67])
+def test_a_name_that_leaves_no_room_for_steps_and_endings_is_refused(value):
+    """File systems take 255 bytes; it used to fail at the first file, as a fault of the folder."""
+    told = problems(output_name=value)[0]
+    assert "too long for a file name: 201 bytes; at most 200" in told
+
+
+@pytest.mark.parametrize("value", ["cat", "my cat v1.2", "Käse", "猫", ".hidden", "x" * 200])
 def test_other_names_are_taken(value):
     assert Settings().replace(output_name=value).folders.output_name == value
 

@@ -6,6 +6,7 @@ import pytest
 
 import kit.ui
 from kit import catalog
+from kit.dataset.data_sets import Words
 from kit.errors import KitError
 from kit.events import to_line
 from kit.planning import plan
@@ -342,6 +343,19 @@ def test_what_stands_in_the_form_is_added_to_the_queue_beneath_the_bar(
     assert close.description == "Close"
     close.click()
     assert bar.upper.queue_place.children == ()
+
+
+def test_a_folder_that_a_waiting_run_reads_keeps_its_name(ready, kernel, tmp_path, monkeypatch):
+    """Renamed after a new trigger word, it would teach the waiting run that word."""
+    monkeypatch.setenv("LORA_KIT_QUEUE", str(tmp_path / "queue"))
+    form = Form(ready)
+    bar = TrainBar(form)
+    arranged = tmp_path / "set" / "10_zxcat cat"
+    arranged.mkdir(parents=True)
+    form.pictures_in._arranged = arranged
+    bar.upper.queue_button.click()
+    form.pictures_in.use_words(Words("other", "cat"))
+    assert arranged.is_dir()
 
 
 def test_what_cannot_be_trained_is_not_added_to_the_queue(ready, kernel, tmp_path, monkeypatch):

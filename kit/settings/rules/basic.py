@@ -147,13 +147,21 @@ def no_warmup(basic: Basic, rates: Rates) -> Iterator[str]:
         return  # told there
     if not effective.warms_up(basic, rates) and (basic.lr_warmup_steps or basic.lr_warmup):
         name = basic.lr_scheduler_type or basic.lr_scheduler
+        setting = "lr_scheduler_type" if basic.lr_scheduler_type else "lr_scheduler"
         if rates.lr_warmup_only_constant:
             yield f"lr_warmup has no effect: lr_warmup_only_constant is on, and it is {name}"
             return
         yield (
-            f"lr_warmup has no effect: lr_scheduler = {name} does not warm up "
+            f"lr_warmup has no effect: {setting} = {name} does not warm up "
             "(constant_with_warmup does)"
         )
+
+
+@notice
+def two_warmups(basic: Basic, rates: Rates, changed: Changed) -> Iterator[str]:
+    is_used = effective.warms_up(basic, rates) and not effective.controls_lr(basic)
+    if is_used and basic.lr_warmup_steps is not None and "lr_warmup" in changed:
+        yield f"lr_warmup has no effect: lr_warmup_steps = {basic.lr_warmup_steps} is set"
 
 
 @notice

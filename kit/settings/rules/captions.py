@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kit.settings import Captions, Memory
+from kit.settings import Captions, Folders, Memory
 from kit.settings.effective import caches_text_embeds
-from kit.settings.rules.rule import Changed, notice, problem
+from kit.settings.rules.rule import (
+    Changed,
+    RunLength,
+    notice,
+    problem,
+    turns_that_never_come,
+)
 
 
 @problem
@@ -43,3 +49,29 @@ def idle_captions(captions: Captions, memory: Memory, changed: Changed) -> Itera
             "cached_caption_variants has no effect: it counts where captions are cached and their "
             "tags change"
         )
+
+
+@notice
+def separator_of_nothing(captions: Captions, folders: Folders, changed: Changed) -> Iterator[str]:
+    """Captions are cut at it only where their tags move, and joined by it in a data set's file."""
+    divides = (
+        captions.shuffle_caption
+        or captions.caption_tag_dropout_rate
+        or captions.token_warmup_step
+        or captions.secondary_separator
+        or captions.keep_tokens_separator
+        or folders.dataset_config
+    )
+    if "caption_separator" in changed and not divides:
+        yield "caption_separator has no effect: nothing shuffles, drops or warms up the tags"
+
+
+@notice
+def dropped_epochs(captions: Captions, length: RunLength) -> Iterator[str]:
+    every = captions.caption_dropout_every_n_epochs
+    if every == 1:
+        yield (
+            "caption_dropout_every_n_epochs = 1: every epoch drops its captions, so the LoRA "
+            "learns no word at all; 2 drops those of every second epoch, 0 none"
+        )
+    yield from turns_that_never_come(length, {"caption_dropout_every_n_epochs": every}, {})

@@ -65,6 +65,8 @@ def attention(memory: Memory) -> Iterator[str]:
 
 @notice
 def idle_memory(memory: Memory) -> Iterator[str]:
+    if memory.no_half_vae and memory.mixed_precision == "no":
+        yield "no_half_vae has no effect: mixed_precision = no computes in 32 bits anyway"
     on_disk = memory.cache_latents_to_disk or memory.cache_text_encoder_outputs_to_disk
     if memory.skip_cache_check and not on_disk:
         yield "skip_cache_check has no effect: nothing is cached on disk"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kit.catalog import lora_shapes
-from kit.settings import NetworkSettings
+from kit.settings import Basic, NetworkSettings
 from kit.settings.effective import lora_type, reads, unread_by
 from kit.settings.rules.rule import Changed, notice, problem
 from kit.settings.targets import PRESETS, preset_of
@@ -69,6 +69,20 @@ def unread_by_type(network: NetworkSettings, changed: Changed) -> Iterator[str]:
         else:
             why = f"LoRA_type = {network.LoRA_type} does not use it"
         yield f"{name} has no effect: {why}"
+
+
+@notice
+def layers_of_a_preset(network: NetworkSettings, basic: Basic, changed: Changed) -> Iterator[str]:
+    """What belongs to layers that the preset leaves alone."""
+    if not reads(network, "LyCORIS_preset") or network.LyCORIS_preset not in PRESETS:
+        return
+    chosen, told = PRESETS[network.LyCORIS_preset], f"LyCORIS_preset = {network.LyCORIS_preset}"
+    for name in (*CONVOLUTIONS, "use_tucker") if not chosen.convolutions else ():
+        if name in changed and reads(network, name):
+            yield f"{name} has no effect: {told} adapts no 3x3 convolutions"
+    encoder_learns = basic.text_encoder_lr and "text_encoder_lr" in changed
+    if encoder_learns and not (chosen.text_encoder or chosen.text_encoder_names):
+        yield f"text_encoder_lr has no effect: {told} adapts no text encoder"
 
 
 @notice

@@ -62,6 +62,12 @@ def other_noise(noise: Noise, changed: Changed) -> Iterator[str]:
 
 
 @notice
+def multires_without_levels(noise: Noise) -> Iterator[str]:
+    if noise.noise_offset_type == "Multires" and not noise.multires_noise_iterations:
+        yield "noise_offset_type = Multires has no effect: multires_noise_iterations is 0"
+
+
+@notice
 def idle_details(noise: Noise, folders: Folders, changed: Changed) -> Iterator[str]:
     if noise.loss_type not in HUBER:
         for name in ("huber_schedule", "huber_c", "huber_scale"):

@@ -27,10 +27,11 @@ class Changed(frozenset[str]):
 
 @dataclass(frozen=True)
 class RunLength:
-    """The optimizer steps of a run, and those in which warmup_stable_decay falls."""
+    """The optimizer steps of a run, those in which warmup_stable_decay falls, and its epochs."""
 
     total: int
     decay: int = 0
+    epochs: int = 1  # begun ones
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,19 @@ class Rule:
         if length is not None:
             given[RunLength] = length
         return self.function(*(given[kind] for kind in self.reads))
+
+
+def turns_that_never_come(
+    length: RunLength, every_epochs: dict[str, int | None], every_steps: dict[str, int | None]
+) -> Iterator[str]:
+    """Settings by name that say every how many epochs or steps, more than the run has."""
+    for (name, every), last, unit in (
+        *((item, length.epochs, "epoch") for item in every_epochs.items()),
+        *((item, length.total, "step") for item in every_steps.items()),
+    ):
+        if every and every > last:
+            has = f"{last} {unit}" if last == 1 else f"{last} {unit}s"
+            yield f"{name} = {every} has no effect: the run has {has}"
 
 
 def problem(function: Function) -> Rule:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kit.errors import SettingsError
 from kit.settings import Samples
 from kit.settings.prompts import parse_prompts, skipped_because
-from kit.settings.rules.rule import notice, problem
+from kit.settings.rules.rule import Changed, RunLength, notice, problem, turns_that_never_come
 
 
 @problem
@@ -53,3 +53,27 @@ def options_skipped(samples: Samples) -> Iterator[str]:
     names = dict.fromkeys(name for prompt in found for name in prompt.skipped)
     if names:
         yield f"sample_prompts: {', '.join(names)} {skipped_because(len(names))}"
+
+
+@notice
+def sampler_of_none(samples: Samples, changed: Changed) -> Iterator[str]:
+    if "sample_sampler" not in changed:
+        return
+    try:
+        found = parse_prompts(samples.sample_prompts)
+    except SettingsError:
+        return  # a problem, which `prompts` tells
+    if not found:
+        yield "sample_sampler has no effect: sample_prompts is blank"
+    elif all(prompt.sampler for prompt in found):
+        yield "sample_sampler has no effect: each prompt names its own (--ss)"
+
+
+@notice
+def never_drawn(samples: Samples, length: RunLength) -> Iterator[str]:
+    epochs, steps = samples.sample_every_n_epochs, samples.sample_every_n_steps
+    yield from turns_that_never_come(
+        length,
+        {"sample_every_n_epochs": epochs},
+        {} if epochs else {"sample_every_n_steps": steps},
+    )

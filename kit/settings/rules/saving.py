@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kit.catalog import readers
 from kit.settings import NetworkSettings, Saving
 from kit.settings.effective import lora_type
-from kit.settings.rules.rule import notice
+from kit.settings.rules.rule import Changed, RunLength, notice, turns_that_never_come
 
 
 @notice
@@ -55,3 +55,25 @@ def idle_states(saving: Saving) -> Iterator[str]:
 def two_starts(saving: Saving, network: NetworkSettings) -> Iterator[str]:
     if saving.resume.strip() and network.network_weights:
         yield "network_weights has no effect: the weights of the state in resume take their place"
+
+
+@notice
+def kept_of_none(saving: Saving) -> Iterator[str]:
+    """How many of the files along the way are kept, where there are none along the way."""
+    for kind, every in (
+        ("epochs", saving.save_every_n_epochs),
+        ("steps", saving.save_every_n_steps),
+    ):
+        if getattr(saving, f"save_last_n_{kind}") and not every:
+            yield f"save_last_n_{kind} has no effect: save_every_n_{kind} is blank"
+
+
+@notice
+def never_saved(saving: Saving, changed: Changed, length: RunLength) -> Iterator[str]:
+    """Told where it was asked for; a LoRA is written at the end whatever stands there."""
+    epochs = {"save_every_n_epochs": saving.save_every_n_epochs}
+    yield from turns_that_never_come(
+        length,
+        {name: every for name, every in epochs.items() if name in changed},
+        {"save_every_n_steps": saving.save_every_n_steps},
+    )

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kit.settings import Validation
-from kit.settings.rules.rule import Changed, notice, problem
+from kit.settings.rules.rule import (
+    Changed,
+    RunLength,
+    notice,
+    problem,
+    turns_that_never_come,
+)
 
 
 @problem
@@ -33,3 +39,12 @@ def nothing_is_validated(validation: Validation, changed: Changed) -> Iterator[s
                 f"{name} has no effect: nothing is validated; set validation_split or "
                 "validation_count"
             )
+
+
+@notice
+def never_validated(validation: Validation, length: RunLength) -> Iterator[str]:
+    yield from turns_that_never_come(
+        length,
+        {"validate_every_n_epochs": validation.validate_every_n_epochs},
+        {"validate_every_n_steps": validation.validate_every_n_steps},
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from kit.errors import KitError, SettingsError
-from kit.exchange import Report, Verdict, export_gui, export_sd_scripts, load_any
+from kit.exchange import Report, export_gui, export_sd_scripts, load_any
 from kit.reading.paths import path_of
 from kit.runs.atomic_write import write_text
 from kit.settings import Settings
@@ -150,14 +150,26 @@ def _link(name: str, text: str) -> str:
 
 
 def _in_words(report: Report) -> str:
-    """The counts, and folded beneath them a line for each key that was not simply taken."""
+    """The counts; beneath them what needs a look, and folded each key that was not simply taken.
+
+    The keys that hold are many (a file of the GUI has 130 for other families): what the file would
+    change, and the button that does it, would lie two screens below them.
+    """
     if not report.is_foreign:
         return ""
-    summary, *lines = report.text(with_taken=False)
-    rest = "<br>".join(escaped(line) for line in lines)
-    asks = report.refused or report.of(Verdict.UNKNOWN) or report.of(Verdict.REFUSED)
-    is_open = " open" if asks else ""
-    return f"<details{is_open}><summary>{escaped(summary)}</summary>{rest}</details>"
+    first, more = list(report.to_decide()), list(report.to_know(with_taken=False))
+    if not first:
+        return _folded(report.summary(), more)
+    rest = _folded("What became of the other keys", more) if more else ""
+    return f"<div>{_lines([report.summary(), *first])}</div>{rest}"
+
+
+def _folded(title: str, lines: Iterable[str]) -> str:
+    return f"<details><summary>{escaped(title)}</summary>{_lines(lines)}</details>"
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "<br>".join(escaped(line) for line in lines)
 
 
 def _button(text: str, hint: str) -> widgets.Button:

@@ -40,7 +40,7 @@ from kit.ui.form.plan_pictures import plan_pictures
 from kit.ui.form.plan_words import length_of, sentence
 from kit.ui.form.starters import Starters
 from kit.ui.form.views import Views
-from kit.ui.look import Shown, block, root
+from kit.ui.look import Shown, block, escaped, root
 from kit.ui.pictures.pictures_in import PicturesIn
 from kit.ui.pictures.places import datasets_folder
 from kit.ui.sheet.contact_sheet import ContactSheet
@@ -323,10 +323,11 @@ class Form(Shown):
     def _show_plan(self, notices: Iterable[str], family: str) -> None:
         told = [texts.with_place(problem, self.fields) for problem in self._problems]
         if self.plan is not None:
-            wordless = sum(not each.caption and not each.is_reg for each in self.plan.images)
-            hint = self.autofill.wordless(wordless)
-            told_first = f"<div class='kit-finding'>{hint}</div>" if hint else ""
-            self.sentence.value = told_first + sentence(length_of(self.plan), forecast(self.plan))
+            captions = [each.caption for each in self.plan.images if not each.is_reg]
+            hint = self.autofill.wordless(captions.count("")) or self.autofill.unspoken(captions)
+            told_first = f"<div class='kit-finding'>{escaped(hint)}</div>" if hint else ""
+            expected = texts.with_labels(forecast(self.plan), self.fields)
+            self.sentence.value = told_first + sentence(length_of(self.plan), expected)
         else:
             self.sentence.value = "<div>Not ready to train.</div>"
         if self._missing:

@@ -155,7 +155,8 @@ def network_facts(settings: Settings, family: str) -> str:
     elif network.dim_from_weights:
         rows.append(("size", "that of LoRA network weights"))
     else:
-        rows.append(("size", "told once the base model is chosen"))
+        when = "the run begins, for single layers decide it" if family else "the base is chosen"
+        rows.append(("size", f"told when {when}"))
     if not network.dim_from_weights:
         alpha = network.network_alpha or network.network_dim
         strength = f"{alpha:g} / {network.network_dim} = {alpha / network.network_dim:g}"

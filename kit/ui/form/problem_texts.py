@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from kit.settings import declarations
 from kit.ui.form.field import Field
 from kit.ui.look import escaped
 
@@ -50,6 +51,12 @@ def with_labels(text: str, fields: Mapping[str, Field]) -> str:
     return WORD.sub(
         lambda found: fields[found[0]].declared.label if found[0] in fields else found[0], text
     )
+
+
+def labelled(text: str) -> str:
+    """As `with_labels`, where there is no form beside it: a run's notices, a choice's."""
+    known = declarations()
+    return WORD.sub(lambda found: known[found[0]].label if found[0] in known else found[0], text)
 
 
 def divided(notices: Iterable[str]) -> tuple[list[str], list[str]]:

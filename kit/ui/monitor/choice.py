@@ -22,6 +22,7 @@ from kit.choosing.record import Record, read_record
 from kit.choosing.words import MEANINGS, TITLES, sentences, table
 from kit.events import Cached, Event, Noticed
 from kit.ui.errors import failure
+from kit.ui.form.problem_texts import labelled
 from kit.ui.look import Shown, block, escaped, root
 from kit.ui.monitor.downloads import download
 
@@ -125,7 +126,7 @@ class ChoicePanel(Shown):
             self.bar.value = event.done / max(1, event.total)
             self._say(" ".join([f"{event.what}: {event.done} of {event.total}", *told]))
         elif isinstance(event, Noticed):
-            told.append(f"({event.text})")
+            told.append(f"({labelled(event.text)})")
 
     def _say(self, text: str) -> None:
         self.line.value = escaped(text)
@@ -139,7 +140,7 @@ class ChoicePanel(Shown):
 def choice_html(record: Record, run_dir: Path) -> str:
     """Which file, why and how sure; the best files' pictures; all numbers, folded."""
     first, *rest = sentences(record.choice)
-    said = "".join(f"<li>{escaped(text)}</li>" for text in (*rest, *record.notices))
+    said = "".join(f"<li>{escaped(labelled(text))}</li>" for text in (*rest, *record.notices))
     rows = table(record.choice)
     files = "".join(_numbers(row) for row in rows)
     means = "".join(

@@ -42,6 +42,7 @@ async def _until_over(session: Session | None, kernel: _Kernel) -> None:
         session = await _begun_after(session, kernel)
         if session is None:
             return
+        print(f"{session.dashboard.history.name} trains; this cell waits for its end.")
     elif host().name == "vscode":
         print("VS Code delivers no clicks while a cell is busy: the run goes on without this cell.")
         return
@@ -54,6 +55,8 @@ async def _until_over(session: Session | None, kernel: _Kernel) -> None:
                 session.interrupt()
     if session.error is not None:
         raise session.error
+    past = session.dashboard.history
+    print(f"{past.name} is {past.state}, at step {past.step} of {past.total_steps}.")
 
 
 async def _begun_after(last: Session | None, kernel: _Kernel) -> Session | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kit.control import RunControl
+from kit.ui.form.problem_texts import labelled
 from kit.ui.look import escaped
 from kit.ui.monitor.history import OVER, History, State
 
@@ -84,7 +85,7 @@ def _row(cells: list[tuple[str, str]]) -> str:
 
 def notes_of(past: History) -> str:
     """Why it broke off, notices, and what was changed on the way."""
-    notices = [escaped(text) for text in past.notices]
+    notices = [escaped(labelled(text)) for text in past.notices]
     changes = [f"step {step}: {escaped(text)}" for step, text in past.changes]
     why = [escaped(past.failure)] if past.failure else []
     return (

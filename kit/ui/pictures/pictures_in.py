@@ -171,6 +171,10 @@ class PicturesIn:
         finally:
             self._receiving.release()
 
+    def keep_name(self) -> None:
+        """The folder's name follows the words no more: a run that waits reads it under this one."""
+        self._arranged = None
+
     def _rename(self, words: Words) -> None:
         before = self._arranged
         if before is None or not before.is_dir() or before.name == words.folder:

@@ -22,6 +22,7 @@ PROMPTS = {
     "concept": ("a photo of a person, {words}", "two people in a park, {words}"),
 }
 SAMPLE_EVERY = 2  # epochs
+LONGEST_NAME = 40  # characters of a trigger word that name the file
 NO_NAME = re.compile(r"[^\w.-]+")  # what a file's name is better without
 
 
@@ -84,7 +85,7 @@ def wanted(
         )
         values["sample_every_n_epochs"] = SAMPLE_EVERY
         values["sample_at_first"] = True  # what the model draws without the LoRA, to compare
-        if name := NO_NAME.sub("-", answers.trigger_word.strip()).strip(".-"):
+        if name := NO_NAME.sub("-", answers.trigger_word.strip())[:LONGEST_NAME].strip(".-"):
             values["output_name"] = name
     return values
 

@@ -6,14 +6,14 @@ person says is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kit.basemodel.mismatches import known_of
 from kit.dataset.files import image_files
 from kit.errors import Unreadable
 from kit.hosts import gpu, host
-from kit.reading.paths import path_of
+from kit.reading.paths import path_of, shortened
 from kit.settings import Model, declarations
 from kit.ui.form.field import Field, as_text
 from kit.ui.form.remembered import example_values
@@ -87,6 +87,27 @@ class Autofill:
         which = "the picture trains" if pictures == 1 else f"{pictures} pictures train"
         return f"Still to type: a trigger word (1), else {which} without any words."
 
+    def unspoken(self, captions: Sequence[str]) -> str:
+        """How many of the pictures' captions lack the trigger word, in a sentence; "" for none.
+
+        A folder is named by the words only in the session that received its pictures; changed
+        later, a trigger word would name the file and the prompts, and be learned by no picture.
+        """
+        word = self._start.answers.trigger_word
+        framed = f"{self._text('caption_prefix')} {self._text('caption_suffix')}"
+        if not word or _says(framed, word):
+            return ""
+        others = [text for text in captions if not _says(text, word)]
+        if not others:
+            return ""
+        which = "1 picture learns" if len(others) == 1 else f"{len(others)} pictures learn"
+        shown = shortened(" / ".join(others[0].splitlines()))
+        told = f'the caption of the first is "{shown}"' if shown else "the first has no caption"
+        return (
+            f'{which} without the trigger word "{shortened(word)}": {told}. '
+            "All captions (3) adds it."
+        )
+
     def _wanted(self) -> dict[str, Any]:
         found, family = gpu(), self.family()
         of_model = values_of(self._model())
@@ -144,3 +165,8 @@ class Autofill:
             return float(now) == float(value)
         except ValueError:
             return False
+
+
+def _says(caption: str, word: str) -> bool:
+    """Whether the words stand in it, in capitals or not."""
+    return word.casefold() in caption.casefold()

@@ -79,6 +79,7 @@ STYLE = """<style>
 .kit .kit-remedy > .widget-html { width: auto !important; }
 .kit .kit-start .kit-summary {
   width: auto !important; margin-right: 12px !important; font-weight: 600;
+  min-width: 0; max-width: 100%; overflow-wrap: anywhere;
 }
 @media (max-width: 520px) {
   .kit .kit-answers, .kit .kit-start .kit-filled { padding-left: 0 !important; }

@@ -309,6 +309,24 @@ NOTICES = {
     ],
     "compiled_instead": [dict(step_engine="graph", dynamo_backend="inductor")],
     "threads_to_keep": [dict(persistent_data_loader_workers=True)],
+    "kept_of_none": [
+        dict(save_every_n_epochs=None, save_last_n_epochs=2),
+        dict(save_last_n_steps=2),
+    ],
+    "sampler_of_none": [
+        dict(sample_sampler="euler"),
+        dict(
+            sample_sampler="euler", sample_prompts="a --ss ddim\nb --ss lms", sample_at_first=True
+        ),
+    ],
+    "separator_of_nothing": [dict(caption_separator=";")],
+    "multires_without_levels": [dict(noise_offset_type="Multires", noise_offset=0)],
+    "two_warmups": [dict(lr_warmup=20, lr_warmup_steps=5), dict(lr_warmup=20, lr_warmup_steps=0)],
+    "layers_of_a_preset": [
+        dict(LoRA_type="LyCORIS/LoHa", LyCORIS_preset="attn-only", conv_dim=4),
+        dict(LoRA_type="LyCORIS/LoCon", LyCORIS_preset="full-lin", use_tucker=True),
+        dict(LoRA_type="LyCORIS/LoKr", LyCORIS_preset="unet-only", text_encoder_lr=1e-4),
+    ],
     "split_beside_a_count": [dict(validation_split=0.1, validation_count=2)],
     "nothing_is_validated": [dict(validation_seed=3), dict(max_validation_steps=4)],
 }
@@ -320,7 +338,20 @@ LENGTH_PROBLEMS = {  # of a run of 100 steps, of which the schedule falls in 20
         dict(lr_scheduler_type="CyclicLR", lr_scheduler_args="max_lr=1e-3"),
     ],
 }
-LENGTH_NOTICES = {
+LENGTH_NOTICES = {  # of the same run, which has 4 epochs
+    "never_saved": [dict(save_every_n_epochs=5), dict(save_every_n_steps=101)],
+    "never_drawn": [
+        dict(sample_prompts="a", sample_every_n_epochs=5),
+        dict(sample_prompts="a", sample_every_n_steps=101),
+    ],
+    "dropped_epochs": [
+        dict(caption_dropout_every_n_epochs=1),
+        dict(caption_dropout_every_n_epochs=5),
+    ],
+    "never_validated": [
+        dict(validation_count=2, validate_every_n_epochs=5),
+        dict(validate_every_n_steps=101),
+    ],
     "main_rate_unused": [dict(learning_rate=1e-3, unet_lr=1e-4, text_encoder_lr=1e-4)],
     "longer_than_the_run": [
         dict(lr_warmup_steps=101),
@@ -330,8 +361,18 @@ LENGTH_NOTICES = {
         dict(lr_scheduler_type="OneCycleLR", lr_scheduler_args="max_lr=1e-3 total_steps=101"),
     ],
 }
-HUNDRED = RunLength(100, 20)
+HUNDRED = RunLength(100, 20, epochs=4)
 FINE = {
+    "turns that come": dict(
+        save_every_n_epochs=4, save_last_n_epochs=2, save_every_n_steps=100, sample_prompts="a",
+        sample_every_n_epochs=4, sample_sampler="euler", validation_count=2,
+        validate_every_n_steps=100, caption_dropout_every_n_epochs=4,
+    ),
+    "a separator of tags that move": dict(caption_separator=";", shuffle_caption=True),
+    "layers of the whole preset": dict(
+        LoRA_type="LyCORIS/LoCon", conv_dim=4, use_tucker=True, text_encoder_lr=1e-4
+    ),
+    "warm-up in steps": dict(lr_warmup_steps=5),
     "one part learns": dict(unet_lr=0),
     "a blank rate is the main rate": dict(unet_lr=None, text_encoder_lr=0),
     "random crop without cache": dict(random_crop=True, cache_latents=False),

@@ -144,6 +144,15 @@ def test_the_sentence_says_how_long_it_takes(ready, tmp_path, monkeypatch):
     assert "/ batch 4 x 5 epochs = <b>15 steps</b>" in form.sentence.value
 
 
+def test_what_a_forecast_was_measured_with_is_named_by_its_label(ready, monkeypatch):
+    told = "About 9 s (measured with another LoRA_type and conv_dim)"
+    monkeypatch.setattr("kit.ui.form.form.forecast", lambda plan: told)
+    form = Form(ready)
+    assert form.problems == ()
+    labels = "measured with another LoRA type and Convolution Rank (Dimension)"
+    assert labels in form.sentence.value
+
+
 def test_the_line_never_shows_a_false_equation(ready):
     form = Form(ready.replace(train_batch_size=5))
     told = "(3 images x 4 repeats / batch 5, each bucket rounded up = 3 steps) x 5 epochs = <b>15"

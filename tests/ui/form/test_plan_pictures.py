@@ -78,7 +78,9 @@ def test_the_networks_size_is_told_once_the_family_is_known(settings):
     assert "2,359,296" in facts
     assert "1 / 4 = 0.25" in facts
     assert "A1111, Forge, ComfyUI and diffusers read it.<" in facts
-    assert "told once the base model is chosen" in network_facts(settings, "")
+    assert "told when the base is chosen" in network_facts(settings, "")
+    by_block = settings.replace(down_lr_weight="1,1,1,1,1,1,1,1,1,1,1,0")
+    assert "told when the run begins, for single layers decide it" in network_facts(by_block, "sd1")
 
 
 def test_the_form_draws_them_and_takes_them_away(settings):

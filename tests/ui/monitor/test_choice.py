@@ -35,7 +35,9 @@ def run_dir(tmp_path):
 
 def record(run_dir, eye="<b>an eye</b>"):
     Image.new("RGB", (64, 64)).save(run_dir / "choice.jpg")
-    made = Record(pick(FILES), eye, "choice.jpg", ("no picture is <held> out",))
+    made = Record(
+        pick(FILES), eye, "choice.jpg", ("no picture is <held> out", "set validation_count = 4")
+    )
     write_record(run_dir, made)
     return made
 
@@ -89,6 +91,7 @@ def test_every_text_is_escaped(run_dir):
     html = choice_html(record(run_dir), run_dir)
     assert "<b>an eye" not in html and "&lt;b&gt;an eye" in html
     assert "<held>" not in html
+    assert "set Validation count = 4" in html
 
 
 def test_without_its_picture_the_words_remain(run_dir):

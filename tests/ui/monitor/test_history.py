@@ -1,5 +1,6 @@
 from kit.events import Began, Cached, Finished, Loaded, Noticed, Sampled, Saved, Validated
 from kit.ui.monitor.history import NOTICES_KEPT, History
+from kit.ui.monitor.words import notes_of
 from tests.ui.runs import stepped, whole_run
 
 
@@ -70,6 +71,14 @@ def test_notices_are_told_once_and_do_not_pile_up():
         past.add(Noticed(f"notice {i}"))
     assert len(past.notices) == NOTICES_KEPT
     assert past.notices[-1] == "notice 49"
+
+
+def test_notices_are_shown_with_the_forms_labels():
+    past = History()
+    past.add(Noticed("conv_dim has no effect: LoRA_type = Standard adapts no 3x3 convolutions"))
+    shown = "Convolution Rank (Dimension) has no effect: LoRA type = Standard adapts no"
+    assert shown in notes_of(past)
+    assert past.notices[0].startswith("conv_dim has no effect")  # files keep the arguments' names
 
 
 def test_validations_that_are_made_again_are_forgotten():

@@ -44,7 +44,13 @@ def test_before_train_it_waits_for_it_and_then_for_the_runs_end(small_plan, atte
     threading.Thread(target=press_train, daemon=True).start()
     asyncio.run(kit.ui.wait())
     assert Session.current.dashboard.history.state == "done"
-    assert "waits for Train, 30 minutes at most" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert "waits for Train, 30 minutes at most" in told[0]
+    name = small_plan.run.name
+    assert told[1:] == [
+        f"{name} trains; this cell waits for its end.",
+        f"{name} is done, at step 3 of 3.",
+    ]
 
 
 class Concurrent(Attended):

@@ -47,6 +47,7 @@ def test_a_trigger_word_that_is_no_file_name_names_a_file_all_the_same():
     asked = {"family": "", "megabytes": None, "flat_pictures": 0, "of_model": {}}
     assert wanted(Answers(trigger_word='a/b: "c"'), **asked)["output_name"] == "a-b-c"
     assert "output_name" not in wanted(Answers(trigger_word="..."), **asked)
+    assert wanted(Answers(trigger_word="zx" * 150), **asked)["output_name"] == "zx" * 20
 
 
 def test_precisions_are_those_that_training_takes(monkeypatch):

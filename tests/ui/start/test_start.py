@@ -72,6 +72,34 @@ def test_a_blank_trigger_word_is_asked_for_where_pictures_would_train_without_wo
     assert "Still to type" not in form.sentence.value
 
 
+def test_a_trigger_word_that_no_caption_says_is_told(tmp_path):
+    """A data set of another day keeps its folder's word: the new word would be learned by none."""
+    folder = tmp_path / "set" / "10_zxdog dog"
+    folder.mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (64, 64)).save(folder / name)
+    form = Form()
+    form.start.pick.value = str(demo.BASE)
+    form.fields["train_data_dir"].value = str(tmp_path / "set")
+    for said in ("zxdog", "ZXDOG"):
+        form.start.trigger_word.value = said
+        assert form.problems == ()
+        assert "without the trigger word" not in form.sentence.value
+    form.start.trigger_word.value = "o<h>wx"
+    assert form.problems == ()
+    assert (
+        "2 pictures learn without the trigger word &quot;o&lt;h&gt;wx&quot;: the caption of the "
+        "first is &quot;zxdog dog&quot;. All captions (3) adds it." in form.sentence.value
+    )
+    (folder / "a.txt").write_text("a photo of o<h>wx")
+    form.refresh()
+    assert form.problems == ()
+    assert "1 picture learns without the trigger word" in form.sentence.value
+    form.fields["caption_prefix"].value = "o<h>wx,"
+    assert form.problems == ()
+    assert "without the trigger word" not in form.sentence.value
+
+
 def test_a_link_to_a_model_nobody_knows_gets_the_precision_that_is_here(photos):
     form = Form()
     form.fields["train_data_dir"].value = str(photos)
