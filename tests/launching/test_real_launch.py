@@ -85,9 +85,7 @@ def test_where_all_were_killed_the_command_says_so_and_who_looks_later_knows(tom
 
 @pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
-def test_one_that_is_stopped_is_named_and_ended_with_the_others_within_a_minute(
-    toml, training, rank
-):
+def test_one_that_is_stopped_is_named_and_ended_by_the_other(toml, training, rank):
     """torchrun alone would wait 30 s more: a stopped process hears no polite signal."""
     pids = {sign.rank: sign.pid for sign in heartbeats.read(toml.parent / "out" / "cat.run")}
     os.kill(pids[rank], signal.SIGSTOP)
@@ -99,4 +97,5 @@ def test_one_that_is_stopped_is_named_and_ended_with_the_others_within_a_minute(
     assert f"Process {rank} (pid {pids[rank]}" in last.text
     assert " hangs " in last.text
     assert not psutil.pid_exists(pids[rank])
-    assert time.monotonic() - began < heartbeats.SILENT + 30
+    assert "Unable to shutdown process" not in out  # as torchrun says after its 30 s
+    assert time.monotonic() - began < 100  # 34 to 45 s as a rule, 62 s at a load of ten
