@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn import functional
 
-from kit.adapters.folded import Fold, whole_linear
+from kit.adapters.folded import Fold, add_up, is_for_mkl, whole_linear
+from kit.families import products
 
 
 class Joined:
@@ -51,13 +51,18 @@ class Joined:
 
     def learn(self, gradients_NO: Sequence[Tensor], inputs_NI: Tensor, hidden_NS: Tensor) -> Tensor:
         """Add the gradients of all factors; returns that of what lies between them."""
-        hidden_gradient_NS = torch.empty_like(hidden_NS)
         each = list(zip(self.folds, self.ranks, gradients_NO, strict=True))
+        turns = is_for_mkl(hidden_NS)  # see `kit.adapters.folded.between`
+        found = hidden_NS.new_empty(hidden_NS.shape[::-1] if turns else hidden_NS.shape)
+        hidden_gradient_NS = found.T if turns else found
         for fold, ranks, gradient_NO in each:
-            torch.mm(gradient_NO, fold.up_OR, out=hidden_gradient_NS[:, ranks])
+            if turns:
+                torch.mm(fold.up_OR.T, gradient_NO.T, out=found[ranks])
+            else:
+                torch.mm(gradient_NO, fold.up_OR, out=found[:, ranks])
         if self.folds[0].learns:
             for fold, ranks, gradient_NO in each:
-                fold.up_gradient_OR.addmm_(gradient_NO.T, hidden_NS[:, ranks])
+                add_up(fold.up_gradient_OR, gradient_NO, hidden_NS[:, ranks])
             strength = self.folds[0].strength
             self.down_gradient_SI.addmm_(hidden_gradient_NS.T, inputs_NI, alpha=strength)
             for fold in self.folds:
@@ -74,7 +79,7 @@ class _Joined(Function):
         hidden_NS = inputs_NI @ joined.down_SI.T
         outputs = []
         for layer, fold, ranks in zip(joined.layers, joined.folds, joined.ranks, strict=True):
-            output_NO = functional.linear(inputs_NI, layer.weight, layer.bias)
+            output_NO = products.linear(inputs_NI, layer.weight, layer.bias)
             output_NO.addmm_(hidden_NS[:, ranks], fold.up_OR.T)
             outputs.append(output_NO.view(*inputs.shape[:-1], -1))
         ctx.save_for_backward(inputs_NI, hidden_NS)
@@ -90,5 +95,5 @@ class _Joined(Function):
             return None, None, None
         to_inputs = hidden_gradient_NS @ joined.down_SI
         for layer, gradient_NO in zip(joined.layers, gradients_NO, strict=True):
-            to_inputs.addmm_(gradient_NO, layer.weight)
+            products.add_back(to_inputs, gradient_NO, layer.weight)
         return to_inputs.view(ctx.shape), None, None

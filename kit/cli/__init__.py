@@ -47,6 +47,7 @@ from kit.events import Event, Finished
 from kit.launching.command import told as as_typed
 from kit.planning.forecast import forecast
 from kit.processes import here, require_all
+from kit.processes.heartbeats import end_given_up
 from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_text
 from kit.settings import links
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"kit: {without_secrets(error)}", file=sys.stderr, flush=True)
         if isinstance(error, ProcessLost):  # a connection's threads wait for one that hangs
             sys.stdout.flush()
+            end_given_up()
             os._exit(WRONG)
         return WRONG
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
@@ -171,6 +173,7 @@ def _act_train(chosen: argparse.Namespace) -> int:
     require_all()
     if not here().is_first:  # of several processes: it learns from the first what to do
         catalog.load("kit.training.following:follow")(here())
+        end_given_up()
         return 0
     control = RunControl()
     with stop_on_interrupt(control):  # from here on, not only while it trains

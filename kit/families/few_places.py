@@ -24,11 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kit.families import products
+
 LEAST_WEIGHTS = 2**20  # fewer stay in the caches of a core, and torch is as quick
 MOST_PLACES = 64
 # torch's own kernels are slow where so many channels come in: 1920 -> 640 as well as 2560 -> 1280.
 MANY_CHANNELS, THEIR_PLACES = 1920, 192
-ROW_PLACES = 8  # up to them gradients are multiplied row by row, which is quicker by half
+# Up to so many, and from MOST_PLACES on, gradients are multiplied row by row, which is quicker.
+ROW_PLACES = 8
 
 
 def quicken(module: nn.Module) -> None:
@@ -86,11 +89,7 @@ class _Product(torch.autograd.Function):
         ctx.shape, ctx.geometry = input_BCHW.shape, geometry
         patches_BKN = functional.unfold(input_BCHW, **geometry)
         patches_MK = patches_BKN.transpose(1, 2).flatten(0, 1)
-        weight_KO = weight.flatten(1).t()
-        if bias is None:
-            output_MO = patches_MK @ weight_KO
-        else:
-            output_MO = torch.addmm(bias, patches_MK, weight_KO)
+        output_MO = products.linear(patches_MK, weight.flatten(1), bias)
         size = _output_size(input_BCHW.shape, geometry)
         return output_MO.reshape(-1, *size, len(weight)).permute(0, 3, 1, 2).contiguous()
 
@@ -100,11 +99,12 @@ class _Product(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         weight_OK, batch = weight.flatten(1), len(gradient_BOHW)
         gradient_MO = gradient_BOHW.permute(0, 2, 3, 1).flatten(0, 2)
-        if len(gradient_MO) <= ROW_PLACES:
-            patches_BKN = (gradient_MO @ weight_OK).unflatten(0, (batch, -1)).transpose(1, 2)
-        else:
+        if ROW_PLACES < len(gradient_MO) < MOST_PLACES:
             patches_KM = weight_OK.t() @ gradient_MO.t()
             patches_BKN = patches_KM.unflatten(1, (batch, -1)).transpose(0, 1)
+        else:
+            patches_MK = products.back(gradient_MO, weight_OK)
+            patches_BKN = patches_MK.unflatten(0, (batch, -1)).transpose(1, 2)
         inputs = functional.fold(patches_BKN, ctx.shape[2:], **ctx.geometry)
         return inputs, None, None, None
 

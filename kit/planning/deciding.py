@@ -26,7 +26,7 @@ from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
 from kit.exchange.foreign_lora import foreseen_conversion
 from kit.hosts import host
-from kit.launching.command import idle_switch
+from kit.launching.command import idle_switch, processes_for
 from kit.planning.lora_size import stored_otherwise
 from kit.planning.steps import (
     gathered,
@@ -57,12 +57,14 @@ def plan(settings: Settings, *, unfinished: Answer = "ask", processes: int | Non
     or rounding are others now: "go on" with it, "begin anew" beside it, or "ask", which plans a new
     one that is not trained before a person has decided.
     processes: how many will train it together; None: as many as a launcher has started, or where
-    none has, as num_processes asks for.
+    none has, as num_processes or multi_gpu asks for.
 
     Raises: SettingsError with all contradictions at once; DatasetError for folders and images.
     """
     if processes is None:
         started, asked = here().count, settings.machine.num_processes
+        if asked == 1 and settings.machine.multi_gpu:  # as many as there are GPUs
+            asked = processes_for(settings.machine) or 1
         processes = started if started > 1 else asked
     decided = _decided(settings, unfinished, processes)
     if wrong := list(unwritable(decided.run)):

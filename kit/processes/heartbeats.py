@@ -28,6 +28,7 @@ FOLDER = "ranks"  # in the run's folder
 CACHE = "cache"  # in that: what they encode for each other
 PERIOD = 1.0  # seconds between two beats
 SILENT = 30.0  # seconds without a beat while it steps
+SAME_BIRTH = 2.0  # seconds; kernels tell the time of their own start to one or two
 SILENT_ELSEWHERE = 300.0  # while it loads or caches: reading a model can hold every thread
 
 
@@ -41,6 +42,7 @@ class Sign:
     doing: str = ""
     beat: int = 0
     words: str = ""  # what ended it
+    born: float = 0.0  # when it was started: a number may be another process's meanwhile
 
     @property
     def steps(self) -> bool:
@@ -101,6 +103,7 @@ class Heart:
     def __init__(self, run_dir: Path, rank: int) -> None:
         self._path, self.doing, self._rank = path_of(run_dir, rank), "loading", rank
         self._beats = 0
+        self._born = _born(os.getpid())
         self._words = ""
         self._writing = threading.Lock()
         self._over = threading.Event()
@@ -125,12 +128,14 @@ class Heart:
     def _write(self) -> None:
         with self._writing, suppress(OSError):  # the folder may be gone: a sign is no need
             self._beats += 1
-            sign = Sign(
-                self._rank, os.getpid(), socket.gethostname(), self.doing, self._beats, self._words
-            )
+            who = self._rank, os.getpid(), socket.gethostname()
+            sign = Sign(*who, self.doing, self._beats, self._words, self._born)
             part = self._path.with_suffix(".part")
             part.write_text(json.dumps(asdict(sign)), "utf-8")
             part.replace(self._path)
+
+
+_given_up: dict[Path, Sign] = {}  # by their files: those who hang, as this process has told
 
 
 class Watch:
@@ -169,14 +174,26 @@ class Watch:
                 )
             silence = time.monotonic() - since
             if silence > sign.most_silence:
-                return (
-                    f"Process {sign.rank} (pid {sign.pid} on {sign.host}) hangs {_at(sign)}: it "
-                    f"gave no sign of life for {silence:.0f} s"
-                )
+                return self._hangs(sign, silence)
         return ""
 
+    def _hangs(self, sign: Sign, silence: float) -> str:
+        """It does; whoever asks ends with this answer."""
+        _given_up[path_of(self._run_dir, sign.rank)] = sign
+        return (
+            f"Process {sign.rank} (pid {sign.pid} on {sign.host}) hangs {_at(sign)}: it gave no "
+            f"sign of life for {silence:.0f} s"
+        )
+
     def late(self, seconds: float) -> str:
-        """Who gives signs of life, and does not come to where the others wait."""
+        """Who does not come to where the others wait; who gives signs of life may still do so.
+
+        A sign may be from before the step, such as "loading": there is nothing to load any more.
+        """
+        self._look()
+        for sign, since in self._seen.values():
+            if (silence := time.monotonic() - since) > SILENT:
+                return self._hangs(sign, silence)
         busy = [f"process {sign.rank} at {sign.doing or 'nothing'}" for sign in self.signs()]
         where = f" ({'; '.join(busy)})" if busy else ""
         return f"A process hangs: its part did not come for {seconds:.0f} s{where}"
@@ -199,11 +216,47 @@ def _at(sign: Sign) -> str:
     return f"at {sign.doing}" if sign.steps else f"while it was {sign.doing}"
 
 
+def end_given_up() -> None:
+    """Kill what this process has told to hang, where it is of this machine; the last thing it does.
+
+    A launcher asks politely first and waits: torchrun 30 s, which one that is stopped cannot hear.
+    Who gives a sign again is left alone.
+    """
+    for path, sign in _given_up.items():
+        if _read(path) == sign:
+            kill(sign)
+    _given_up.clear()
+
+
+def kill(sign: Sign) -> bool:
+    """End the process of a sign at once, if it is that process; returns whether it was."""
+    is_other = sign.pid in (0, os.getpid()) or sign.host != socket.gethostname()
+    if is_other or not sign.born or abs(_born(sign.pid) - sign.born) > SAME_BIRTH:
+        return False
+    import psutil  # type: ignore[import-untyped]
+
+    try:
+        psutil.Process(sign.pid).kill()
+    except psutil.Error:
+        return False
+    return True
+
+
+def _born(pid: int) -> float:
+    """When a process was started, in seconds of the epoch; 0 where that is not told."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0.0
+
+
 def is_gone(sign: Sign) -> bool:
     """Its process is not there any more, as far as this machine can tell."""
     if sign.host != socket.gethostname():
         return False
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     try:
         return bool(psutil.Process(sign.pid).status() == psutil.STATUS_ZOMBIE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -86,12 +87,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchBuilder:
-    """Makes the batch of any micro-step."""
+    """Makes the batch of any micro-step.
+
+    share: of a step's micro-steps those that this process makes, of several that train together;
+    the pictures of others are not read ahead.
+    """
 
     plan: Plan
     text: TextConditioner
     latents: Latents
     text_embeds: TextEmbedCache | None
+    share: Callable[[range], range] = lambda micro_steps: micro_steps
 
     def micro_batches(self, step: int) -> Iterator[Batch]:
         """The batches that make up a step (from 1)."""
@@ -160,17 +166,23 @@ class BatchBuilder:
         plan = self.plan
         if micro_step % plan.batches_per_epoch == 0:
             self.latents.end_epoch()
-        end = plan.micro_steps(plan.total_steps).stop
         pictures = self.latents.prefetch_batches
         captions = self.text_embeds.prefetch_batches if self.text_embeds else 0
         if not pictures and not captions:
             return
-        for soon in range(micro_step, min(micro_step + 1 + max(pictures, captions), end)):
+        coming = islice(self._coming(micro_step), 1 + max(pictures, captions))
+        for distance, soon in enumerate(coming):
             _, uses = batch_at(plan.layout, soon)
-            if pictures and soon <= micro_step + pictures:
+            if pictures and distance <= pictures:
                 self.latents.prefetch(uses, epoch=soon // plan.batches_per_epoch)
-            if self.text_embeds and captions and soon <= micro_step + captions:
+            if self.text_embeds and captions and distance <= captions:
                 self.text_embeds.prefetch([self._caption(use, soon) for use in uses])
+
+    def _coming(self, micro_step: int) -> Iterator[int]:
+        """This one and those after it that this process makes, to the end of the run."""
+        yield micro_step
+        for step in range(self.plan.step_of(micro_step), self.plan.total_steps + 1):
+            yield from (n for n in self.share(self.plan.micro_steps(step)) if n > micro_step)
 
     def _drawn(self, encoded: Latent | MaskedImage, name: str, micro_step: int, row: int) -> Tensor:
         """A draw from what the VAE saw, scaled, shape C h w."""

@@ -242,7 +242,7 @@ def equip(
     yield from _resumed(checkpoint, lightening, ranks)
     _hand_over(step.optimization, accelerator)
     yield _loaded(family, accelerator, network, checkpoint.state_step)
-    builder = BatchBuilder(plan, text, latents, text_embeds)
+    builder = BatchBuilder(plan, text, latents, text_embeds, ranks.share)
     end, kind = plan.micro_steps(plan.total_steps).stop, accelerator.device.type
     feed = _feed(builder, settings.memory, end=end, beside=kind, every=ranks.count)
     drawn = SamplePipeline(text, settings.samples.sample_sampler, accelerator.autocast)

@@ -233,7 +233,6 @@ def run_step(
     count: int,
     watch: Watch | None = None,
     gradient: Gradient | None = None,
-    idle: Batch | None = None,
 ) -> StepResult:
     """One optimizer step from `count` micro-batches, which lie on the CPU.
 
@@ -243,11 +242,10 @@ def run_step(
     length, so that its batches move the weights as far as those of a full one.
     watch: sees what the step came to before it moves the weights, and may raise.
     gradient: how a step engine makes a batch's gradient; without one, call by call.
-    idle: see `gathered`.
 
     Raises: NotFinite, and what `watch` raises; the weights are then those of the step before.
     """
-    seen = gathered(step, batches, count=count, gradient=gradient, idle=idle)
+    seen = gathered(step, batches, count=count, gradient=gradient)
     return judged(step, seen, watch=watch)
 
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from kit import planning
 from kit.errors import KitError
 from kit.hosts import Gpu, gpus
 from kit.launching import command as commands
@@ -20,6 +21,7 @@ from kit.launching.gpus import there, visible
 from kit.settings import Machine, Settings
 from kit.settings.launch_args import parse_launch_args
 from kit.settings.rules import problems
+from tests.support.toys import draw_images, toy_settings
 
 T4 = Gpu("Tesla T4", 16106)
 MACHINES = "--machine_rank 1 --main_process_ip 10.0.0.1"
@@ -71,6 +73,17 @@ def test_every_field_has_its_place_in_the_command():
 def test_machines_meet_at_a_port_that_all_of_them_know():
     machine = Machine(num_processes=2, num_machines=2, extra_accelerate_launch_args=MACHINES)
     assert "--main_process_port" not in flags(machine)  # accelerate's own, 29500
+
+
+@pytest.mark.parametrize(("count", "processes"), [(2, 2), (3, 3), (1, 1), (0, 1)])
+def test_a_plan_counts_the_processes_that_multi_gpu_alone_means(
+    tmp_path, monkeypatch, count, processes
+):
+    monkeypatch.setattr(commands, "there", lambda: (T4,) * count)
+    images = draw_images(tmp_path / "images")
+    asked = toy_settings(tmp_path / "model", images, tmp_path / "out", multi_gpu=True)
+    assert planning.plan(asked).processes == processes
+    assert planning.plan(asked.replace(num_processes=2)).processes == 2
 
 
 def test_multi_gpu_means_every_gpu_or_every_one_that_is_named():

@@ -11,6 +11,7 @@ import pytest
 
 from kit.events import Failed, Finished, Stepped
 from kit.launching.command import OF_A_LAUNCH
+from kit.processes import heartbeats
 from kit.sinks import read_events
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, toy_settings
@@ -80,3 +81,22 @@ def test_where_all_were_killed_the_command_says_so_and_who_looks_later_knows(tom
     assert last.text.startswith("Process 0 (pid ")
     assert "ended without a word" in last.text
     assert f"kit: {last.text}" in out
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_is_stopped_is_named_and_ended_with_the_others_within_a_minute(
+    toml, training, rank
+):
+    """torchrun alone would wait 30 s more: a stopped process hears no polite signal."""
+    pids = {sign.rank: sign.pid for sign in heartbeats.read(toml.parent / "out" / "cat.run")}
+    os.kill(pids[rank], signal.SIGSTOP)
+    began = time.monotonic()
+    out, _ = training.communicate(timeout=PATIENCE)
+    assert training.returncode == 2, out
+    last = told(toml)[-1]
+    assert isinstance(last, Failed)
+    assert f"Process {rank} (pid {pids[rank]}" in last.text
+    assert " hangs " in last.text
+    assert not psutil.pid_exists(pids[rank])
+    assert time.monotonic() - began < heartbeats.SILENT + 30

@@ -3,8 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from kit.errors import DeviceError
@@ -163,3 +168,88 @@ def test_what_processes_shared_goes_in_the_end_and_a_folder_given_back_stays_awa
     cache.mkdir(parents=True)
     heartbeats.tidy(run_dir, well=well)
     assert not run_dir.exists()
+
+
+# --------------------------------------------------------------------------- one that hangs, ended
+
+
+@pytest.fixture
+def stopped():
+    """A process of this machine that hears nothing, not even a polite signal."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    process.send_signal(signal.SIGSTOP)
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.02)
+    yield process
+    process.kill()
+    process.wait(20)
+
+
+def told_to_hang(run_dir, monkeypatch, process, **more):
+    """What somebody finds who waits for it, and its end."""
+    now = [1000.0]
+    monkeypatch.setattr(heartbeats, "_given_up", {})
+    born = psutil.Process(process.pid).create_time()
+    sign(run_dir, 1, pid=process.pid, **{"born": born} | more)
+    watch = heartbeats.Watch(run_dir, [1])
+    with monkeypatch.context() as patched:
+        patched.setattr(heartbeats.time, "monotonic", lambda: now[0])
+        assert watch.lost() == ""
+        now[0] += heartbeats.SILENT + 1
+        assert "hangs at step 3" in watch.lost()
+
+
+def test_one_that_hangs_is_ended_by_who_has_told_it(run_dir, monkeypatch, stopped):
+    told_to_hang(run_dir, monkeypatch, stopped)
+    heartbeats.end_given_up()
+    assert stopped.wait(20) == -signal.SIGKILL
+
+
+def test_one_that_stood_still_before_it_could_say_that_it_steps_is_named_and_ended(
+    run_dir, monkeypatch, stopped
+):
+    """Its last sign says that it loads, where more silence is allowed; but the others step."""
+    now = [1000.0]
+    monkeypatch.setattr(heartbeats, "_given_up", {})
+    sign(
+        run_dir, 1, pid=stopped.pid, born=psutil.Process(stopped.pid).create_time(), doing="loading"
+    )
+    sign(run_dir, 2, doing="loading")
+    watch = heartbeats.Watch(run_dir, [1, 2])
+    with monkeypatch.context() as patched:
+        patched.setattr(heartbeats.time, "monotonic", lambda: now[0])
+        watch.begin()
+        watch.signs()
+        now[0] += heartbeats.SILENT + 10
+        sign(run_dir, 2, doing="loading", beat=2)
+        assert watch.lost() == ""
+        told = watch.late(40.0)
+        assert told.startswith(f"Process 1 (pid {stopped.pid} on {socket.gethostname()}) hangs")
+        assert "while it was loading: it gave no sign of life for 40 s" in told
+    heartbeats.end_given_up()
+    assert stopped.wait(20) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"born": 1.0e9}, {"born": 0.0}, {"host": "elsewhere"}],
+    ids=["another process has its number", "of an older version", "of another machine"],
+)
+def test_nobody_else_is_ended(run_dir, monkeypatch, stopped, more):
+    told_to_hang(run_dir, monkeypatch, stopped, **more)
+    heartbeats.end_given_up()
+    assert psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED
+
+
+def test_one_that_gives_a_sign_again_is_left_alone(run_dir, monkeypatch, stopped):
+    told_to_hang(run_dir, monkeypatch, stopped)
+    sign(run_dir, 1, pid=stopped.pid, born=psutil.Process(stopped.pid).create_time(), beat=2)
+    heartbeats.end_given_up()
+    assert psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED
+
+
+def test_a_heart_says_when_its_process_was_started(run_dir):
+    heartbeats.Heart(run_dir, 1).stop()
+    (told,) = heartbeats.read(run_dir)
+    assert told.born == pytest.approx(psutil.Process().create_time(), abs=1.5)
+    assert not heartbeats.kill(told)  # not ourselves

@@ -7,14 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
+from kit import planning
 from kit.caching.latents import OnTheFlyLatents, cache_latents
 from kit.dataset.batches import batch_at
 from kit.diffusion import noise
 from kit.families import Family, TextEmbeds
 from kit.families.text import TextConditioner
 from kit.planning import Plan
+from kit.processes import Processes
 from kit.training.batches import Batch, BatchBuilder
 from kit.training.caches import latent_encoder
+from kit.training.ranks import Ranks
 from tests.support.parts import load_tiny, outcome, paint_all, plan_for
 from tests.support.tiny import write_tiny
 
@@ -213,3 +216,40 @@ def test_an_epoch_ends_where_the_next_one_begins(images, monkeypatch):
     for micro_step in numbers(plan, epochs=3):
         batch_builder.batch(micro_step)
     assert ended == [0, plan.batches_per_epoch, 2 * plan.batches_per_epoch]
+
+
+class Asked(OnTheFlyLatents):
+    """Of a disk: notes what is to be read ahead."""
+
+    prefetch_batches = 4
+
+    def __init__(self, encoder):
+        super().__init__(encoder)
+        self.asked = set()
+
+    def prefetch(self, uses, *, epoch):
+        self.asked |= {(epoch, use) for use in uses}
+
+
+@pytest.mark.parametrize("gathered", [1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_what_is_read_ahead_is_what_this_process_uses(images, count, gathered):
+    """Of eight batches an epoch: windows at its end are short, and not every process has work."""
+    plan = planning.plan(
+        plan_for(images, **LIVE, gradient_accumulation_steps=gathered, epoch=3).settings,
+        processes=count,
+    )
+    used = []
+    for rank in range(count):
+        ranks = Ranks(Processes(count, rank, rank))
+        latents, mine = Asked(latent_encoder(plan, Eye())), set()
+        builder = BatchBuilder(plan, TextConditioner(Eye()), latents, None, ranks.share)
+        for step in range(1, plan.total_steps + 1):
+            for number in ranks.share(plan.micro_steps(step)):
+                builder.batch(number)
+                epoch, uses = number // plan.batches_per_epoch, batch_at(plan.layout, number)[1]
+                mine |= {(epoch, use) for use in uses}
+                assert mine <= latents.asked
+        assert latents.asked == mine
+        used += mine
+    assert len(used) == len(set(used)) == 3 * plan.batches_per_epoch
