@@ -58,6 +58,7 @@ def asked(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def kept_at_every_step(monkeypatch):
     monkeypatch.setattr("kit.training.checkpoint.SHARE", 1e9)
+    monkeypatch.setattr("kit.sinks.loss_picture.SHARE", 1e9)  # a disk that refuses is tried again
 
 
 @pytest.fixture(scope="module")
