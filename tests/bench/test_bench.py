@@ -153,7 +153,7 @@ def test_without_time_nothing_is_begun(measured, tmp_path):
 
 
 def test_a_process_that_fails_says_why():
-    said = suite._in_process(Work(precision="fp16"), steps=1, beside="", seconds=60)
+    said = suite._in_process(Work(precision="fp16"), steps=1, beside="", seconds=600)
     if torch.cuda.is_available():
         pytest.skip("a GPU has fp16")
     assert "mixed_precision" in said
