@@ -211,6 +211,26 @@ def test_a_circle_is_found():
     assert in_circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == {*"abc"}
 
 
+# Who else called it would wait where no sign of life is looked at.
+MEETS = {"training/sharding.py", "training/waiting.py"}
+
+
+def test_processes_meet_in_two_files():
+    found = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Import) and any(is_meeting(each.name) for each in node.names))
+        or (isinstance(node, ast.ImportFrom) and is_meeting(node.module or ""))
+        or (isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.distributed"))
+    }
+    assert found == MEETS
+
+
+def is_meeting(module):
+    return module.startswith("torch.distributed")
+
+
 # What a file of anybody's may make these raise is told in kit.reading alone.
 BARE_READERS = frozenset(
     {
