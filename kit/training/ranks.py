@@ -5,8 +5,8 @@ so that no two of them ever wait in different places. Small things (orders, sett
 between hosts over gloo, gradients between GPUs over NCCL (not yet run) or over gloo. Nothing waits
 blindly: who waits looks at the others' signs of life, and names the one that is lost.
 
-How they wait for each other: `kit.training.waiting`. torch.distributed is imported in these two
-files and `kit.training.sharding`. One process alone meets nobody: `ALONE` does nothing.
+How they wait for each other: `kit.training.waiting`. torch.distributed is imported there and in
+`kit.training.sharding` alone. One process alone meets nobody: `ALONE` does nothing.
 """
 
 from __future__ import annotations
