@@ -310,9 +310,10 @@ def test_a_lora_as_base_model_is_refused(tmp_path, asked):
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path, asked):
-    (tmp_path / "file").write_text("not a folder")
+    made = planning.plan(asked(tmp_path / "file" / "out"))
+    (tmp_path / "file").write_text("not a folder, since the plan was made")
     with pytest.raises(OutputError, match="output_dir"):
-        run(asked(tmp_path / "file" / "out"))
+        list(train(made))
 
 
 def test_a_full_disk_while_keeping_leaves_the_older_state(tmp_path, asked, monkeypatch):
