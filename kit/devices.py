@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
+from kit import catalog
 from kit.errors import DeviceError
 from kit.processes import COUNT, LOCAL_RANK, RANK, here
 from kit.settings import Machine
@@ -241,7 +242,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 def free_memory() -> None:
     """Give memory that nobody holds back to the device, and to the machine."""
-    gc.unfreeze()  # see `kit.catalog.imported`
+    catalog.look_at_all()
     gc.collect()
     give_back()
 

@@ -59,13 +59,23 @@ def load(code: str, needs: str = "") -> Any:
         ) from error
 
 
+_left_out: list[str] = []  # with which module; what others have frozen is theirs
+
+
+def look_at_all() -> None:
+    """What `imported` left out of looks for garbage is looked at, too, from now on."""
+    if _left_out:
+        _left_out.clear()
+        gc.unfreeze()
+
+
 def imported(module: str) -> ModuleType:
     """A module by name, loaded without a look for garbage on the way.
 
     torch, diffusers and what they bring make half a million objects that stay. Python looks through
     them again and again while they come, which takes a fifth of the time of their import. What came
-    with torch is left out of later looks, too, until `kit.devices.free_memory` wants everything:
-    nobody who has had no torch before has left something large in a circle.
+    with torch is left out of later looks, too, until `kit.devices.free_memory` wants everything
+    (`look_at_all`): nobody who has had no torch before has left something large in a circle.
 
     Raises: what importing it raises.
     """
@@ -76,5 +86,6 @@ def imported(module: str) -> ModuleType:
     finally:
         if "torch" in sys.modules and not had_torch:
             gc.freeze()
+            _left_out.append(module)
         if was_enabled:
             gc.enable()
