@@ -1,6 +1,8 @@
 """The two commands that start several processes, as a person types them; gloo, on CPUs."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +58,39 @@ def test_a_launcher_trains_one_run_in_two_processes(tmp_path, model, images, nam
     assert isinstance(events[-1], Finished)
     assert losses(events) == losses(straight)
     assert same(lora(tmp_path / "together"), lora(tmp_path / "alone"))
+
+
+@pytest.mark.slow
+def test_two_machines_that_share_no_folder_train_one_run(tmp_path, model, images):
+    """As on two machines: each has model and pictures in the same place of a disk of its own."""
+    at_work, port = [], free_port()
+    for rank in range(2):
+        place = tmp_path / f"machine{rank}"
+        shutil.copytree(model, place / "model")
+        shutil.copytree(images, place / "images")
+        settings = toy_settings(Path("model"), Path("images"), Path("out"), epoch=1)
+        settings = settings.replace(cache_latents=True)
+        (place / "run.toml").write_text(settings.to_toml())
+        words = ["torch.distributed.run", "--nnodes=2", f"--node_rank={rank}", "--nproc_per_node=1"]
+        words += ["--master_addr=127.0.0.1", f"--master_port={port}", "-m", "kit", "train"]
+        at_work.append(
+            subprocess.Popen(
+                [sys.executable, "-m", *words, "run.toml"],
+                cwd=place,
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            )
+        )
+    assert [each.wait(180) for each in at_work] == [0, 0]
+    alone = toy_settings(model, images, tmp_path / "alone", epoch=1, gradient_accumulation_steps=2)
+    run(alone)
+    assert same(lora(tmp_path / "machine0/out"), lora(tmp_path / "alone"))
+    assert not (tmp_path / "machine1/out/toy.safetensors").exists()  # process 0 writes, alone
+
+
+def free_port():
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return door.getsockname()[1]
 
 
 @pytest.mark.slow
