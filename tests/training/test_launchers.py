@@ -60,7 +60,7 @@ def test_a_launcher_trains_one_run_in_two_processes(tmp_path, model, images, nam
     assert same(lora(tmp_path / "together"), lora(tmp_path / "alone"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_machines_that_share_no_folder_train_one_run(tmp_path, model, images):
     """As on two machines: each has model and pictures in the same place of a disk of its own."""
     at_work, port = [], free_port()
