@@ -47,7 +47,15 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "plain",
+        "dropouts",
+        pytest.param("bf16 and checkpointing", marks=pytest.mark.long),
+        pytest.param("reads weights", marks=pytest.mark.long),
+    ],
+)
 def test_two_processes_with_half_of_the_base_learn_what_one_does(tmp_path, asked, case):
     changes = CASES[case]
     together, alone = tmp_path / "together", tmp_path / "alone"
@@ -146,6 +154,7 @@ def test_all_draw_and_answer_together_and_the_first_one_keeps_it(tmp_path, model
     assert same(lora(tmp_path / "together"), lora(tmp_path / "alone"))
 
 
+@pytest.mark.long
 def test_the_bare_base_draws_for_the_class_word_in_all_processes(tmp_path, model):
     images = draw_images(tmp_path / "images", count=5)
     changes = {"validate_every_n_steps": 2, "max_train_steps": 2}
@@ -212,7 +221,7 @@ def test_batches_are_made_whole_whatever_a_run_in_one_process_had_come_to():
     assert step.rows == 2
 
 
-@pytest.mark.parametrize("mode", ["mild", "rollback"])
+@pytest.mark.parametrize("mode", [pytest.param("mild", marks=pytest.mark.long), "rollback"])
 def test_what_is_not_finite_is_skipped_by_all_and_the_run_goes_back_in_all(tmp_path, asked, mode):
     broken = {5} if mode == "mild" else {5, 7, 9, 11}
     prepare = breaking(broken, lambda loss_B: loss_B * float("nan"))
@@ -234,6 +243,7 @@ def test_what_is_not_finite_is_skipped_by_all_and_the_run_goes_back_in_all(tmp_p
     assert same(lora(tmp_path / "together"), lora(tmp_path / "alone"))
 
 
+@pytest.mark.long
 def test_the_largest_batch_is_tried_out_by_all(tmp_path, asked):
     def prepare(rank):
         probe.FEWEST_STEPS_ON_CPU = 0
@@ -243,6 +253,7 @@ def test_the_largest_batch_is_tried_out_by_all(tmp_path, asked):
     assert any(text.startswith("tried out with 1 image of 128x64: a step takes") for text in told)
 
 
+@pytest.mark.long
 def test_a_stop_while_the_bare_base_draws_ends_all_of_them(tmp_path, model):
     images = draw_images(tmp_path / "images", count=5)
     out = tmp_path / "out"

@@ -94,7 +94,7 @@ def goes_on(out, asked, *, least=2, **changes):
 @pytest.mark.parametrize(
     ("rank", "number", "words", "back"),
     [
-        (1, signal.SIGKILL, "ended", False),
+        pytest.param(1, signal.SIGKILL, "ended", False, marks=pytest.mark.long),
         (1, signal.SIGKILL, "ended", True),
         (0, signal.SIGKILL, "ended", False),
         (1, signal.SIGSTOP, "hangs", False),
@@ -116,7 +116,9 @@ def test_a_process_that_is_lost_in_mid_pass_is_named_and_ends_the_others(
     goes_on(tmp_path, asked, least=2 if rank else 1)  # a survivor keeps no state for the first one
 
 
-@pytest.mark.parametrize(("rank", "back"), [(0, False), (1, True)])
+@pytest.mark.parametrize(
+    ("rank", "back"), [pytest.param(0, False, marks=pytest.mark.long), (1, True)]
+)
 def test_an_error_in_mid_pass_is_told_and_ends_the_others(tmp_path, asked, rank, back):
     fault = in_mid_pass(rank, breaking(ValueError("the cable is out")), back=back)
     ended = train_in(2, asked(tmp_path, **SHARDED), tmp_path / "logs", prepare=fault)
@@ -129,7 +131,7 @@ def test_an_error_in_mid_pass_is_told_and_ends_the_others(tmp_path, asked, rank,
     goes_on(tmp_path, asked)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_process_without_memory_ends_all_of_them_and_says_what_to_lower(tmp_path, asked, rank):
     fault = in_mid_pass(rank, breaking(torch.OutOfMemoryError("no memory left")))
     ended = train_in(2, asked(tmp_path, **SHARDED), tmp_path / "logs", prepare=fault)
@@ -141,7 +143,7 @@ def test_a_process_without_memory_ends_all_of_them_and_says_what_to_lower(tmp_pa
     goes_on(tmp_path, asked)
 
 
-@pytest.mark.parametrize("name", ["clip", "update"])
+@pytest.mark.parametrize("name", [pytest.param("clip", marks=pytest.mark.long), "update"])
 def test_a_process_without_memory_behind_the_passes_ends_all_of_them(tmp_path, asked, name):
     def fault(rank):
         whole, calls = getattr(TrainingStep, name), []
@@ -162,7 +164,7 @@ def test_a_process_without_memory_behind_the_passes_ends_all_of_them(tmp_path, a
     assert "Set gradient_checkpointing, lower train_batch_size" in last.text
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_who_cannot_draw_its_part_of_a_picture_ends_all_of_them(tmp_path, asked, rank):
     fault = in_mid_pass(rank, breaking(ValueError("no paint")), step=1, draws=True)
     settings = asked(tmp_path, **DRAWN, **SHARDED)
