@@ -14,10 +14,9 @@ from kit.runs.control_files import Asked, leave
 from kit.training import sampling
 from kit.training.checkpoint import Checkpoint
 from kit.training.step import TrainingStep
-from tests.support.ranks import train_in
+from tests.support.ranks import GATHERED, in_processes, once, told, train_in
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
-from tests.training.test_ranks import GATHERED, in_processes, told
 
 PROMPTS = "a ball --w 64 --h 64 --s 1\na zib --w 64 --h 64 --s 1"
 
@@ -34,19 +33,6 @@ def asked(model, images):
 
 def on_the_second(fault):
     return lambda rank: fault() if rank == 1 else None
-
-
-def once(call, at, error):
-    """The call, which fails at that time, once."""
-    seen = []
-
-    def made(*arguments, **named):
-        seen.append(1)
-        if len(seen) == at:
-            raise error
-        return call(*arguments, **named)
-
-    return made
 
 
 def no_memory_while(name, at):
