@@ -26,7 +26,7 @@ from kit.events import (
     Validated,
 )
 from kit.families.text import TextConditioner
-from kit.processes import Processes, heartbeats
+from kit.processes import Processes, heartbeats, places
 from kit.runs.control_files import Asked
 from kit.training.ranks import Ranks
 from kit.training.sampling import SamplePipeline
@@ -136,7 +136,7 @@ def test_wishes_reach_every_process(tmp_path, asked):
         assert sum(isinstance(event, kind) for event in ways["together"]) == 1 + (kind is Saved)
     assert losses(ways["together"]) == losses(ways["alone"])
     assert same(lora(tmp_path / "together"), lora(tmp_path / "alone"))
-    assert not (tmp_path / "together" / "toy.run" / heartbeats.FOLDER).exists()
+    assert not (tmp_path / "together" / "toy.run" / places.FOLDER).exists()
 
 
 @pytest.mark.parametrize("mode", ["mild", "rollback"])

@@ -9,7 +9,7 @@ import torch
 from kit.caching.latents import LatentEncoder
 from kit.errors import DatasetError
 from kit.events import Cached, Failed, Finished, Lightened, Noticed, Stepped
-from kit.processes import heartbeats
+from kit.processes import heartbeats, places
 from kit.runs.control_files import Asked, leave
 from kit.training import sampling
 from kit.training.checkpoint import Checkpoint
@@ -110,7 +110,7 @@ def test_a_folder_that_is_deleted_gets_its_signs_of_life_again(tmp_path, asked):
             shutil.rmtree(tmp_path / "toy.run")
         if isinstance(event, Stepped) and event.step == 3:
             time.sleep(2 * heartbeats.PERIOD)
-            seen.extend(sign.rank for sign in heartbeats.read(tmp_path / "toy.run"))
+            seen.extend(sign.rank for sign in places.read(tmp_path / "toy.run"))
             (tmp_path / "seen").write_text(str(seen))
 
     in_processes(2, asked(tmp_path), tmp_path, hear=hear)
