@@ -7,6 +7,12 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
+# What classes of other packages raise where a value is not one of theirs.
+BREAKS = (
+    TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError,
+    NotImplementedError,
+)  # fmt: skip
+
 
 class LrScheduler(Protocol):
     """What the loop needs of a learning-rate scheduler."""

@@ -21,6 +21,7 @@ from kit.families.placing import placed
 from kit.lorafile import tensors
 from kit.optim.making import build_optimization
 from kit.optim.optimization import Optimization
+from kit.optim.trying import try_out
 from kit.reading.paths import path_of
 from kit.settings import Basic, NetworkSettings
 from kit.settings.unet_blocks import BlockPlan
@@ -123,16 +124,18 @@ def _check_learns(groups: tuple[Group, ...], stop: int) -> None:
 
 
 def check_optimizer(rates: Mapping[str, float], options: Mapping[str, Any]) -> None:
-    """Build optimizer and schedule for weights of one number: refuses before a model is loaded.
+    """Build and try optimizer and schedule on single numbers: refuses before a model is loaded.
 
-    Raises: as make_optimization.
+    Raises: as make_optimization; SettingsError for what fails in a step.
     """
     groups = [
         Group(name, rate, (nn.Parameter(torch.zeros(1)),))
         for name, rate in rates.items()
         if rate > 0
     ]
-    build_optimization(groups, device=torch.device("cpu"), **options)
+    made = build_optimization(groups, device=torch.device("cpu"), **options)
+    steps, schedule = options["schedule_params"].total, options["lr_scheduler_type"].strip()
+    try_out(made, steps, schedule=schedule)
 
 
 def optimizer_options(basic: Basic, schedule_params: ScheduleParams) -> dict[str, Any]:
