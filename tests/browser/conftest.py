@@ -37,8 +37,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
-    # Only this machine is reached. Not by a route of Playwright: that switches the cache off and sends
-    # each request through Python, megabytes of an upload as well.
+    # Only this machine is reached. Not by a route of Playwright: that switches the cache off, and
+    # sends each request through Python, megabytes of an upload as well.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 ROOT = Path(__file__).parents[2]
@@ -151,7 +151,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="package")  # while it is open its loop runs, which tests elsewhere would see
 def context():
-    """One for all: what JupyterLab is made of is fetched and compiled once, and not for each page."""
+    """One for all: what JupyterLab is made of is fetched and compiled once, not for each page."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
