@@ -253,6 +253,18 @@ def test_the_step_size_it_finds_is_told_beside_the_rate(name):
     assert rates_of(own) == {"textencoder": 1.0, "unet": 1.0}
 
 
+def test_where_prodigyplus_shares_a_step_size_it_is_the_one_told():
+    name = "prodigyplus.ProdigyPlusScheduleFree"
+    own = made(groups_of(weights_of(), 1.0), name, "split_groups_mean=True")
+    for number in range(25):
+        step(own, number)
+    groups = own.optimizer.param_groups
+    assert groups[0]["d"] != groups[1]["d"]
+    used = {group["name"]: own.optimizer.get_dlr(group) for group in groups}
+    assert effective_rates_of(own) == used
+    assert used["unet"] == used["textencoder"]
+
+
 @pytest.mark.parametrize("name", FREE)
 def test_the_average_is_what_is_looked_at_and_the_rest_stays(name):
     weights = weights_of()
