@@ -114,9 +114,16 @@ def effective_rates_of(optimization: Optimization) -> dict[str, float]:
     """The rate of every group times the step size d that its optimizer estimates, where it does."""
     rates = rates_of(optimization)
     return {
-        group["name"]: rates[group["name"]] * float(group.get("d", 1.0))
+        group["name"]: rates[group["name"]] * _step_size(group)
         for group in optimization.optimizer.param_groups
     }
+
+
+def _step_size(group: dict[str, Any]) -> float:
+    """The d that a group is moved by; ProdigyPlus can take the mean of all groups for each."""
+    shares = group.get("split_groups") and group.get("split_groups_mean")
+    shared = group.get("shared_d") if shares else None
+    return float(group.get("d", 1.0) if shared is None else shared)
 
 
 def _rate_of(optimization: Optimization, group: dict[str, Any]) -> float:

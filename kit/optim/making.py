@@ -142,16 +142,16 @@ def _built(
     try:
         with redirect_stdout(StringIO()):  # some greet with what they were told
             optimizer: Any = maker(parameters, lr=rate, **arguments)
+            if averages(optimizer):
+                optimizer.train()  # which unpacks the betas, as nothing has before
+            if flat:
+                in_memory = [group.in_memory or group.weights for group in groups]
+                optimizer.lay_flat(frozenset(row.elementwise.split()), in_memory)
     except BREAKS as error:
         shown = " ".join(f"{key}={value}" for key, value in arguments.items())
         raise SettingsError(
             [f"[basic] optimizer_args: {name} does not take {shown!r}: {error}"]
         ) from error
-    if averages(optimizer):
-        optimizer.train()
-    if flat:
-        in_memory = [group.in_memory or group.weights for group in groups]
-        optimizer.lay_flat(frozenset(row.elementwise.split()), in_memory)
     made: Optimizer = optimizer
     return made
 

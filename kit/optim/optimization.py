@@ -8,10 +8,7 @@ from typing import Any, Protocol
 from torch.optim import Optimizer
 
 # What classes of other packages raise where a value is not one of theirs.
-BREAKS = (
-    TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError,
-    NotImplementedError,
-)  # fmt: skip
+BREAKS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class LrScheduler(Protocol):

@@ -1,7 +1,7 @@
 """A class in lr_scheduler_type, and what it is given: looked at before torch is loaded.
 
 What only its own code can say is found by trying it out, before a base model is read:
-`kit.optim.trying`.
+`kit.optim.trial`.
 """
 
 from __future__ import annotations

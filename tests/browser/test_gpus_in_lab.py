@@ -30,16 +30,6 @@ def cells(folder, steps):
     return [show]
 
 
-def restart(notebook):
-    notebook.command("kernelmenu:restart-and-clear")
-    dialog = notebook.page.locator(".jp-Dialog")
-    expect(dialog).to_be_visible()
-    dialog.locator("button.jp-mod-accept").click()
-    expect(dialog).to_have_count(0)
-    notebook.settle()
-    notebook.run_all()
-
-
 def test_both_gpus_train_and_a_new_kernel_has_their_run_with_its_buttons(notebook, tmp_path):
     notebook.open(cells(tmp_path, 3000)).run_all()
     is_there(notebook)
@@ -63,7 +53,8 @@ def test_both_gpus_train_and_a_new_kernel_has_their_run_with_its_buttons(noteboo
     notebook.button("Train").click()
     numbers = notebook.output.locator(".kit-numbers").first
     expect(numbers).to_contain_text(STEP, timeout=LONG)
-    restart(notebook)
+    notebook.restart()
+    notebook.run_all()
     expect(state(notebook)).to_have_text("training", timeout=60_000)
     if DRAWS:
         look(notebook, "gpus-training")

@@ -83,6 +83,20 @@ def optimizer_args(basic: Basic) -> Iterator[str]:
             )
 
 
+@problem
+def average_without_momentum(basic: Basic) -> Iterator[str]:
+    """The average, which is saved, is found from what was learnt by dividing by the first beta."""
+    if effective.controls_lr(basic) != "schedule":
+        return
+    betas = effective.optimizer_args(basic).get("betas")
+    first = betas[0] if isinstance(betas, tuple) and betas else None
+    if isinstance(first, int | float) and not 0 < first <= 1:
+        yield (
+            f"[basic] optimizer_args: the first of the betas is {first:g}; {basic.optimizer_type} "
+            "finds the average by dividing by it, so it must be above 0 and at most 1, e.g. 0.9"
+        )
+
+
 def _next_that_takes(argument: str, row: catalog.Optimizer) -> str:
     """The nearest of a row's fallbacks that uses an argument; empty where there is none."""
     while row.fallback:

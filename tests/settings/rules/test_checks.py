@@ -110,6 +110,16 @@ PROBLEMS = {
         dict(optimizer_args="lr=1"),
         dict(optimizer_type="AdamW", optimizer_args="d_coef=2"),
     ],
+    "average_without_momentum": [
+        dict(optimizer_type="AdamWScheduleFree", optimizer_args="betas=0,0.999"),
+        dict(optimizer_type="RAdamScheduleFree", optimizer_args="betas=-0.5,0.999"),
+        dict(
+            optimizer_type="prodigyplus.ProdigyPlusScheduleFree",
+            optimizer_args="betas=0.0,0.99",
+            unet_lr=1,
+            text_encoder_lr=1,
+        ),
+    ],
     "one_rate": [
         dict(optimizer_type="Prodigy"),
         dict(optimizer_type="DAdaptAdam", unet_lr=1, text_encoder_lr=0.5),
@@ -462,6 +472,10 @@ FINE = {
     "ProdigyPlus without its average": dict(
         optimizer_type="prodigyplus.ProdigyPlusScheduleFree", unet_lr=1, text_encoder_lr=0.5,
         optimizer_args="use_schedulefree=False",
+    ),
+    "ProdigyPlus without its average may have no momentum": dict(
+        optimizer_type="prodigyplus.ProdigyPlusScheduleFree", unet_lr=1, text_encoder_lr=1,
+        optimizer_args="use_schedulefree=False betas=0,0.99",
     ),
     "upscaling with bounds": dict(
         bucket_no_upscale=False, min_bucket_reso=320, max_bucket_reso=1024
