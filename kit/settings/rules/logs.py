@@ -55,6 +55,8 @@ def unused_log_settings(logs: Logs) -> Iterator[Idle]:
     chosen = loggers(logs)
     used = {name for logger in chosen for name in catalog.LOGGERS[logger].uses}
     every = {name for row in catalog.LOGGERS.values() for name in row.uses}
+    if not logs.log_with:
+        used.add("logging_dir")  # naming one is enough
     who = " and ".join(catalog.LOGGERS[logger].label for logger in chosen)
     unlogged = "the run is not logged; set logging_dir or log_with"
     why = f"the run is logged with {who}" if who else unlogged
