@@ -59,6 +59,12 @@ def sd1(families) -> Family:
     return families["sd1"]
 
 
+@pytest.fixture(scope="module")
+def thin(tmp_path_factory) -> Family:
+    """A smaller one, for what every sampler does."""
+    return load_tiny(write_tiny(tmp_path_factory.mktemp("thin"), "sd1", thin=True))
+
+
 @pytest.fixture
 def hang():
     """A network whose changes show, at the start of its life; gone after the test."""
@@ -181,14 +187,14 @@ def test_a_prompt_may_have_a_sampler_of_its_own(sd1):
 @pytest.mark.parametrize(
     "sampler", [name for name in catalog.SAMPLERS if not name.startswith("k_")]
 )
-def test_every_sampler_draws_and_leaves_torchs_dice_alone(sd1, monkeypatch, sampler, predicts):
+def test_every_sampler_draws_and_leaves_torchs_dice_alone(thin, monkeypatch, sampler, predicts):
     needs_scipy(sampler)
-    family = replace(sd1, predicts=predicts)
+    family = replace(thin, predicts=predicts)
     decoded = []
 
     def decode(latents_BChw):
         decoded.append(latents_BChw)
-        return sd1.decode_latents(latents_BChw)
+        return thin.decode_latents(latents_BChw)
 
     monkeypatch.setattr(family, "decode_latents", decode)
     before = torch.random.get_rng_state()
@@ -440,3 +446,27 @@ def test_diffusers_draws_the_same_with_the_saved_file(families, folders, tmp_pat
     assert difference(ours, bare) > 0.015
     for part in PARTS if reads_text else PARTS.keys() - {"text encoder"}:
         assert np.abs(without(network, part, family, prompt) - ours).max() > 0.02, part
+
+
+@pytest.mark.skipif(torchao_is_too_old(), reason="peft does not work beside this torchao")
+@pytest.mark.filterwarnings("ignore")  # theirs, not ours
+def test_diffusers_finds_the_alphas_outside_attention_alone(families, folders, hang):
+    """What kit.catalog.readers says of files whose layers have alphas of their own."""
+    pytest.importorskip("peft")
+    if Version(diffusers.__version__) < OLDEST_THAT_READS_TEXT:
+        pytest.skip("it cannot read the text encoder's keys")
+    file, block = dict(hang(families["sd1"]).tensors()), "lora_unet_mid_block_"
+    query, conv = "attentions_0_transformer_blocks_0_attn1_to_q", "resnets_0_conv1"
+    for layer in (query, conv):
+        file[f"{block}{layer}.alpha"] = 3 * file[f"{block}{layer}.alpha"]
+    theirs = StableDiffusionPipeline.from_pretrained(folders["sd1"], local_files_only=True)
+    theirs.load_lora_weights(file)
+    layers = dict(theirs.unet.mid_block.named_modules())
+    scales = {
+        layer: next(iter(layers[path].scaling.values()))
+        for layer, path in {
+            query: "attentions.0.transformer_blocks.0.attn1.to_q",
+            conv: "resnets.0.conv1",
+        }.items()
+    }
+    assert scales == {query: 1.0 / 4, conv: 3 * 0.5 / 2}
