@@ -14,7 +14,7 @@ import pytest
 from kit.control import RunControl, stop_on_interrupt
 from kit.errors import KitError
 from kit.events import Failed, Finished, to_line
-from kit.launching.last_words import last_word_of, state_of, who_broke_off
+from kit.launching.last_words import last_word_of, signs_of, state_of, who_broke_off
 from kit.launching.parent import Parent
 from kit.processes import places
 
@@ -120,3 +120,12 @@ def test_without_any_sign_the_launchers_own_end_is_told(tmp_path):
     assert "ended with exit code 1" in who_broke_off(places.read(tmp_path), 1)
     assert state_of(tmp_path / "nowhere") is None
     assert last_word_of(tmp_path, None, 1).event is None
+
+
+def test_what_an_earlier_launch_has_left_is_no_word_of_this_one(tmp_path):
+    sign(tmp_path, 0, words="no memory left", born=1.0)
+    heard = "Process 0 (pid 7 on a) ended at step 3 without a word"
+    sign(tmp_path, 1, words=heard, heard=True, born=time.time())
+    left = signs_of(tmp_path)
+    assert [each.rank for each in left] == [1]
+    assert who_broke_off(left, 1) == heard  # as the other machine's process told it
