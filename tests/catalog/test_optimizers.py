@@ -45,7 +45,7 @@ PAGED = [name for name in catalog.OPTIMIZERS if "Paged" in name]
 # One of each way of making a step. The others are rows of the same code: their numbers, and that
 # they go on, are shown on small weights below.
 OF_EACH_KIND = (
-    "AdamW", "AdamW8bit", "Adafactor", "Lion", "SGDNesterov8bit", "PagedAdamW8bit", "Prodigy",
+    "AdamW", "AdamW8bit", "Adafactor", "Lion", "SGDNesterov8bit", "Prodigy",
     "DAdaptAdam", "AdamWScheduleFree", "pytorch_optimizer.CAME",
     "prodigyplus.ProdigyPlusScheduleFree",
 )  # fmt: skip
