@@ -73,6 +73,14 @@ def no_network():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def not_forced_to_disk():
+    """A file that was written outlives its process; that it outlives the machine, no test asks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def only_own_garbage():
     """What libraries and 12,000 collected tests have made stays; it is not looked through again.

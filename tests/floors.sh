@@ -26,17 +26,22 @@ wanted=$(cksum <pyproject.toml)
 if [ ! -f "$mark" ] || [ "$(<"$mark")" != "$wanted" ]; then
     "${KIT_PYTHON:-python3}" -m venv --clear "$folder"
     pip() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; }
+    uv() { "$folder/bin/uv" "$@"; }
     pip uv
-    # uv only chooses the versions. torch is left out, whose build depends on the machine.
+    # As set-up does: pip itself would try for minutes where that index does not answer. What is not
+    # imported needs no compiling.
+    if "$python" -c "import urllib.request as r; r.urlopen('$CPU_INDEX/torch/', timeout=5)" 2>/dev/null; then
+        pip --no-compile --index-url "$CPU_INDEX" "$TORCH"
+    else
+        pip --no-compile "$TORCH"
+    fi
+    # The rest is chosen without torch, whose build depends on the machine.
     echo "torch ; python_version < '3'" >"$folder/no_torch.txt"
-    "$folder/bin/uv" pip compile --quiet --no-annotate --no-header --extra dev \
+    uv pip compile --quiet --no-annotate --no-header --extra dev \
         --resolution lowest-direct --override "$folder/no_torch.txt" \
         --python "$python" pyproject.toml -o "$folder/floors.txt"
-    # As set-up does: pip itself would try for minutes where that index does not answer.
-    if "$python" -c "import urllib.request as r; r.urlopen('$CPU_INDEX/torch/', timeout=5)" 2>/dev/null; then
-        pip --index-url "$CPU_INDEX" "$TORCH"
-    fi
-    pip "$TORCH" -r "$folder/floors.txt"
+    uv pip install --quiet --override "$folder/no_torch.txt" --python "$python" -r "$folder/floors.txt"
+    "$python" -m pip check  # torch as well agrees with what was chosen
     echo "$wanted" >"$mark"
 fi
 grep -iE '^(accelerate|bitsandbytes|diffusers|matplotlib|numpy|peft|pillow|pydantic|transformers)==' \

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from kit import catalog
 from kit.catalog.lr_schedules import Formula, ScheduleParams, factor_at
 from kit.errors import SettingsError
-from kit.optim.optimization import Optimization
+from kit.optim.optimization import BREAKS, Optimization
 from kit.settings.optimizer_args import parse_optimizer_args
 
 
@@ -51,7 +51,7 @@ def make_foreign_scheduler(optimizer: Optimizer, name: str, arguments: str) -> L
     Raises: SettingsError where there is no such class, it needs the loss, or the arguments are not
     its own; MissingPackage.
     """
-    module, _, kind_name = name.rpartition(".")
+    module, _, kind_name = name.strip().rpartition(".")
     try:
         kind = catalog.load(f"{module or 'torch.optim.lr_scheduler'}:{kind_name}")
     except AttributeError:
@@ -63,7 +63,7 @@ def make_foreign_scheduler(optimizer: Optimizer, name: str, arguments: str) -> L
     given = parse_optimizer_args(arguments)
     try:
         return kind(optimizer, **given)
-    except (TypeError, ValueError) as error:
+    except BREAKS as error:
         shown = " ".join(f"{key}={value}" for key, value in given.items())
         raise SettingsError(
             [f"[basic] lr_scheduler_args: {name} does not take {shown!r}: {error}"]

@@ -13,10 +13,7 @@ import torch
 
 from kit.errors import SettingsError
 from kit.optim.averaging import averaged
-from kit.optim.optimization import Optimization
-
-# What a number of the wrong kind or size leads to, in torch's code and in the packages'.
-WRONG = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+from kit.optim.optimization import BREAKS, Optimization
 
 
 def try_out(optimization: Optimization, steps: int) -> None:
@@ -34,14 +31,14 @@ def try_out(optimization: Optimization, steps: int) -> None:
             with averaged(optimization):
                 if not all(bool(weight.isfinite().all()) for weight in weights):
                     raise ArithmeticError("it makes weights of what is no number")
-    except WRONG as error:
+    except BREAKS as error:
         raise SettingsError(
             [f"[basic] optimizer_args: {name} cannot learn with these: {error}"]
         ) from error
     for step in range(1, steps + 1):
         try:
             optimization.scheduler.step()
-        except WRONG as error:
+        except BREAKS as error:
             kind = type(optimization.scheduler).__name__
             raise SettingsError(
                 [f"[basic] lr_scheduler_args: {kind} fails at step {step}: {error}"]

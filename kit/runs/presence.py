@@ -18,7 +18,7 @@ class Presence:
     """Looks whether the folder is there still, and knows what was written."""
 
     def __init__(self, run: Run, settings_toml: str, hold: Hold) -> None:
-        self.run, self._settings_toml, self._hold = run, settings_toml, hold
+        self.run, self.settings_toml, self._hold = run, settings_toml, hold
         self._written: dict[Path, str] = {}
 
     def note(self, event: Event) -> None:
@@ -46,7 +46,7 @@ class Presence:
             return ""
         try:
             self.run.dir.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, lambda part: part.write_text(self._settings_toml, "utf-8"))
+            write_atomically(file, lambda part: part.write_text(self.settings_toml, "utf-8"))
         except OSError as error:
             raise OutputError(
                 f"{self.run.dir} was deleted while the run was at work, and cannot be made again: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,13 @@ def _add(table: Any, declared: Declared, value: Any, *, with_help: bool) -> None
         table.add(tomlkit.nl())
 
 
-def _comment(declared: Declared) -> list[str]:
+def _comment(declared: Declared) -> tuple[str, ...]:
+    return _wrapped(f"{declared.label}: {declared.help} [{declared.possible}]")
+
+
+@functools.cache  # every run writes the same ones
+def _wrapped(text: str) -> tuple[str, ...]:
     import textwrap
 
-    text = f"{declared.label}: {declared.help} [{declared.possible}]"
-    return textwrap.wrap(text, COMMENT_WIDTH, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(text, COMMENT_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return tuple(lines)

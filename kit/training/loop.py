@@ -71,7 +71,7 @@ def _trained(
     plan: Plan, control: RunControl, place: Presence, ranks: Ranks
 ) -> Generator[Event, None, None]:
     """The run, in a folder that is held."""
-    runs.begin(plan.run, seed=plan.seed, settings_toml=plan.settings.to_toml())
+    runs.begin(plan.run, seed=plan.seed, settings_toml=place.settings_toml)
     yield Began(
         str(plan.run.dir), plan.run.name, plan.total_steps, plan.epochs_after(plan.total_steps)
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ DOTS = 50  # validations, of which each has a mark
 CLIPPED_FROM = 50  # points; below, every loss is inside the picture
 
 Floats = NDArray[np.float64]
+Number = TypeVar("Number", float, Floats)  # one, or each of many
 
 
 class _Groups(NamedTuple):
@@ -117,16 +118,17 @@ class _Frame(NamedTuple):
     x_high: float
     y_ticks: list[float]
 
-    def x(self, step: float) -> float:
+    def x(self, step: Number) -> Number:
         return LEFT + (step - self.x_low) * (WIDTH - LEFT - RIGHT) / (self.x_high - self.x_low)
 
-    def y(self, value: float) -> float:
+    def y(self, value: Number) -> Number:
         low, high = self.y_ticks[0], self.y_ticks[-1]
         return TOP + (high - value) * (HEIGHT - TOP - BOTTOM) / (high - low)
 
     def place(self, xs: Floats, ys: Floats) -> str:
         inside = np.clip(ys, self.y_ticks[0], self.y_ticks[-1])
-        return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in zip(xs, inside, strict=True))
+        points = zip(self.x(xs).tolist(), self.y(inside).tolist(), strict=True)
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
     def grid(self) -> list[str]:
         steps = nice_ticks(self.x_low, self.x_high, count=6, whole=True)
@@ -152,7 +154,7 @@ def smoothed(values: Sequence[float] | Floats, *, span: float) -> Floats:
     keep = 1 - 2 / (span + 1)
     total = weight = 0.0
     result = np.empty(len(values))
-    for i, value in enumerate(values):
+    for i, value in enumerate(np.asarray(values).tolist()):  # one by one numpy's own are slow
         total, weight = keep * total + value, keep * weight + 1
         result[i] = total / weight
     return result

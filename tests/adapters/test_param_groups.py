@@ -16,7 +16,7 @@ from kit.settings.unet_blocks import BlockPlan
 from kit.training.preparation import prepare
 from tests.support.parts import outcome
 from tests.support.tiny import write_tiny
-from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
+from tests.support.toys import leave_after, lora, losses, run, same, toy_settings
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lora_keys.json").read_text())
 NUMBERS = {**GOLDEN["block_index_sd"], **GOLDEN["block_index_sdxl"]}
@@ -49,14 +49,13 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {
         "sd1": write_tiny(folder / "sd1", "sd1"),
+        "thin": write_tiny(folder / "thin", "sd1", thin=True),
         "sdxl": write_tiny(folder / "sdxl", "sdxl", thin=True),
     }
 
 
 @pytest.fixture
-def asked(models, tmp_path):
-    images = draw_images(tmp_path / "images")
-
+def asked(models, images, tmp_path):
     def settings(out="out", model="sd1", **changes):
         return toy_settings(models[model], images, tmp_path / out, **changes)
 
@@ -141,15 +140,16 @@ def test_lists_of_another_family_are_refused_before_it_is_loaded(asked, monkeypa
 
 
 STOP = {"stop_text_encoder_training": 40, "max_train_steps": 8}  # after ceil(3.2) = 4 steps
+PLUS = {**STOP, "optimizer_args": "weight_decay=0.1", "loraplus_lr_ratio": 4}
 
 
 def test_the_text_encoder_stops_and_the_unet_goes_on(asked, tmp_path):
-    four = run(asked("four", **{**STOP, "max_train_steps": 8}))
+    four = run(asked("four", model="thin", **STOP))
     told = [event.rates for event in four if isinstance(event, Stepped)]
     assert [rates["textencoder"] > 0 for rates in told] == [True] * 4 + [False] * 4
     assert all(rates["unet"] > 0 for rates in told[:-1])
     stopped, whole = lora(tmp_path / "four"), None
-    straight = asked("whole", max_train_steps=8, save_every_n_steps=4)
+    straight = asked("whole", model="thin", max_train_steps=8, save_every_n_steps=4)
     run(straight)
     from safetensors.torch import load_file
 
@@ -163,13 +163,20 @@ def test_the_text_encoder_stops_and_the_unet_goes_on(asked, tmp_path):
     assert not torch.equal(stopped[unet], at_four[unet])
 
 
+@pytest.fixture(scope="module")
+def straight(models, images, tmp_path_factory):
+    """A run that was not left, and where its file lies."""
+    out = tmp_path_factory.mktemp("straight")
+    return run(toy_settings(models["thin"], images, out, **PLUS)), out
+
+
 @pytest.mark.parametrize("left", [3, 4, 6])
-def test_a_run_goes_on_across_the_stop_bit_for_bit(asked, tmp_path, left):
-    changes = {**STOP, "optimizer_args": "weight_decay=0.1", "loraplus_lr_ratio": 4}
-    straight = run(asked("a", **changes))
-    first = leave_after(left, asked("b", **changes))
-    assert losses(first) + losses(run(asked("b", **changes))) == losses(straight)
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+def test_a_run_goes_on_across_the_stop_bit_for_bit(asked, straight, tmp_path, left):
+    told, out = straight
+    first = leave_after(left, asked("b", model="thin", **PLUS))
+    rest = run(asked("b", model="thin", **PLUS))
+    assert losses(first) + losses(rest) == losses(told)
+    assert same(lora(out), lora(tmp_path / "b"))
 
 
 def test_the_plan_tells_where_it_stops(asked):

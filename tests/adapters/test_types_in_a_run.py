@@ -1,5 +1,6 @@
 """Every LoRA type in a whole small run: trained, saved, broken off and resumed, and continued."""
 
+import functools
 import json
 
 import pytest
@@ -36,28 +37,44 @@ def images(tmp_path_factory):
     return draw_images(tmp_path_factory.mktemp("images"), count=2)
 
 
+DROPOUTS = {"network_dropout": 0.1, "rank_dropout": 0.1}
+
+
+def settings_of(model, images, out, kind, **changes):
+    sizes = {"network_dim": 10, "conv_dim": 10, "epoch": 1}
+    return toy_settings(model, images, out, **{"LoRA_type": kind} | sizes | changes)
+
+
 @pytest.fixture
 def asked(model, images, tmp_path):
-    def settings(folder, kind, **changes):
-        return toy_settings(
-            model,
-            images,
-            tmp_path / folder,
-            **{"LoRA_type": kind, "network_dim": 10, "conv_dim": 10, "epoch": 1} | changes,
-        )
+    return lambda folder, kind, **changes: settings_of(
+        model, images, tmp_path / folder, kind, **changes
+    )
 
-    return settings
+
+@pytest.fixture(scope="module")
+def straight(model, images, tmp_path_factory):
+    """Of every type one run that was not left: its losses, and the folder of its file."""
+
+    @functools.cache
+    def of(kind):
+        out = tmp_path_factory.mktemp("straight")
+        return losses(run(settings_of(model, images, out, kind, **DROPOUTS))), out
+
+    return of
 
 
 @EVERY
-def test_it_trains_is_saved_and_resumed_as_if_never_broken_off(kind, asked, model, tmp_path):
-    dropouts = {"network_dropout": 0.1, "rank_dropout": 0.1}
-    straight = losses(run(asked("a", kind, **dropouts)))
-    told = losses(leave_after(2, asked("b", kind, **dropouts)))
-    assert told + losses(run(asked("b", kind, **dropouts))) == straight
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+def test_it_trains_is_saved_and_resumed_as_if_never_broken_off(
+    kind, asked, model, straight, tmp_path
+):
+    whole, out = straight(kind)
+    told = losses(leave_after(2, asked("b", kind, **DROPOUTS)))
+    assert told + losses(run(asked("b", kind, **DROPOUTS))) == whole
+    start = lora(out)
+    assert same(start, lora(tmp_path / "b"))
 
-    path = tmp_path / "a" / "toy.safetensors"
+    path = out / "toy.safetensors"
     metadata = read_header(path).metadata
     assert metadata["ss_network_module"] == catalog.LORA_TYPES[kind].network_module
     if kind.startswith("LyCORIS/"):
@@ -68,7 +85,6 @@ def test_it_trains_is_saved_and_resumed_as_if_never_broken_off(kind, asked, mode
 
     # Continued, it does what it did: the file's own shapes, and other alphas.
     family = load_tiny(model)
-    start = lora(tmp_path / "a")
     own = NetworkSettings(LoRA_type=kind, dim_from_weights=True, network_weights="a file")
     network = attach(own, family, learns=parts_of(family), seed=1, start=start)
     again = network.tensors()
@@ -78,11 +94,10 @@ def test_it_trains_is_saved_and_resumed_as_if_never_broken_off(kind, asked, mode
 
 
 @EVERY
-def test_norms_are_limited_where_the_type_says_so_and_nowhere_else(asked, tmp_path, kind):
-    run(asked("free", kind, max_train_steps=2))
-    run(asked("limited", kind, max_train_steps=2, scale_weight_norms=1e-4))
+def test_norms_are_limited_where_the_type_says_so_and_nowhere_else(asked, straight, tmp_path, kind):
+    run(asked("limited", kind, **DROPOUTS, scale_weight_norms=1e-4))
     is_read = "scale_weight_norms" in catalog.LORA_TYPES[kind].uses
-    assert same(lora(tmp_path / "free"), lora(tmp_path / "limited")) is not is_read
+    assert same(lora(straight(kind)[1]), lora(tmp_path / "limited")) is not is_read
 
 
 @pytest.mark.parametrize(

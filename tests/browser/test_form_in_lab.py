@@ -37,7 +37,7 @@ def test_the_form_tells_what_is_wrong_while_one_types(notebook):
     notebook.theme("Dark")
     notebook.button("Basic").click()
     notebook.output.locator(".kit").scroll_into_view_if_needed()
-    notebook.page.wait_for_timeout(800)
+    notebook.still()
     notebook.shot("form-dark-800")
     notebook.theme("Light")
     notebook.is_quiet()

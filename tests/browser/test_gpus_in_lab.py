@@ -30,16 +30,6 @@ def cells(folder, steps):
     return [show]
 
 
-def restart(notebook):
-    notebook.command("kernelmenu:restart-and-clear")
-    dialog = notebook.page.locator(".jp-Dialog")
-    expect(dialog).to_be_visible()
-    dialog.locator("button.jp-mod-accept").click()
-    expect(dialog).to_have_count(0)
-    notebook.settle()
-    notebook.run_all()
-
-
 def test_both_gpus_train_and_a_new_kernel_has_their_run_with_its_buttons(notebook, tmp_path):
     notebook.open(cells(tmp_path, 3000)).run_all()
     is_there(notebook)
@@ -53,10 +43,18 @@ def test_both_gpus_train_and_a_new_kernel_has_their_run_with_its_buttons(noteboo
     expect(notebook.output.locator(".kit-gpus").first).to_contain_text("2 times as many pictures")
     if DRAWS:
         look(notebook, "gpus-both")
+    notebook.button("Add to queue").click()
+    on_each = notebook.output.locator(".kit-queue-gpus select").first
+    expect(on_each).to_have_value("one run on each of GPUs 0 and 1")
+    if DRAWS:
+        look(notebook, "gpus-queue")
+    notebook.button("Remove").click()
+    notebook.button("Close").click()
     notebook.button("Train").click()
     numbers = notebook.output.locator(".kit-numbers").first
     expect(numbers).to_contain_text(STEP, timeout=LONG)
-    restart(notebook)
+    notebook.restart()
+    notebook.run_all()
     expect(state(notebook)).to_have_text("training", timeout=60_000)
     if DRAWS:
         look(notebook, "gpus-training")

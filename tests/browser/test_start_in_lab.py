@@ -79,9 +79,8 @@ def test_five_actions_train_own_pictures(notebook, photographs):
     notebook.shot("start-answered-1280")
     for width in (800, 400):
         notebook.page.set_viewport_size({"width": width, "height": 1400})
-        notebook.page.wait_for_timeout(800)
         notebook.theme("Dark")
-        notebook.page.wait_for_timeout(800)
+        notebook.still()
         notebook.shot(f"start-answered-dark-{width}")
         box = notebook.output.locator(".kit").first.bounding_box()
         assert box["x"] + box["width"] <= width, f"the form is wider than {width} px"
@@ -140,11 +139,11 @@ def test_three_actions_train_the_example_and_a_reload_in_any_state_loses_nothing
     expect(notebook.output.locator(".kit-chart svg polyline").first).to_be_visible()
     notebook.page.wait_for_function(PICTURES_ARE_DRAWN)
     notebook.page.set_viewport_size({"width": 1280, "height": 1900})
-    notebook.page.wait_for_timeout(500)
+    notebook.still()
     notebook.shot("done-light-1280")
     notebook.page.set_viewport_size({"width": 800, "height": 1900})
     notebook.theme("Dark")
-    notebook.page.wait_for_timeout(1000)
+    notebook.still()
     notebook.shot("done-dark-800")
     notebook.theme("Light")
     notebook.page.set_viewport_size({"width": 1280, "height": 1400})
@@ -158,12 +157,7 @@ def test_three_actions_train_the_example_and_a_reload_in_any_state_loses_nothing
     expect(prompts.filter(has_text=typed)).to_be_visible(timeout=60_000)
     expect(notebook.button("Undo")).to_be_enabled()
 
-    notebook.command("kernelmenu:restart-and-clear")
-    dialog = notebook.page.locator(".jp-Dialog")
-    expect(dialog).to_be_visible()
-    dialog.locator("button.jp-mod-accept").click()
-    expect(dialog).to_have_count(0)
-    notebook.settle()
+    notebook.restart()
     notebook.run_all()  # the kernel
     expect(prompts.filter(has_text=typed)).to_be_visible(timeout=60_000)
     expect(notebook.output.locator(".kit-state").first).to_have_text("done")

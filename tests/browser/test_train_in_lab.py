@@ -1,7 +1,8 @@
-"""Training as a person does it: the buttons, a stop, a restarted kernel, a resumed run."""
+"""Training as a person does it: a field before Train, the buttons, a stop, a resumed run."""
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 WAIT = "await kit.wait()"
@@ -42,7 +43,8 @@ def test_a_field_can_be_changed_again_while_a_cell_waits_for_train(notebook):
     notebook.is_quiet()
 
 
-def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on_after_a_restart(notebook):
+@pytest.mark.long  # as test_training_in_lab.py, but that it goes on in the kernel that stopped it
+def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on(notebook):
     begin(notebook, 60)
     numbers = notebook.output.locator(".kit-numbers").first
     expect(numbers).to_contain_text(STEP, timeout=LONG)
@@ -54,15 +56,6 @@ def test_buttons_work_while_it_trains_and_a_stopped_run_goes_on_after_a_restart(
     notebook.button("Stop").click()
     expect(state(notebook)).to_have_text("stopped", timeout=LONG)
     notebook.shot("stopped-light-1280")
-
-    notebook.command("kernelmenu:restart-and-clear")
-    dialog = notebook.page.locator(".jp-Dialog")
-    expect(dialog).to_be_visible()
-    dialog.locator("button.jp-mod-accept").click()
-    expect(dialog).to_have_count(0)
-    notebook.settle()
-    notebook.run_all()
-    is_there(notebook)
     resume = notebook.output.locator("button", has_text="Resume from step").first
     expect(resume).to_be_visible(timeout=60_000)
     notebook.shot("resume-light-1280")

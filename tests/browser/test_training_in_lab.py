@@ -1,4 +1,4 @@
-"""The notebook as a person uses it: run all, press Train, steer, reload the page, go on."""
+"""The notebook as a person uses it: run all, Train, steer, reload, stop, go on in a new kernel."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def button(notebook, name):
 
 def see(notebook, name):
     notebook.output.locator(".kit-title").first.scroll_into_view_if_needed()
-    notebook.page.wait_for_timeout(600)
+    notebook.still()
     notebook.shot(name)
 
 
@@ -57,7 +57,10 @@ def test_a_run_is_started_steered_reloaded_stopped_and_gone_on_with(notebook):
     expect(state).to_have_text("stopped", timeout=60_000)
     resume = button(notebook, "Resume from step")
     expect(resume).to_be_enabled(timeout=30_000)
+    notebook.restart()
+    notebook.run_all()
+    expect(resume).to_be_enabled(timeout=60_000)
     resume.click()
-    expect(notebook.output.locator(".kit-state").first).to_have_text("done", timeout=240_000)
+    expect(state).to_have_text("done", timeout=240_000)
     see(notebook, "dashboard-done-1280")
     notebook.is_quiet()

@@ -184,7 +184,7 @@ def test_pictures_are_dropped_and_what_is_wrong_is_told_there(notebook, photogra
     assert {p.name: p.stat().st_size for p in home.iterdir()} == {"a.bmp": size, "a.txt": 0}
     notebook.page.set_viewport_size({"width": 400, "height": 900})
     notebook.theme("Dark")
-    notebook.page.wait_for_timeout(800)
+    notebook.still()
     notebook.shot("upload-dark-400")
     notebook.theme("Light")
     notebook.is_quiet()

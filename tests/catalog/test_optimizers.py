@@ -358,12 +358,22 @@ def test_what_it_was_told_stands_in_the_plan_and_the_file(model, tmp_path):
     ) in plan.lines()
 
 
+class Breaks(torch.optim.lr_scheduler.LRScheduler):
+    """A schedule that only its own code knows to fail."""
+
+    def get_lr(self):
+        return [1e-4 / (self.last_epoch - 2) for _ in self.base_lrs]
+
+
 def test_a_mistake_is_told_before_the_base_model_is_loaded(model, tmp_path, monkeypatch):
     images = draw_images(tmp_path / "images", count=2)
-    plan = planning.plan(toy_settings(model, images, tmp_path / "a", optimizer_args="betas=7,0.9"))
     monkeypatch.setattr("kit.training.preparation.load_model", None)
-    with pytest.raises(SettingsError, match="betas"):
+    asked = {"lr_scheduler_type": f"{__name__}.Breaks", "max_train_steps": 5}
+    plan = planning.plan(toy_settings(model, images, tmp_path / "a", **asked))
+    with pytest.raises(SettingsError, match=r"Breaks fails at step 2: .*division by zero"):
         list(train(plan))
+    with pytest.raises(SettingsError, match=r"betas = 7,0\.9 is not 2 numbers from 0 to below 1"):
+        planning.plan(toy_settings(model, images, tmp_path / "a", optimizer_args="betas=7,0.9"))
 
 
 def test_the_found_rate_gets_the_tag_that_people_know():

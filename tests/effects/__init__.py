@@ -9,8 +9,8 @@ It says: where the effect shows (an observer of `observers.py`, or any function 
 takes a stage and settings and returns what it saw), the other value, and what both sides share so
 that the setting counts. The base is `BASE` of `stage.py`; where its value is the other one
 already, give the plain side's with `plain=`. Both sides are equal but for this setting, seed
-included. The test holds where what is seen differs, is seen again when looked at again, and the
-plan does not call the setting idle. A new section needs a new file here, with `ROWS`.
+included. The test holds where what is seen differs, numbers as much as ever and texts twice alike,
+and the plan does not call the setting idle. A new section needs a new file here, with `ROWS`.
 
 "@shared/..." in a value is a place in the folder that `build_fixtures` fills (images, masks, reg,
 flat, another VAE, a LoRA to start from ...), "@fresh/..." one in a folder that is new at each look.

@@ -298,7 +298,7 @@ def full_size(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of memory")
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.long), "float32"])
 def test_a_real_sized_model_is_never_held_twice(full_size, dtype):
     told = subprocess.run(
         [sys.executable, "-c", LOAD, full_size, dtype],

@@ -115,10 +115,13 @@ def run(notebook, folder, monkeypatch, *, trains=False):
     monkeypatch.setenv("LORA_KIT_AUTOTRAIN", "1" if trains else "")
     if trains:  # what stood in the form last; a form of which nothing is known opens blank
         (folder / "output").mkdir()
-        stood = (
-            kit.example().replace(output_dir="output", output_name="alone").to_toml(with_help=False)
+        stood = kit.example().replace(
+            output_dir="output",
+            output_name="alone",
+            sample_prompts="a zib ball --w 64 --h 64 --s 2",
+            sample_every_n_steps=STEPS,
         )
-        (folder / "output" / "form.toml").write_text(stood, "utf-8")
+        (folder / "output" / "form.toml").write_text(stood.to_toml(with_help=False), "utf-8")
     client = NotebookClient(
         notebook,
         timeout=600,

@@ -6,7 +6,10 @@ the widths. The two encoders of SDXL differ in width, as the real ones do.
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,19 @@ def write_tiny(
     zero_snr: its scheduler says that the noisiest step is pure noise; thin: fewer blocks than the
     real layout, for tests of everything but names; inpainting: its U-Net reads 9 channels.
     """
+    made = _made(family, predicts, zero_snr, seed, thin, inpainting)
+    # Files of their own time, as if they were written now.
+    shutil.copytree(made.name, folder, copy_function=shutil.copy, dirs_exist_ok=True)
+    return folder
+
+
+@functools.cache
+def _made(
+    family: str, predicts: str, zero_snr: bool, seed: int, thin: bool, inpainting: bool
+) -> tempfile.TemporaryDirectory[str]:
+    """Built once; each test may do to its copy what it likes."""
+    made = tempfile.TemporaryDirectory(prefix="tiny-", ignore_cleanup_errors=True)
+    folder = Path(made.name)
     is_xl = family == "sdxl"
     parts: dict[str, Any] = {
         "unet": UNet2DConditionModel(
@@ -127,7 +143,7 @@ def write_tiny(
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     _write_index(folder, parts)
-    return folder
+    return made
 
 
 def draw_weights(module: torch.nn.Module, seed: str) -> None:

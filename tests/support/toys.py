@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from kit import planning
 from kit.demo.scenes import draw_subject
-from kit.events import Event, Stepped
+from kit.events import Event, Finished, Stepped
 from kit.settings import Settings
 from kit.training.loop import train
 
@@ -52,7 +52,12 @@ def toy_settings(model: Path, images: Path, out: Path, **changes) -> Settings:
 
 def run(settings: Settings, control=None) -> list[Event]:
     """Plan and train to the end."""
-    return list(train(planning.plan(settings), control))
+    told = list(train(planning.plan(settings), control))
+    may_stop = control or settings.validation.validation_patience
+    # As by `timeout` where the tests take longer than it allows: else any comparison might fail.
+    stopped = isinstance(told[-1], Finished) and told[-1].reason != "done"
+    assert may_stop or not stopped, "a signal asked this process to stop"
+    return told
 
 
 def losses(events: list[Event]) -> list[float]:

@@ -37,9 +37,9 @@ STEPS = 9
 PLAIN = {"text_encoder_lr": 0, "cache_text_encoder_outputs": True}
 
 
-def long(value):
+def long(*values):
     """One of many of a kind, of which some are tried always."""
-    return pytest.param(value, marks=pytest.mark.long)
+    return pytest.param(*values, marks=pytest.mark.long)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,13 @@ def asked(images, tmp_path_factory):
     return lambda out, **changes: toy_settings(
         model, images, out, **{"max_train_steps": STEPS} | PLAIN | changes
     )
+
+
+@pytest.fixture(scope="module")
+def straight(asked, tmp_path_factory):
+    """The run that nothing was done to, in turn: what it told, and its file."""
+    out = tmp_path_factory.mktemp("straight")
+    return run(asked(out)), lora(out)
 
 
 def never(step, engine):
@@ -190,8 +197,15 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("step", [long(1), 2, long(5), long(STEPS - 1), STEPS])
-@pytest.mark.parametrize("name", list(REQUESTS))
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        *((name, 2) for name in REQUESTS),
+        ("save", STEPS),
+        *(long(name, step) for name in REQUESTS for step in (1, 5, STEPS - 1)),
+        *(long(name, STEPS) for name in REQUESTS if name != "save"),
+    ],
+)
 def test_what_a_person_asks_for_after_a_step_is_done_after_that_step(
     asked, tmp_path, monkeypatch, called, name, step
 ):
@@ -274,12 +288,11 @@ def test_so_it_is_where_a_scaler_leaves_steps_out(
 
 
 @pytest.mark.parametrize("step", [long(1), 4, long(STEPS - 1)])
-def test_a_run_that_is_left_keeps_the_step_that_was_told(asked, tmp_path, watched, step):
-    straight = run(asked(tmp_path / "a"))
-    first = leave_after(step, asked(tmp_path / "b"))
-    second = run(asked(tmp_path / "b"))
-    assert losses(first) + losses(second) == losses(straight)
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+def test_a_run_that_is_left_keeps_the_step_that_was_told(asked, tmp_path, straight, watched, step):
+    first = leave_after(step, asked(tmp_path))
+    second = run(asked(tmp_path))
+    assert losses(first) + losses(second) == losses(straight[0])
+    assert same(lora(tmp_path), straight[1])
 
 
 class Thrown(Exception):
@@ -287,17 +300,16 @@ class Thrown(Exception):
 
 
 @pytest.mark.parametrize("error", [Thrown, KeyboardInterrupt, torch.OutOfMemoryError])
-def test_an_error_of_who_iterates_keeps_it_too(asked, tmp_path, called, error):
-    straight = run(asked(tmp_path / "a"))
-    events = train(planning.plan(asked(tmp_path / "b")))
+def test_an_error_of_who_iterates_keeps_it_too(asked, tmp_path, straight, called, error):
+    events = train(planning.plan(asked(tmp_path)))
     told = []
     with pytest.raises(error):
         for event in events:
             told.append(event)
             if isinstance(event, Stepped) and event.step == 4:
                 events.throw(error("now"))
-    assert losses(told) + losses(run(asked(tmp_path / "b"))) == losses(straight)
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+    assert losses(told) + losses(run(asked(tmp_path))) == losses(straight[0])
+    assert same(lora(tmp_path), straight[1])
 
 
 def fails_at(step, error, monkeypatch, *, times=10**9):
@@ -315,17 +327,18 @@ def fails_at(step, error, monkeypatch, *, times=10**9):
     return failed
 
 
-def test_ctrl_c_while_a_gradient_is_begun_loses_no_step(asked, tmp_path, monkeypatch, called):
-    straight = run(asked(tmp_path / "a"))
+def test_ctrl_c_while_a_gradient_is_begun_loses_no_step(
+    asked, tmp_path, monkeypatch, straight, called
+):
     told = []
     with monkeypatch.context() as once:
         fails_at(5, KeyboardInterrupt(), once)
         with pytest.raises(KeyboardInterrupt):
-            for event in train(planning.plan(asked(tmp_path / "b"))):
+            for event in train(planning.plan(asked(tmp_path))):
                 told.append(event)
     assert [event.step for event in of(Stepped, told)] == [1, 2, 3, 4]
-    assert losses(told) + losses(run(asked(tmp_path / "b"))) == losses(straight)
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+    assert losses(told) + losses(run(asked(tmp_path))) == losses(straight[0])
+    assert same(lora(tmp_path), straight[1])
 
 
 def test_an_error_while_a_gradient_is_begun_comes_when_it_is_made(

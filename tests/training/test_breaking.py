@@ -29,6 +29,13 @@ def asked(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def whole(asked, tmp_path_factory):
+    """A run that nothing breaks: what it told, and its file."""
+    out = tmp_path_factory.mktemp("whole")
+    return run(asked(out)), lora(out)
+
+
 @pytest.fixture
 def never_cheap(monkeypatch):
     """State is kept only where it must be."""
@@ -59,16 +66,15 @@ def failing_at(monkeypatch, method, call, error, *, ever_after=False):
     ids=["gpu", "cpu", "python"],
 )
 def test_too_little_memory_is_told_and_the_same_settings_go_on(
-    tmp_path, asked, monkeypatch, never_cheap, error
+    tmp_path, asked, whole, monkeypatch, never_cheap, error
 ):
-    whole = run(asked(tmp_path / "a"))
     with monkeypatch.context() as patch:
         failing_at(patch, "loss", 5, error, ever_after=True)
         with pytest.raises(DeviceError, match="not enough for step 5"):
-            list(train(planning.plan(asked(tmp_path / "b"))))
-    rest = run(asked(tmp_path / "b"))
-    assert losses(rest) == losses(whole)[4:]
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+            list(train(planning.plan(asked(tmp_path))))
+    rest = run(asked(tmp_path))
+    assert losses(rest) == losses(whole[0])[4:]
+    assert same(whole[1], lora(tmp_path))
 
 
 def test_any_other_error_keeps_the_last_whole_step_too(tmp_path, asked, monkeypatch, never_cheap):
@@ -86,7 +92,7 @@ def test_an_optimizer_that_is_broken_off_is_not_kept(tmp_path, asked, monkeypatc
 
 
 def test_samples_that_cannot_be_drawn_are_told_and_the_training_goes_on(
-    tmp_path, asked, monkeypatch
+    tmp_path, asked, whole, monkeypatch
 ):
     changes = {"sample_prompts": "a zib ball --w 64 --h 64 --s 1", "sample_every_n_steps": 2}
     monkeypatch.setattr(SamplePipeline, "generate", out_of_memory)
@@ -96,16 +102,11 @@ def test_samples_that_cannot_be_drawn_are_told_and_the_training_goes_on(
     assert not any(isinstance(event, Sampled) for event in told)
     notices = [event.text for event in told if isinstance(event, Noticed)]
     assert [text for text in notices if "samples could not be drawn: out of memory" in text]
-    assert same(lora(tmp_path), lora_of_a_run_without_samples(tmp_path / "b", asked))
+    assert same(lora(tmp_path), whole[1])
 
 
 def out_of_memory(*arguments, **keywords):
     raise torch.OutOfMemoryError("out of memory\nand many numbers")
-
-
-def lora_of_a_run_without_samples(folder, asked):
-    run(asked(folder))
-    return lora(folder)
 
 
 def test_a_folder_in_which_a_training_is_at_work_is_refused(tmp_path, asked):
@@ -142,8 +143,9 @@ def test_the_lock_is_free_after_an_error(tmp_path, asked, monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["the run's folder", "the output folder"])
-def test_a_folder_that_is_deleted_meanwhile_is_made_again(tmp_path, asked, never_cheap, what):
-    whole = run(asked(tmp_path / "a", save_every_n_steps=2))
+def test_a_folder_that_is_deleted_meanwhile_is_made_again(
+    tmp_path, asked, whole, never_cheap, what
+):
     plan = planning.plan(asked(tmp_path / "b", save_every_n_steps=2))
     told, noticed = [], []
     for event in kit_train(plan):
@@ -155,17 +157,16 @@ def test_a_folder_that_is_deleted_meanwhile_is_made_again(tmp_path, asked, never
     (text,) = [text for text in noticed if "was deleted while the run was at work" in text]
     gone = "nothing else" if what == "the run's folder" else "1 LoRA file"
     assert f"gone is {gone}" in text
-    assert losses(told) == losses(whole)
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+    assert losses(told) == losses(whole[0])
+    assert same(whole[1], lora(tmp_path / "b"))
     kept = read_events(plan.run.dir / "events.jsonl")
     assert [type(e) for e in kept] == [type(e) for e in told]
-    assert losses(kept) == losses(whole)
+    assert losses(kept) == losses(whole[0])
     assert (plan.run.dir / "run.toml").exists()
     assert (plan.run.output_dir / "toy-step00000004.safetensors").exists()
 
 
-def test_a_run_goes_on_from_a_folder_that_was_made_again(tmp_path, asked, never_cheap):
-    whole = run(asked(tmp_path / "a"))
+def test_a_run_goes_on_from_a_folder_that_was_made_again(tmp_path, asked, whole, never_cheap):
     plan, told = planning.plan(asked(tmp_path / "b")), []
     job = train(plan)
     for event in job:
@@ -178,8 +179,8 @@ def test_a_run_goes_on_from_a_folder_that_was_made_again(tmp_path, asked, never_
             break
     job.close()
     assert told == [2]  # a kill would cost no step
-    assert losses(run(asked(tmp_path / "b"))) == losses(whole)[2:]
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+    assert losses(run(asked(tmp_path / "b"))) == losses(whole[0])[2:]
+    assert same(whole[1], lora(tmp_path / "b"))
 
 
 # ------------------------------------------------------------------- what torch would advise

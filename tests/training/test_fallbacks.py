@@ -1,6 +1,7 @@
 """A run whose optimizer could not run where it began goes on with what took that one's place."""
 
-from contextlib import contextmanager
+import functools
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from safetensors import safe_open
@@ -32,7 +33,7 @@ def without_8_bits():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("model"), "sd1")
+    return write_tiny(tmp_path_factory.mktemp("model"), "sd1", thin=True)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,19 @@ def asked(model, tmp_path_factory):
         return toy_settings(model, images, out, **own | CASES.get(name, {}) | changes)
 
     return settings
+
+
+@pytest.fixture(scope="module")
+def whole(asked, tmp_path_factory):
+    """Runs that were not left, with and without 8 bits: what each told, and where its file lies."""
+
+    @functools.cache
+    def of(name, *, falls_back):
+        out = tmp_path_factory.mktemp("whole")
+        with without_8_bits() if falls_back else nullcontext():
+            return run(asked(out, name)), out
+
+    return of
 
 
 def told(events) -> list[str]:
@@ -65,23 +79,25 @@ def class_in(out) -> str:
 
 @pytest.mark.parametrize("is_old", [False, True], ids=["", "of an earlier version"])
 @pytest.mark.parametrize("name", CASES)
-def test_it_goes_on_bit_equal_where_the_wished_one_can_run_now(tmp_path, asked, name, is_old):
+def test_it_goes_on_bit_equal_where_the_wished_one_can_run_now(
+    tmp_path, asked, whole, name, is_old
+):
+    straight, without = whole(name, falls_back=True)
     with without_8_bits():
-        straight = run(asked(tmp_path / "straight", name))
         first = leave_after(2, asked(tmp_path / "broken", name))
     if is_old:
         forget_what_was_asked(tmp_path / "broken" / "toy.run" / "state" / STATE_FILE)
     then = run(asked(tmp_path / "broken", name))
     assert losses(first) + losses(then) == losses(straight)
-    assert same(lora(tmp_path / "broken"), lora(tmp_path / "straight"))
+    assert same(lora(tmp_path / "broken"), lora(without))
     other = catalog.OPTIMIZERS[name].fallback
     assert len([text for text in told(then) if GOES_ON.format(other, name) in text]) == 1
     assert not any("cannot run here" in text for text in told(then))
-    fresh = run(asked(tmp_path / "fresh", name))
+    fresh, of_fresh = whole(name, falls_back=False)
     assert not any("takes the place" in text or "cannot run" in text for text in told(fresh))
-    assert not same(lora(tmp_path / "fresh"), lora(tmp_path / "straight"))
+    assert not same(lora(of_fresh), lora(without))
     kind = catalog.OPTIMIZERS[name].code.partition(":")[2]
-    assert (class_in(tmp_path / "fresh"), class_in(tmp_path / "broken")) == (
+    assert (class_in(of_fresh), class_in(tmp_path / "broken")) == (
         kind, catalog.OPTIMIZERS[other].code.partition(":")[2]
     )  # fmt: skip
 

@@ -33,6 +33,13 @@ def asked(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def whole(asked, tmp_path_factory):
+    """A run with all the memory that it wants: what it told, and its file."""
+    out = tmp_path_factory.mktemp("whole")
+    return run(asked(out)), lora(out)
+
+
 def of(kind, told):
     return [event for event in told if isinstance(event, kind)]
 
@@ -63,21 +70,19 @@ def Resources_begin():
     return Resources.begin
 
 
-def test_checkpointing_comes_first_and_changes_no_bit(tmp_path, asked, monkeypatch):
-    whole = run(asked(tmp_path / "a"))
+def test_checkpointing_comes_first_and_changes_no_bit(tmp_path, asked, whole, monkeypatch):
     too_small_for(monkeypatch, 1, from_step=3, checkpointed=True)
-    told = run(asked(tmp_path / "b"))
+    told = run(asked(tmp_path))
     [event] = of(Lightened, told)
     assert (event.step, event.given_up) == (2, "gradient checkpointing")
     assert event.settings == {"gradient_checkpointing": True}
-    assert losses(told) == losses(whole)
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+    assert losses(told) == losses(whole[0])
+    assert same(whole[1], lora(tmp_path))
 
 
-def test_then_fewer_images_at_once_with_the_same_data_and_mean(tmp_path, asked, monkeypatch):
-    whole = run(asked(tmp_path / "a"))
+def test_then_fewer_images_at_once_with_the_same_data_and_mean(tmp_path, asked, whole, monkeypatch):
     too_small_for(monkeypatch, 1, from_step=3)
-    told = run(asked(tmp_path / "b"))
+    told = run(asked(tmp_path))
     assert [event.given_up for event in of(Lightened, told)] == [
         "gradient checkpointing",
         "gradient checkpointing, 2 images at once",
@@ -89,7 +94,7 @@ def test_then_fewer_images_at_once_with_the_same_data_and_mean(tmp_path, asked, 
         "gradient_accumulation_steps": 4,
     }
     assert [event.step for event in of(Stepped, told)] == list(range(1, STEPS + 1))
-    assert losses(told) == pytest.approx(losses(whole), rel=1e-3)
+    assert losses(told) == pytest.approx(losses(whole[0]), rel=1e-3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"network_dropout": 0.3}], ids=["plain", "dropout"])
@@ -168,9 +173,10 @@ def test_then_the_settings_that_would_fit_are_named(tmp_path, asked, monkeypatch
 
 
 @pytest.mark.parametrize("at", [1, 4])
-def test_out_of_memory_while_the_weights_move_goes_back_first(tmp_path, asked, monkeypatch, at):
+def test_out_of_memory_while_the_weights_move_goes_back_first(
+    tmp_path, asked, whole, monkeypatch, at
+):
     monkeypatch.setattr("kit.training.checkpoint.SHARE", 1e9)
-    whole = run(asked(tmp_path / "a"))
     calls, zero_grad = [], TrainingStep.zero_grad
 
     def failing(self):
@@ -181,10 +187,10 @@ def test_out_of_memory_while_the_weights_move_goes_back_first(tmp_path, asked, m
         zero_grad(self)
 
     monkeypatch.setattr(TrainingStep, "zero_grad", failing)
-    told = run(asked(tmp_path / "b"))
+    told = run(asked(tmp_path))
     [back] = of(RolledBack, told)
     assert (back.step, back.from_step) == (at - 1, at)
     [event] = of(Lightened, told)
     assert (event.step, event.given_up) == (at - 1, "gradient checkpointing")
-    assert losses(told) == losses(whole)
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+    assert losses(told) == losses(whole[0])
+    assert same(whole[1], lora(tmp_path))

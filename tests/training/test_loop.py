@@ -30,7 +30,7 @@ from tests.support.toys import (
     toy_settings,
 )
 
-STEPS = 12
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,9 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def asked(model, images):
-    return lambda out, **changes: toy_settings(model, images, out, **changes)
+    return lambda out, **changes: toy_settings(
+        model, images, out, **{"max_train_steps": STEPS} | changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def asked_of_whole(whole_model, images):
 
 VARIANTS = {
     "plain": {},
-    "gathered": {"gradient_accumulation_steps": 4, "epoch": 6},  # windows of 4 and 2 batches
+    "gathered": {"gradient_accumulation_steps": 4},  # windows of 4 and 2 batches
     "dropouts": {"network_dropout": 0.3, "rank_dropout": 0.3, "module_dropout": 0.3},
     "8bit": {"optimizer_type": "AdamW8bit", "network_dim": 32},
     "adafactor": {"optimizer_type": "Adafactor"},
@@ -80,8 +82,8 @@ VARIANTS = {
 def test_a_run_that_is_left_and_goes_on_equals_an_unbroken_one(tmp_path, asked, variant):
     changes = VARIANTS[variant]
     straight = run(asked(tmp_path / "a", **changes))
-    first = leave_after(5, asked(tmp_path / "b", **changes))
-    second = leave_after(8, asked(tmp_path / "b", **changes))
+    first = leave_after(3, asked(tmp_path / "b", **changes))
+    second = leave_after(6, asked(tmp_path / "b", **changes))
     third = run(asked(tmp_path / "b", **changes))
     assert losses(first) + losses(second) + losses(third) == losses(straight)
     assert len(losses(straight)) == STEPS
@@ -90,7 +92,7 @@ def test_a_run_that_is_left_and_goes_on_equals_an_unbroken_one(tmp_path, asked, 
 
 @pytest.mark.parametrize("moment", ["between two batches of a window", "while the optimizer steps"])
 def test_breaking_inside_a_step_costs_that_step_alone(tmp_path, asked, monkeypatch, moment):
-    changes = {"gradient_accumulation_steps": 4, "epoch": 6}
+    changes = {"gradient_accumulation_steps": 4, "max_train_steps": 6}
     straight = run(asked(tmp_path / "a", **changes))
 
     class PowerCut(Exception):
@@ -123,9 +125,11 @@ def test_breaking_inside_a_step_costs_that_step_alone(tmp_path, asked, monkeypat
 
 
 def test_a_killed_process_goes_on_to_the_same_weights(tmp_path, asked):
-    straight = run(asked(tmp_path / "a"))
+    steps = 12  # so that it does not end before it is killed
+    straight = run(asked(tmp_path / "a", max_train_steps=steps))
     settings = tmp_path / "run.toml"
-    settings.write_text(asked(tmp_path / "b").to_toml(), encoding="utf-8")
+    broken = asked(tmp_path / "b", max_train_steps=steps)
+    settings.write_text(broken.to_toml(), encoding="utf-8")
     events = tmp_path / "told.txt"
     code = (
         "import sys; from kit import planning; from kit.settings import Settings\n"
@@ -141,8 +145,8 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path, asked):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    rest = run(asked(tmp_path / "b"))
-    assert 0 < len(losses(rest)) < STEPS
+    rest = run(broken)
+    assert 0 < len(losses(rest)) < steps
     assert losses(rest) == losses(straight)[-len(losses(rest)) :]
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
 
@@ -159,7 +163,7 @@ def test_sampling_leaves_the_training_untouched(tmp_path, asked):
     run(asked(tmp_path / "b", network_dropout=0.2))
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
     sampled = [event for event in told if isinstance(event, Sampled)]
-    assert [event.step for event in sampled] == [0, 0, 4, 4, 8, 8, 12, 12]
+    assert [event.step for event in sampled] == [0, 0, 4, 4, 8, 8]
     assert all(Path(event.path).stat().st_size > 100 for event in sampled)
     names = sorted(path.name for path in (tmp_path / "a" / "sample").iterdir())
     assert names[0].startswith("toy_000004_00_")
@@ -168,7 +172,9 @@ def test_sampling_leaves_the_training_untouched(tmp_path, asked):
 
 
 def test_files_are_named_and_thinned_as_kohya_does(tmp_path, asked):
-    told = run(asked(tmp_path, epoch=4, save_every_n_epochs=1, save_last_n_epochs=2))
+    one = draw_images(tmp_path / "images", count=1)  # two batches an epoch
+    kept = {"save_every_n_epochs": 1, "save_last_n_epochs": 2}
+    told = run(asked(tmp_path, train_data_dir=str(one), **kept))
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
         "toy-000002.safetensors",
         "toy-000003.safetensors",
@@ -180,15 +186,16 @@ def test_files_are_named_and_thinned_as_kohya_does(tmp_path, asked):
 
 
 def test_step_files_of_the_last_steps_are_kept(tmp_path, asked):
-    run(asked(tmp_path, epoch=4, save_every_n_steps=5, save_last_n_steps=10))
+    run(asked(tmp_path, save_every_n_steps=2, save_last_n_steps=4, max_train_steps=9))
     steps = sorted(path.name for path in tmp_path.glob("toy-step*.safetensors"))
-    assert steps == [f"toy-step{step:08d}.safetensors" for step in (10, 15, 20)]
+    assert steps == [f"toy-step{step:08d}.safetensors" for step in (4, 6, 8)]
 
 
 def test_the_same_name_again_gets_a_number_and_nothing_is_overwritten(tmp_path, asked):
-    run(asked(tmp_path))
+    settings = asked(tmp_path, max_train_steps=1)
+    run(settings)
     before = (tmp_path / "toy.safetensors").read_bytes()
-    plan = planning.plan(asked(tmp_path))
+    plan = planning.plan(settings)
     assert any("not overwritten" in text for text in plan.notices)
     list(train(plan))
     assert (tmp_path / "toy.safetensors").read_bytes() == before
@@ -252,21 +259,22 @@ def test_a_vae_that_turns_to_32_bits_is_told_once(tmp_path, asked, monkeypatch, 
         return made * torch.inf if made.dtype is torch.bfloat16 else made
 
     monkeypatch.setattr(kind, "forward", overflowing)
-    told = run(asked(tmp_path, mixed_precision="bf16", **changes))
+    told = run(asked(tmp_path, mixed_precision="bf16", max_train_steps=2, **changes))
     texts = [event.text for event in told if isinstance(event, Noticed)]
     assert len([text for text in texts if "in bfloat16: it works in float32" in text]) == 1
     assert told[-1].reason == "done"
 
 
 def test_rates_of_zero_freeze_and_blank_ones_inherit(tmp_path, asked):
-    told = run(asked(tmp_path, text_encoder_lr=0, unet_lr=None, learning_rate=2e-3, lr_warmup=0))
+    rates = {"text_encoder_lr": 0, "unet_lr": None, "learning_rate": 2e-3, "lr_warmup": 0}
+    told = run(asked(tmp_path, **rates, max_train_steps=2))
     [first, *_] = [event for event in told if isinstance(event, Stepped)]
     assert first.rates == {"unet": pytest.approx(2e-3)}
     assert not [key for key in lora(tmp_path) if key.startswith("lora_te")]
 
 
 def test_a_run_can_start_from_a_finished_lora(tmp_path, asked):
-    run(asked(tmp_path / "a", epoch=4))
+    run(asked(tmp_path / "a", max_train_steps=4))
     weights = str(tmp_path / "a" / "toy.safetensors")
     on = asked(
         tmp_path / "b",
@@ -283,8 +291,9 @@ def test_a_run_can_start_from_a_finished_lora(tmp_path, asked):
 
 
 def test_cached_captions_train_the_same_weights_as_live_ones(tmp_path, asked):
-    run(asked(tmp_path / "a", text_encoder_lr=0))
-    run(asked(tmp_path / "b", text_encoder_lr=0, cache_text_encoder_outputs=True))
+    frozen = {"text_encoder_lr": 0, "max_train_steps": 4}
+    run(asked(tmp_path / "a", **frozen))
+    run(asked(tmp_path / "b", **frozen, cache_text_encoder_outputs=True))
     one, other = lora(tmp_path / "a"), lora(tmp_path / "b")
     assert all(torch.allclose(one[key], other[key], atol=1e-4) for key in one)
 
@@ -346,7 +355,7 @@ def test_the_run_tells_device_size_and_notices(tmp_path, asked_of_whole):
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
 def test_other_families_train_and_go_on_alike(tmp_path, images, family):
-    model = write_tiny(tmp_path / "model", family, predicts="v_prediction")
+    model = write_tiny(tmp_path / "model", family, predicts="v_prediction", thin=True)
 
     def settings(out):
         changes = {"max_train_steps": 4, "text_encoder_lr": 1e-3, "max_token_length": 150}

@@ -59,6 +59,12 @@ def sd1(families) -> Family:
     return families["sd1"]
 
 
+@pytest.fixture(scope="module")
+def thin(tmp_path_factory) -> Family:
+    """A smaller one, for what every sampler does."""
+    return load_tiny(write_tiny(tmp_path_factory.mktemp("thin"), "sd1", thin=True))
+
+
 @pytest.fixture
 def hang():
     """A network whose changes show, at the start of its life; gone after the test."""
@@ -181,14 +187,14 @@ def test_a_prompt_may_have_a_sampler_of_its_own(sd1):
 @pytest.mark.parametrize(
     "sampler", [name for name in catalog.SAMPLERS if not name.startswith("k_")]
 )
-def test_every_sampler_draws_and_leaves_torchs_dice_alone(sd1, monkeypatch, sampler, predicts):
+def test_every_sampler_draws_and_leaves_torchs_dice_alone(thin, monkeypatch, sampler, predicts):
     needs_scipy(sampler)
-    family = replace(sd1, predicts=predicts)
+    family = replace(thin, predicts=predicts)
     decoded = []
 
     def decode(latents_BChw):
         decoded.append(latents_BChw)
-        return sd1.decode_latents(latents_BChw)
+        return thin.decode_latents(latents_BChw)
 
     monkeypatch.setattr(family, "decode_latents", decode)
     before = torch.random.get_rng_state()

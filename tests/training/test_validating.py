@@ -14,6 +14,7 @@ from kit.events import Noticed, Stepped, Validated
 from kit.lorafile.tensors import read_header
 from kit.runs.record import read_record
 from kit.sinks import listening, read_events
+from kit.training import class_word
 from kit.training.batches import Batch
 from kit.training.loop import train
 from kit.training.preparation import prepare
@@ -27,6 +28,9 @@ from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 
 HELD = {"validation_count": 2, "validate_every_n_steps": 2}
+# For whole runs: so many steps, and a few questions about each group of pictures.
+BRIEF = {"max_train_steps": 4, "max_validation_steps": 8}
+ALL = {"validation_count": 0}  # are trained, none is held out
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,17 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(model, images):
     return lambda out, **changes: toy_settings(model, images, out, **{**HELD, **changes})
+
+
+@pytest.fixture(scope="module")
+def asked_briefly(asked):
+    return lambda out, **changes: asked(out, **{**BRIEF, **changes})
+
+
+@pytest.fixture
+def drawn_quickly(monkeypatch):
+    """The bare base draws in two steps, which are enough where nobody looks at what."""
+    monkeypatch.setattr(class_word, "LIKE", replace(class_word.LIKE, steps=2))
 
 
 @contextmanager
@@ -89,10 +104,10 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_training_is_the_same_to_the_last_bit(asked, images, tmp_path, way):
+def test_the_training_is_the_same_to_the_last_bit(asked_briefly, images, tmp_path, way):
     if way == "averaging":
         pytest.importorskip("schedulefree")
-    settings = asked(tmp_path / "with", **WAYS[way])
+    settings = asked_briefly(tmp_path / "with", **WAYS[way])
     told = run(settings)
     assert len(validated(told)) > 1
     never_held = without(images, planning.plan(settings), tmp_path / "images")
@@ -106,17 +121,17 @@ def test_the_training_is_the_same_to_the_last_bit(asked, images, tmp_path, way):
     assert same(lora(tmp_path / "with"), lora(tmp_path / "without"))
 
 
-def test_how_often_changes_nothing_but_how_often(asked, tmp_path):
-    often = run(asked(tmp_path / "often", validate_every_n_steps=1))
-    once = run(asked(tmp_path / "once", validate_every_n_steps=1000))
+def test_how_often_changes_nothing_but_how_often(asked_briefly, tmp_path):
+    often = run(asked_briefly(tmp_path / "often", validate_every_n_steps=1))
+    once = run(asked_briefly(tmp_path / "once", validate_every_n_steps=1000))
     assert losses(often) == losses(once)
     assert len(validated(often)) == len(losses(often))
     assert validated(once) == validated(often)[-1:]
 
 
-def test_a_run_that_was_broken_off_tells_each_validation_once_and_the_same(asked, tmp_path):
-    straight = run(asked(tmp_path / "straight"))
-    settings, told = asked(tmp_path / "broken"), []
+def test_a_run_that_was_broken_off_tells_each_validation_once_and_the_same(asked_briefly, tmp_path):
+    straight = run(asked_briefly(tmp_path / "straight", max_train_steps=5))
+    settings, told = asked_briefly(tmp_path / "broken", max_train_steps=5), []
     for last in (2, 3, 100):
         plan = planning.plan(settings)
         with listening(plan.run) as tell:
@@ -130,8 +145,8 @@ def test_a_run_that_was_broken_off_tells_each_validation_once_and_the_same(asked
     assert same(lora(tmp_path / "straight"), lora(tmp_path / "broken"))
 
 
-def test_what_was_due_before_a_kill_is_made_up(asked, tmp_path):
-    settings = asked(tmp_path)
+def test_what_was_due_before_a_kill_is_made_up(asked_briefly, tmp_path):
+    settings = asked_briefly(tmp_path)
     leave_after(2, settings)
     plan = planning.plan(settings)
     assert read_record(plan.run.dir).owed == ("validation",)
@@ -141,7 +156,7 @@ def test_what_was_due_before_a_kill_is_made_up(asked, tmp_path):
     assert validated(told)[0].step == 2
 
 
-def test_a_request_to_stop_is_heard_within_it(asked, tmp_path, monkeypatch):
+def test_a_request_to_stop_is_heard_within_it(asked_briefly, tmp_path, monkeypatch):
     control, asking = RunControl(), Stills.answers
 
     def answers(self, *args, **options):
@@ -149,18 +164,18 @@ def test_a_request_to_stop_is_heard_within_it(asked, tmp_path, monkeypatch):
         return asking(self, *args, **options)
 
     monkeypatch.setattr(Stills, "answers", answers)
-    settings = asked(tmp_path)
+    settings = asked_briefly(tmp_path)
     assert not validated(run(settings, control))
     monkeypatch.undo()
     assert [event.step for event in validated(run(settings))][:2] == [2, 4]
 
 
-def test_what_cannot_be_measured_is_told_and_ends_nothing(asked, tmp_path, monkeypatch):
+def test_what_cannot_be_measured_is_told_and_ends_nothing(asked_briefly, tmp_path, monkeypatch):
     def refuses(self, *args, **options):
         raise RuntimeError("CUDA out of memory")
 
     monkeypatch.setattr(Stills, "answers", refuses)
-    told = run(asked(tmp_path))
+    told = run(asked_briefly(tmp_path))
     assert (tmp_path / "toy.safetensors").exists()
     texts = [event.text for event in told if isinstance(event, Noticed)]
     assert any("step 2: the LoRA could not be validated: CUDA out of memory" in t for t in texts)
@@ -267,21 +282,22 @@ def test_max_validation_steps_bounds_the_batches(asked, tmp_path, monkeypatch):
     assert event.pictures == 2
 
 
-def test_without_held_out_pictures_the_trained_ones_are_measured(asked, tmp_path):
-    told = validated(run(asked(tmp_path, validation_count=0)))
+@pytest.mark.usefixtures("drawn_quickly")
+def test_without_held_out_pictures_the_trained_ones_are_measured(asked_briefly, tmp_path):
+    told = validated(run(asked_briefly(tmp_path, **ALL, max_validation_steps=16)))
     assert [event.on for event in told] == ["trained"] * len(told) != []
     assert told[-1].loss == told[-1].trained_loss < told[-1].base_loss
     assert told[-1].auc is None and told[-1].word == ""
 
 
-ALL = {"validation_count": 0}  # are trained, none is held out
-
-
+@pytest.mark.usefixtures("drawn_quickly")
 @pytest.mark.parametrize("way", ["cached", "encoded", "dropouts", "averaging"])
-def test_the_training_is_the_same_where_the_base_draws_for_the_class_word(asked, tmp_path, way):
+def test_the_training_is_the_same_where_the_base_draws_for_the_class_word(
+    asked_briefly, tmp_path, way
+):
     if way == "averaging":
         pytest.importorskip("schedulefree")
-    settings = asked(tmp_path / "with", **ALL, max_train_steps=4, **WAYS[way])
+    settings = asked_briefly(tmp_path / "with", **ALL, **WAYS[way])
     told = run(settings)
     measured = validated(told)
     assert measured and all(event.prior_loss is not None for event in measured)
@@ -293,12 +309,13 @@ def test_the_training_is_the_same_where_the_base_draws_for_the_class_word(asked,
     assert same(lora(tmp_path / "with"), lora(tmp_path / "no"))
 
 
+@pytest.mark.usefixtures("drawn_quickly")
 def test_the_base_draws_the_same_for_every_seed_of_the_run_and_without_the_network(asked, tmp_path):
     drawn = []
     for seed, up in ((5, 0.0), (6, 1.0)):
-        settings = asked(tmp_path / str(seed), **ALL, seed=seed, max_train_steps=4)
+        settings = asked(tmp_path / str(seed), **ALL, seed=seed, max_train_steps=2)
         if up:
-            run(settings)  # so that a network is there which is not zero
+            run(settings.replace(max_validation_steps=8))  # for a network that is not zero
             settings = settings.replace(
                 output_name="more",
                 network_weights=str(tmp_path / str(seed) / "toy.safetensors"),
@@ -320,9 +337,10 @@ def test_the_base_explains_its_own_pictures_about_as_well_as_others(asked, tmp_p
     assert 0.2 < own.base_loss / others.base_loss < 2
 
 
-def test_who_goes_on_asks_about_the_same_pictures(asked, tmp_path):
-    straight = run(asked(tmp_path / "straight", **ALL, max_train_steps=4))
-    settings = asked(tmp_path / "broken", **ALL, max_train_steps=4)
+@pytest.mark.usefixtures("drawn_quickly")
+def test_who_goes_on_asks_about_the_same_pictures(asked_briefly, tmp_path):
+    straight = run(asked_briefly(tmp_path / "straight", **ALL))
+    settings = asked_briefly(tmp_path / "broken", **ALL)
     leave_after(3, settings)
     again = validated(run(settings))
     assert again == validated(straight)[1:] and again[-1].prior_loss is not None
@@ -333,7 +351,7 @@ def test_without_a_class_word_that_is_told_and_the_run_goes_on(asked, model, ima
     shutil.copytree(images / "2_zib ball", folder)
     for file in folder.glob("*.txt"):
         file.write_text("zib")
-    told = run(asked(tmp_path / "out", **ALL, max_train_steps=2, train_data_dir=str(folder.parent)))
+    told = run(asked(tmp_path / "out", **ALL, max_train_steps=1, train_data_dir=str(folder.parent)))
     assert any("neither captions nor folders" in e.text for e in told if isinstance(e, Noticed))
     assert [event.prior_loss for event in validated(told)] == [None]
     assert (tmp_path / "out" / "toy.safetensors").exists()
@@ -344,7 +362,7 @@ def test_what_the_base_cannot_draw_is_told_and_the_run_goes_on(asked, tmp_path, 
         raise RuntimeError("CUDA out of memory")
 
     monkeypatch.setattr(SamplePipeline, "generate_latents", refuses)
-    told = run(asked(tmp_path, **ALL, max_train_steps=2))
+    told = run(asked(tmp_path, **ALL, max_train_steps=1))
     texts = [event.text for event in told if isinstance(event, Noticed)]
     assert any("class word could not be drawn" in t and "out of memory" in t for t in texts)
     assert [event.prior_loss for event in validated(told)] == [None]
@@ -352,7 +370,7 @@ def test_what_the_base_cannot_draw_is_told_and_the_run_goes_on(asked, tmp_path, 
 
 
 def test_the_event_says_what_the_meter_reads(asked, tmp_path):
-    told = validated(run(asked(tmp_path, epoch=4)))
+    told = validated(run(asked(tmp_path, validate_every_n_steps=6)))
     assert [event.on for event in told] == ["held-out"] * len(told)
     assert len({event.base_loss for event in told}) == 1
     last = told[-1]
@@ -362,7 +380,8 @@ def test_the_event_says_what_the_meter_reads(asked, tmp_path):
 
 
 def test_the_file_says_what_was_held_out(asked, tmp_path):
-    run(asked(tmp_path, validation_seed=3, validation_split=0.4, validation_count=0))
+    held = {"validation_count": 0, "validation_split": 0.4, "validation_seed": 3}
+    run(asked(tmp_path, **held, max_train_steps=1))
     told = read_header(tmp_path / "toy.safetensors").metadata
     assert told["ss_num_train_images"] == "6" and told["ss_num_validation_images"] == "2"
     assert told["ss_validation_split"] == "0.4" and told["ss_validation_seed"] == "3"
@@ -390,7 +409,7 @@ def test_dropouts_are_off_and_on_again_afterwards(asked, tmp_path):
         assert ready.network.training
 
 
-def test_patience_ends_a_run_as_stop_does_and_it_can_go_on(asked, tmp_path, monkeypatch):
+def test_patience_ends_a_run_as_stop_does_and_it_can_go_on(asked_briefly, tmp_path, monkeypatch):
     losses_told = iter([0.5, 0.4, 0.6, 0.7, *[0.3 - 0.01 * i for i in range(100)]])
     plain = Stills.answers
 
@@ -400,7 +419,8 @@ def test_patience_ends_a_run_as_stop_does_and_it_can_go_on(asked, tmp_path, monk
         return replace(found, losses=(next(losses_told),) * len(found.losses)) if is_held else found
 
     monkeypatch.setattr(Stills, "answers", answers)
-    settings = asked(tmp_path / "out", validate_every_n_steps=1, validation_patience=2)
+    patient = {"validate_every_n_steps": 1, "validation_patience": 2, "max_train_steps": 6}
+    settings = asked_briefly(tmp_path / "out", **patient)
     plan = planning.plan(settings)
     told = list(train(plan))
     assert (told[-1].step, told[-1].reason) == (4, "asked to stop")
