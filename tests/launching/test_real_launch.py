@@ -71,6 +71,7 @@ def test_ctrl_c_stops_both_at_one_step_with_the_exit_code_of_a_stop(toml, traini
     assert "2 processes: global batch" in out
 
 
+@pytest.mark.long  # with a stand-in: tests/cli/test_launching.py, "dies"
 def test_where_all_were_killed_the_command_says_so_and_who_looks_later_knows(toml, training):
     for each in psutil.Process(training.pid).children(recursive=True):
         each.kill()
