@@ -156,13 +156,28 @@ def read_by(values: Mapping[str, Any]) -> ReadBy:
     """Which programs will read a LoRA that is trained with these settings, by name."""
     name = values["LoRA_type"]
     row = LORA_TYPES[name]
-    return row.read_by.with_(
-        *(
-            each.read_by
-            for each in MODIFIERS
-            if each.setting in row.uses
-            and values.get(each.setting)
-            and (not each.kinds or name in each.kinds)
-            and (not each.beside or values.get(each.beside))
-        )
-    )
+    rows = [
+        each.read_by
+        for each in MODIFIERS
+        if each.setting in row.uses
+        and values.get(each.setting)
+        and (not each.kinds or name in each.kinds)
+        and (not each.beside or values.get(each.beside))
+    ]
+    if "network_alpha" in row.uses and _mixes_alphas(values):
+        rows.append(readers.MIXED_ALPHAS)
+    return row.read_by.with_(*rows)
+
+
+def _mixes_alphas(values: Mapping[str, Any]) -> bool:
+    """Blocks have alphas of their own; rsLoRA stores the root of each rank in its alpha."""
+    dims = _numbers(values.get("block_dims")) - {0.0} if values.get("rs_lora") else set[float]()
+    return len(_numbers(values.get("block_alphas"))) > 1 or len(dims) > 1
+
+
+def _numbers(text: str | None) -> set[float]:
+    """Those of a list of blocks; none where it cannot be read, which a rule tells."""
+    try:
+        return {float(part.strip() or 0) for part in (text or "").split(",")}
+    except ValueError:
+        return set()

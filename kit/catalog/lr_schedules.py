@@ -137,11 +137,21 @@ def parse_step_rules(text: str) -> tuple[tuple[float, int | None], ...]:
         factor, colon, end = part.partition(":")
         if not colon or not end.strip().isdigit():
             raise ValueError(f"{part!r} is no factor:step; write e.g. 1:10,0.1:20,0.01")
-        rules.append((float(factor), int(end)))
+        rules.append((_factor(factor), int(end)))
     ends = [end for _, end in rules if end is not None]
     if ":" in last or ends != sorted(set(ends)):
         raise ValueError(f"{text!r}: the steps must rise, and the last factor stands without one")
-    return (*rules, (float(last), None))
+    return (*rules, (_factor(last), None))
+
+
+def _factor(text: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = -1.0
+    if not 0 <= factor < math.inf:
+        raise ValueError(f"{text!r} is no factor from 0; write e.g. 1:10,0.1:20,0.01")
+    return factor
 
 
 # ------------------------------------------------------------------------------------- the menu

@@ -68,6 +68,10 @@ FULL = ReadBy(
 _WRONG = "computes its DoRA wrongly, because the magnitudes are of outputs"
 DORA = ReadBy(diffusers="drops DoRA's magnitudes")
 DORA_OF_OUTPUTS = ReadBy(_WRONG, _WRONG, _WRONG, DORA.diffusers)
+# It looks for these alphas under names that no layer has.
+MIXED_ALPHAS = ReadBy(
+    diffusers="gives attention, text encoders and layers without alpha the most frequent one"
+)
 RESCALED_OFT = ReadBy(comfyui="ignores the rescaling (14 % off)")
 # Of files that LyCORIS writes and we wrote once.
 TUCKER_LOKR = ReadBy(forge="fails on Tucker's core", comfyui="drops the 3x3 layers", diffusers=NOT)

@@ -38,6 +38,7 @@ from kit.basemodel.reading_ahead import read_ahead
 from kit.cli import bench, choosing, dataset, import_export, presets, queueing, running, selftest
 from kit.cli.command import Command
 from kit.cli.launching import train_in_processes
+from kit.cli.parser import Parser
 from kit.cli.settings import act_settings, describe_settings
 from kit.cli.settings_arguments import takes_settings
 from kit.cli.unfinished import planned, refuse, takes_answer
@@ -118,7 +119,7 @@ def _refuse_words(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kit",
         description="Train LoRA adapters for Stable Diffusion 1.x, 2.x and XL.",
         epilog="kit COMMAND --help tells more about a command. Exit codes: 0 done; 2 something "

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from kit.cli.command import Command
+from kit.cli.parser import share, unused
 from kit.cli.settings_arguments import parse_change, read_settings
 from kit.errors import KitError, SettingsError
 from kit.launching.gpus import visible
@@ -16,7 +18,7 @@ from kit.queueing import changing
 from kit.queueing.changing import New
 from kit.queueing.links import unkept_tokens
 from kit.queueing.store import USUAL, VARIABLE, Entry, Queue, queue_in
-from kit.queueing.sweeping import checked, sweep, values_in
+from kit.queueing.sweeping import checked, new_of, sweep, values_in
 from kit.queueing.table import compared, listed, newest_sweep, table
 from kit.queueing.working import Worker
 from kit.settings import Settings
@@ -26,11 +28,12 @@ WRONG, STOPPED = 2, 3  # exit codes, as everywhere
 
 
 def _describe(parser: argparse.ArgumentParser) -> None:
-    _takes_queue(parser, default="")
+    queue = _takes_queue(parser, default="")
     words = parser.add_subparsers(dest="word", metavar="WORD", title="words")
     for word, (text, _) in WORDS.items():
         below = words.add_parser(word, help=text)
-        _takes_queue(below, default=argparse.SUPPRESS)  # what stood before the word counts
+        # What stood before the word counts, unless another one stands behind it.
+        share(queue, _takes_queue(below, default=argparse.SUPPRESS))
         if word in ("add", "sweep"):
             _takes_settings(below, many=word == "add")
         elif word == "move":
@@ -56,8 +59,8 @@ def _describe(parser: argparse.ArgumentParser) -> None:
   %(prog)s pause 3                                 hold a run back, or stop it for a while"""
 
 
-def _takes_queue(parser: argparse.ArgumentParser, *, default: str) -> None:
-    parser.add_argument(
+def _takes_queue(parser: argparse.ArgumentParser, *, default: str) -> argparse.Action:
+    return parser.add_argument(
         "--queue",
         default=default,
         metavar="FOLDER",
@@ -122,7 +125,10 @@ def _sweep(queue: Queue, chosen: argparse.Namespace) -> None:
     for change in chosen.changes:
         name, text = parse_change(change)
         try:
-            varied[name] = values_in(text)
+            values = values_in(text)
+            if varied.get(name, values) != values:
+                print(unused(f"--set {name}={','.join(varied[name])}", text), file=sys.stderr)
+            varied[name] = values
         except csv.Error as error:
             raise SettingsError([f"--set {change}: {error}; close the quotes"]) from error
     if not any(len(values) > 1 for values in varied.values()):
@@ -148,9 +154,7 @@ def _new(made: Iterable[Settings]) -> list[New]:
     for settings in made:
         for text in unkept_tokens(settings.flat()):
             print(f"! {text}")
-        folders = settings.folders
-        toml = settings.to_toml(with_help=False)
-        runs.append(New(folders.output_name, folders.output_dir, toml))
+        runs.append(new_of(settings.flat()))
     return runs
 
 

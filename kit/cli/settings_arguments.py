@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kit.cli.parser import unused
 from kit.errors import SettingsError
 from kit.exchange import Report, load_any
 from kit.presets import preset_named, presets
@@ -57,8 +58,7 @@ def read_settings(file: Path | None, changes: Sequence[str], *, preset: str = ""
         try:
             name, value = parse_change(change)
             if values.get(name, value) != value:
-                told = f"! --set {name}={values[name]} is not used: {value!r} comes after it"
-                print(told, file=sys.stderr)
+                print(unused(f"--set {name}={values[name]}", value), file=sys.stderr)
             values[name] = value
         except SettingsError as error:
             problems += error.problems

@@ -189,6 +189,11 @@ def _allowed(count: int, settings: Captions, *, step: int, total: int) -> int:
     return max(0, int(step * ((count - least) / steps)) + least)
 
 
+def words_around(settings: Captions) -> str:
+    """What stands before and behind every caption."""
+    return _with_ends("", settings)
+
+
 def fullest_captions(caption: str, settings: Captions) -> list[str]:
     """Every line that may be read, with nothing dropped and the longest choice of each wildcard."""
     lines = [line.strip() for line in caption.splitlines() if line.strip()] or [""]

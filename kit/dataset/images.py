@@ -86,8 +86,11 @@ def scan(
     *,
     caption_extension: str = ".txt",
     dataset_repeats: int | None = None,
+    words: str = "",
 ) -> Scan:
     """Find every image of the training folder and of the regularisation folder.
+
+    words: what stands around every caption.
 
     Raises: DatasetError where a folder is missing, holds no image, or holds them one level too
     high.
@@ -108,7 +111,7 @@ def scan(
             "dataset_repeats has no effect: no image lies directly in train_data_dir; each "
             "<repeats>_<word> folder has its own"
         )
-    return Scan(tuple(findings.images), tuple(told(findings, extension)))
+    return Scan(tuple(findings.images), tuple(told(findings, extension, words=words)))
 
 
 @contextmanager
@@ -259,9 +262,16 @@ def find_caption(path: Path, extension: str) -> tuple[str | None, str]:
 
 
 def told(
-    findings: Findings, extension: str, *, instead: str = "the folder's word"
+    findings: Findings,
+    extension: str,
+    *,
+    instead: str = "the folder's word is the caption",
+    words: str = "",
 ) -> Iterator[str]:
-    """What is worth knowing of a scan; instead: what stands for a missing caption."""
+    """What is worth knowing of a scan.
+
+    instead: what becomes of images without a caption file. words: what stands around every caption.
+    """
     yield from findings.notices
     if findings.broken:
         yield f"{_counted(findings.broken, 'broken image')} skipped: {_listed(findings.broken)}"
@@ -281,10 +291,11 @@ def told(
             if count == len(findings.images)
             else (f"{_counted(findings.without_caption, 'image')} without a caption file")
         )
-        yield f"{whole}; {instead} is the caption: {names}"
+        yield f"{whole}; {instead}: {names}"
     empty = [image.path.name for image in findings.images if not image.caption]
     if empty:
-        yield f"{_counted(empty, 'image')} trained without any words: {_listed(empty)}"
+        how = f"with these words alone, {words!r}" if words else "without any words"
+        yield f"{_counted(empty, 'image')} trained {how}: {_listed(empty)}"
 
 
 def _told_too_large(findings: Findings) -> str:

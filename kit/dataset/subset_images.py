@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.catalog import CAPTION_EXTENSIONS
+from kit.dataset.captions import words_around
 from kit.dataset.files import ALWAYS, PLUG_INS, READABLE, image_files
 from kit.dataset.images import (
     CONCEPT,
@@ -24,10 +25,10 @@ from kit.errors import DatasetError, Unreadable
 from kit.reading import paths
 from kit.reading.fields import Table
 from kit.reading.texts import from_json, read_text
-from kit.settings import Folders, Images
+from kit.settings import Captions, Folders, Images
 
 
-def scan_folders(folders: Folders, images: Images, *, masked: bool) -> Scan:
+def scan_folders(folders: Folders, images: Images, captions: Captions, *, masked: bool) -> Scan:
     """The images of the training and the regularisation folder; masked: each with its mask.
 
     Raises: DatasetError where a folder or a mask is missing, or a folder holds no image.
@@ -37,6 +38,7 @@ def scan_folders(folders: Folders, images: Images, *, masked: bool) -> Scan:
         folders.reg_data_dir,
         caption_extension=images.caption_extension,
         dataset_repeats=images.dataset_repeats,
+        words=words_around(captions),
     )
     if masked and folders.conditioning_data_dir:
         with readable_folders():
@@ -72,11 +74,23 @@ def scan_subsets(subsets: Sequence[Subset]) -> Scan:
             )
         images += findings.images
         extension = subset.settings.images.caption_extension or ".caption"
-        texts = told(findings, extension, instead="class_tokens")
+        texts = told(
+            findings,
+            extension,
+            instead=_instead(subset.class_tokens),
+            words=words_around(subset.settings.captions),
+        )
         notices += [f"{shown(subset)}: {text}" for text in texts]
     with readable_folders():
         _check_masks(subsets, images)
     return Scan(tuple(images), tuple(notices))
+
+
+def _instead(class_tokens: str) -> str:
+    """What becomes of images without a caption file; no word of the folder's name counts here."""
+    if class_tokens.strip():
+        return "class_tokens is the caption"
+    return "class_tokens is blank, so they have no caption of their own"
 
 
 def _read_folder(subset: Subset, number: int, findings: Findings) -> None:
@@ -104,7 +118,7 @@ def _read_folder(subset: Subset, number: int, findings: Findings) -> None:
             extension,
             folder.name,
             subset.num_repeats,
-            subset.class_tokens,
+            subset.class_tokens.strip(),
             is_reg=subset.is_reg,
             subset=number,
         )

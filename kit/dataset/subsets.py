@@ -29,8 +29,8 @@ from kit.errors import SettingsError, Unreadable, nearest
 from kit.reading import paths
 from kit.reading.fields import kind_of
 from kit.reading.texts import read_json, read_toml
-from kit.settings import Settings
-from kit.settings.rules import notices, problems
+from kit.settings import Settings, declarations
+from kit.settings.rules import Idle, idle_settings, notices, problems
 
 NAME = "dataset_config"
 # Of a data set as a whole; their names in the settings, where those differ, stand in SETTINGS.
@@ -118,12 +118,23 @@ def _told_of_all(
 def subset_notices(settings: Settings, subsets: tuple[Subset, ...]) -> Iterator[str]:
     """What has no effect in each subset, and which settings the configuration replaces."""
     yield from _told_of_all(subsets, [notices(subset.settings) for subset in subsets])
-    for name in ("train_data_dir", "reg_data_dir"):
-        if getattr(settings.folders, name).strip():
-            yield f"{name} has no effect: {NAME} names the images"
-    for name in settings.changed():
-        if all(name in subset.given for subset in subsets):
-            yield f"{name} has no effect: {NAME} sets it for every subset"
+    changed = settings.changed()
+    for each in idle_beside(subsets):
+        yield from each.told(changed)
+
+
+def idle_beside(subsets: Sequence[Subset]) -> Iterator[Idle]:
+    """Settings in whose place the configuration's own count, everywhere."""
+    yield Idle(f"{NAME} names the images", "train_data_dir", "reg_data_dir")
+    replaced = [name for name in declarations() if all(name in each.given for each in subsets)]
+    yield Idle(f"{NAME} sets it for every subset", *replaced)
+
+
+def idle_in_each(subsets: Sequence[Subset]) -> dict[str, str]:
+    """Every setting without effect in any subset, and why."""
+    found = [idle_settings(subset.settings) for subset in subsets]
+    beside = {name: each.why for each in idle_beside(subsets) for name in each.names}
+    return beside | {n: why for n, why in found[0].items() if all(n in each for each in found)}
 
 
 def shown(subset: Subset) -> str:

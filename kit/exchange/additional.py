@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kit.errors import SettingsError
-from kit.exchange import command_line, sd_scripts
+from kit.exchange import command_line, repeated, sd_scripts
 from kit.exchange.report import Line, Verdict, shown
 from kit.settings import Settings
 
@@ -24,6 +24,7 @@ def with_additional(settings: Settings) -> tuple[Settings, list[str], list[str]]
     plain = settings.replace(additional_parameters="")
     try:
         entries = sd_scripts.entries_of(command_line.arguments_in(text))
+        twice = repeated.lines_of(repeated.of_command(text))
     except SettingsError as error:
         return plain, [f"[extra] {NAME}: {problem}" for problem in error.problems], []
     if not entries:
@@ -37,6 +38,7 @@ def with_additional(settings: Settings) -> tuple[Settings, list[str], list[str]]
         if line not in wrong
         for text in _told(line, plain.flat(), after.flat())
     ]
+    notices += [f"{NAME}: {line}" for line in twice]
     return after, problems, notices
 
 

@@ -30,19 +30,28 @@ def arguments_in(text: str) -> dict[str, Any]:
 
     Raises: SettingsError where a quote is never closed.
     """
+    found: dict[str, Any] = {}
+    for name, value in pairs_in(text):
+        found.pop(name, None)  # the last one counts, as for the reference
+        found[name] = value
+    return found
+
+
+def pairs_in(text: str) -> Iterator[tuple[str, Any]]:
+    """The same one by one, also those that stand twice.
+
+    Raises: SettingsError where a quote is never closed.
+    """
     words = _words(text)
     start = next((i for i, word in enumerate(words) if SCRIPT_NAME.search(word)), None)
-    found: dict[str, Any] = {}
     if start is not None:
         for name, values in _options(words[:start]):
             is_switch = not values or name in LAUNCH_SWITCHES
-            found[f"{LAUNCHER}{name}"] = True if is_switch else values[0]
-        found[SCRIPT] = words[start]
+            yield f"{LAUNCHER}{name}", True if is_switch else values[0]
+        yield SCRIPT, words[start]
         words = words[start + 1 :]
     for name, values in _options(words):
-        found.pop(name, None)  # the last one counts, as for the reference
-        found[name] = _value(name, values)
-    return found
+        yield name, _value(name, values)
 
 
 def looks_like_one(text: str) -> bool:

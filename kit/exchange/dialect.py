@@ -80,8 +80,7 @@ def translate(dialect: Dialect, entries: Entries, base: Settings) -> tuple[Setti
     settings, judged = _applied(base, judged)
     lines = []
     for key, value, outcome in judged:
-        is_secret = SECRET.search(key) or NAMES_A_SECRET.search(str(value))
-        hidden = is_secret and not is_blank(value)
+        hidden = is_secret(key, value)
         text = "" if hidden else shown(value)
         changes = dict.fromkeys(outcome.changes, "") if hidden else outcome.changes
         lines.append(Line(key, text, outcome.verdict, outcome.told, changes, outcome.is_elsewhere))
@@ -108,6 +107,12 @@ def _applied(base: Settings, judged: _Judged) -> tuple[Settings, _Judged]:
                 outcome = refused(_bare(error.problems), **outcome.changes)
         checked.append((key, value, outcome))
     return settings, checked
+
+
+def is_secret(key: str, value: Any) -> bool:
+    """The value is a secret, or names one, and is not to be shown."""
+    is_one = SECRET.search(key) or NAMES_A_SECRET.search(str(value))
+    return bool(is_one) and not is_blank(value)
 
 
 def judge(dialect: Dialect, key: str, value: Any, entries: Entries) -> Outcome:

@@ -9,15 +9,16 @@ model family, or is no file of settings, changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kit.basemodel.headers import read_header
 from kit.errors import SettingsError, Unreadable
-from kit.exchange import command_line, from_lora, gui_json, made_here, sd_scripts
+from kit.exchange import command_line, from_lora, gui_json, made_here, repeated, sd_scripts
 from kit.exchange.additional import with_additional
+from kit.exchange.repeated import Overruled
 from kit.exchange.report import Line, Report, Verdict, shown
 from kit.reading import paths
 from kit.reading.texts import from_json, from_toml, read_text
@@ -111,8 +112,11 @@ def _from_text(
     if _is_json_list(text):
         return base or Settings(), Report(name, (), elsewhere="it holds a list, and no settings")
     if command_line.looks_like_one(text):
-        entries = with_config_file(command_line.arguments_in(text), folder)
-        return _from_arguments(entries, f"{name} (a command line)", base)
+        arguments = command_line.arguments_in(text)
+        inner = config_file(arguments, folder)
+        overruled = [*repeated.of_command(text), *repeated.of_file_beside(inner, arguments)]
+        entries = {**sd_scripts.entries_of(inner), **sd_scripts.entries_of(arguments)}
+        return _from_arguments(entries, f"{name} (a command line)", base, overruled)
     try:
         from_toml(text, name)
     except Unreadable as error:
@@ -140,7 +144,9 @@ def _from_json(text: str, name: str, base: Settings | None) -> tuple[Settings, R
     except Unreadable as error:
         raise SettingsError([f"{name}: {error.why}"]) from error
     if "network_module" in values and "LoRA_type" not in values:
-        return _from_arguments(sd_scripts.entries_of(values), f"{name} (sd-scripts)", base)
+        twice = repeated.of_arguments(values)
+        entries = sd_scripts.entries_of(values)
+        return _from_arguments(entries, f"{name} (sd-scripts)", base, twice)
     settings, lines = gui_json.from_gui(values, base)
     return settings, _report(f"{name} (kohya_ss GUI)", settings, lines)
 
@@ -155,7 +161,8 @@ def _from_toml(
         )
     entries = sd_scripts.entries_of(values)
     if "network_module" in entries:
-        return _from_arguments(entries, f"{name} (sd-scripts)", base)
+        twice = repeated.of_arguments(values)
+        return _from_arguments(entries, f"{name} (sd-scripts)", base, twice)
     if not set(entries) & set(declarations()) and len(entries) > A_SLIP:
         why = f"it holds none of the settings that {OTHERS} know"
         return base or Settings(), Report(name, (), elsewhere=why)
@@ -170,28 +177,31 @@ def _from_toml(
 
 
 def _from_arguments(
-    entries: Mapping[str, Any], name: str, base: Settings | None
+    entries: Mapping[str, Any],
+    name: str,
+    base: Settings | None,
+    overruled: Sequence[Overruled] = (),
 ) -> tuple[Settings, Report]:
     settings, lines, assumed = sd_scripts.from_sd_scripts(entries, assumes_defaults=True, base=base)
+    lines += repeated.lines_of(overruled)
     return settings, _report(name, settings, lines, assumed=assumed, strict=True)
 
 
-def with_config_file(entries: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Arguments with those of the file that --config_file names; the command line counts more.
+def config_file(entries: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What the file holds that --config_file names; none where it is not given.
 
     Raises: SettingsError where there is no such file.
     """
     named = entries.get(CONFIG_FILE)
     if not named:
-        return sd_scripts.entries_of(entries)
+        return {}
     if not isinstance(named, str):
         raise SettingsError([f"--{CONFIG_FILE} has no file behind it; name one, or take it out"])
     path = _path(named)
     path = path if path.is_absolute() or paths.is_there(path) else folder / path
     if not paths.is_there(path) and path.name and paths.is_there(path.with_suffix(".toml")):
         path = path.with_suffix(".toml")
-    inner = _as_toml(_read(path)) or {}
-    return {**sd_scripts.entries_of(inner), **sd_scripts.entries_of(entries)}
+    return _as_toml(_read(path)) or {}
 
 
 def _report(

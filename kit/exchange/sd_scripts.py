@@ -47,15 +47,18 @@ def from_sd_scripts(
 
 
 def entries_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments without tables, each of network_args on its own."""
-    entries: dict[str, Any] = {}
+    """Arguments without tables, each of network_args on its own; the last of one name counts."""
+    return dict(entries_in(arguments))
+
+
+def entries_in(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The same one by one, also those that stand twice."""
     for name, value in _without_tables(arguments):
-        pairs = _pairs(value) if name == "network_args" else None
+        pairs = _pairs(value) if name == "network_args" else []
         if pairs:
-            entries |= {f"{ARGUMENT}{key}": text for key, text in pairs.items()}
+            yield from ((f"{ARGUMENT}{key}", text) for key, text in pairs)
         else:
-            entries[name] = value
-    return entries
+            yield name, value
 
 
 def _without_tables(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -66,11 +69,11 @@ def _without_tables(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _pairs(value: Any) -> dict[str, str]:
+def _pairs(value: Any) -> list[tuple[str, str]]:
     """`conv_dim=4` and the like; what has no = stands for itself."""
     texts = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
     pairs = (str(text).strip("\"' ").partition("=") for text in texts)
-    return {name.strip(): text.strip() for name, _, text in pairs if name.strip()}
+    return [(name.strip(), text.strip()) for name, _, text in pairs if name.strip()]
 
 
 def _assumed(entries: Entries) -> dict[str, Any]:

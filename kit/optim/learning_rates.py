@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from kit import catalog
 from kit.catalog.lr_schedules import Formula, ScheduleParams, factor_at
 from kit.errors import SettingsError
-from kit.optim.optimization import Optimization
+from kit.optim.optimization import BREAKS, Optimization
 from kit.settings.optimizer_args import parse_optimizer_args
 
 
@@ -51,7 +51,7 @@ def make_foreign_scheduler(optimizer: Optimizer, name: str, arguments: str) -> L
     Raises: SettingsError where there is no such class, it needs the loss, or the arguments are not
     its own; MissingPackage.
     """
-    module, _, kind_name = name.rpartition(".")
+    module, _, kind_name = name.strip().rpartition(".")
     try:
         kind = catalog.load(f"{module or 'torch.optim.lr_scheduler'}:{kind_name}")
     except AttributeError:
@@ -63,7 +63,7 @@ def make_foreign_scheduler(optimizer: Optimizer, name: str, arguments: str) -> L
     given = parse_optimizer_args(arguments)
     try:
         return kind(optimizer, **given)
-    except (TypeError, ValueError) as error:
+    except BREAKS as error:
         shown = " ".join(f"{key}={value}" for key, value in given.items())
         raise SettingsError(
             [f"[basic] lr_scheduler_args: {name} does not take {shown!r}: {error}"]
@@ -114,9 +114,16 @@ def effective_rates_of(optimization: Optimization) -> dict[str, float]:
     """The rate of every group times the step size d that its optimizer estimates, where it does."""
     rates = rates_of(optimization)
     return {
-        group["name"]: rates[group["name"]] * float(group.get("d", 1.0))
+        group["name"]: rates[group["name"]] * _step_size(group)
         for group in optimization.optimizer.param_groups
     }
+
+
+def _step_size(group: dict[str, Any]) -> float:
+    """The d that a group is moved by; ProdigyPlus can take the mean of all groups for each."""
+    shares = group.get("split_groups") and group.get("split_groups_mean")
+    shared = group.get("shared_d") if shares else None
+    return float(group.get("d", 1.0) if shared is None else shared)
 
 
 def _rate_of(optimization: Optimization, group: dict[str, Any]) -> float:

@@ -26,7 +26,7 @@ from kit.optim.learning_rates import (
     make_lr_scheduler,
     refuse_unequal_rates,
 )
-from kit.optim.optimization import LrScheduler, Optimization
+from kit.optim.optimization import BREAKS, LrScheduler, Optimization
 from kit.settings.optimizer_args import parse_optimizer_args
 
 
@@ -64,7 +64,7 @@ def build_optimization(
         kept = {k: v for k, v in given.items() if k in takes and _fits(v, takes[k])}
         notices = (_told(optimizer_type, name, reason, [k for k in given if k not in kept]),)
         given = kept
-    renamed = {row.renamed.get(key, key): value for key, value in given.items()}
+    renamed = {row.renamed.get(key, key): _floats(value) for key, value in given.items()}
     arguments = {**row.defaults, **renamed}
     controls_lr = row.controls_lr_with(arguments)
     optimizer = _built(row, name, groups, arguments, own_rate=controls_lr == "rate", flat=flat)
@@ -142,16 +142,16 @@ def _built(
     try:
         with redirect_stdout(StringIO()):  # some greet with what they were told
             optimizer: Any = maker(parameters, lr=rate, **arguments)
-    except (TypeError, ValueError, NotImplementedError) as error:
+            if averages(optimizer):
+                optimizer.train()  # which unpacks the betas, as nothing has before
+            if flat:
+                in_memory = [group.in_memory or group.weights for group in groups]
+                optimizer.lay_flat(frozenset(row.elementwise.split()), in_memory)
+    except BREAKS as error:
         shown = " ".join(f"{key}={value}" for key, value in arguments.items())
         raise SettingsError(
             [f"[basic] optimizer_args: {name} does not take {shown!r}: {error}"]
         ) from error
-    if averages(optimizer):
-        optimizer.train()
-    if flat:
-        in_memory = [group.in_memory or group.weights for group in groups]
-        optimizer.lay_flat(frozenset(row.elementwise.split()), in_memory)
     made: Optimizer = optimizer
     return made
 
@@ -273,6 +273,12 @@ def _cannot_run(row: catalog.Optimizer, device: torch.device) -> str:
     ) as error:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     return "" if bool((probe != 0).all()) else "its step changes nothing"
+
+
+def _floats(value: Any) -> Any:
+    """betas=0,0.99 are numbers of one kind: torch refuses a whole one beside others."""
+    is_list = isinstance(value, tuple | list) and all(isinstance(v, int | float) for v in value)
+    return tuple(map(float, value)) if is_list else value
 
 
 def _described(kind: type[Optimizer], arguments: dict[str, Any]) -> str:

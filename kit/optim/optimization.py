@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
+# What classes of other packages raise where a value is not one of theirs.
+BREAKS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 class LrScheduler(Protocol):
     """What the loop needs of a learning-rate scheduler."""

@@ -43,7 +43,7 @@ from kit.runs.made_of import made_of
 from kit.runs.resume import beyond_the_end, find_start
 from kit.runs.run import Answer, Run, choose_run
 from kit.runs.unfinished import is_past, told_of_unfinished
-from kit.settings import Basic, Folders, Images, Noise, Settings, Validation, effective
+from kit.settings import Basic, Captions, Folders, Images, Noise, Settings, Validation
 from kit.settings.prompts import parse_prompts
 from kit.settings.rules import RunLength, length_notices, length_problems, notices, problems
 from kit.validation.holding_out import hold_out
@@ -87,7 +87,7 @@ def _decided(settings: Settings, unfinished: Answer, processes: int) -> Plan:
     if not subsets and (found := problems(settings)):
         raise SettingsError(found)
     ways = [subset.settings for subset in subsets] or [settings]  # by TrainImage.subset
-    sections = settings.folders, settings.images, settings.noise
+    sections = settings.folders, settings.images, settings.captions, settings.noise
     dataset = scan_subsets(subsets) if subsets else _scanned(*sections)
     images, held_out = hold_out(dataset.images, [way.validation for way in ways])
     start = find_start(settings.saving.resume, on_hub=settings.hub.resume_from_huggingface)
@@ -178,9 +178,9 @@ def _fitted(images: tuple[TrainImage, ...], ways: Sequence[Settings]) -> tuple[B
     return fit_all(images, [rules[image.subset] for image in images])
 
 
-def _scanned(folders: Folders, images: Images, noise: Noise) -> Scan:
+def _scanned(folders: Folders, images: Images, captions: Captions, noise: Noise) -> Scan:
     """The images of the folders that the settings name, where no dataset configuration is."""
-    return scan_folders(folders, images, masked=noise.masked_loss)
+    return scan_folders(folders, images, captions, masked=noise.masked_loss)
 
 
 def _workplace(output_dir: str) -> Path | None:
@@ -232,8 +232,6 @@ def _noticed(
     if strongly_cut:
         more = f" and {len(strongly_cut) - 5} more" if len(strongly_cut) > 5 else ""
         yield f"more than a quarter is cut away from {', '.join(strongly_cut[:5])}{more}"
-    if not effective.caches_latents(settings.memory) and settings.memory.vae_batch_size != 1:
-        yield "vae_batch_size has no effect: latents are not cached"
     yield from length_notices(settings, length)
     placed = zip(images, fits, strict=True)
     per_bucket = Counter(place.bucket for image, place in placed if not image.held_out)

@@ -15,6 +15,8 @@ from kit.errors import KitError, OutputError
 from kit.queueing.outcome import RUN_DIR, is_alive, is_worked_off, run_dir_of, settled
 from kit.queueing.starting import ENDED
 from kit.queueing.store import Content, Entry, Queue
+from kit.reading.paths import path_of
+from kit.runs.at_work import at_work_as, place_of
 from kit.runs.atomic_write import write_atomically
 from kit.runs.control_files import Asked, leave
 from kit.runs.lock import who_is_at_work_in
@@ -55,15 +57,16 @@ def add(queue: Queue, runs: Sequence[New], *, folder: Path, together: bool = Fal
 
     folder: what relative paths in their settings are meant from. together: they are a sweep.
 
-    Raises: KitError where a run of that name in that folder is not over yet.
+    Raises: KitError where a run of that name in that folder is not over yet, here or elsewhere.
     """
     with queue.changing() as content:
         settle_in(queue, content)
-        first, added = content.following, list[Entry]()
+        first, added = queue.free_number(content.following), list[Entry]()
         for number, run in enumerate(runs, first):
-            output_dir = str((folder / run.output_dir).absolute())
-            entry = Entry(number, run.name, str(folder), output_dir, sweep=first if together else 0)
+            place = (folder / path_of(run.output_dir, "output_dir")).absolute()
+            entry = Entry(number, run.name, str(folder), str(place), sweep=first if together else 0)
             _refuse_twice(entry, [*content.entries, *added])
+            _refuse_at_work(entry, place)
             added.append(entry)
         for entry, run in zip(added, runs, strict=True):
             _write_settings(queue, entry.number, run.toml)
@@ -185,6 +188,22 @@ def resume(queue: Queue, numbers: Sequence[int] = ()) -> list[Entry]:
         return chosen
 
 
+def waits_as(queue: Queue, name: str, output_dir: Path) -> Entry | None:
+    """The run of this name in this folder that the queue has still to begin; None without one.
+
+    Raises: KitError where the queue cannot be read.
+    """
+    meant = (name, str(output_dir.absolute()))
+    return next(
+        (
+            entry
+            for entry in queue.read().entries
+            if entry.state in ("waiting", "paused") and (entry.name, entry.output_dir) == meant
+        ),
+        None,
+    )
+
+
 def _may_work(queue: Queue, entry: Entry) -> bool:
     """A started run is at work, or just about to be."""
     return is_alive(queue.place(entry.number)) or is_worked_off(queue)
@@ -228,10 +247,29 @@ def _refuse_twice(entry: Entry, others: Sequence[Entry]) -> None:
             )
 
 
+def _refuse_at_work(entry: Entry, output_dir: Path) -> None:
+    """Neither the kernel nor a terminal has written into the queue what it trains."""
+    found = at_work_as(output_dir, entry.name)
+    if found is not None:
+        run_dir, holder = found
+        raise at_work_already(entry.name, run_dir, place_of(holder))
+
+
+def at_work_already(name: str, run_dir: Path, where: str) -> KitError:
+    """Why a run is not added that trains at this moment; where: "in this kernel" or the like."""
+    called = f"{name} trains" if run_dir.stem == name else f"{name} trains as {run_dir.stem}"
+    return KitError(
+        f"{called} at this moment, {where} ({run_dir}). Nothing was added.",
+        "After its end the queue would train it once more, as a second run beside it.",
+        "Wait until it is over, or stop it, and the queue can go on with it. To train it once more "
+        "all the same, give this one another output_name (Model output name; --set "
+        "output_name=...).",
+    )
+
+
 def _write_settings(queue: Queue, number: int, toml: str) -> None:
     place = queue.place(number)
     try:
-        shutil.rmtree(place, ignore_errors=True)  # of a kill before it was written down
         place.mkdir(parents=True)
         file = queue.settings_file(number)
         write_atomically(file, lambda part: part.write_text(toml, "utf-8"))

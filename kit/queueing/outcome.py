@@ -23,7 +23,7 @@ BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM, 130}
 WORKING = "working"  # the folder that is held by who works the queue off
 LOG = "log.txt"
 RUN_DIR = "run_dir.txt"
-LONGEST_NOTE = 300  # characters
+LONGEST_NOTE = 600  # characters: what to do stands at the end
 LOGS_END = 20_000  # bytes that are read of a log
 
 

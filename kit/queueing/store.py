@@ -22,6 +22,7 @@ State: TypeAlias = Literal["waiting", "started", "paused", "stopped", "done", "f
 STATES: tuple[State, ...] = ("waiting", "started", "paused", "stopped", "done", "failed")
 VARIABLE = "LORA_KIT_QUEUE"  # names another folder
 USUAL = "~/.lora-kit/queue"
+LONGEST_NUMBER = 10  # digits
 PATIENCE = 20.0  # seconds that a change waits for another one
 
 
@@ -85,6 +86,18 @@ class Queue:
         """The folder of one entry."""
         return self.folder / "runs" / str(number)
 
+    def free_number(self, following: int) -> int:
+        """A number from this one on, beyond all that have a folder: nothing there is overwritten.
+
+        A record that was moved away, being damaged, leaves the folders of its runs.
+        """
+        try:
+            names = [each.name for each in (self.folder / "runs").iterdir()]
+        except OSError:
+            names = []
+        taken = (int(name) for name in names if name.isdecimal() and len(name) < LONGEST_NUMBER)
+        return max(following, *(number + 1 for number in taken), 1)
+
     def settings_file(self, number: int) -> Path:
         """The settings of one entry."""
         return self.place(number) / "settings.toml"
@@ -110,8 +123,8 @@ class Queue:
                 f"The queue cannot be read: {error.what} {error.why}.",
                 f"Settings and logs of its runs lie in {self.folder / 'runs'}; the runs themselves "
                 "lie in their output folders, untouched.",
-                f"Move {self._file} away, and add the runs again: kit queue add "
-                f"{self.folder / 'runs'}/*/settings.toml",
+                f"Move {self._file} away, and add the runs again, where they were added first: "
+                f"kit queue add {self.folder / 'runs'}/*/settings.toml",
             ) from error
 
     @contextmanager

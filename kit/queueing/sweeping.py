@@ -10,6 +10,7 @@ from typing import Any
 
 from kit.errors import SettingsError
 from kit.exchange.additional import with_additional
+from kit.queueing.changing import New
 from kit.settings import Settings, declarations
 from kit.settings.rules import problems
 
@@ -81,6 +82,13 @@ def checked(values: Mapping[str, Any]) -> Settings:
     if found := [*wrong, *problems(counted)]:
         raise SettingsError(found)
     return settings
+
+
+def new_of(values: Mapping[str, Any]) -> New:
+    """What the queue keeps of `checked` settings; additional_parameters may name it otherwise."""
+    settings = Settings.of(values)
+    folders = with_additional(settings)[0].folders
+    return New(folders.output_name, folders.output_dir, settings.to_toml(with_help=False))
 
 
 def differing(all_values: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -184,16 +184,25 @@ class Worker:
     def _start(self, entry: Entry) -> None:
         place = self.queue.place(entry.number)
         words = [sys.executable, "-m", "kit.queueing.starting", str(place), entry.folder]
-        with (place / LOG).open("ab") as log:
-            self._starters[entry.number] = subprocess.Popen(
-                [*words, *self._command(place, entry.gpu)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=place,
-                env=_environment(entry.gpu),
-                start_new_session=True,  # neither Ctrl-C nor a closed terminal is for it
-            )
+        try:
+            with (place / LOG).open("ab") as log:
+                self._starters[entry.number] = subprocess.Popen(
+                    [*words, *self._command(place, entry.gpu)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=place,
+                    env=_environment(entry.gpu),
+                    start_new_session=True,  # neither Ctrl-C nor a closed terminal is for it
+                )
+        except OSError as error:  # its folder was deleted, say: the next one begins all the same
+            note = f"it could not be started: {error.filename or place}: {error.strerror or error}"
+            failed = replace(entry, state="failed", then="", note=note)
+            with self.queue.changing() as content:
+                content.put(failed)
+            self._at_work.discard(entry.number)
+            self._tell_end(failed)
+            return
         prints = f"it prints into {place / LOG}"
         self._tell(f"{entry.number} {entry.name}: begins{entry.on_gpus}; {prints}")
 

@@ -53,6 +53,8 @@ def parse_launch_args(text: str) -> tuple[str, ...]:
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
         _refuse(name)
+        if f"--{name}" in found:
+            raise ValueError(f"--{name} stands twice; keep one of them")
         if name in SWITCHES and equals:
             raise ValueError(f"--{name} takes no value")
         found.append(f"--{name}")

@@ -113,6 +113,26 @@ def parse_prompt(line: str) -> Prompt:
     return _bounded(Prompt(text.strip(), **values, skipped=tuple(skipped)))
 
 
+def options_twice(sample_prompts: str) -> Iterator[str]:
+    """A sentence for each option that a prompt has twice with two values: the last one counts.
+
+    Raises: SettingsError where the file that is named cannot be read.
+    """
+    for place, written in _written(sample_prompts):
+        if not isinstance(written, str):
+            continue
+        counts: dict[str, str] = {}
+        for option in OPTION.split(f" {written.strip()}")[1:]:
+            letter, _, value = option.strip().partition(" ")
+            before = counts.setdefault(letter.lower(), value.strip())
+            if before != value.strip():
+                yield (
+                    f"sample_prompts, {place}: --{letter} {before} is not used, for --{letter} "
+                    f"{value.strip()} comes after it"
+                )
+            counts[letter.lower()] = value.strip()
+
+
 def _from_keys(entries: Mapping[str, Any]) -> Prompt:
     """One prompt of a .toml or .json file; a null is not set.
 

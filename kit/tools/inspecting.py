@@ -106,7 +106,7 @@ def inspect(path: Path) -> dict[str, Any]:
     modules = _modules(header, found.names)
     try:
         with path.open("rb", buffering=0) as file:
-            alphas = [*_alphas(file, header, modules), *found.alphas.values()]
+            alphas = _alphas(file, header, modules)
             file.seek(header.start)
             computed = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -120,11 +120,11 @@ def inspect(path: Path) -> dict[str, Any]:
         "dtypes": _counted(entry.dtype for entry in header.entries.values()),
         "layout": found.layout or "kohya",
         "kind": _kind(modules.values()),
-        "read_by": "" if found.layout else _read_by(modules.values(), alphas),
+        "read_by": "" if found.layout else _read_by(modules, alphas),
         "family": _family(modules, header.metadata),
         "parts": {part: count for part in PARTS if (count := parts[part])},
         "ranks": _counted(m.rank for m in modules.values() if m.rank is not None),
-        "alphas": _counted(alphas),
+        "alphas": _counted([*alphas.values(), *found.alphas.values()]),
         "hashes": {
             "sshs_model_hash": stored,
             "sshs_legacy_hash": header.metadata.get("sshs_legacy_hash"),
@@ -164,10 +164,10 @@ def _modules(header: Header, names: Mapping[str, str]) -> dict[str, _Module]:
     return modules
 
 
-def _alphas(file: RawIOBase, header: Header, modules: Mapping[str, _Module]) -> list[float]:
-    """The value of every alpha; of a type that is not known, none."""
-    values = []
-    for module in modules.values():
+def _alphas(file: RawIOBase, header: Header, modules: Mapping[str, _Module]) -> dict[str, float]:
+    """The value of every alpha by its module; of a type that is not known, none."""
+    values = {}
+    for name, module in modules.items():
         entry = module.roles.get("alpha")
         if entry is None or entry.begin == entry.end:
             continue
@@ -178,7 +178,7 @@ def _alphas(file: RawIOBase, header: Header, modules: Mapping[str, _Module]) -> 
         else:
             code = SCALARS.get(entry.dtype, "")
         if code and len(raw) >= struct.calcsize(code):
-            values.append(float(struct.unpack_from(code, raw)[0]))
+            values[name] = float(struct.unpack_from(code, raw)[0])
     return values
 
 
@@ -197,8 +197,9 @@ def _kind(modules: Collection[_Module]) -> str:
     return " + ".join(names) + (" with DoRA" if decomposed else "")
 
 
-def _read_by(modules: Collection[_Module], alphas: Collection[float]) -> str:
+def _read_by(names: Mapping[str, _Module], alphas: Mapping[str, float]) -> str:
     """Which programs read it, by what it holds; a sentence."""
+    modules = names.values()
     kinds = {kind for module in modules for kind in module.kinds}
     roles = {role: entry.shape for module in modules for role, entry in module.roles.items()}
     rows = [READ_BY[kind] for kind in sorted(kinds)]
@@ -208,9 +209,22 @@ def _read_by(modules: Collection[_Module], alphas: Collection[float]) -> str:
         rows.append(readers.DORA_OF_OUTPUTS if of_outputs else readers.DORA)
     if len(roles.get("oft_blocks", ())) == BLOCK_SIDES and "rescale" in roles:
         rows.append(readers.RESCALED_OFT)
-    if "OFT" in kinds and any(alphas):
+    if "OFT" in kinds and any(alphas.values()):
         rows.append(readers.LIMITED_OFT)
+    if any(_mixes_alphas(names, alphas, part) for part in PARTS):
+        rows.append(readers.MIXED_ALPHAS)
     return readers.EVERYWHERE.with_(*rows).sentence
+
+
+def _mixes_alphas(modules: Mapping[str, _Module], alphas: Mapping[str, float], part: str) -> bool:
+    """An alpha that diffusers does not find is not the most frequent one of its part."""
+    own = {name: m for name, m in modules.items() if "LoRA" in m.kinds and _part(name) == part}
+    known = Counter(alphas[name] for name in own if name in alphas)
+    for name, module in own.items() if known else ():
+        is_found = name in alphas and part == "unet" and "_attn" not in name
+        if not is_found and alphas.get(name, module.rank) != known.most_common(1)[0][0]:
+            return True
+    return False
 
 
 def _part(module: str) -> str:

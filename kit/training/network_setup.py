@@ -21,6 +21,7 @@ from kit.families.placing import placed
 from kit.lorafile import tensors
 from kit.optim.making import build_optimization
 from kit.optim.optimization import Optimization
+from kit.optim.trial import try_out
 from kit.reading.paths import path_of
 from kit.settings import Basic, NetworkSettings
 from kit.settings.unet_blocks import BlockPlan
@@ -123,16 +124,19 @@ def _check_learns(groups: tuple[Group, ...], stop: int) -> None:
 
 
 def check_optimizer(rates: Mapping[str, float], options: Mapping[str, Any]) -> None:
-    """Build optimizer and schedule for weights of one number: refuses before a model is loaded.
+    """Build optimizer and schedule for a few numbers and try them, before a model is loaded.
 
     Raises: as make_optimization.
     """
     groups = [
-        Group(name, rate, (nn.Parameter(torch.zeros(1)),))
+        Group(name, rate, (nn.Parameter(torch.zeros(2, 2)),))
         for name, rate in rates.items()
         if rate > 0
     ]
-    build_optimization(groups, device=torch.device("cpu"), **options)
+    optimization = build_optimization(groups, device=torch.device("cpu"), **options)
+    # The schedules of the menu are our own; of a class anywhere, any step may be the first to fail.
+    total = options["schedule_params"].total if options["lr_scheduler_type"] else 0
+    try_out(optimization, total)
 
 
 def optimizer_options(basic: Basic, schedule_params: ScheduleParams) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def queue(folder: str | Path = "") -> QueueList:
     Raises: Unreadable where that is no path.
     """
     install()
-    return QueueList(queue_in(folder), _form_settings)
+    return QueueList(queue_in(folder), _form_settings, chosen_gpus=_chosen_gpus)
 
 
 async def wait() -> None:
@@ -167,6 +167,10 @@ def _form_settings() -> Settings | None:
         return _form.settings if _form is not None else None
     except KitError:
         return None
+
+
+def _chosen_gpus() -> list[int]:
+    return _form.gpus.chosen if _form is not None else []
 
 
 def listeners(plan: Plan, *more: Sink) -> Sink:

@@ -6,32 +6,36 @@ That process is no part of the kernel: it goes on when the kernel is restarted.
 from __future__ import annotations
 
 import contextvars
+import itertools
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import ipywidgets as widgets
 
-from kit.errors import KitError
+from kit.errors import KitError, OutputError
 from kit.hosts import known_secrets
 from kit.launching.command import ROOT
 from kit.queueing import changing
-from kit.queueing.changing import New
+from kit.queueing.changing import New, at_work_already
 from kit.queueing.links import unkept_tokens
-from kit.queueing.outcome import is_worked_off, numbers_of, run_dir_of
-from kit.queueing.store import Content, Entry, Queue
-from kit.queueing.sweeping import checked
+from kit.queueing.outcome import STOPPED, is_worked_off, numbers_of, run_dir_of
+from kit.queueing.store import VARIABLE, Content, Entry, Queue
+from kit.queueing.sweeping import checked, new_of
+from kit.reading.paths import path_of
+from kit.runs.at_work import folders_of
 from kit.settings import Settings
 from kit.settings.links import handed_on
 from kit.ui.errors import panel
 from kit.ui.look import block, display, escaped, root
 from kit.ui.monitor.following import Follower
 from kit.ui.monitor.session import Session
+from kit.ui.queue_gpus import QueueGpus, words_of
 
 PERIOD = 2.0  # seconds between two looks while something is at work
 LOG = "working.txt"  # what the process prints that works the queue off
@@ -63,14 +67,17 @@ class QueueList:
         form_settings: Callable[[], Settings | None],
         *,
         close: Callable[[], None] | None = None,
+        chosen_gpus: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         """form_settings: what stands in the form, or None where there is none.
 
         close: takes the list out of the form whose bar adds to it, and so has that button already.
+        chosen_gpus: the numbers of those that are chosen in the form.
         """
         self.queue, self._form_settings = queue, form_settings
         self.add = self._button("Add what stands in the form", self._add, icon="plus")
         self.start = self._button("Start", self._start, icon="play", style="success")
+        self.gpus = QueueGpus(chosen_gpus)
         self.pause = self._button("Pause", self._pause, icon="pause")
         self.refresh = self._button("Refresh", lambda: None, icon="refresh")
         self.line = block(css="kit-quiet kit-line")
@@ -78,7 +85,7 @@ class QueueList:
         first, last = [self.add], list[widgets.Button]()
         if close is not None:
             first, last = [], [self._button("Close", close, icon="times")]
-        bar = widgets.HBox([*first, self.start, self.pause, self.refresh, *last])
+        bar = widgets.HBox([*first, self.gpus.menu, self.start, self.pause, self.refresh, *last])
         bar.layout.flex_flow = "row wrap"
         bar.add_class("kit-bar")
         self.run = widgets.VBox([], layout=widgets.Layout(width="100%"))  # the one that is shown
@@ -89,6 +96,7 @@ class QueueList:
         self._shown: list[tuple[Entry, str]] | None = None
         self._watching: threading.Thread | None = None
         self._worker: subprocess.Popen[bytes] | None = None  # started here
+        self._said_before = 0  # bytes of its log
         self._act(lambda: None)
 
     def _ipython_display_(self) -> None:
@@ -104,7 +112,8 @@ class QueueList:
         works = lives or is_worked_off(self.queue)
         is_there = self.queue.folder.exists()
         content = changing.settle(self.queue) if is_there else Content()
-        self.start.disabled = works or not content.entries
+        self.start.disabled = self.gpus.menu.disabled = works or not content.entries
+        self.gpus.follow()
         self.pause.description = "Go on" if content.paused else "Pause"
         rows = [(entry, self._told(entry)) for entry in content.entries]
         if rows != self._shown:  # a row that is pressed just now must not be made anew for nothing
@@ -170,8 +179,8 @@ class QueueList:
         if settings is None:
             raise KitError("There is no form whose settings could be added.", do="kit.show()")
         settings = checked(settings.flat())
-        folders = settings.folders
-        new = New(folders.output_name, folders.output_dir, settings.to_toml(with_help=False))
+        new = new_of(settings.flat())
+        _refuse_begun(new)
         [entry] = changing.add(self.queue, [new], folder=Path.cwd())
         told = [f"{entry.name} waits as run {entry.number}.", *unkept_tokens(settings.flat())]
         self._say(" ".join(told))
@@ -192,16 +201,25 @@ class QueueList:
         if Session.current is not None and Session.current.is_running():
             raise Session.current.refusal()
         self._say("")
+        words = [sys.executable, "-m", "kit", "queue", "run", "--queue", str(self.queue.folder)]
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-        with (self.queue.folder / LOG).open("ab") as log:
-            self._worker = subprocess.Popen(
-                [sys.executable, "-m", "kit", "queue", "run", "--queue", str(self.queue.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **known_secrets(), **handed_on(), "PYTHONPATH": path},
-                start_new_session=True,
-            )
+        try:
+            with (self.queue.folder / LOG).open("ab") as log:
+                self._said_before = log.tell()
+                self._worker = subprocess.Popen(
+                    [*words, *words_of(self.gpus.numbers)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **known_secrets(), **handed_on(), "PYTHONPATH": path},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise OutputError(
+                f"The queue cannot be started: {error.filename}: {error.strerror or error}.",
+                "A process of its own works it off, and prints into that file.",
+                f"Free some space, or use another folder: kit.queue(FOLDER), or {VARIABLE}.",
+            ) from error
         self._say("The queue begins; it goes on if this kernel is restarted.")
 
     def _watch(self) -> None:
@@ -224,7 +242,20 @@ class QueueList:
                 works = self.look()
             except KitError as error:
                 self.line.value = panel(error)
-        self._say("")
+        self._say(self._last_words())
+
+    def _last_words(self) -> str:
+        """Why the process ended that works it off, where it could not; "" otherwise."""
+        if self._worker is None or self._worker.poll() in (None, 0, STOPPED):
+            return ""
+        try:
+            with (self.queue.folder / LOG).open("rb") as file:
+                file.seek(self._said_before)
+                said = file.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+        lines = itertools.dropwhile(lambda line: not line.startswith("kit: "), said.splitlines())
+        return " ".join(lines).removeprefix("kit: ")
 
     def _act(self, act: Callable[[], None]) -> None:
         try:
@@ -255,3 +286,13 @@ class QueueList:
         )
         button.on_click(lambda _: self._act(act))
         return button
+
+
+def _refuse_begun(new: New) -> None:
+    """A run that was begun here holds its folder only once torch is loaded, and is known before."""
+    session = Session.current
+    if session is None or not session.is_running():
+        return
+    meant = folders_of(path_of(new.output_dir, "output_dir").absolute(), new.name)
+    if session.run_dir.absolute() in meant:
+        raise at_work_already(new.name, session.run_dir, session.where)

@@ -17,16 +17,19 @@ from kit import planning
 from kit.errors import KitError
 from kit.hosts import host
 from kit.launching.command import processes_for
+from kit.queueing.changing import waits_as
 from kit.queueing.store import queue_in
+from kit.reading.paths import path_of
 from kit.runs.lock import who_is_at_work_in
 from kit.runs.run import Answer, Run
-from kit.settings import Settings
+from kit.runs.unfinished import told_of_unfinished
+from kit.settings import Folders, Settings
 from kit.settings.effective import trains_together
 from kit.ui.beginning import begin
 from kit.ui.errors import panel
 from kit.ui.form.form import Form
 from kit.ui.form.problem_texts import as_lines, with_labels
-from kit.ui.look import Script, block
+from kit.ui.look import Script, block, escaped
 from kit.ui.monitor.dashboard import Dashboard
 from kit.ui.monitor.elsewhere import Elsewhere
 from kit.ui.monitor.following import Follower
@@ -35,6 +38,11 @@ from kit.ui.monitor.results import newest_run
 from kit.ui.monitor.session import Session
 from kit.ui.queue_list import QueueList
 from kit.ui.unfinished import Question
+
+NOT_ASKED = (
+    "The queue could not ask you which is meant. Give this one another output_name to begin anew, "
+    "or press one of the two buttons to train now."
+)
 
 
 class Bar:
@@ -138,6 +146,7 @@ class TrainBar:
             for each in self.bars:
                 each.line.value = ""
             self.attach(session, bar)
+            self._tell_queued(bar, settings.folders)
             self._form.memory.run_dir = str(session.run_dir)
             self._form.memory.keep()
 
@@ -238,14 +247,36 @@ class TrainBar:
         if self._form.problems:
             self._refuse(bar)
             return
+        run = self._form.plan.run if self._form.plan else None
+        if run is not None and run.asks and not self._form.is_training:
+            self._say(bar, "\n".join([*told_of_unfinished(run), NOT_ASKED]))
+            return
         for each in self.bars:
             each.line.value = ""
         self.close_queue()
         if self._queue is None:
-            self._queue = QueueList(queue_in(), lambda: self._form.settings, close=self.close_queue)
+            self._queue = QueueList(
+                queue_in(),
+                lambda: self._form.settings,
+                close=self.close_queue,
+                chosen_gpus=lambda: self._form.gpus.chosen,
+            )
         bar.queue_place.children = self._queue.parts
         self._queue.add_form()
         self._form.pictures_in.keep_name()
+
+    def _tell_queued(self, bar: Bar, folders: Folders) -> None:
+        """What begins here stays in the queue, which would train it once more."""
+        with suppress(KitError):  # a damaged queue is told where it is shown
+            place = path_of(folders.output_dir, "output_dir")
+            entry = waits_as(queue_in(), folders.output_name, place)
+            if entry is not None:
+                told = (
+                    f"{entry.name} waits in the queue, too, as run {entry.number}: once this one "
+                    "is done, the queue trains it once more under another name. Remove takes it "
+                    "out there (kit.queue())."
+                )
+                bar.line.value = f"<div class='kit-finding'>{escaped(told)}</div>"
 
     def close_queue(self) -> None:
         """Show no queue."""

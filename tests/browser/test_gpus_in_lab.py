@@ -43,6 +43,13 @@ def test_both_gpus_train_and_a_new_kernel_has_their_run_with_its_buttons(noteboo
     expect(notebook.output.locator(".kit-gpus").first).to_contain_text("2 times as many pictures")
     if DRAWS:
         look(notebook, "gpus-both")
+    notebook.button("Add to queue").click()
+    on_each = notebook.output.locator(".kit-queue-gpus select").first
+    expect(on_each).to_have_value("one run on each of GPUs 0 and 1")
+    if DRAWS:
+        look(notebook, "gpus-queue")
+    notebook.button("Remove").click()
+    notebook.button("Close").click()
     notebook.button("Train").click()
     numbers = notebook.output.locator(".kit-numbers").first
     expect(numbers).to_contain_text(STEP, timeout=LONG)

@@ -253,6 +253,18 @@ def test_the_step_size_it_finds_is_told_beside_the_rate(name):
     assert rates_of(own) == {"textencoder": 1.0, "unet": 1.0}
 
 
+def test_where_prodigyplus_shares_a_step_size_it_is_the_one_told():
+    name = "prodigyplus.ProdigyPlusScheduleFree"
+    own = made(groups_of(weights_of(), 1.0), name, "split_groups_mean=True")
+    for number in range(25):
+        step(own, number)
+    groups = own.optimizer.param_groups
+    assert groups[0]["d"] != groups[1]["d"]
+    used = {group["name"]: own.optimizer.get_dlr(group) for group in groups}
+    assert effective_rates_of(own) == used
+    assert used["unet"] == used["textencoder"]
+
+
 @pytest.mark.parametrize("name", FREE)
 def test_the_average_is_what_is_looked_at_and_the_rest_stays(name):
     weights = weights_of()
@@ -346,12 +358,22 @@ def test_what_it_was_told_stands_in_the_plan_and_the_file(model, tmp_path):
     ) in plan.lines()
 
 
+class Breaks(torch.optim.lr_scheduler.LRScheduler):
+    """A schedule that only its own code knows to fail."""
+
+    def get_lr(self):
+        return [1e-4 / (self.last_epoch - 2) for _ in self.base_lrs]
+
+
 def test_a_mistake_is_told_before_the_base_model_is_loaded(model, tmp_path, monkeypatch):
     images = draw_images(tmp_path / "images", count=2)
-    plan = planning.plan(toy_settings(model, images, tmp_path / "a", optimizer_args="betas=7,0.9"))
     monkeypatch.setattr("kit.training.preparation.load_model", None)
-    with pytest.raises(SettingsError, match="betas"):
+    asked = {"lr_scheduler_type": f"{__name__}.Breaks", "max_train_steps": 5}
+    plan = planning.plan(toy_settings(model, images, tmp_path / "a", **asked))
+    with pytest.raises(SettingsError, match=r"Breaks fails at step 2: .*division by zero"):
         list(train(plan))
+    with pytest.raises(SettingsError, match=r"betas = 7,0\.9 is not 2 numbers from 0 to below 1"):
+        planning.plan(toy_settings(model, images, tmp_path / "a", optimizer_args="betas=7,0.9"))
 
 
 def test_the_found_rate_gets_the_tag_that_people_know():

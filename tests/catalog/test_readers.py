@@ -20,6 +20,10 @@ def read_by(**changes):
 
 
 NO_DIFFUSERS = "A1111, Forge and ComfyUI read it; diffusers does not"
+ONE_ALPHA = (
+    "A1111, Forge and ComfyUI read it; diffusers gives attention, text encoders and layers without "
+    "alpha the most frequent one"
+)
 OFT = "ComfyUI reads it; A1111 reads it over a base in 32 bits only; Forge and diffusers do not"
 
 
@@ -47,6 +51,11 @@ OFT = "ComfyUI reads it; A1111 reads it over a base in 32 bits only; Forge and d
             "A1111, Forge and ComfyUI read it; diffusers drops DoRA's magnitudes",
         ),
         ({"LoRA_type": "LyCORIS/LoHa", "dora_wd": True}, NO_DIFFUSERS),
+        ({"block_alphas": "4," * 24 + "1"}, ONE_ALPHA),
+        ({"block_alphas": "4," * 24 + "4.0"}, "A1111, Forge, ComfyUI and diffusers read it"),
+        ({"rs_lora": True, "block_dims": "4," * 24 + "8"}, ONE_ALPHA),
+        ({"block_dims": "0," * 24 + "8"}, "A1111, Forge, ComfyUI and diffusers read it"),
+        ({"LoRA_type": "LyCORIS/LoHa", "block_alphas": "4," * 24 + "1"}, NO_DIFFUSERS),
     ],
 )
 def test_types_and_modifiers_are_told_in_one_sentence(changes, sentence):
@@ -150,6 +159,35 @@ def test_inspect_says_it_by_what_a_file_holds(tmp_path, case):
     report = inspect(tmp_path / "a.safetensors")
     assert words in report["read_by"]
     assert "  read by     " in describe(report)
+
+
+ATTENTION = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+@pytest.mark.parametrize(
+    ("odd", "alpha", "is_told"),
+    [
+        (ATTENTION, 2, True),
+        (ATTENTION, 1, False),
+        (ATTENTION, None, True),
+        ("lora_unet_mid_block_resnets_0_conv1", 2, False),
+        ("lora_unet_mid_block_resnets_0_conv1", None, True),
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1", 2, True),
+    ],
+)
+def test_inspect_says_where_diffusers_takes_another_alpha(tmp_path, odd, alpha, is_told):
+    """Two others of each part have the alpha 1; the rank is 4."""
+    part = "_".join(odd.split("_")[:2])
+    alphas = {f"{part}_{number}_attn1": 1 for number in range(2)} | {odd: alpha}
+    tensors = {}
+    for name, value in alphas.items():
+        tensors |= {f"{name}.lora_up.weight": torch.ones(8, 4)}
+        tensors |= {f"{name}.lora_down.weight": torch.ones(4, 8)}
+        if value is not None:
+            tensors[f"{name}.alpha"] = torch.tensor(float(value))
+    save_file(tensors, tmp_path / "a.safetensors")
+    found = inspect(tmp_path / "a.safetensors")["read_by"]
+    assert (found == ONE_ALPHA) is is_told
 
 
 @pytest.mark.parametrize(

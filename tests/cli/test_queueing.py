@@ -132,6 +132,21 @@ def test_a_sweep_adds_all_combinations_or_none(queue, capsys):
     assert {Settings.load(queue.settings_file(n)).basic.seed for n in (1, 2, 3, 4)} == {7}
 
 
+def test_what_stands_twice_is_told_with_both_values(queue, capsys):
+    there = str(queue.folder)
+    assert main(["queue", "--queue", "a", "--queue", "b", "list", "--queue", there]) == 0
+    err = capsys.readouterr().err.splitlines()
+    assert err == [
+        "! --queue a is not used: 'b' comes after it",
+        f"! --queue b is not used: {there!r} comes after it",
+    ]
+    words = ["queue", "sweep", "cat.toml", "--set", "network_dim=4", "--set", "network_dim=8,16"]
+    assert main([*words, "--queue", there, "--queue", there]) == 0
+    out, err = capsys.readouterr()
+    assert err == "! --set network_dim=4 is not used: '8,16' comes after it\n"
+    assert "cat_network_dim16: waits" in out
+
+
 def test_a_sweep_of_one_run_is_none(queue, capsys):
     err = refused(capsys, "queue", "sweep", "cat.toml", "--set", "network_dim=8")
     assert "no setting has more than one value" in err

@@ -114,6 +114,10 @@ def test_the_plan_shows_each_subset(planned):
     assert "data set 2, cats: 2 images x 3, 128x64, batch 1" in text
     assert "the 10 of the folder's name does not count here: num_repeats = 5 does" in text
     assert "class_tokens is the caption" in text
+    alone = str(planned(TWO.replace('class_tokens = "a dog"', 'class_tokens = " "')))
+    told = "class_tokens is blank, so they have no caption of their own: 000.png"
+    assert f"data set 1, 10_dogs: no image has a caption file; {told}" in alone
+    assert "1 image trained without any words: 000.png" in alone
     assert "batch 2 and 1" in text
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from kit.planning import deciding
 from kit.settings import declarations
+from kit.settings.rules import idle_settings
 from tests.effects import rows
+from tests.settings.rules.test_checks import NOTICES, SOUND
 
 TABLES = {
     info.name: importlib.import_module(f"{rows.__name__}.{info.name}").ROWS
@@ -39,9 +41,20 @@ def test_the_setting_has_its_effect(stage, name):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_plan_does_not_call_it_idle(stage, name):
-    _, other = stage.sides(name, ROWS[name])
-    told = deciding.notices(stage.settings(other))
-    assert not [text for text in told if text.startswith(f"{name} has no effect")]
+    for side in stage.sides(name, ROWS[name]):
+        settings = stage.settings(side)
+        told = deciding.notices(settings)
+        assert not [text for text in told if text.startswith(f"{name} has no effect")]
+        assert name not in idle_settings(settings), "it would be grey in the form"
+
+
+def test_what_is_grey_is_so_whatever_stands_in_it():
+    usual = set(idle_settings(SOUND))
+    for values in ({}, *(each for examples in NOTICES.values() for each in examples)):
+        settings = SOUND.replace(**values)
+        for name in set(idle_settings(settings)) - (usual if values else set()):
+            other = settings.replace(**{name: ROWS[name].other})
+            assert name in idle_settings(other), f"{name} depends on itself with {values}"
 
 
 def test_every_declared_setting_has_one_row():

@@ -33,6 +33,12 @@ def test_they_count_more_than_the_settings(plan):
     assert "text_encoder_lr = 0.0 from additional_parameters counts, not 5e-05" in made.notices
 
 
+def test_what_stands_twice_is_told(plan):
+    made = plan("--network_dim 8 --network_dim 16")
+    told = "network_dim = 8: given again with another value, which counts: 16"
+    assert f"additional_parameters: {told}" in made.notices
+
+
 def test_what_the_shipped_presets_have_there_is_understood(plan):
     made = plan('--lr_scheduler_type "CosineAnnealingLR" --lr_scheduler_args "T_max=30"')
     assert made.settings.basic.lr_scheduler_type == "CosineAnnealingLR"

@@ -44,7 +44,7 @@ def test_every_lora_type_of_ours_goes_out_and_comes_back(kind):
 @pytest.mark.parametrize("argument", network_args())
 def test_every_argument_of_a_network_has_its_line(argument):
     _, report = load_any(f"train_network.py --network_args conv_dim=4 {argument}=7")
-    (line,) = [line for line in report.lines if line.key == f"network_args.{argument}"]
+    (line, *_) = [line for line in report.lines if line.key == f"network_args.{argument}"]
     assert line.verdict is not Verdict.UNKNOWN
     if networks.setting_of(argument) is None:
         assert "not supported" in line.told

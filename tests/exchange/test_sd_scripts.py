@@ -6,6 +6,7 @@ from kit.errors import SettingsError
 from kit.exchange import Verdict, export_sd_scripts, load_any
 from kit.exchange.command_line import arguments_in
 from kit.exchange.known import trainer_args
+from kit.exchange.repeated import lines_of, of_command
 from kit.settings import Settings
 
 GUI_TOML = """
@@ -132,7 +133,7 @@ def test_a_command_line_comes_in():
 
 def test_the_last_of_two_counts_and_words_that_belong_to_nothing_are_told():
     _, report = load_any("train_network.py --seed 1 --seed 2 stray --xformers yes --network_dimm 4")
-    assert line_of(report, "seed").value == "2"
+    assert [line.value for line in report.lines if line.key == "seed"] == ["2", "1"]
     assert {line.key for line in report.of(Verdict.UNKNOWN)} == {"stray", "yes", "network_dimm"}
     assert len(report.problems()) == 3  # as sd-scripts, which refuses them
     assert "did you mean network_dim?" in line_of(report, "network_dimm").told
@@ -262,3 +263,36 @@ def test_several_processes_go_out_in_the_command_above_the_settings():
     assert [n for n in notices if "above the settings" in n and n.startswith("num_processes = 2")]
     one = export_sd_scripts(Settings())[0]
     assert one.startswith("# accelerate launch train_network.py --config_file")
+
+
+def test_an_argument_that_stands_twice_is_told_with_both_values(tmp_path):
+    (tmp_path / "more.toml").write_text("network_alpha = 4\nflip_aug = true", "utf-8")
+    command = tmp_path / "command.txt"
+    command.write_text(
+        "accelerate launch --num_processes 2 --num_processes 1 train_network.py --flip_aug "
+        "--network_module networks.lora --network_dim 8 --flip_aug --network_dim=16 "
+        "--network_args conv_dim=4 conv_alpha=1 conv_dim=8 --config_file more.toml "
+        "--network_alpha 2",
+        "utf-8",
+    )
+    settings, report = load_any(command)
+    assert (settings.network.network_dim, settings.network.conv_dim) == (16, 8)
+    again = "given again with another value, which counts"
+    assert [str(line) for line in report.lines if again in line.told] == [
+        f"accelerate.num_processes = 2: {again}: 1",
+        f"network_dim = 8: {again}: 16",
+        f"network_args.conv_dim = 4: {again}: 8",
+        f"network_alpha = 4: {again}: 2",
+    ]
+
+
+def test_a_secret_that_stands_twice_stays_one():
+    text = "--huggingface_token hf_one --huggingface_token hf_two --network_dim 4"
+    assert "hf_" not in str([str(line) for line in lines_of(of_command(text))])
+
+
+def test_tables_of_a_file_that_say_otherwise_are_told():
+    text = '[a]\nnetwork_module = "networks.lora"\nnetwork_dim = 4\n[b]\nnetwork_dim = 8\n'
+    settings, report = load_any(text)
+    assert settings.network.network_dim == 8
+    assert any("given again" in line.told and line.value == "4" for line in report.lines)

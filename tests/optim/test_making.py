@@ -406,6 +406,9 @@ def test_an_optimizer_is_described_as_in_ss_optimizer(optimizer_type, given, des
         ("AdamW", "betas=2.0,0.9"),
         ("Adafactor", "momentum=0.9"),
         ("Adafactor", "relative_step=False warmup_init=True"),
+        ("AdamWScheduleFree", "betas=0.9"),
+        ("AdamW", "betas=[]"),
+        ("AdamW8bit", "min_8bit_size=4k"),
     ],
 )
 def test_arguments_that_an_optimizer_does_not_take_are_refused(optimizer_type, given):

@@ -115,9 +115,9 @@ def test_lion_is_the_references(given, warmup):
     reference = lion([{"params": other[:2]}, {"params": other[2:]}], lr=1e-3, **asked)
     draws = [torch.Generator().manual_seed(2) for _ in range(2)]
     for own, weights, drawn in ((optimizer, mine, draws[0]), (reference, other, draws[1])):
-        for rate in rates:
-            for group in own.param_groups:
-                group["lr"] = rate
+        for step, rate in enumerate(rates):
+            slow, fast = own.param_groups
+            slow["lr"], fast["lr"] = rate / 2 if step < 40 else 0.0, rate
             for weight in weights:
                 weight.grad = (weight.detach() - 1) / 100 + torch.randn(
                     weight.shape, generator=drawn

@@ -586,7 +586,7 @@ def test_numbers_for_programs_are_those_of_the_plan(planned):
         ({"cache_latents": False, "vae_batch_size": 4}, "vae_batch_size has no effect"),
         ({"learning_rate": 1e-3}, "learning_rate has no effect"),
         ({"lr_scheduler": "constant"}, "lr_warmup has no effect: lr_scheduler = constant does"),
-        ({"lr_scheduler_type": "StepLR"}, "no effect: lr_scheduler_type = StepLR does not warm up"),
+        ({"lr_scheduler_type": "LinearLR"}, "lr_scheduler_type = LinearLR does not warm up"),
         ({}, "no image has a caption file"),
         ({"dataset_repeats": 5}, "dataset_repeats has no effect: no image lies directly in"),
         ({"sdxl": True, "clip_skip": 2}, "clip_skip has no effect: the base model is a Stable D"),

@@ -14,6 +14,7 @@ from kit.queueing.changing import New, add, move, pause, remove, resume, retry
 from kit.queueing.outcome import settled
 from kit.queueing.starting import ENDED
 from kit.queueing.store import Entry, Queue, queue_in
+from kit.runs.at_work import place_of
 from kit.runs.lock import at_work_in
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,15 @@ def test_runs_stand_in_their_order_and_survive_the_process(queue):
     assert names(queue) == ["cat", "dog", "fox"]
 
 
+def test_a_record_that_is_moved_away_leaves_the_runs_untouched(queue):
+    put(queue, "cat")
+    log = queue.place(1) / "log.txt"
+    log.write_text("how it ended", "utf-8")
+    (queue.folder / "queue.json").unlink()
+    assert [entry.number for entry in put(queue, "cat")] == [2]
+    assert log.read_text("utf-8") == "how it ended"
+
+
 def test_a_number_is_never_given_twice(queue):
     put(queue, "cat", "dog")
     remove(queue, [2])
@@ -88,6 +98,34 @@ def test_two_of_one_name_are_refused_until_the_first_is_done(queue):
     become(queue, 1, "started", code=0)
     put(queue, "cat")
     assert names(queue) == ["cat", "cat", "cat"]
+
+
+def test_a_run_that_trains_outside_of_the_queue_is_not_added_to_it(queue):
+    out = queue.folder.parent / "output"
+    told = r"^cat trains at this moment, in this kernel \(.*cat\.run\)\. Nothing was added"
+    with at_work_in(out / "cat.run"), pytest.raises(KitError, match=told):
+        put(queue, "dog", "cat")
+    assert names(queue) == []
+    put(queue, "cat")  # it is over
+    assert place_of({"pid": 4711}) == "in process 4711"
+    assert place_of({"pid": os.getpid(), "host": "gpubox"}) == f"in process {os.getpid()} on gpubox"
+
+
+def test_a_run_is_known_under_the_name_that_it_took(queue):
+    out = queue.folder.parent / "output"
+    with at_work_in(out / "cat-2.run"):
+        put(queue, "cat")  # a name of its own, as long as cat is free
+        remove(queue, [1])
+        (out / "cat.safetensors").touch()
+        with pytest.raises(KitError, match=r"^cat trains as cat-2 at this moment"):
+            put(queue, "cat")
+        put(queue, "cat-again")
+
+
+def test_a_folder_of_the_home_is_the_same_folder(queue, monkeypatch):
+    monkeypatch.setenv("HOME", str(queue.folder.parent))
+    [entry] = add(queue, [New("cat", "~/output", "")], folder=Path("/elsewhere"))
+    assert entry.output_dir == str(queue.folder.parent / "output")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The queue worked off, with a command that stands in for the training."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -409,6 +410,14 @@ def test_kills_at_any_moment_lose_no_run_and_start_none_twice(queue, worker):
     assert worker().wait(60) == 0
     assert states(queue) == ["done"] * 4
     assert diary(queue) == [f"{n} {word} -" for n in (1, 2, 3, 4) for word in ("begins", "ends")]
+
+
+def test_a_run_whose_folder_was_deleted_fails_and_the_next_begins(queue):
+    put(queue, "", "")
+    shutil.rmtree(queue.place(1))
+    tally, _ = work(queue)
+    assert tally.ended == {1: "failed", 2: "done"}
+    assert "could not be started" in queue.read().entries[0].note
 
 
 def test_what_cannot_be_started_has_failed(queue):

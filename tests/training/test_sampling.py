@@ -446,3 +446,27 @@ def test_diffusers_draws_the_same_with_the_saved_file(families, folders, tmp_pat
     assert difference(ours, bare) > 0.015
     for part in PARTS if reads_text else PARTS.keys() - {"text encoder"}:
         assert np.abs(without(network, part, family, prompt) - ours).max() > 0.02, part
+
+
+@pytest.mark.skipif(torchao_is_too_old(), reason="peft does not work beside this torchao")
+@pytest.mark.filterwarnings("ignore")  # theirs, not ours
+def test_diffusers_finds_the_alphas_outside_attention_alone(families, folders, hang):
+    """What kit.catalog.readers says of files whose layers have alphas of their own."""
+    pytest.importorskip("peft")
+    if Version(diffusers.__version__) < OLDEST_THAT_READS_TEXT:
+        pytest.skip("it cannot read the text encoder's keys")
+    file, block = dict(hang(families["sd1"]).tensors()), "lora_unet_mid_block_"
+    query, conv = "attentions_0_transformer_blocks_0_attn1_to_q", "resnets_0_conv1"
+    for layer in (query, conv):
+        file[f"{block}{layer}.alpha"] = 3 * file[f"{block}{layer}.alpha"]
+    theirs = StableDiffusionPipeline.from_pretrained(folders["sd1"], local_files_only=True)
+    theirs.load_lora_weights(file)
+    layers = dict(theirs.unet.mid_block.named_modules())
+    scales = {
+        layer: next(iter(layers[path].scaling.values()))
+        for layer, path in {
+            query: "attentions.0.transformer_blocks.0.attn1.to_q",
+            conv: "resnets.0.conv1",
+        }.items()
+    }
+    assert scales == {query: 1.0 / 4, conv: 3 * 0.5 / 2}

@@ -1,17 +1,20 @@
 """The queue in the notebook."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
 import kit.ui
 from kit import hosts
 from kit.events import to_line
+from kit.hosts import Gpu
 from kit.queueing.changing import New, add, pause
 from kit.queueing.store import Entry, Queue
 from kit.runs.lock import at_work_in
 from kit.settings import Settings, links
-from kit.ui import queue_list
+from kit.ui import queue_gpus, queue_list
+from kit.ui.monitor.session import Session
 from kit.ui.queue_list import QueueList
 from tests.ui.runs import until, whole_run
 
@@ -84,9 +87,9 @@ def test_a_token_that_the_queue_does_not_keep_is_told_at_once(queue, monkeypatch
     assert "s3cr3t" not in view.line.value + queue.settings_file(1).read_text("utf-8")
 
 
-def test_who_works_it_off_gets_the_secrets_that_this_kernel_knows(queue, monkeypatch):
-    monkeypatch.setattr(hosts, "_asked", {"HF_TOKEN": "hf_secret"})
-    monkeypatch.setattr(links, "_tokens", {"civitai.com": "s3cr3t"})
+@pytest.fixture
+def begun(monkeypatch):
+    """The words and the environment of each process that Start begins; none is begun."""
     given = []
 
     class Process:
@@ -97,9 +100,63 @@ def test_who_works_it_off_gets_the_secrets_that_this_kernel_knows(queue, monkeyp
             return 0
 
     monkeypatch.setattr("kit.ui.queue_list.subprocess.Popen", Process)
+    return given
+
+
+def test_a_run_that_this_kernel_has_just_begun_is_not_added(queue, monkeypatch, tmp_path):
+    settings = SETTINGS.replace(output_dir=str(tmp_path / "out"))
+    trains = SimpleNamespace(
+        is_running=lambda: True,
+        run_dir=tmp_path / "out" / "cat.run",
+        where="in processes of its own",
+    )
+    view = shown(queue, settings)
+    with monkeypatch.context() as now:
+        now.setattr(Session, "current", trains)
+        view.add.click()
+    assert "cat trains at this moment, in processes of its own" in view.line.value
+    assert "another output_name" in view.line.value
+    assert texts(view) == []
+    other = shown(queue, settings.replace(additional_parameters="--output_name dog"))
+    other.add.click()
+    assert texts(other) == ["1: <b>dog</b>, waiting"]
+
+
+def test_a_run_on_each_gpu_that_is_chosen_in_the_form(queue, monkeypatch, begun):
+    t4, chosen = Gpu("Tesla T4", 16106), [0]
+    monkeypatch.setattr(queue_gpus, "there", lambda: (t4, t4, t4))
+    add(queue, [New("cat", "o", "")], folder=queue.folder.parent)
+    view = QueueList(queue, lambda: SETTINGS, chosen_gpus=lambda: chosen)
+    assert view.gpus.menu.layout.display is None
+    assert view.gpus.menu.label == "one run after another"
+    view.start.click()
+    chosen[:] = [0, 2]
+    view.refresh.click()
+    assert view.gpus.menu.label == "one run on each of GPUs 0 and 2"
+    view.start.click()
+    view.gpus.menu.label = "one run on each of GPUs 0, 1 and 2"  # by hand, and so it stays
+    chosen[:] = [1]
+    view.start.click()
+    assert [words[7:] for words, _ in begun] == [[], ["--gpus", "0,2"], ["--gpus", "0,1,2"]]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_with_one_gpu_or_none_the_queue_is_started_as_ever(queue, monkeypatch, begun, count):
+    monkeypatch.setattr(queue_gpus, "there", lambda: (Gpu("Tesla T4", 16106),) * count)
+    add(queue, [New("cat", "o", "")], folder=queue.folder.parent)
+    view = QueueList(queue, lambda: SETTINGS, chosen_gpus=lambda: [0] * count)
+    assert view.gpus.menu.layout.display == "none"
+    view.start.click()
+    [(words, _)] = begun
+    assert words[2:] == ["kit", "queue", "run", "--queue", str(queue.folder)]
+
+
+def test_who_works_it_off_gets_the_secrets_that_this_kernel_knows(queue, monkeypatch, begun):
+    monkeypatch.setattr(hosts, "_asked", {"HF_TOKEN": "hf_secret"})
+    monkeypatch.setattr(links, "_tokens", {"civitai.com": "s3cr3t"})
     add(queue, [New("cat", "o", "")], folder=queue.folder.parent)
     shown(queue).start.click()
-    [(words, env)] = given
+    [(words, env)] = begun
     assert env["HF_TOKEN"] == "hf_secret"
     assert "s3cr3t" in env[links.HANDED_ON]
     assert not any("s3cr3t" in word for word in words)
@@ -158,6 +215,25 @@ def test_start_works_it_off_in_a_process_of_its_own(queue):
     until(lambda: not view._watching.is_alive())
     assert "is no TOML" in texts(view)[0]
     assert "cat: failed" in (queue.folder / queue_list.LOG).read_text("utf-8")
+
+
+def test_why_the_queue_could_not_be_worked_off_is_told(queue, monkeypatch):
+    add(queue, [New("cat", "o", "")], folder=queue.folder.parent)
+    view = shown(queue)
+    told = "kit: The queue is being worked off already.\n"
+
+    class Process:
+        def __init__(self, words, *, stdout, **more):
+            stdout.write(told.encode())
+
+        def poll(self):
+            return 2
+
+    (queue.folder / queue_list.LOG).write_text("kit: of an earlier one\n", "utf-8")
+    monkeypatch.setattr("kit.ui.queue_list.subprocess.Popen", Process)
+    view.start.click()
+    view._follow()
+    assert view.line.value == "The queue is being worked off already."
 
 
 def test_the_door_shows_it(tmp_path, monkeypatch, kernel):

@@ -180,6 +180,15 @@ def test_the_form_begins_anew_beside_an_unfinished_run_where_it_is_told_to(scrip
     session.join(20)
 
 
+def test_what_has_to_be_asked_is_not_left_to_the_queue(kernel, unfinished, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_KIT_QUEUE", str(tmp_path / "queue"))
+    bar = TrainBar(Form(unfinished))
+    bar.lower.queue_button.click()
+    assert "cat is not finished (step 20)" in bar.lower.line.value
+    assert "The queue could not ask you" in bar.lower.line.value
+    assert not (tmp_path / "queue").exists()
+
+
 def test_the_question_goes_when_the_old_caption_is_back(kernel, unfinished, images):
     form = Form(unfinished)
     bar = TrainBar(form)
@@ -343,6 +352,19 @@ def test_what_stands_in_the_form_is_added_to_the_queue_beneath_the_bar(
     assert close.description == "Close"
     close.click()
     assert bar.upper.queue_place.children == ()
+
+
+def test_train_tells_that_the_run_waits_in_the_queue_too(script, ready, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_KIT_QUEUE", str(tmp_path / "queue"))
+    bar = TrainBar(Form(ready))
+    bar.upper.queue_button.click()
+    bar.upper.button.click()
+    assert "cat waits in the queue, too, as run 1" in bar.upper.line.value
+    bar.upper.queue_button.click()  # and the other way round, while it trains
+    told = bar.upper.queue_place.children[1].value
+    assert "cat trains at this moment, in this kernel" in told
+    script.let(0)
+    Session.current.join(20)
 
 
 def test_a_folder_that_a_waiting_run_reads_keeps_its_name(ready, kernel, tmp_path, monkeypatch):

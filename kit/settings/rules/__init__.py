@@ -1,8 +1,9 @@
 """Rules between settings: what contradicts is refused, what has no effect is told.
 
-A rule is a function with `@problem` or `@notice` in the file of the section that its sentences
-begin with; it is found there, and takes the sections that it reads. Problems stop the run before
-anything is loaded, all at once; notices go into the plan. Sentences come in the form's order.
+A rule is a function with `@problem`, `@notice` or `@idle` in the file of the section that its
+sentences begin with; it is found there, and takes the sections that it reads. Problems stop the run
+before anything is loaded, all at once; notices go into the plan. What is idle is told there, too,
+and is grey in the form. Sentences come in the form's order.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Iterator
 from functools import cache
 
 from kit.settings import Settings
-from kit.settings.rules.rule import Rule, RunLength
+from kit.settings.rules.rule import Idle, Rule, RunLength, Sections
 
 __all__ = [
-    "Rule", "RunLength", "every_rule", "length_notices", "length_problems", "notices", "problems",
+    "Idle", "Rule", "RunLength", "every_rule", "idle_settings", "length_notices",
+    "length_problems", "notices", "problems",
 ]  # fmt: skip
 
 
@@ -28,6 +30,18 @@ def problems(settings: Settings) -> list[str]:
 def notices(settings: Settings) -> list[str]:
     """Everything that is accepted but has no effect, or another one than it seems."""
     return [text for rule in _chosen(stops=False, of_length=False) for text in rule(settings)]
+
+
+def idle_settings(sections: Sections) -> dict[str, str]:
+    """Every setting that has no effect, whatever stands in it, and why, in settings' names.
+
+    sections: those of the settings, by name; settings as a whole are that.
+    """
+    found: dict[str, str] = {}
+    for each in (each for rule in every_rule() for each in rule.idle(sections)):
+        for name in each.names:
+            found.setdefault(name, each.why)
+    return found
 
 
 def length_problems(settings: Settings, length: RunLength) -> list[str]:

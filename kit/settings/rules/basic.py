@@ -6,19 +6,15 @@ from collections.abc import Iterator
 
 from kit import catalog
 from kit.errors import nearest
-from kit.settings import Basic, Blocks, NetworkSettings, Rates, declarations, effective
+from kit.settings import Basic, Blocks, NetworkSettings, Rates, effective, foreign_schedules
 from kit.settings.optimizer_args import parse_optimizer_args
-from kit.settings.rules.rule import Changed, RunLength, notice, problem
+from kit.settings.optimizer_values import wrong_values
+from kit.settings.rules.rule import Idle, RunLength, idle, notice, problem
 from kit.settings.unet_blocks import given_weights
 
 FAR = 10  # a rate so many times above or below the advised one is told
-OPTIONAL = (
-    "lr_scheduler_num_cycles",
-    "lr_scheduler_power",
-    "lr_scheduler_min_lr_ratio",
-    "lr_scheduler_timescale",
-    "lr_decay_steps",
-)
+# Every setting that some schedule of the menu reads.
+OF_SCHEDULES = tuple(dict.fromkeys(name for row in catalog.SCHEDULES.values() for name in row.uses))
 NEEDED = {"OneCycleLR": ("max_lr",), "CyclicLR": ("base_lr", "max_lr")}
 
 
@@ -38,6 +34,26 @@ def schedule_args(basic: Basic) -> Iterator[str]:
         effective.step_rules(basic)
     except ValueError as error:
         yield f"[basic] lr_scheduler_args: {error}"
+
+
+@problem
+def schedule_class(basic: Basic) -> Iterator[str]:
+    """A class in lr_scheduler_type, and its arguments, as far as they are known without it."""
+    name = basic.lr_scheduler_type.strip()
+    if not name or effective.controls_lr(basic):
+        return
+    if why := foreign_schedules.wrong_class(name):
+        yield f"[basic] lr_scheduler_type: {name} {why}"
+        return
+    takes = parse_optimizer_args(effective.optimizer(basic).takes)
+    for text in foreign_schedules.wrong_arguments(name, effective.schedule_args(basic), takes):
+        yield f"[basic] lr_scheduler_args: {text}"
+
+
+@problem
+def optimizer_values(basic: Basic) -> Iterator[str]:
+    for text in wrong_values(basic.optimizer_type, effective.optimizer_args(basic)):
+        yield f"[basic] optimizer_args: {text}"
 
 
 @problem
@@ -65,6 +81,20 @@ def optimizer_args(basic: Basic) -> Iterator[str]:
                 f"[basic] optimizer_args: {basic.optimizer_type} does not take {name}"
                 f"{nearest(name, known)}; it takes {', '.join(takes)}"
             )
+
+
+@problem
+def average_without_momentum(basic: Basic) -> Iterator[str]:
+    """The average, which is saved, is found from what was learnt by dividing by the first beta."""
+    if effective.controls_lr(basic) != "schedule":
+        return
+    betas = effective.optimizer_args(basic).get("betas")
+    first = betas[0] if isinstance(betas, tuple) and betas else None
+    if isinstance(first, int | float) and not 0 < first <= 1:
+        yield (
+            f"[basic] optimizer_args: the first of the betas is {first:g}; {basic.optimizer_type} "
+            "finds the average by dividing by it, so it must be above 0 and at most 1, e.g. 0.9"
+        )
 
 
 def _next_that_takes(argument: str, row: catalog.Optimizer) -> str:
@@ -141,40 +171,40 @@ def cycle_of_another_length(basic: Basic, length: RunLength) -> Iterator[str]:
         )
 
 
-@notice
-def no_warmup(basic: Basic, rates: Rates) -> Iterator[str]:
+@idle
+def no_warmup(basic: Basic, rates: Rates) -> Iterator[Idle]:
+    if effective.controls_lr(basic) or effective.warms_up(basic, rates):
+        return
+    why = f"{_schedule(basic)} does not warm up (constant_with_warmup does)"
+    if rates.lr_warmup_only_constant:
+        why = f"lr_warmup_only_constant is on, and {_schedule(basic)}"
+    yield Idle(why, "lr_warmup", asked=bool(basic.lr_warmup_steps or basic.lr_warmup))
+    yield Idle(why, "lr_warmup_steps", asked=False)
+
+
+@idle
+def two_warmups(basic: Basic, rates: Rates) -> Iterator[Idle]:
+    is_used = effective.warms_up(basic, rates) and not effective.controls_lr(basic)
+    if is_used and basic.lr_warmup_steps is not None:
+        yield Idle(f"lr_warmup_steps = {basic.lr_warmup_steps} is set", "lr_warmup")
+
+
+@idle
+def idle_schedule(basic: Basic) -> Iterator[Idle]:
     if effective.controls_lr(basic):
         return  # told there
-    if not effective.warms_up(basic, rates) and (basic.lr_warmup_steps or basic.lr_warmup):
-        name = basic.lr_scheduler_type or basic.lr_scheduler
-        setting = "lr_scheduler_type" if basic.lr_scheduler_type else "lr_scheduler"
-        if rates.lr_warmup_only_constant:
-            yield f"lr_warmup has no effect: lr_warmup_only_constant is on, and it is {name}"
-            return
-        yield (
-            f"lr_warmup has no effect: {setting} = {name} does not warm up "
-            "(constant_with_warmup does)"
-        )
-
-
-@notice
-def two_warmups(basic: Basic, rates: Rates, changed: Changed) -> Iterator[str]:
-    is_used = effective.warms_up(basic, rates) and not effective.controls_lr(basic)
-    if is_used and basic.lr_warmup_steps is not None and "lr_warmup" in changed:
-        yield f"lr_warmup has no effect: lr_warmup_steps = {basic.lr_warmup_steps} is set"
-
-
-@notice
-def idle_schedule(basic: Basic) -> Iterator[str]:
     foreign = basic.lr_scheduler_type
-    used = () if foreign else catalog.SCHEDULES[basic.lr_scheduler].uses
-    for name in OPTIONAL:
-        if getattr(basic, name) is not None and name not in used:
-            yield f"{name} has no effect: {foreign or basic.lr_scheduler} does not use it"
-    if basic.lr_scheduler_args and not foreign and "lr_scheduler_args" not in used:
-        yield f"lr_scheduler_args has no effect: {basic.lr_scheduler} does not use it"
+    used = ("lr_scheduler_args",) if foreign else catalog.SCHEDULES[basic.lr_scheduler].uses
+    unused = [name for name in OF_SCHEDULES if name not in used]
+    yield Idle(f"{_schedule(basic)} does not use it", *unused)
     if foreign:
-        yield f"lr_scheduler has no effect: lr_scheduler_type = {foreign} takes its place"
+        yield Idle(f"{_schedule(basic)} takes its place", "lr_scheduler", asked=True)
+
+
+def _schedule(basic: Basic) -> str:
+    if basic.lr_scheduler_type:
+        return f"lr_scheduler_type = {basic.lr_scheduler_type}"
+    return f"lr_scheduler = {basic.lr_scheduler}"
 
 
 @notice
@@ -231,6 +261,17 @@ def takes_over(basic: Basic, network: NetworkSettings) -> Iterator[str]:
             )
 
 
+@idle
+def schedule_of_no_use(basic: Basic) -> Iterator[Idle]:
+    """What the optimizer takes over; `takes_over` tells the most of it, whatever was asked for."""
+    what = effective.controls_lr(basic)
+    if what:
+        does = "chooses its own rate" if what == "rate" else "averages its weights instead"
+        why = f"{basic.optimizer_type} {does}"
+        yield Idle(why, "lr_scheduler", "lr_warmup", "lr_warmup_steps", asked=False)
+        yield Idle(why, "lr_scheduler_type", *OF_SCHEDULES)
+
+
 @notice
 def far_from_advised(basic: Basic) -> Iterator[str]:
     own, row = effective.own_rates(basic), effective.optimizer(basic)
@@ -251,26 +292,20 @@ def optimizer_note(basic: Basic) -> Iterator[str]:
         yield note
 
 
-@notice
-def two_lengths(basic: Basic) -> Iterator[str]:
+@idle
+def two_lengths(basic: Basic) -> Iterator[Idle]:
     if basic.max_train_epochs:
-        if basic.max_train_steps:
-            yield "max_train_steps has no effect: max_train_epochs is set"
-        if basic.epoch != declarations()["epoch"].default:
-            yield "epoch has no effect: max_train_epochs is set"
-    elif basic.max_train_steps and basic.epoch != declarations()["epoch"].default:
-        yield "epoch has no effect: max_train_steps is set"
+        yield Idle("max_train_epochs is set", "max_train_steps", "epoch")
+    elif basic.max_train_steps:
+        yield Idle("max_train_steps is set", "epoch")
 
 
-@notice
-def main_rate_unused(basic: Basic, changed: Changed, length: RunLength) -> Iterator[str]:
-    """Told of a run as a whole: a subset's own settings would say it once more each."""
-    both_own = basic.unet_lr is not None and basic.text_encoder_lr is not None
-    if both_own and "learning_rate" in changed and not effective.own_rates(basic):
-        yield (
-            "learning_rate has no effect: unet_lr and text_encoder_lr are both set; blank them "
-            "to use it"
-        )
+@idle
+def main_rate_unused(basic: Basic) -> Iterator[Idle]:
+    if basic.unet_lr is not None and basic.text_encoder_lr is not None:
+        why = "unet_lr and text_encoder_lr are both set; blank them to use it"
+        asked = False if effective.own_rates(basic) else None  # `sets_rates` tells it
+        yield Idle(why, "learning_rate", asked=asked)
 
 
 @notice

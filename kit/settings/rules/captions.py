@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from kit.settings import Captions, Folders, Memory
 from kit.settings.effective import caches_text_embeds
 from kit.settings.rules.rule import (
-    Changed,
+    Idle,
     RunLength,
+    idle,
     notice,
     problem,
     turns_that_never_come,
@@ -33,26 +34,28 @@ def warmup_with_cache(captions: Captions, memory: Memory) -> Iterator[str]:
         )
 
 
-@notice
-def idle_captions(captions: Captions, memory: Memory, changed: Changed) -> Iterator[str]:
+@idle
+def idle_captions(captions: Captions, memory: Memory) -> Iterator[Idle]:
     rearranges = (
         captions.shuffle_caption or captions.caption_tag_dropout_rate or captions.token_warmup_step
     )
-    if captions.keep_tokens and not rearranges:
-        yield "keep_tokens has no effect: nothing shuffles, drops or warms up the tags"
-    if captions.keep_tokens and captions.keep_tokens_separator:
-        yield "keep_tokens has no effect on captions that hold keep_tokens_separator"
-    if "token_warmup_min" in changed and not captions.token_warmup_step:
-        yield "token_warmup_min has no effect: token_warmup_step is 0"
-    if "cached_caption_variants" in changed and not (caches_text_embeds(memory) and rearranges):
-        yield (
-            "cached_caption_variants has no effect: it counts where captions are cached and their "
-            "tags change"
-        )
+    if not rearranges:
+        yield Idle("nothing shuffles, drops or warms up the tags", "keep_tokens")
+    if not captions.token_warmup_step:
+        yield Idle("token_warmup_step is 0", "token_warmup_min")
+    if not (caches_text_embeds(memory) and rearranges):
+        why = "it counts where captions are cached and their tags change"
+        yield Idle(why, "cached_caption_variants")
 
 
 @notice
-def separator_of_nothing(captions: Captions, folders: Folders, changed: Changed) -> Iterator[str]:
+def two_ways_to_keep(captions: Captions) -> Iterator[str]:
+    if captions.keep_tokens and captions.keep_tokens_separator:
+        yield "keep_tokens has no effect on captions that hold keep_tokens_separator"
+
+
+@idle
+def separator_of_nothing(captions: Captions, folders: Folders) -> Iterator[Idle]:
     """Captions are cut at it only where their tags move, and joined by it in a data set's file."""
     divides = (
         captions.shuffle_caption
@@ -62,8 +65,8 @@ def separator_of_nothing(captions: Captions, folders: Folders, changed: Changed)
         or captions.keep_tokens_separator
         or folders.dataset_config
     )
-    if "caption_separator" in changed and not divides:
-        yield "caption_separator has no effect: nothing shuffles, drops or warms up the tags"
+    if not divides:
+        yield Idle("nothing shuffles, drops or warms up the tags", "caption_separator")
 
 
 @notice

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kit.settings import Hub, Saving
 from kit.settings.effective import uploads
-from kit.settings.rules.rule import Changed, notice, problem
+from kit.settings.rules.rule import Idle, idle, problem
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 UPLOADS = (
@@ -50,16 +50,10 @@ def resume_place(hub: Hub, saving: Saving) -> Iterator[str]:
         )
 
 
-@notice
-def idle_hub_settings(hub: Hub, saving: Saving, changed: Changed) -> Iterator[str]:
+@idle
+def idle_hub_settings(hub: Hub, saving: Saving) -> Iterator[Idle]:
     if not uploads(hub):
-        for name in UPLOADS:
-            if name in changed:
-                yield f"{name} has no effect: huggingface_repo_id is blank"
-    elif hub.save_state_to_huggingface and not (
-        saving.save_state or saving.save_state_on_train_end
-    ):
-        yield (
-            "save_state_to_huggingface has no effect: no state folder is written; set save_state "
-            "or save_state_on_train_end"
-        )
+        yield Idle("huggingface_repo_id is blank", *UPLOADS)
+    elif not (saving.save_state or saving.save_state_on_train_end):
+        why = "no state folder is written; set save_state or save_state_on_train_end"
+        yield Idle(why, "save_state_to_huggingface")

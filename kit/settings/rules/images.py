@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kit.settings import Images, Memory
 from kit.settings.effective import caches_latents
-from kit.settings.rules.rule import Changed, notice, problem
+from kit.settings.rules.rule import Idle, idle, notice, problem
 
 
 @problem
@@ -65,13 +65,10 @@ def sides_cut_in_latents(images: Images) -> Iterator[str]:
         )
 
 
-@notice
-def bucket_sizes_unused(images: Images, changed: Changed) -> Iterator[str]:
-    bounds = [name for name in ("min_bucket_reso", "max_bucket_reso") if name in changed]
+@idle
+def bucket_sizes_unused(images: Images) -> Iterator[Idle]:
+    bounds = ("min_bucket_reso", "max_bucket_reso")
     if not images.enable_bucket:
-        for name in (*bounds, "bucket_reso_steps"):
-            if name in changed:
-                yield f"{name} has no effect: enable_bucket is off"
+        yield Idle("enable_bucket is off", *bounds, "bucket_reso_steps", "bucket_no_upscale")
     elif images.bucket_no_upscale:
-        for name in bounds:
-            yield f"{name} has no effect: bucket_no_upscale takes the images' own sizes"
+        yield Idle("bucket_no_upscale takes the images' own sizes", *bounds)

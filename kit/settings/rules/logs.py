@@ -8,7 +8,7 @@ from kit import catalog
 from kit.errors import nearest
 from kit.settings import Logs
 from kit.settings.effective import loggers, tracker_tables
-from kit.settings.rules.rule import Changed, notice, problem
+from kit.settings.rules.rule import Idle, idle, problem
 
 
 @problem
@@ -50,16 +50,14 @@ def log_folder_name(logs: Logs) -> Iterator[str]:
             yield f"[logs] {name}: {value!r} names a folder; leave out {' '.join(bad)}"
 
 
-@notice
-def unused_log_settings(logs: Logs, changed: Changed) -> Iterator[str]:
+@idle
+def unused_log_settings(logs: Logs) -> Iterator[Idle]:
     chosen = loggers(logs)
     used = {name for logger in chosen for name in catalog.LOGGERS[logger].uses}
     every = {name for row in catalog.LOGGERS.values() for name in row.uses}
+    if not logs.log_with:
+        used.add("logging_dir")  # naming one is enough
     who = " and ".join(catalog.LOGGERS[logger].label for logger in chosen)
-    for name in sorted(every - used):
-        if name in changed:
-            yield f"{name} has no effect: " + (
-                f"the run is logged with {who}"
-                if who
-                else "the run is not logged; set logging_dir or log_with"
-            )
+    unlogged = "the run is not logged; set logging_dir or log_with"
+    why = f"the run is logged with {who}" if who else unlogged
+    yield Idle(why, *sorted(every - used))

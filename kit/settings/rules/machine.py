@@ -9,7 +9,7 @@ from kit.processes import here
 from kit.settings import Machine, Memory
 from kit.settings.effective import base_precision, gpu_ids, launch_args, trains_together
 from kit.settings.launch_args import has, parse_launch_args
-from kit.settings.rules.rule import Changed, notice, problem
+from kit.settings.rules.rule import Idle, idle, notice, problem
 
 
 @problem
@@ -113,28 +113,25 @@ def further_gpus(machine: Machine) -> Iterator[str]:
         )
 
 
-@notice
-def counted_processes(machine: Machine) -> Iterator[str]:
-    if machine.multi_gpu and machine.num_processes > 1:
-        yield f"multi_gpu has no effect: num_processes = {machine.num_processes} says how many"
+@idle
+def counted_processes(machine: Machine) -> Iterator[Idle]:
+    if machine.num_processes > 1:
+        yield Idle(f"num_processes = {machine.num_processes} says how many", "multi_gpu")
 
 
-@notice
-def idle_launch(machine: Machine, changed: Changed) -> Iterator[str]:
+@idle
+def idle_launch(machine: Machine) -> Iterator[Idle]:
     if not trains_together(machine):
-        for name in ("main_process_port", "extra_accelerate_launch_args"):
-            if name in changed:
-                yield f"{name} has no effect: num_processes is 1"
-        if machine.scale_lr_by_processes and here().count == 1:
-            yield "scale_lr_by_processes has no effect: num_processes is 1"
-        if machine.shard_base and here().count == 1:
-            yield "shard_base has no effect: num_processes is 1, so the base lies on one GPU"
+        yield Idle("num_processes is 1", "main_process_port", "extra_accelerate_launch_args")
+        if here().count == 1:
+            yield Idle("num_processes is 1", "scale_lr_by_processes")
+            yield Idle("num_processes is 1, so the base lies on one GPU", "shard_base")
 
 
-@notice
-def threads_to_keep(machine: Machine) -> Iterator[str]:
-    if machine.persistent_data_loader_workers and not machine.max_data_loader_n_workers:
-        yield "persistent_data_loader_workers has no effect: max_data_loader_n_workers is 0"
+@idle
+def threads_to_keep(machine: Machine) -> Iterator[Idle]:
+    if not machine.max_data_loader_n_workers:
+        yield Idle("max_data_loader_n_workers is 0", "persistent_data_loader_workers")
 
 
 @problem
@@ -144,21 +141,18 @@ def gone_backend(machine: Machine) -> Iterator[str]:
         yield f"[machine] dynamo_backend: {backend} left PyTorch years ago; set inductor, or no"
 
 
-@notice
-def idle_compiling(machine: Machine, changed: Changed) -> Iterator[str]:
-    row = catalog.COMPILERS[machine.dynamo_backend]
-    if machine.dynamo_backend == "no":
-        for name in ("dynamo_mode", "dynamo_use_fullgraph", "dynamo_use_dynamic"):
-            if name in changed:
-                yield f"{name} has no effect: dynamo_backend is no"
-    elif machine.dynamo_mode != "default" and not row.has_modes:
-        yield f"dynamo_mode has no effect: dynamo_backend = {machine.dynamo_backend} has no modes"
+@idle
+def idle_compiling(machine: Machine) -> Iterator[Idle]:
+    backend = machine.dynamo_backend
+    if backend == "no":
+        names = ("dynamo_mode", "dynamo_use_fullgraph", "dynamo_use_dynamic")
+        yield Idle("dynamo_backend = no", *names)
+    elif not catalog.COMPILERS[backend].has_modes:
+        yield Idle(f"dynamo_backend = {backend} has no modes", "dynamo_mode")
 
 
-@notice
-def compiled_instead(machine: Machine) -> Iterator[str]:
-    if machine.step_engine == "graph" and machine.dynamo_backend != "no":
-        yield (
-            f"step_engine = graph has no effect: dynamo_backend = {machine.dynamo_backend} makes "
-            "the step its own way"
-        )
+@idle
+def compiled_instead(machine: Machine) -> Iterator[Idle]:
+    if machine.dynamo_backend != "no":
+        why = f"dynamo_backend = {machine.dynamo_backend} makes the step its own way"
+        yield Idle(why, "step_engine", asked=machine.step_engine == "graph")

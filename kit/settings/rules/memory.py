@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 from kit import catalog
 from kit.settings import Basic, Memory, Rates
-from kit.settings.effective import base_precision, caches_text_embeds, encoder_learns
-from kit.settings.rules.rule import notice, problem
+from kit.settings.effective import (
+    base_precision,
+    caches_latents,
+    caches_text_embeds,
+    encoder_learns,
+)
+from kit.settings.rules.rule import Idle, idle, notice, problem
 
 
 @problem
@@ -45,8 +50,13 @@ def cost_of_base_precision(memory: Memory) -> Iterator[str]:
     row = catalog.BASE_PRECISIONS[base_precision(memory)]
     if row.code:
         yield f"{row.setting}: {row.costs}"
-    elif memory.compress_text_encoders:
-        yield "compress_text_encoders has no effect: base_precision is as_mixed_precision"
+
+
+@idle
+def nothing_to_compress(memory: Memory) -> Iterator[Idle]:
+    row = catalog.BASE_PRECISIONS[base_precision(memory)]
+    if not row.code:
+        yield Idle("base_precision = as_mixed_precision", "compress_text_encoders")
 
 
 @notice
@@ -56,19 +66,24 @@ def attention(memory: Memory) -> Iterator[str]:
             "cross_attention = xformers: PyTorch's own memory-efficient attention (sdpa) is used, "
             "which needs no further package"
         )
-    if memory.mem_eff_attn and memory.cross_attention != "none":
-        yield (
-            f"mem_eff_attn has no effect: cross_attention = {memory.cross_attention} is memory "
-            "efficient"
+
+
+@idle
+def attention_that_saves(memory: Memory) -> Iterator[Idle]:
+    if memory.cross_attention != "none":
+        yield Idle(
+            f"cross_attention = {memory.cross_attention} is memory efficient", "mem_eff_attn"
         )
 
 
-@notice
-def idle_memory(memory: Memory) -> Iterator[str]:
-    if memory.no_half_vae and memory.mixed_precision == "no":
-        yield "no_half_vae has no effect: mixed_precision = no computes in 32 bits anyway"
+@idle
+def idle_memory(memory: Memory) -> Iterator[Idle]:
+    if memory.mixed_precision == "no":
+        yield Idle("mixed_precision = no computes in 32 bits anyway", "no_half_vae")
     on_disk = memory.cache_latents_to_disk or memory.cache_text_encoder_outputs_to_disk
-    if memory.skip_cache_check and not on_disk:
-        yield "skip_cache_check has no effect: nothing is cached on disk"
-    if memory.highvram and not (on_disk or memory.cache_latents or caches_text_embeds(memory)):
-        yield "highvram has no effect: nothing is cached, so VAE and text encoders stay anyway"
+    if not on_disk:
+        yield Idle("nothing is cached on disk", "skip_cache_check")
+    if not (caches_latents(memory) or caches_text_embeds(memory)):
+        yield Idle("nothing is cached, so VAE and text encoders stay anyway", "highvram")
+    if not caches_latents(memory):
+        yield Idle("latents are not cached", "vae_batch_size")

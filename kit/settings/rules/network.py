@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from kit.catalog import lora_shapes
 from kit.settings import Basic, NetworkSettings
 from kit.settings.effective import lora_type, reads, unread_by
-from kit.settings.rules.rule import Changed, notice, problem
-from kit.settings.targets import PRESETS, preset_of
+from kit.settings.rules.rule import Changed, Idle, idle, notice, problem
+from kit.settings.targets import PRESETS, Preset, preset_of
 
 CONVOLUTIONS = ("conv_dim", "conv_alpha")
 # Widths of layers in every Stable Diffusion: what divides these divides the others.
@@ -59,67 +59,74 @@ def preset(network: NetworkSettings) -> Iterator[str]:
         yield f"[network] LyCORIS_preset: {error}"
 
 
-@notice
-def unread_by_type(network: NetworkSettings, changed: Changed) -> Iterator[str]:
+@idle
+def unread_by_type(network: NetworkSettings) -> Iterator[Idle]:
+    told, row = f"LoRA_type = {network.LoRA_type}", lora_type(network)
     for name in sorted(unread_by(network.LoRA_type)):
-        if name not in changed:
-            continue
-        if name in CONVOLUTIONS and not lora_type(network).adapts_convolutions:
-            why = f"LoRA_type = {network.LoRA_type} adapts no 3x3 convolutions"
-        else:
-            why = f"LoRA_type = {network.LoRA_type} does not use it"
-        yield f"{name} has no effect: {why}"
+        without = name in CONVOLUTIONS and not row.adapts_convolutions
+        yield Idle(f"{told} {'adapts no 3x3 convolutions' if without else 'does not use it'}", name)
 
 
-@notice
-def layers_of_a_preset(network: NetworkSettings, basic: Basic, changed: Changed) -> Iterator[str]:
+@idle
+def convolutions_of_a_preset(network: NetworkSettings) -> Iterator[Idle]:
     """What belongs to layers that the preset leaves alone."""
-    if not reads(network, "LyCORIS_preset") or network.LyCORIS_preset not in PRESETS:
+    chosen = _known_preset(network)
+    if chosen is not None and not chosen.convolutions:
+        why = f"LyCORIS_preset = {network.LyCORIS_preset} adapts no 3x3 convolutions"
+        yield Idle(why, *_read(network, *CONVOLUTIONS, "use_tucker"))
+
+
+@notice
+def encoder_of_a_preset(network: NetworkSettings, basic: Basic, changed: Changed) -> Iterator[str]:
+    """A rate of 0 counts all the same: then what an encoder says can be cached."""
+    chosen = _known_preset(network)
+    if chosen is None or not basic.text_encoder_lr or "text_encoder_lr" not in changed:
         return
-    chosen, told = PRESETS[network.LyCORIS_preset], f"LyCORIS_preset = {network.LyCORIS_preset}"
-    for name in (*CONVOLUTIONS, "use_tucker") if not chosen.convolutions else ():
-        if name in changed and reads(network, name):
-            yield f"{name} has no effect: {told} adapts no 3x3 convolutions"
-    encoder_learns = basic.text_encoder_lr and "text_encoder_lr" in changed
-    if encoder_learns and not (chosen.text_encoder or chosen.text_encoder_names):
-        yield f"text_encoder_lr has no effect: {told} adapts no text encoder"
+    if not (chosen.text_encoder or chosen.text_encoder_names):
+        yield (
+            f"text_encoder_lr (except 0) has no effect: LyCORIS_preset = {network.LyCORIS_preset} "
+            "adapts no text encoder"
+        )
 
 
-@notice
-def sides_of_a_preset(network: NetworkSettings, changed: Changed) -> Iterator[str]:
-    if reads(network, "train_on_input") and network.LyCORIS_preset in PRESETS:
-        fixed = PRESETS[network.LyCORIS_preset].on_input is not None
-        if fixed and "train_on_input" in changed:
-            yield (
-                f"train_on_input has no effect: LyCORIS_preset = {network.LyCORIS_preset} says for "
-                "each layer which side is scaled"
-            )
+def _known_preset(network: NetworkSettings) -> Preset | None:
+    """None where the LoRA type has none, or it stands in a file."""
+    is_read = reads(network, "LyCORIS_preset")
+    return PRESETS.get(network.LyCORIS_preset) if is_read else None
 
 
-@notice
-def sizes_of_a_file(network: NetworkSettings) -> Iterator[str]:
+@idle
+def sides_of_a_preset(network: NetworkSettings) -> Iterator[Idle]:
+    chosen = _known_preset(network)
+    if chosen is not None and chosen.on_input is not None:
+        why = f"LyCORIS_preset = {network.LyCORIS_preset} says for each layer which side is scaled"
+        yield Idle(why, *_read(network, "train_on_input"))
+
+
+@idle
+def sizes_of_a_file(network: NetworkSettings) -> Iterator[Idle]:
     if network.dim_from_weights:
-        yield "network_dim and network_alpha have no effect: dim_from_weights is on"
+        names = ("network_dim", "network_alpha", *CONVOLUTIONS, "rs_lora")
+        yield Idle("dim_from_weights is on", *_read(network, *names))
 
 
-@notice
-def dropouts_that_are_off(network: NetworkSettings) -> Iterator[str]:
-    if network.rank_dropout:
-        if reads(network, "bypass_mode") and network.bypass_mode and network.dora_wd:
-            yield "bypass_mode has no effect: dora_wd is on, which always works on outputs"
-        return
-    for name, is_on in (
-        ("rank_dropout_scale", network.rank_dropout_scale),
-        ("bypass_mode", network.bypass_mode),
-    ):
-        if is_on and reads(network, name):
-            yield f"{name} has no effect: rank_dropout is 0"
+@idle
+def dropouts_that_are_off(network: NetworkSettings) -> Iterator[Idle]:
+    if not network.rank_dropout:
+        yield Idle("rank_dropout is 0", *_read(network, "rank_dropout_scale", "bypass_mode"))
+    elif network.dora_wd:
+        yield Idle("dora_wd is on, which always works on outputs", *_read(network, "bypass_mode"))
 
 
-@notice
-def axis_without_dora(network: NetworkSettings) -> Iterator[str]:
-    if network.wd_on_output and reads(network, "wd_on_output") and not network.dora_wd:
-        yield "wd_on_output has no effect: dora_wd is off"
+@idle
+def axis_without_dora(network: NetworkSettings) -> Iterator[Idle]:
+    if not network.dora_wd:
+        yield Idle("dora_wd is off", *_read(network, "wd_on_output"))
+
+
+def _read(network: NetworkSettings, *names: str) -> list[str]:
+    """Those that the LoRA type reads; of the others `unread_by_type` tells."""
+    return [name for name in names if reads(network, name)]
 
 
 @notice

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kit.settings import Folders, Noise
-from kit.settings.rules.rule import Changed, notice, problem
+from kit.settings.rules.rule import Idle, idle, notice, problem
 
 HUBER = ("huber", "smooth_l1")
 BY_TYPE = {
@@ -52,13 +52,12 @@ def opposite_weights(noise: Noise) -> Iterator[str]:
         )
 
 
-@notice
-def other_noise(noise: Noise, changed: Changed) -> Iterator[str]:
+@idle
+def other_noise(noise: Noise) -> Iterator[Idle]:
     chosen = noise.noise_offset_type
     for kind, names in BY_TYPE.items():
-        for name in names:
-            if kind != chosen and name in changed:
-                yield f"{name} has no effect: noise_offset_type = {chosen}, it belongs to {kind}"
+        if kind != chosen:
+            yield Idle(f"noise_offset_type = {chosen}, it belongs to {kind}", *names)
 
 
 @notice
@@ -67,19 +66,18 @@ def multires_without_levels(noise: Noise) -> Iterator[str]:
         yield "noise_offset_type = Multires has no effect: multires_noise_iterations is 0"
 
 
-@notice
-def idle_details(noise: Noise, folders: Folders, changed: Changed) -> Iterator[str]:
+@idle
+def idle_details(noise: Noise, folders: Folders) -> Iterator[Idle]:
     if noise.loss_type not in HUBER:
-        for name in ("huber_schedule", "huber_c", "huber_scale"):
-            if name in changed:
-                yield f"{name} has no effect: loss_type = {noise.loss_type} has no threshold"
-    if noise.noise_offset_random_strength and not noise.noise_offset:
-        yield "noise_offset_random_strength has no effect: noise_offset is 0"
-    if noise.ip_noise_gamma_random_strength and not noise.ip_noise_gamma:
-        yield "ip_noise_gamma_random_strength has no effect: ip_noise_gamma is 0"
-    if "multires_noise_discount" in changed and not noise.multires_noise_iterations:
-        yield "multires_noise_discount has no effect: multires_noise_iterations is 0"
-    if folders.conditioning_data_dir and not noise.masked_loss:
-        yield "conditioning_data_dir has no effect: masked_loss is off"
-    if "prior_loss_weight" in changed and not (folders.reg_data_dir or folders.dataset_config):
-        yield "prior_loss_weight has no effect: there are no regularisation images"
+        why = f"loss_type = {noise.loss_type} has no threshold"
+        yield Idle(why, "huber_schedule", "huber_c", "huber_scale")
+    if not noise.noise_offset:
+        yield Idle("noise_offset is 0", "noise_offset_random_strength")
+    if not noise.ip_noise_gamma:
+        yield Idle("ip_noise_gamma is 0", "ip_noise_gamma_random_strength")
+    if not noise.multires_noise_iterations:
+        yield Idle("multires_noise_iterations is 0", "multires_noise_discount")
+    if not noise.masked_loss:
+        yield Idle("masked_loss is off", "conditioning_data_dir")
+    if not (folders.reg_data_dir or folders.dataset_config):
+        yield Idle("there are no regularisation images", "prior_loss_weight")

@@ -5,6 +5,11 @@
         if noise.min_timestep >= noise.max_timestep:
             yield "[noise] min_timestep: ..."
 
+    @idle
+    def scale_of_no_dropout(network: NetworkSettings) -> Iterator[Idle]:
+        if not network.rank_dropout:
+            yield Idle("rank_dropout is 0", "rank_dropout_scale")
+
 The annotations of its parameters say what it is given: sections of the settings, `Changed`, or
 `RunLength`. A rule that reads the length is asked once that is known.
 """
@@ -12,13 +17,14 @@ The annotations of its parameters say what it is given: sections of the settings
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kit.settings import Settings
+from kit.settings import Settings, declarations
 
-Function = Callable[..., Iterator[str]]
+Function = Callable[..., Iterator[Any]]
+Sections = Iterable[tuple[str, Any]]  # by name; what settings consist of
 
 
 class Changed(frozenset[str]):
@@ -34,13 +40,35 @@ class RunLength:
     epochs: int = 1  # begun ones
 
 
+class Idle:
+    """Settings that change nothing, whatever stands in them: grey in the form, told in the plan."""
+
+    def __init__(self, why: str, *names: str, asked: bool | None = None) -> None:
+        """why: another setting and its value. names: the settings that are idle.
+
+        asked: whether anybody wants something of them, which is told; None: as far as they differ
+        from their defaults, be it not by a 0 in place of a blank.
+        """
+        self.why, self.names, self.asked = why, names, asked
+
+    def told(self, changed: Mapping[str, Any]) -> Iterator[str]:
+        """Sentences about those that are asked for; changed: what differs from its default."""
+        for name in self.names:
+            asked = self.asked
+            if asked is None:
+                asked = name in changed and bool(changed[name] or declarations()[name].default)
+            if asked:
+                yield f"{name} has no effect: {self.why}"
+
+
 @dataclass(frozen=True)
 class Rule:
-    """A function that yields sentences, with what it reads."""
+    """A function that yields sentences, or what is idle, with what it reads."""
 
     function: Function
     stops: bool  # a problem stops the run, a notice is told in the plan
     reads: tuple[type[Any], ...]
+    finds_idle: bool = False
 
     @property
     def name(self) -> str:
@@ -59,14 +87,26 @@ class Rule:
 
     def __call__(self, settings: Settings, length: RunLength | None = None) -> Iterator[str]:
         """Its sentences about these settings; none where it finds nothing."""
-        given: dict[type[Any], Any] = {
-            type(section): section for _, section in settings if type(section) in self.reads
-        }
+        if self.finds_idle:
+            changed = settings.changed()
+            return (text for each in self.idle(settings) for text in each.told(changed))
+        given = _by_kind(settings)
         if Changed in self.reads:
             given[Changed] = Changed(settings.changed())
         if length is not None:
             given[RunLength] = length
         return self.function(*(given[kind] for kind in self.reads))
+
+    def idle(self, sections: Sections) -> Iterator[Idle]:
+        """What it finds idle; nothing where that is not what it looks for."""
+        if not self.finds_idle:
+            return iter(())
+        given = _by_kind(sections)
+        return self.function(*(given[kind] for kind in self.reads))
+
+
+def _by_kind(sections: Sections) -> dict[type[Any], Any]:
+    return {type(section): section for _, section in sections}
 
 
 def turns_that_never_come(
@@ -88,8 +128,13 @@ def problem(function: Function) -> Rule:
 
 
 def notice(function: Function) -> Rule:
-    """What is accepted but has no effect, or another one than it seems."""
+    """What is accepted but has another effect than it seems, or none with this value."""
     return Rule(function, False, _read_by(function))
+
+
+def idle(function: Function) -> Rule:
+    """What has no effect with any value, because of another setting."""
+    return Rule(function, False, _read_by(function), finds_idle=True)
 
 
 def _read_by(function: Function) -> tuple[type[Any], ...]:

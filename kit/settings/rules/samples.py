@@ -6,8 +6,16 @@ from collections.abc import Iterator
 
 from kit.errors import SettingsError
 from kit.settings import Samples
-from kit.settings.prompts import parse_prompts, skipped_because
-from kit.settings.rules.rule import Changed, RunLength, notice, problem, turns_that_never_come
+from kit.settings.prompts import options_twice, parse_prompts, skipped_because
+from kit.settings.rules.rule import (
+    Changed,
+    Idle,
+    RunLength,
+    idle,
+    notice,
+    problem,
+    turns_that_never_come,
+)
 
 
 @problem
@@ -28,10 +36,10 @@ def samples_without_prompts(samples: Samples) -> Iterator[str]:
         )
 
 
-@notice
-def sample_steps_unused(samples: Samples) -> Iterator[str]:
-    if samples.sample_every_n_steps and samples.sample_every_n_epochs:
-        yield "sample_every_n_steps has no effect: sample_every_n_epochs is set"
+@idle
+def sample_steps_unused(samples: Samples) -> Iterator[Idle]:
+    if samples.sample_every_n_epochs:
+        yield Idle("sample_every_n_epochs is set", "sample_every_n_steps")
 
 
 @notice
@@ -39,8 +47,8 @@ def prompts_never_drawn(samples: Samples) -> Iterator[str]:
     asked = samples.sample_at_first or samples.sample_every_n_steps or samples.sample_every_n_epochs
     if samples.sample_prompts.strip() and not asked:
         yield (
-            "sample_prompts has no effect: set sample_every_n_epochs or sample_every_n_steps to "
-            "draw them"
+            "sample_prompts are drawn only when you ask for them while it trains; set "
+            "sample_every_n_epochs or sample_every_n_steps to draw them by themselves"
         )
 
 
@@ -56,6 +64,14 @@ def options_skipped(samples: Samples) -> Iterator[str]:
 
 
 @notice
+def options_given_twice(samples: Samples) -> Iterator[str]:
+    try:
+        yield from options_twice(samples.sample_prompts)
+    except SettingsError:
+        return  # a problem, which `prompts` tells
+
+
+@notice
 def sampler_of_none(samples: Samples, changed: Changed) -> Iterator[str]:
     if "sample_sampler" not in changed:
         return
@@ -64,9 +80,9 @@ def sampler_of_none(samples: Samples, changed: Changed) -> Iterator[str]:
     except SettingsError:
         return  # a problem, which `prompts` tells
     if not found:
-        yield "sample_sampler has no effect: sample_prompts is blank"
+        yield "sample_sampler draws nothing by itself: sample_prompts is blank"
     elif all(prompt.sampler for prompt in found):
-        yield "sample_sampler has no effect: each prompt names its own (--ss)"
+        yield "sample_sampler draws none of the prompts: each names its own (--ss)"
 
 
 @notice

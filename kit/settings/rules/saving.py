@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from kit.catalog import readers
 from kit.settings import NetworkSettings, Saving
 from kit.settings.effective import lora_type
-from kit.settings.rules.rule import Changed, RunLength, notice, turns_that_never_come
+from kit.settings.rules.rule import (
+    Changed,
+    Idle,
+    RunLength,
+    idle,
+    notice,
+    turns_that_never_come,
+)
 
 
 @notice
@@ -42,30 +49,28 @@ def bf16_of_other_formulas(saving: Saving, network: NetworkSettings) -> Iterator
         )
 
 
-@notice
-def idle_states(saving: Saving) -> Iterator[str]:
-    for name in ("save_last_n_epochs_state", "save_last_n_steps_state"):
-        if getattr(saving, name) and not saving.save_state:
-            yield f"{name} has no effect: save_state is off"
-    if saving.save_state and saving.save_state_on_train_end:
-        yield "save_state_on_train_end has no effect: save_state keeps one at the end, too"
+@idle
+def idle_states(saving: Saving) -> Iterator[Idle]:
+    if saving.save_state:
+        yield Idle("save_state keeps one at the end, too", "save_state_on_train_end")
+    else:
+        yield Idle("save_state is off", "save_last_n_epochs_state", "save_last_n_steps_state")
 
 
 @notice
 def two_starts(saving: Saving, network: NetworkSettings) -> Iterator[str]:
+    """Which layers and ranks there are may still be the file's to say."""
     if saving.resume.strip() and network.network_weights:
-        yield "network_weights has no effect: the weights of the state in resume take their place"
+        yield "network_weights: the weights of the state in resume take the place of the file's"
 
 
-@notice
-def kept_of_none(saving: Saving) -> Iterator[str]:
+@idle
+def kept_of_none(saving: Saving) -> Iterator[Idle]:
     """How many of the files along the way are kept, where there are none along the way."""
-    for kind, every in (
-        ("epochs", saving.save_every_n_epochs),
-        ("steps", saving.save_every_n_steps),
-    ):
-        if getattr(saving, f"save_last_n_{kind}") and not every:
-            yield f"save_last_n_{kind} has no effect: save_every_n_{kind} is blank"
+    if not saving.save_every_n_epochs:
+        yield Idle("save_every_n_epochs is blank", "save_last_n_epochs")
+    if not saving.save_every_n_steps:
+        yield Idle("save_every_n_steps is blank", "save_last_n_steps")
 
 
 @notice

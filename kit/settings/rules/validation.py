@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from kit.settings import Validation
 from kit.settings.rules.rule import (
-    Changed,
+    Idle,
     RunLength,
+    idle,
     notice,
     problem,
     turns_that_never_come,
@@ -23,22 +24,17 @@ def nothing_left_to_train(validation: Validation) -> Iterator[str]:
         )
 
 
-@notice
-def split_beside_a_count(validation: Validation) -> Iterator[str]:
-    if validation.validation_split and validation.validation_count:
-        yield "validation_split has no effect: validation_count is set"
+@idle
+def split_beside_a_count(validation: Validation) -> Iterator[Idle]:
+    if validation.validation_count:
+        yield Idle("validation_count is set", "validation_split")
 
 
-@notice
-def nothing_is_validated(validation: Validation, changed: Changed) -> Iterator[str]:
-    if validation.is_on:
-        return
-    for name in ("validation_seed", "max_validation_steps", "validation_patience"):
-        if name in changed:
-            yield (
-                f"{name} has no effect: nothing is validated; set validation_split or "
-                "validation_count"
-            )
+@idle
+def nothing_is_validated(validation: Validation) -> Iterator[Idle]:
+    if not validation.is_on:
+        why = "nothing is validated; set validation_split or validation_count"
+        yield Idle(why, "validation_seed", "max_validation_steps", "validation_patience")
 
 
 @notice

@@ -37,12 +37,18 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def make_control(declared: Declared, value: Any, make: Callable[..., Any]) -> widgets.Widget:
+def make_control(
+    declared: Declared, value: Any, make: Callable[..., Any], *, disabled: bool = False
+) -> widgets.Widget:
     """The control for a setting's kind, holding a value; make: see `Shared.make`.
 
     Numbers are text fields: a number field knows no blank, and hides what was typed.
     """
-    name = {"description": declared.title, "style": {"description_width": "initial"}}
+    name = {
+        "description": declared.title,
+        "style": {"description_width": "initial"},
+        "disabled": disabled,
+    }
     if _is_box(declared):
         return make(widgets.Checkbox, bool(value), indent=False, layout={"width": "auto"}, **name)
     if declared.type == "bool":
@@ -59,11 +65,18 @@ class Field:
     """One setting's row in the form."""
 
     def __init__(
-        self, declared: Declared, value: Any, on_change: Callable[[], None], shared: Shared
+        self,
+        declared: Declared,
+        value: Any,
+        on_change: Callable[[], None],
+        shared: Shared,
+        *,
+        idle: str = "",
     ) -> None:
+        """idle: why it has no effect now; told later, by `mark`, it is one more message."""
         self.declared = declared
-        self.problem = self.idle = self.note = ""
-        self.control = make_control(declared, value, shared.make)
+        self.problem, self.idle, self.note = "", idle, ""
+        self.control = make_control(declared, value, shared.make, disabled=bool(idle))
         self._make = shared.make
         self._row: widgets.Box | None = None
         self._help: widgets.HTML | None = None

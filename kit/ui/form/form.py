@@ -65,8 +65,9 @@ class Form(Shown):
         """settings: what stands in it; reopens: what stood in it last, as kept on disk."""
         super().__init__()
         asked, shared = (settings or Settings()).flat(), Shared()
+        idle = idle_settings(asked)
         self.fields = {
-            name: Field(declared, asked[name], self._changed, shared)
+            name: Field(declared, asked[name], self._changed, shared, idle=idle.get(name, ""))
             for name, declared in declarations().items()
         }
         self.on_valid: list[Callable[[Settings], None]] = []
@@ -346,7 +347,7 @@ class Form(Shown):
         values = {name: field.value for name, field in self.fields.items()}
         wrong = texts.by_setting(found, self.fields)
         family = family_of(settings) if settings else ""
-        idle = idle_settings(values, family)
+        idle = idle_settings((settings or self.readable()).flat(), family)
         notes = {
             MODEL: model_line(str(values[MODEL])),
             "LoRA_type": f"{catalog.read_by(values).sentence}.",

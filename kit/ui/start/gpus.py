@@ -42,6 +42,11 @@ class Gpus:
         self.root.layout.display = None if len(self._gpus) > 1 else "none"
         self.follow(Machine())
 
+    @property
+    def chosen(self) -> list[int]:
+        """The numbers of those that train."""
+        return [number for number, switch in enumerate(self.switches) if switch.value]
+
     def follow(self, machine: Machine) -> None:
         """Show what the settings say."""
         chosen = self._chosen(machine)

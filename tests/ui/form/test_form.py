@@ -127,7 +127,7 @@ def test_fields_without_effect_are_grey_until_they_have_one():
     form = Form()
     assert form.fields["conv_dim"].control.disabled
     (_, help_text, *_) = form.fields["conv_dim"].row.children
-    assert "No effect now: LoRA type is Standard" in help_text.value
+    assert "No effect now: LoRA type = Standard" in help_text.value
     form.fields["LoRA_type"].value = "Kohya LoCon"
     assert not form.fields["conv_dim"].control.disabled
     assert form.fields["lr_scheduler_power"].control.disabled

@@ -2,7 +2,7 @@ import pytest
 
 from kit import catalog
 from kit.settings import Settings
-from kit.ui.form.inactive import SWITCHES, idle_settings
+from kit.ui.form.inactive import idle_settings
 
 
 def idle(**changes):
@@ -26,19 +26,49 @@ def test_a_constant_rate_does_not_warm_up():
 
 
 def test_the_reason_names_the_menu_and_what_is_chosen():
-    assert idle(lr_scheduler="linear")["lr_scheduler_power"] == "LR Scheduler is linear"
+    why = idle(lr_scheduler="linear")["lr_scheduler_power"]
+    assert why == "LR Scheduler = linear does not use it"
 
 
 @pytest.mark.parametrize("lora_type", catalog.LORA_TYPES)
 @pytest.mark.parametrize("schedule", catalog.SCHEDULES)
 def test_nothing_that_a_chosen_row_uses_is_without_effect(lora_type, schedule):
     used = {*catalog.LORA_TYPES[lora_type].uses, *catalog.SCHEDULES[schedule].uses}
-    switches = {name: True for name in SWITCHES.values() if name in used}
-    assert not used & set(idle(LoRA_type=lora_type, lr_scheduler=schedule, **switches))
+    found = idle(LoRA_type=lora_type, lr_scheduler=schedule)
+    menus = ("LoRA type = ", "LR Scheduler = ")
+    assert not [name for name in used if found.get(name, "").startswith(menus)]
 
 
 def test_the_axis_of_dora_waits_for_dora():
     off, on = (idle(LoRA_type="LyCORIS/LoHa", dora_wd=dora_wd) for dora_wd in (False, True))
     assert off["wd_on_output"] == "DoRA Weight Decompose is off"
     assert "wd_on_output" not in on
-    assert idle(LoRA_type="Standard")["wd_on_output"] == "LoRA type is Standard"
+    assert idle(LoRA_type="Standard")["wd_on_output"] == "LoRA type = Standard does not use it"
+
+
+def test_the_bounds_of_buckets_wait_for_buckets():
+    names = {"min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"}
+    assert names <= set(idle(enable_bucket=False))
+    assert names & set(idle(bucket_no_upscale=True)) == {"min_bucket_reso", "max_bucket_reso"}
+    assert not names & set(idle(bucket_no_upscale=False))
+
+
+def test_additional_parameters_count():
+    assert "huber_c" in idle()
+    assert "huber_c" not in idle(additional_parameters="--loss_type huber")
+    assert "huber_c" in idle(additional_parameters="--loss_type")  # told as a problem
+
+
+def test_what_some_subset_reads_is_open(tmp_path):
+    config = tmp_path / "data.toml"
+    of_both = "[general]\nflip_aug = true\n[[datasets]]\n"
+    subset = "[[datasets.subsets]]\nimage_dir = '{}'\n"
+    one, two = (subset.format(name) for name in ("one", "two"))
+    config.write_text(f"{of_both}{one}shuffle_caption = true\n{two}", "utf-8")
+    found = idle(dataset_config=str(config))
+    assert "keep_tokens" not in found
+    assert {"keep_tokens", "train_data_dir", "flip_aug"} - set(found) == {"keep_tokens"}
+    config.write_text(f"{of_both}{one}{two}", "utf-8")
+    assert "keep_tokens" in idle(dataset_config=str(config))
+    config.write_text("nothing", "utf-8")
+    assert "keep_tokens" in idle(dataset_config=str(config))
