@@ -65,7 +65,11 @@ def test_what_cannot_be_compiled_in_one_piece_is_told():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}], ids=["", "recomputing"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({}, marks=pytest.mark.long), {"gradient_checkpointing": True}],
+    ids=["", "recomputing"],
+)
 def test_a_compiled_run_learns_the_same(tmp_path, changes):
     model, images = write_tiny(tmp_path / "model", "sd1", thin=True), draw_images(tmp_path / "i")
 

@@ -27,11 +27,12 @@ CPU = torch.device("cpu")
 RANK_2 = NetworkSettings(network_dim=2, network_alpha=1.0)
 
 
-@pytest.fixture(params=["demo", "sd1", "sdxl"])
-def family(request, tmp_path):
+@pytest.fixture(scope="module", params=["demo", "sd1", "sdxl"])
+def family(request, tmp_path_factory):
     """A trained base and two of random weights, all rounded to bf16, which every step gets."""
     path = demo.BASE if request.param == "demo" else None
-    found = load_tiny(path or write_tiny(tmp_path / "model", request.param, thin=True))
+    model = tmp_path_factory.mktemp("model")
+    found = load_tiny(path or write_tiny(model, request.param, thin=True))
     for part in (found.unet, *found.text_encoders):
         part.to(torch.bfloat16).float()
     return found

@@ -21,6 +21,11 @@ STEPS = 9
 PLAIN = {"text_encoder_lr": 0, "cache_text_encoder_outputs": True}  # the quick ones
 
 
+def long(value):
+    """One of many of a kind, of which some are tried always."""
+    return pytest.param(value, marks=pytest.mark.long)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return draw_images(tmp_path_factory.mktemp("images"), count=3)
@@ -262,7 +267,10 @@ def test_pictures_that_lack_memory_make_graphs_go(asked, tmp_path, recorder, mon
     assert "sample pictures need the memory that graphs hold" in told(events)
 
 
-@pytest.mark.parametrize("lora_type", ["LyCORIS/Diag-OFT", "LyCORIS/LoKr", "LyCORIS/LoHa"])
+@pytest.mark.parametrize(
+    "lora_type",
+    [long("LyCORIS/Diag-OFT"), "LyCORIS/LoKr", long("LyCORIS/LoHa")],
+)
 def test_other_types_are_recorded_too(asked, tmp_path, recorder, lora_type):
     changes = {**PLAIN, "LoRA_type": lora_type, "max_train_steps": 6}
     assert "step_engine" not in told(check_equal(asked, tmp_path, recorder, **changes))

@@ -90,10 +90,20 @@ def test_a_run_that_is_left_and_goes_on_equals_an_unbroken_one(tmp_path, asked, 
     assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
 
 
+GATHERED = {"gradient_accumulation_steps": 2, "max_train_steps": 6}
+
+
+@pytest.fixture(scope="module")
+def gathered(asked, tmp_path_factory):
+    """A run of six steps of two batches: what it told, and its file."""
+    out = tmp_path_factory.mktemp("gathered")
+    return run(asked(out, **GATHERED)), lora(out)
+
+
 @pytest.mark.parametrize("moment", ["between two batches of a window", "while the optimizer steps"])
-def test_breaking_inside_a_step_costs_that_step_alone(tmp_path, asked, monkeypatch, moment):
-    changes = {"gradient_accumulation_steps": 4, "max_train_steps": 6}
-    straight = run(asked(tmp_path / "a", **changes))
+def test_breaking_inside_a_step_costs_that_step_alone(
+    tmp_path, asked, gathered, monkeypatch, moment
+):
 
     class PowerCut(Exception):
         pass
@@ -101,7 +111,7 @@ def test_breaking_inside_a_step_costs_that_step_alone(tmp_path, asked, monkeypat
     calls = 0
     method = "loss" if "batches" in moment else "clip"
     whole = getattr(TrainingStep, method)
-    last = 14 if "batches" in moment else 5  # the second batch of step 5; the clipping of step 5
+    last = 10 if "batches" in moment else 5  # the second batch of step 5; the clipping of step 5
 
     def failing(self, *arguments):
         nonlocal calls
@@ -114,14 +124,14 @@ def test_breaking_inside_a_step_costs_that_step_alone(tmp_path, asked, monkeypat
     # State is kept when it costs little; here after every step, so the cut costs one step.
     monkeypatch.setattr("kit.training.checkpoint.SHARE", float("inf"))
     with pytest.raises(PowerCut):
-        run(asked(tmp_path / "b", **changes))
+        run(asked(tmp_path, **GATHERED))
     monkeypatch.setattr(TrainingStep, method, whole)
-    record = read_record(tmp_path / "b" / "toy.run")
+    record = read_record(tmp_path / "toy.run")
     assert record is not None
     assert record.step == 4
-    rest = run(asked(tmp_path / "b", **changes))
-    assert losses(rest) == losses(straight)[4:]
-    assert same(lora(tmp_path / "a"), lora(tmp_path / "b"))
+    rest = run(asked(tmp_path, **GATHERED))
+    assert losses(rest) == losses(gathered[0])[4:]
+    assert same(gathered[1], lora(tmp_path))
 
 
 def test_a_killed_process_goes_on_to_the_same_weights(tmp_path, asked):

@@ -67,7 +67,10 @@ BIT_EQUAL = {
 }
 
 
-@pytest.mark.parametrize("case", BIT_EQUAL)
+@pytest.mark.parametrize(
+    "case",  # Adafactor learns each weight by itself, as AdamW does
+    [pytest.param(case, marks=[pytest.mark.long] * (case == "Adafactor")) for case in BIT_EQUAL],
+)
 def test_two_processes_learn_what_one_does_that_accumulates(tmp_path, asked, case):
     changes = BIT_EQUAL[case]
     together, alone = tmp_path / "together", tmp_path / "alone"
@@ -206,7 +209,8 @@ def slowly(rank):
 @pytest.mark.parametrize(
     ("rank", "number", "words"),
     [
-        (1, signal.SIGKILL, "ended"),
+        # As in a pause, below.
+        pytest.param(1, signal.SIGKILL, "ended", marks=pytest.mark.long),
         (0, signal.SIGKILL, "ended"),
         (1, signal.SIGSTOP, "hangs"),
     ],
