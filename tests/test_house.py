@@ -1,6 +1,7 @@
 """Rules of the house that no other tool watches."""
 
 import ast
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -22,6 +23,7 @@ LOOSE_MODULES = 10  # at the top of kit/, __init__ and __main__ included
 QUESTIONS = ("settings/effective.py", "settings/unet_blocks.py")  # what others ask
 
 
+@functools.cache
 def functions(tree):
     return [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
 
@@ -57,8 +59,13 @@ def is_property(function):
     return any(getattr(decorator, "id", "") == "property" for decorator in function.decorator_list)
 
 
+@functools.cache
 def names_used():
     """What is read outside the declarations, or given out by them in another form."""
+    return set(_names_used())
+
+
+def _names_used():
     for name, tree in TREES.items():
         if name.startswith("adapters/"):
             yield from given_by_name(tree)
@@ -72,12 +79,9 @@ def names_used():
                 yield from names_read(function)
 
 
-USED = set(names_used())
-
-
 @pytest.mark.parametrize("name", declarations())
 def test_every_setting_is_read_somewhere(name):
-    assert name in USED, f"nobody reads {name}: it would be accepted and have no effect"
+    assert name in names_used(), f"nobody reads {name}: it would be accepted and have no effect"
 
 
 def test_every_setting_has_an_effect_test():

@@ -26,6 +26,8 @@ class Optimizer:
     adapts: bool = False  # multiplies the rate with a step size d that it estimates
     one_rate: bool = False  # all parts learn at the same rate
     note: str = ""  # a sentence that the plan tells
+    # Arguments that do something else than their name says where they are on, with the sentence.
+    misleading: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
     # Names of the values that it keeps for each number, where it moves each number by itself
     # and asks for no sum over a weight.
     elementwise: str = ""
@@ -147,6 +149,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
         "pytorch_optimizer:CAME", _EXTRA, "", 1e-4,
         "betas=0.9,0.999,0.9999 weight_decay=0.0 weight_decouple=True fixed_decay=False "
         "clip_threshold=1.0 ams_bound=False eps1=1e-30 eps2=1e-16",
+        misleading=MappingProxyType(
+            {
+                "ams_bound": "ams_bound takes the root of the squares twice in pytorch-optimizer: "
+                "weights move less, vectors such as those of train_norm hardly at all; leave it out"
+            }
+        ),
     ),
     "RAdamScheduleFree": _schedule_free(
         "RAdamScheduleFree", 5e-4, "betas=0.9,0.999 eps=1e-8 silent_sgd_phase=True"

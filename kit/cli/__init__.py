@@ -48,6 +48,7 @@ from kit.events import Event, Finished
 from kit.launching.command import told as as_typed
 from kit.planning.forecast import forecast
 from kit.processes import here, require_all
+from kit.processes.ends import without_stacks
 from kit.processes.heartbeats import end_given_up
 from kit.reading.texts import from_json
 from kit.runs.atomic_write import write_text
@@ -172,6 +173,8 @@ def _describe_train(parser: argparse.ArgumentParser) -> None:
 
 def _act_train(chosen: argparse.Namespace) -> int:
     require_all()
+    if here().count > 1:
+        without_stacks()
     if not here().is_first:  # of several processes: it learns from the first what to do
         catalog.load("kit.training.following:follow")(here())
         end_given_up()

@@ -11,7 +11,7 @@ from kit.control import RunControl
 from kit.errors import KitError
 from kit.events import Failed, Finished
 from kit.launching.command import Launch, command, environment, told
-from kit.launching.last_words import LastWord, who_broke_off
+from kit.launching.last_words import LastWord, signs_of, who_broke_off
 from kit.launching.parent import Parent
 from kit.runs.last_word import tell_failed
 from kit.runs.run import Run
@@ -80,13 +80,14 @@ def _code(last: LastWord, run_dir: Path, *, stops: bool) -> int:
         return DONE
     if stops and last.event is None:  # it was asked before it began
         return STOPPED
-    if last.event is None:
+    signs = signs_of(run_dir)  # another machine than process 0's has no events, but these
+    if last.event is None and not signs:
         print("kit: it ended before the run began; what is wrong stands above", file=sys.stderr)
         return WRONG
-    text = who_broke_off(run_dir, last.code)
+    text = who_broke_off(signs, last.code)
     tell_failed(run_dir, text)
     raise KitError(
-        f"{text}.",
+        f"{text.rstrip('.')}.",
         "The state of its last save is whole.",
         "The same command goes on from there, on another number of processes, too, where "
         "gradient_accumulation_steps x processes is the same.",

@@ -6,11 +6,14 @@ writes the last event, so that who looks at the run later knows.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kit.events import Event, Failed, Finished
-from kit.processes.heartbeats import Sign, is_gone, read
+from kit.processes.places import read
+from kit.processes.signs import SAME_BIRTH, Sign, born, is_gone
 from kit.sinks.tail import Tail
 
 STOPPED, WRONG = 3, 2  # exit codes, as of kit train
@@ -53,24 +56,31 @@ def is_over(event: Event | None) -> bool:
     return isinstance(event, Finished | Failed)
 
 
-def who_broke_off(run_dir: Path, code: int) -> str:
+def signs_of(run_dir: Path) -> list[Sign]:
+    """The last signs of processes that are younger than this one, which launched them.
+
+    Where machines share no folder they are those of this machine.
+    """
+    since = born(os.getpid()) - SAME_BIRTH
+    return [sign for sign in read(run_dir) if not sign.born or sign.born > since]
+
+
+def who_broke_off(signs: Sequence[Sign], code: int) -> str:
     """A sentence about the process that ended first, as far as their signs of life tell.
 
     code: the launcher's, which is told where no process has left a sign.
     """
-    signs = read(run_dir)
     for sign in signs:
         if not sign.words and is_gone(sign):
             return (
-                f"Process {sign.rank} (pid {sign.pid} on {sign.host}) ended without a word "
-                f"{_at(sign)}: it was killed, by a person or because the machine had no memory left"
+                f"{sign.name} ended without a word {sign.at}: it was killed, by a person or "
+                "because the machine had no memory left"
             )
     for sign in signs:
+        if sign.words and not sign.heard:
+            return f"Process {sign.rank} failed {sign.at}: {sign.words}"
+    for sign in signs:
         if sign.words:
-            return f"Process {sign.rank} failed {_at(sign)}: {sign.words}"
+            return sign.words
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return f"The launcher of the processes {how}, and none of them has left a word"
-
-
-def _at(sign: Sign) -> str:
-    return f"at {sign.doing}" if sign.steps else f"while it was {sign.doing}"

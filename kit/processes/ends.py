@@ -15,7 +15,7 @@ from kit.errors import ProcessLost, in_a_line
 def lost_process(found: str) -> ProcessLost:
     """What ends the others; found: who is lost and why, without a full stop."""
     return ProcessLost(
-        f"{found}.",
+        f"{found.rstrip('.')}.",
         "The processes train together, so all of them have ended. The state of the last whole step "
         "is kept.",
         "Put right what is said, and start the same command again: it goes on from there, on "
@@ -80,3 +80,11 @@ def deaf() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def without_stacks() -> None:
+    """Have torch keep its own account of each closed connection, forty lines of addresses.
+
+    To be called before torch is imported; who has asked for it gets it all the same.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -1,188 +1,189 @@
-"""Signs of life of the processes of one run: a file for each, with its last words.
+"""Signs of life of the processes of one run: each beats, and who waits for others watches them.
 
-<name>.run/ranks/1.json    {"rank": 1, "pid": 4711, "host": "a", "doing": "step 12", "beat": 8, ...}
-
-A thread writes it anew every second, so what stands still or is gone leaves an old file. Whoever
-waits for another process looks there: only so a process that hangs can be named. `words` is what
-ended it. Needs no torch: a launcher reads the files where the first process cannot speak any more.
+A thread for each place (`kit.processes.places`) says anew every second who the process is and what
+it is at, so what stands still or is gone leaves an old sign. Whoever waits for another process
+looks there: only so a process that hangs can be named. `words` is what ended it. Needs no torch.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from kit.errors import Unreadable
-from kit.reading.fields import dataclass_from
-from kit.reading.texts import read_json
+from kit.processes.places import Place
+from kit.processes.signs import Sign, born, is_gone, is_stopped, kill, machine
 
-FOLDER = "ranks"  # in the run's folder
-CACHE = "cache"  # in that: what they encode for each other
 PERIOD = 1.0  # seconds between two beats
-SILENT = 30.0  # seconds without a beat while it steps
-SAME_BIRTH = 2.0  # seconds; kernels tell the time of their own start to one or two
-SILENT_ELSEWHERE = 300.0  # while it loads or caches: reading a model can hold every thread
-
-
-@dataclass(frozen=True)
-class Sign:
-    """What a process last said of itself."""
-
-    rank: int
-    pid: int
-    host: str
-    doing: str = ""
-    beat: int = 0
-    words: str = ""  # what ended it
-    born: float = 0.0  # when it was started: a number may be another process's meanwhile
-
-    @property
-    def steps(self) -> bool:
-        """It is in the middle of a step."""
-        return self.doing.startswith("step")
-
-    @property
-    def most_silence(self) -> float:
-        """Seconds after which it hangs, by what it is at."""
-        beats = self.steps or self.doing.startswith("waiting")
-        return SILENT if beats else SILENT_ELSEWHERE
-
-
-def path_of(run_dir: Path, rank: int) -> Path:
-    """The file of a process."""
-    return run_dir / FOLDER / f"{rank}.json"
-
-
-def read(run_dir: Path) -> list[Sign]:
-    """The last sign of every process that is known in a run's folder."""
-    with suppress(OSError):
-        numbers = sorted(int(p.stem) for p in (run_dir / FOLDER).glob("*.json") if p.stem.isdigit())
-        return [sign for number in numbers if (sign := _read(path_of(run_dir, number)))]
-    return []
-
-
-def clear(run_dir: Path) -> None:
-    """Make the folder, without what processes of an earlier start have left."""
-    with suppress(OSError):
-        shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
-        (run_dir / FOLDER).mkdir()
-
-
-def tidy(run_dir: Path, *, well: bool) -> None:
-    """It is over: take away what the processes shared, and their signs where all is well.
-
-    A run that did not even begin has given its folder back; who encoded pictures still may have
-    made it anew.
-    """
-    with suppress(OSError):
-        given_back = [path.name for path in run_dir.iterdir()] == [FOLDER]
-        gone = run_dir / FOLDER if well or given_back else run_dir / FOLDER / CACHE
-        shutil.rmtree(gone, ignore_errors=True)
-        if given_back:
-            run_dir.rmdir()
-
-
-def _read(path: Path) -> Sign | None:
-    try:
-        return dataclass_from(Sign, read_json(path), path.name)
-    except Unreadable:
-        return None
+SILENT = 30.0  # seconds without a beat
+SILENT_THERE = 300.0  # at what may hold every thread of a process: reading a model, writing a file
+THERE = ("loading", "writing")
+JOINING = 5.0  # seconds for a last beat; a drive may hang
 
 
 class Heart:
-    """Beats for this process, from a thread of its own; `doing` is what it is at."""
+    """Beats for this process, from threads of its own; `doing` is what it is at."""
 
-    def __init__(self, run_dir: Path, rank: int) -> None:
-        self._path, self.doing, self._rank = path_of(run_dir, rank), "loading", rank
+    def __init__(self, rank: int, places: Sequence[Place]) -> None:
+        self._rank, self._places, self.doing = rank, places, "loading"
         self._beats = 0
-        self._born = _born(os.getpid())
-        self._words = ""
-        self._writing = threading.Lock()
+        self._born = born(os.getpid())
+        self._words, self._heard = "", False
+        self._counting = threading.Lock()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self._thread.start()
+        self._beat(at_once=True)
+        # One that has to wait for a drive or a network keeps no other waiting.
+        self._threads = [
+            threading.Thread(target=self._live, args=[place], name="heartbeat", daemon=True)
+            for place in places
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def last_words(self, words: str) -> None:
-        """Say what ends this process."""
-        self._words = words
-        self._write()
+    @property
+    def has_spoken(self) -> bool:
+        """It has said what ends this process."""
+        return bool(self._words)
+
+    def last_words(self, words: str, *, heard: bool = False) -> None:
+        """Say what ends this process. heard: that is another one's end."""
+        self._words, self._heard = words, heard
+        self._beat(at_once=True)
 
     def stop(self) -> None:
         """No further beat."""
         self._over.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(JOINING)
 
-    def _beat(self) -> None:
-        self._write()
+    def _live(self, place: Place) -> None:
         while not self._over.wait(PERIOD):
-            self._write()
+            place.put(self._sign())
 
-    def _write(self) -> None:
-        with self._writing, suppress(OSError):  # the folder may be gone: a sign is no need
+    def _beat(self, *, at_once: bool = False) -> None:
+        for place in self._places:
+            place.put(self._sign(), at_once=at_once)
+
+    def _sign(self) -> Sign:
+        with self._counting:
             self._beats += 1
             who = self._rank, os.getpid(), socket.gethostname()
-            sign = Sign(*who, self.doing, self._beats, self._words, self._born)
-            part = self._path.with_suffix(".part")
-            part.write_text(json.dumps(asdict(sign)), "utf-8")
-            part.replace(self._path)
+            return Sign(
+                *who, self.doing, self._beats, self._words, self._born, self._heard, machine()
+            )
 
 
-_given_up: dict[Path, Sign] = {}  # by their files: those who hang, as this process has told
+@dataclass(frozen=True)
+class _Seen:
+    """A sign of another process; all times by our own clock.
+
+    It decides how old a sign is: a machine that slept, or another one's clock, are no reason.
+    """
+
+    sign: Sign
+    since: float  # when it was found first
+    until: float  # when it still stood there
+
+    @property
+    def silence(self) -> float:
+        """Seconds."""
+        return max(0.0, self.until - self.since)
+
+    @property
+    def is_silent(self) -> bool:
+        """It hangs, by what it was at."""
+        if self.silence <= SILENT:
+            return False
+        beats = not self.sign.doing.startswith(THERE) or is_stopped(self.sign)
+        return beats or self.silence > SILENT_THERE
+
+
+_given_up: dict[Sign, Watch] = {}  # those who hang, as this process has told
 
 
 class Watch:
-    """Looks after the others, while this process waits for them."""
+    """Looks after the others, while this process waits for them.
 
-    def __init__(self, run_dir: Path, others: Iterable[int]) -> None:
-        self._run_dir, self._others = run_dir, tuple(others)
-        self._seen: dict[int, tuple[Sign, float]] = {}  # since when, by our own clock
+    places: the first one counts where two hold signs of different starts.
+    """
+
+    def __init__(self, places: Sequence[Place], others: Iterable[int]) -> None:
+        self._places, self._others = places, tuple(others)
+        self._seen: dict[int, _Seen] = {}
+        self._lost: set[int] = set()  # as we have told
 
     def signs(self) -> list[Sign]:
         """The last that is known of each."""
         self._look()
-        return [sign for sign, _ in self._seen.values()]
+        return [seen.sign for seen in self._seen.values()]
+
+    def last(self, rank: int) -> Sign | None:
+        """The last sign of a process, wherever it stands."""
+        return _newest([sign for place in self._places if (sign := place.found(rank))])
 
     def lives(self, rank: int) -> bool:
         """It gives signs of life."""
         self._look()
-        sign, since = self._seen.get(rank, (None, 0.0))
-        return bool(sign and not is_gone(sign) and time.monotonic() - since <= sign.most_silence)
+        seen = self._seen.get(rank)
+        is_lost = seen is None or rank in self._lost or is_gone(seen.sign) or seen.is_silent
+        return not is_lost
 
     def lost(self) -> str:
-        """Which of them is lost and why, as a sentence; "" where all are alive.
-
-        Our own clock decides how old a sign is: a machine that slept, or another one's clock, are
-        no reason.
-        """
+        """Which of them is lost and why, as a sentence; "" where all are alive."""
         self._look()
-        for sign, _ in self._seen.values():
-            if sign.words:
-                return f"Process {sign.rank} failed {_at(sign)}: {sign.words}"
-        for sign, since in self._seen.values():
-            if is_gone(sign):
+        signs = [seen.sign for seen in self._seen.values()]
+        for sign in signs:
+            if sign.words and not sign.heard:
+                return f"Process {sign.rank} failed {sign.at}: {sign.words}"
+        for sign in signs:
+            if not sign.words and is_gone(sign):
                 return (
-                    f"Process {sign.rank} (pid {sign.pid}) ended {_at(sign)} without a word: it "
-                    "was killed, by a person or because the machine had no memory left"
+                    f"Process {sign.rank} (pid {sign.pid}) ended {sign.at} without a word: it was "
+                    "killed, by a person or because the machine had no memory left"
                 )
-            silence = time.monotonic() - since
-            if silence > sign.most_silence:
-                return self._hangs(sign, silence)
+        for sign in signs:
+            if sign.words:
+                return sign.words
+        for seen in self._seen.values():
+            if seen.is_silent:
+                return self._hangs(seen)
         return ""
 
-    def _hangs(self, sign: Sign, silence: float) -> str:
-        """It does; whoever asks ends with this answer."""
-        _given_up[path_of(self._run_dir, sign.rank)] = sign
+    def vanished(self, seconds: float) -> str:
+        """Who of other machines gave no sign for so long, since a connection was closed.
+
+        Their processes cannot be looked at from here. A sentence; "" where that is nobody.
+        """
+        self._look()
+        now = time.monotonic()
+        silent = [
+            seen.sign
+            for seen in self._seen.values()
+            if not seen.sign.is_here and now - seen.since >= seconds
+        ]
+        # With process 0's machine all signs in the store are gone, other machines' too.
+        with_first = {sign.host for sign in silent if sign.rank == 0}
+        silent = [sign for sign in silent if not with_first or sign.host in with_first]
+        if not silent:
+            return ""
+        self._lost |= {sign.rank for sign in silent}
+        names = " and ".join(sign.name for sign in silent).replace(" and P", " and p")
         return (
-            f"Process {sign.rank} (pid {sign.pid} on {sign.host}) hangs {_at(sign)}: it gave no "
-            f"sign of life for {silence:.0f} s"
+            f"{names} ended {silent[0].at} without a word: the connection was closed, and no sign "
+            "of life came any more. Killed, by a person or because the machine had no memory left; "
+            "or the machine or the network is down"
+        )
+
+    def _hangs(self, seen: _Seen) -> str:
+        """It does; whoever asks ends with this answer."""
+        sign = seen.sign
+        _given_up[sign] = self
+        self._lost.add(sign.rank)
+        return f"{sign.name} hangs {sign.at}: it gave no sign of life for {seen.silence:.0f} s" + (
+            "" if sign.is_here else "; or its machine or the network is down"
         )
 
     def late(self, seconds: float) -> str:
@@ -191,9 +192,9 @@ class Watch:
         A sign may be from before the step, such as "loading": there is nothing to load any more.
         """
         self._look()
-        for sign, since in self._seen.values():
-            if (silence := time.monotonic() - since) > SILENT:
-                return self._hangs(sign, silence)
+        for seen in self._seen.values():
+            if seen.silence > SILENT:
+                return self._hangs(seen)
         busy = [f"process {sign.rank} at {sign.doing or 'nothing'}" for sign in self.signs()]
         where = f" ({'; '.join(busy)})" if busy else ""
         return f"A process hangs: its part did not come for {seconds:.0f} s{where}"
@@ -201,19 +202,30 @@ class Watch:
     def begin(self) -> None:
         """Nobody looked for a while: what is old counts from now."""
         now = time.monotonic()
-        self._seen = {rank: (sign, now) for rank, (sign, _) in self._seen.items()}
+        self._seen = {rank: _Seen(seen.sign, now, now) for rank, seen in self._seen.items()}
+
+    def renew(self, seconds: float) -> None:
+        """Find anew what stands in the places; wait so long for each at most."""
+        for place in self._places:
+            place.renew(seconds)
 
     def _look(self) -> None:
+        now = time.monotonic()
+        places = [(place, place.seen_at()) for place in self._places]
         for rank in self._others:
-            sign = _read(path := path_of(self._run_dir, rank))
-            if sign is None and not path.exists():  # with its folder: no sign is no silence
+            found = [(sign, at) for place, at in places if (sign := place.found(rank))]
+            sign = _newest([sign for sign, _ in found])
+            if sign is None:  # it went with the folder: no sign is no silence
                 self._seen.pop(rank, None)
-            if sign and (rank not in self._seen or self._seen[rank][0] != sign):
-                self._seen[rank] = (sign, time.monotonic())
+                continue
+            before = self._seen.get(rank)
+            since = before.since if before and before.sign == sign else now
+            self._seen[rank] = _Seen(sign, since, max(at for _, at in found))
 
 
-def _at(sign: Sign) -> str:
-    return f"at {sign.doing}" if sign.steps else f"while it was {sign.doing}"
+def _newest(found: Sequence[Sign]) -> Sign | None:
+    of_it = [sign for sign in found if sign.is_of(found[0])]
+    return max(of_it, key=lambda sign: sign.beat, default=None)
 
 
 def end_given_up() -> None:
@@ -222,45 +234,7 @@ def end_given_up() -> None:
     A launcher asks politely first and waits: torchrun 30 s, which one that is stopped cannot hear.
     Who gives a sign again is left alone.
     """
-    for path, sign in _given_up.items():
-        if _read(path) == sign:
+    for sign, watch in _given_up.items():
+        if watch.last(sign.rank) == sign:
             kill(sign)
     _given_up.clear()
-
-
-def kill(sign: Sign) -> bool:
-    """End the process of a sign at once, if it is that process; returns whether it was."""
-    is_other = sign.pid in (0, os.getpid()) or sign.host != socket.gethostname()
-    if is_other or not sign.born or abs(_born(sign.pid) - sign.born) > SAME_BIRTH:
-        return False
-    import psutil  # type: ignore[import-untyped]
-
-    try:
-        psutil.Process(sign.pid).kill()
-    except psutil.Error:
-        return False
-    return True
-
-
-def _born(pid: int) -> float:
-    """When a process was started, in seconds of the epoch; 0 where that is not told."""
-    import psutil
-
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return 0.0
-
-
-def is_gone(sign: Sign) -> bool:
-    """Its process is not there any more, as far as this machine can tell."""
-    if sign.host != socket.gethostname():
-        return False
-    import psutil
-
-    try:
-        return bool(psutil.Process(sign.pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False

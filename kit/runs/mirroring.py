@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kit.events import Noticed
-from kit.processes.heartbeats import FOLDER as SIGNS
+from kit.processes.places import FOLDER as SIGNS
 from kit.runs import control_files, lock
 from kit.runs.atomic_write import write_atomically
 from kit.runs.run import Run

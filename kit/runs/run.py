@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from kit.errors import OutputError
-from kit.processes.heartbeats import FOLDER as SIGNS
+from kit.processes.places import FOLDER as SIGNS
 from kit.reading.paths import path_of
 from kit.runs import control_files, lock
 from kit.runs.atomic_write import write_atomically

@@ -20,7 +20,7 @@ from kit.families import Family
 from kit.families.resting import park, wake
 from kit.families.text import TextConditioner
 from kit.planning import Plan
-from kit.processes import heartbeats
+from kit.processes import places
 from kit.settings import Captions, Folders, Memory
 from kit.settings.effective import (
     base_precision,
@@ -135,7 +135,7 @@ def _place(folders: Folders, wanted: bool, run_dir: Path, ranks: Ranks) -> Path 
     """Where caches lie on the disk, if they do; processes that divide them need it for a while."""
     if wanted:
         return cache_folder(folders)
-    return run_dir / heartbeats.FOLDER / heartbeats.CACHE if ranks.count > 1 else None
+    return run_dir / places.FOLDER / places.CACHE if ranks.count > 1 else None
 
 
 def _disk(kind: str, place: Path | None, memory: Memory) -> DiskCache | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -64,6 +64,7 @@ class Checkpoint:
         self.owed: tuple[str, ...] = ()  # of the newest whole step: see RunRecord
         self.notices: list[str] = []
         self.also: dict[str, Kept] = {}  # what else this run must know to go on, by name
+        self.writing: Callable[[], AbstractContextManager[None]] = nullcontext  # a LoRA file
         self._start: bytes | None = None  # the state of the beginning, until one is on disk
         self._recorded: tuple[str, ...] = ()
         self._is_finished = False
@@ -333,7 +334,7 @@ class Checkpoint:
         """Write the network now; suffix "" is the final file."""
         epoch = self.plan.epoch_of(step)
         path = self.plan.run.file(suffix)
-        with averaged(self.optimization):
+        with self.writing(), averaged(self.optimization):
             self.write_file(path, step, epoch)
         return Saved(step, epoch, str(path))
 

@@ -1,8 +1,8 @@
 """What every process but the first does: its part of each step, and else what it is told.
 
 It writes no file, tells no event and decides nothing. Where it fails it says why, in its sign of
-life, and ends; the first process tells it. Where the first one is lost without a word, the next
-that lives tells that.
+life, and ends; the first process tells it, and on other machines each says it once more. Where the
+first one is lost without a word, the next that lives tells that.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def follow(here: Processes) -> None:
         except OutOfStep:
             raise
         except ProcessLost as error:
-            if ranks.the_first_speaks():  # it says what there is to say
-                return
-            if ranks.speaks_for_the_first:
+            if ranks.the_first_speaks():
+                if ranks.is_beside_the_first:  # it says what there is to say
+                    return
+            elif ranks.speaks_for_the_first:
                 tell_failed(plan.run.dir, in_a_line(error))
             raise
 

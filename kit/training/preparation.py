@@ -233,6 +233,7 @@ def equip(
     losses, optimization = Losses(plan.batches_per_epoch), step.optimization
     scaler, write = accelerator.scaler, writer(network, optimization)
     checkpoint = Checkpoint(plan, network, optimization, losses, scaler=scaler, write_file=write)
+    checkpoint.writing = ranks.writing
     guardian = Guardian(settings.basic.guardian)
     used = EngineUsed(make_engine(step, network, settings.machine, checkpointing=recomputes))
     lightening = _lightening(

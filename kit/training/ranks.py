@@ -11,6 +11,7 @@ How they wait for each other: `kit.training.waiting`. torch.distributed is impor
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,10 +25,12 @@ from torch import Tensor
 from kit.caching.division import Division
 from kit.errors import DeviceError, ProcessLost, in_a_line
 from kit.processes import Processes
-from kit.processes.ends import not_for_ever, out_of_step
-from kit.processes.heartbeats import Heart, Watch, clear, tidy
+from kit.processes.ends import OutOfStep, not_for_ever, out_of_step
+from kit.processes.heartbeats import Heart, Watch
+from kit.processes.in_store import AT_ONCE, InStore
+from kit.processes.places import Folder, clear, leave_own, make_own, tidy
 from kit.training.orders import MET, Dismissed, Order
-from kit.training.waiting import OVER, Waiting, distributed, store
+from kit.training.waiting import Waiting, distributed, own_connection
 
 NEVER = timedelta(days=30)  # a pause may last; who waits looks after the others by itself
 MEETING, MEETING_FIRST = 300.0, 3600.0  # seconds; the first one plans before it comes
@@ -42,6 +45,7 @@ class Ranks(Waiting):
         self.count, self._local_rank = here.count, here.local_rank
         self.is_awaited = False  # others wait for our part of what was ordered
         self._told_rates: dict[str, float] = {}
+        self._has_own_folder = False  # which is none of process 0's
 
     def share(self, micro_steps: range) -> range:
         """This process's own of a step's micro-steps: every so many, so that short steps divide."""
@@ -54,12 +58,19 @@ class Ranks(Waiting):
 
     def begin_beating(self, run_dir: Path) -> None:
         """Give signs of life there, and look for those of the others."""
+        others = [rank for rank in range(self.count) if rank != self.rank]
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._in_store = in_store = InStore(own_connection, others, start=start)
         if self.is_first:
             clear(run_dir)  # before the others know where to look
+        else:
+            in_store.renew(AT_ONCE)
+            first = in_store.found(0)
+            self._has_own_folder = first is not None and make_own(run_dir, first)
         self._run_dir = run_dir
-        self.heart = Heart(run_dir, self.rank)
-        others = (rank for rank in range(self.count) if rank != self.rank)
-        self._watch = Watch(run_dir, others)
+        places = (in_store, Folder(run_dir))
+        self.heart = Heart(self.rank, places)
+        self._watch = Watch(places, others)
 
     def beat_on(self) -> None:
         """The run's folder was deleted, and is there again: signs of life have a place, too."""
@@ -70,6 +81,16 @@ class Ranks(Waiting):
         """What the signs of life say from now on: "step 12", "drawing"."""
         if self.heart is not None:
             self.heart.doing = what
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While process 0 writes a LoRA file: safetensors before 0.8 holds every thread as long."""
+        before = self.heart.doing if self.heart is not None else ""
+        self.doing("writing a file")
+        try:
+            yield
+        finally:
+            self.doing(before)
 
     # ------------------------------------------------------------------ what process 0 says
 
@@ -243,20 +264,33 @@ class Ranks(Waiting):
 
     def part(self, error: BaseException | None) -> None:
         """It is over, for whatever reason; the others are told, where they can hear it."""
-        if self.heart is not None:
-            if error is not None and not isinstance(error, GeneratorExit | Dismissed):
-                self.heart.last_words(in_a_line(error))
-            self.heart.stop()
-        if isinstance(error, ProcessLost) or self.is_awaited:
-            return  # whoever waits hears the connection close with this process
-        if self.is_first:
+        well = error is None or isinstance(error, GeneratorExit | Dismissed)
+        heart, self.heart = self.heart, None  # what is heard from now on is no news to the others
+        if heart is not None and error is not None and not (well or heart.has_spoken):
+            is_other = isinstance(error, ProcessLost) and not isinstance(error, OutOfStep)
+            heart.last_words(in_a_line(error), heard=is_other)
+        # Whoever waits for our part hears the connection close with this process.
+        is_silent = isinstance(error, ProcessLost) or self.is_awaited
+        if self.is_first and not is_silent:
+            if self._in_store is not None:  # for who encodes pictures, and waits for no order yet
+                self._in_store.say_over()
             with suppress(ProcessLost, RuntimeError):
-                store().set(OVER, "1")  # for who encodes pictures, and waits for no order yet
                 self.order(Order.END)
-            if self._run_dir is not None:
-                tidy(self._run_dir, well=error is None or isinstance(error, GeneratorExit))
+        self._stop_beating(heart)
+        if self._run_dir is not None and self._has_own_folder:
+            leave_own(self._run_dir, self.rank, well=well)
+        if is_silent:
+            return
+        if self.is_first and self._run_dir is not None:
+            tidy(self._run_dir, well=well)
         with suppress(Exception):
             distributed().destroy_process_group()
+
+    def _stop_beating(self, heart: Heart | None) -> None:
+        if heart is not None:
+            heart.stop()
+        if self._in_store is not None:
+            self._in_store.stop()
 
     def _send(self, tensor: Tensor) -> None:
         """From process 0 to all; others wait for it as long as it gives signs of life."""

@@ -5,8 +5,10 @@ Whoever waits looks at the others' signs of life meanwhile, and names the one th
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,21 @@ import torch
 
 from kit.errors import ProcessLost
 from kit.processes.ends import lost_process
-from kit.processes.heartbeats import FOLDER, Heart, Watch, is_gone
+from kit.processes.heartbeats import Heart, Watch
+from kit.processes.in_store import InStore
+from kit.processes.places import FOLDER
+from kit.processes.signs import is_gone
 from kit.training.orders import Dismissed
 
 LEAST_PATIENCE = 40.0  # seconds for a process whose signs come, and whose part of a step does not
 TIMES_LONGER = 10.0  # than the longest part of a step of our own so far
 FIRST_PATIENCE = 900.0  # before that is known: compilers, graphs
 STOOD_STILL = 5.0  # seconds between two looks: this process itself was stopped meanwhile
-LAST_WORDS = 4.0  # seconds in which a process that is lost may still say why
+LAST_WORDS = 6.0  # seconds in which a process that is lost may still say why
+VANISHED = 4.0  # seconds without a sign behind a closed connection: that one was it
+RENEWED = 0.5  # seconds to look for it once more
 FIRST_WORDS = 20.0  # seconds in which process 0, while it lives, may keep a state and say why
-OVER = "lora-kit/over"  # in the store by which the processes have met
+STORE = timedelta(seconds=5)  # for an answer of the store by which the processes have met
 
 
 class Waiting:
@@ -34,6 +41,7 @@ class Waiting:
         self._watch: Watch | None = None
         self.heart: Heart | None = None
         self._run_dir: Path | None = None
+        self._in_store: InStore | None = None
         self._looked = 0.0
         self._longest = 0.0  # seconds of our own part of a step
         self.is_sharded = False  # the base lies on all of them: see `kit.training.sharding`
@@ -61,7 +69,7 @@ class Waiting:
         Raises: ProcessLost.
         """
         if self._watch is not None and (lost := self._watch.lost()):
-            raise lost_process(lost)
+            raise self._loses(lost)
 
     def look_now_and_then(self) -> None:
         """The same, at most once a second, where nobody waits for process 0's orders.
@@ -70,7 +78,7 @@ class Waiting:
         """
         if self._watch is not None and time.monotonic() - self._looked > 1.0:
             self._looked = time.monotonic()
-            if not self.is_first and store().check([OVER]):
+            if not self.is_first and self._is_over:
                 raise Dismissed
             self.look()
 
@@ -93,6 +101,23 @@ class Waiting:
         others = [sign for rank, sign in signs.items() if 0 < rank < self.rank]
         return bool(first and not first.words) and all(is_gone(sign) for sign in others)
 
+    @property
+    def is_beside_the_first(self) -> bool:
+        """What process 0 tells is read on this machine."""
+        signs = self._watch.signs() if self._watch is not None else []
+        return all(sign.is_here for sign in signs if sign.rank == 0)
+
+    @property
+    def _is_over(self) -> bool:
+        """Process 0 has said so, in a place that needs no order."""
+        return self._in_store is not None and self._in_store.is_over
+
+    def _loses(self, found: str) -> ProcessLost:
+        """What ends this process; the others hear it first, since to keep a state takes time."""
+        if self.heart is not None and found:
+            self.heart.last_words(found, heard=True)
+        return lost_process(found)
+
     def _finish(self, work: Any, limit: float = float("inf")) -> None:
         """Wait until it is done; limit: seconds after which who is late counts as lost."""
         try:
@@ -112,23 +137,24 @@ class Waiting:
                 began, looked = began + now - before, now
             if now - looked > 1.0:
                 looked = now
-                if self.is_sharded and not self.is_first and store().check([OVER]):
+                if self.is_sharded and not self.is_first and self._is_over:
                     raise Dismissed
                 self.look()
                 if now - began > limit:
-                    raise lost_process(self._watch.late(now - began) if self._watch else "")
+                    raise self._loses(self._watch.late(now - began) if self._watch else "")
             waited = now - began
             time.sleep(0.0002 if waited < 0.05 else 0.002 if waited < 2.0 else 0.02)
         try:
             work.wait()
         except RuntimeError as error:
-            raise lost_process(self._found_out(str(error))) from error
+            raise self._loses(self._found_out(str(error))) from error
 
     def _found_out(self, heard: str) -> str:
         """Who has closed the connection; its last words may come a moment later."""
-        until = time.monotonic() + LAST_WORDS
-        while self._watch is not None and time.monotonic() < until:
-            if lost := self._watch.lost():
+        until, watch = time.monotonic() + LAST_WORDS, self._watch
+        while watch is not None and time.monotonic() < until:
+            watch.renew(RENEWED)
+            if lost := watch.lost() or watch.vanished(VANISHED):
                 return lost
             time.sleep(0.1)
         heard = (heard.strip().splitlines() or [""])[0]
@@ -145,9 +171,14 @@ def _give_up() -> None:
             distributed().group.WORLD._get_backend(torch.device("cuda")).abort()
 
 
-def store() -> Any:
-    """Where the processes have met."""
-    return distributed().distributed_c10d._get_default_store()
+def own_connection() -> Any:
+    """One more connection to the store by which the processes have met, for a thread of its own.
+
+    Raises: RuntimeError where nobody answers.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    more = {"is_master": False, "wait_for_workers": False, "timeout": STORE}
+    return distributed().TCPStore(host, port, **more)
 
 
 def distributed() -> Any:

@@ -237,7 +237,9 @@ def test_a_token_in_a_link_reaches_the_host_and_no_file(host, tmp_path):
 def test_a_token_in_a_link_reaches_no_file_of_a_run_and_no_event(host, tmp_path):
     host.files["/m.safetensors"], host.key = host.files[MODEL], "s3cr3t"
     typed = f"{host.url}/m.safetensors?type=Model&token=s3cr3t"
-    example = demo.settings(str(tmp_path / "out"), steps=2)
+    example = demo.settings(str(tmp_path / "out"), steps=2).replace(
+        sample_prompts="", sample_every_n_steps=0, sample_at_first=False
+    )
     plan = kit.plan(example.replace(vae=typed))
     told, events = [], kit.train(plan)
     with contextlib.suppress(ModelError):  # no VAE alone lies there

@@ -42,6 +42,13 @@ IN_SHORT_RUNS = {
     "prodigyplus.ProdigyPlusScheduleFree": "d0=1e-4",
 }
 PAGED = [name for name in catalog.OPTIMIZERS if "Paged" in name]
+# One of each way of making a step. The others are rows of the same code: their numbers, and that
+# they go on, are shown on small weights below.
+OF_EACH_KIND = (
+    "AdamW", "AdamW8bit", "Adafactor", "Lion", "SGDNesterov8bit", "Prodigy",
+    "DAdaptAdam", "AdamWScheduleFree", "pytorch_optimizer.CAME",
+    "prodigyplus.ProdigyPlusScheduleFree",
+)  # fmt: skip
 FREE = [name for name, row in catalog.OPTIMIZERS.items() if row.controls_lr == "schedule"]
 
 
@@ -124,7 +131,13 @@ def bench(tmp_path_factory):
     ready.network.detach_hooks()
 
 
-@pytest.mark.parametrize("name", catalog.OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in OF_EACH_KIND else pytest.mark.long)
+        for name in catalog.OPTIMIZERS
+    ],
+)
 def test_it_learns_at_its_advised_rate_and_goes_on_bit_equal(bench, name):
     bench.begin(name)
     before = bench.loss()
@@ -320,7 +333,10 @@ def model(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("model"), "sd1")
 
 
-@pytest.mark.parametrize("name", ["AdamWScheduleFree", "Prodigy", "DAdaptAdanIP"])
+@pytest.mark.parametrize(
+    "name",
+    ["AdamWScheduleFree", "Prodigy", pytest.param("DAdaptAdanIP", marks=pytest.mark.long)],
+)
 def test_a_run_broken_off_after_a_picture_ends_with_the_same_file(model, tmp_path, name):
     class_of(name)
     images = draw_images(tmp_path / "images", count=2)

@@ -14,9 +14,9 @@ import pytest
 from kit.control import RunControl, stop_on_interrupt
 from kit.errors import KitError
 from kit.events import Failed, Finished, to_line
-from kit.launching.last_words import last_word_of, state_of, who_broke_off
+from kit.launching.last_words import last_word_of, signs_of, state_of, who_broke_off
 from kit.launching.parent import Parent
-from kit.processes import heartbeats
+from kit.processes import places
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_started_is_told(tmp_path):
 
 def sign(run_dir, rank, **fields):
     known = {"rank": rank, "pid": 2**22 + rank, "host": socket.gethostname(), **fields}
-    path = heartbeats.path_of(run_dir, rank)
+    path = places.path_of(run_dir, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known), "utf-8")
 
@@ -103,7 +103,7 @@ def sign(run_dir, rank, **fields):
 def test_the_process_that_was_killed_is_named_before_those_that_heard_of_it(tmp_path):
     sign(tmp_path, 0, doing="step 12")
     sign(tmp_path, 1, doing="step 12", words="Process 0 is lost")
-    assert who_broke_off(tmp_path, 1).startswith(
+    assert who_broke_off(places.read(tmp_path), 1).startswith(
         f"Process 0 (pid {2**22} on {socket.gethostname()}) ended without a word at step 12: it "
     )
 
@@ -111,12 +111,21 @@ def test_the_process_that_was_killed_is_named_before_those_that_heard_of_it(tmp_
 def test_else_the_one_that_said_why(tmp_path):
     sign(tmp_path, 0, doing="caching latents", words="out of memory")
     sign(tmp_path, 1, doing="loading", words="Process 0 failed")
-    told = who_broke_off(tmp_path, 1)
+    told = who_broke_off(places.read(tmp_path), 1)
     assert told == "Process 0 failed while it was caching latents: out of memory"
 
 
 def test_without_any_sign_the_launchers_own_end_is_told(tmp_path):
-    assert "was killed by signal 9" in who_broke_off(tmp_path, -9)
-    assert "ended with exit code 1" in who_broke_off(tmp_path, 1)
+    assert "was killed by signal 9" in who_broke_off(places.read(tmp_path), -9)
+    assert "ended with exit code 1" in who_broke_off(places.read(tmp_path), 1)
     assert state_of(tmp_path / "nowhere") is None
     assert last_word_of(tmp_path, None, 1).event is None
+
+
+def test_what_an_earlier_launch_has_left_is_no_word_of_this_one(tmp_path):
+    sign(tmp_path, 0, words="no memory left", born=1.0)
+    heard = "Process 0 (pid 7 on a) ended at step 3 without a word"
+    sign(tmp_path, 1, words=heard, heard=True, born=time.time())
+    left = signs_of(tmp_path)
+    assert [each.rank for each in left] == [1]
+    assert who_broke_off(left, 1) == heard  # as the other machine's process told it

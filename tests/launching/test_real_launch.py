@@ -11,7 +11,7 @@ import pytest
 
 from kit.events import Failed, Finished, Stepped
 from kit.launching.command import OF_A_LAUNCH
-from kit.processes import heartbeats
+from kit.processes import places
 from kit.sinks import read_events
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, toy_settings
@@ -71,6 +71,7 @@ def test_ctrl_c_stops_both_at_one_step_with_the_exit_code_of_a_stop(toml, traini
     assert "2 processes: global batch" in out
 
 
+@pytest.mark.long  # with a stand-in: tests/cli/test_launching.py, "dies"
 def test_where_all_were_killed_the_command_says_so_and_who_looks_later_knows(toml, training):
     for each in psutil.Process(training.pid).children(recursive=True):
         each.kill()
@@ -87,7 +88,7 @@ def test_where_all_were_killed_the_command_says_so_and_who_looks_later_knows(tom
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_that_is_stopped_is_named_and_ended_by_the_other(toml, training, rank):
     """torchrun alone would wait 30 s more: a stopped process hears no polite signal."""
-    pids = {sign.rank: sign.pid for sign in heartbeats.read(toml.parent / "out" / "cat.run")}
+    pids = {sign.rank: sign.pid for sign in places.read(toml.parent / "out" / "cat.run")}
     os.kill(pids[rank], signal.SIGSTOP)
     began = time.monotonic()
     out, _ = training.communicate(timeout=PATIENCE)
@@ -98,4 +99,4 @@ def test_one_that_is_stopped_is_named_and_ended_by_the_other(toml, training, ran
     assert " hangs " in last.text
     assert not psutil.pid_exists(pids[rank])
     assert "Unable to shutdown process" not in out  # as torchrun says after its 30 s
-    assert time.monotonic() - began < 100  # 34 to 45 s as a rule, 62 s at a load of ten
+    assert time.monotonic() - began < 60  # 34 to 36 s; 42 with a tenth of a core for all of them

@@ -143,3 +143,20 @@ def test_a_schedule_that_gives_two_rates_is_refused_where_one_is_learnt(name, ra
 def test_lion_refuses_decay_by_the_gradient():
     with pytest.raises(SettingsError, match="decouple"):
         made("DAdaptLion", "decouple=False", start())
+
+
+def test_what_the_plan_says_of_cames_bound_is_so():
+    """Squares that only grow are their own bound, so it should change little."""
+    pytest.importorskip("pytorch_optimizer")
+    moved = {}
+    for given in ("", "ams_bound=True"):
+        for length in (1e-2, 1e-4):
+            weights = torch.nn.Parameter(torch.zeros(8)), torch.nn.Parameter(torch.zeros(8, 4))
+            optimizer = made("pytorch_optimizer.CAME", given, weights, rate=1e-3).optimizer
+            for _ in range(10):
+                for weight in weights:
+                    weight.grad = torch.full_like(weight, length)
+                optimizer.step()
+            moved[given, length] = float(weights[0].detach().norm())
+    assert moved["", 1e-4] == pytest.approx(moved["", 1e-2])
+    assert moved["ams_bound=True", 1e-4] < 0.2 * moved["ams_bound=True", 1e-2]

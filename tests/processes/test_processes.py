@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from kit.errors import DeviceError
-from kit.processes import Processes, heartbeats, here, require_all
+from kit.processes import Processes, heartbeats, here, places, require_all, signs
 
 MANY = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_PORT": "29500"}
 
@@ -72,29 +72,37 @@ def test_what_divides_the_weights_is_refused(name, what):
 
 @pytest.fixture
 def run_dir(tmp_path):
-    heartbeats.clear(tmp_path)
+    places.clear(tmp_path)
     return tmp_path
 
 
 def sign(run_dir, rank, **more):
     known = {"rank": rank, "pid": os.getpid(), "host": socket.gethostname(), "doing": "step 3"}
-    heartbeats.path_of(run_dir, rank).write_text(json.dumps({**known, "beat": 1, **more}))
+    places.path_of(run_dir, rank).write_text(json.dumps({**known, "beat": 1, **more}))
+
+
+def watching(run_dir, *ranks):
+    return heartbeats.Watch([places.Folder(run_dir)], ranks)
+
+
+def beating(run_dir):
+    return heartbeats.Heart(1, [places.Folder(run_dir)])
 
 
 def test_a_heart_says_what_it_is_at_and_why_it_ended(run_dir):
-    heart = heartbeats.Heart(run_dir, 1)
+    heart = beating(run_dir)
     heart.doing = "step 8"
     heart.last_words("the cable is out")
     heart.stop()
-    (told,) = heartbeats.read(run_dir)
+    (told,) = places.read(run_dir)
     assert (told.rank, told.pid, told.doing) == (1, os.getpid(), "step 8")
-    assert heartbeats.Watch(run_dir, [1]).lost() == "Process 1 failed at step 8: the cable is out"
+    assert watching(run_dir, 1).lost() == "Process 1 failed at step 8: the cable is out"
 
 
 def test_a_sign_that_stands_still_is_that_of_a_process_that_hangs(run_dir, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(heartbeats.time, "monotonic", lambda: now[0])
-    watch = heartbeats.Watch(run_dir, [1, 2])
+    watch = watching(run_dir, 1, 2)
     sign(run_dir, 1)
     sign(run_dir, 2, doing="loading")
     assert watch.lost() == ""
@@ -104,13 +112,36 @@ def test_a_sign_that_stands_still_is_that_of_a_process_that_hangs(run_dir, monke
     now[0] += 2
     assert watch.lost() == ""
     now[0] += heartbeats.SILENT + 1
-    assert "hangs at step 3: it gave no sign of life for 31 s" in watch.lost()
+    assert (
+        f"hangs at step 3: it gave no sign of life for {heartbeats.SILENT + 1:.0f} s"
+        in watch.lost()
+    )
+
+
+def test_between_two_steps_beats_come_too_and_who_was_told_to_hang_lives_no_more(
+    run_dir, monkeypatch
+):
+    """Else who waits for process 0 would do so for 40 s, and 20 s more for its last words."""
+    now = [100.0]
+    monkeypatch.setattr(heartbeats.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(heartbeats, "_given_up", {})
+    sign(run_dir, 0, doing="behind step 3")
+    watch = watching(run_dir, 0)
+    assert watch.lost() == ""
+    now[0] += heartbeats.SILENT + 1
+    assert "hangs while it was behind step 3" in watch.lost()
+    sign(run_dir, 0, doing="writing a file")  # which may hold every thread
+    assert watch.lost() == ""
+    now[0] += heartbeats.SILENT + 1
+    assert watch.lost() == ""
+    assert "hangs while it was writing a file" in watch.late(40.0)
+    assert not watch.lives(0)
 
 
 def test_a_machine_that_slept_is_no_reason(run_dir, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(heartbeats.time, "monotonic", lambda: now[0])
-    watch = heartbeats.Watch(run_dir, [1])
+    watch = watching(run_dir, 1)
     sign(run_dir, 1)
     watch.lost()
     now[0] += 3600
@@ -124,29 +155,29 @@ def test_a_process_that_is_gone_is_named(run_dir):
         os._exit(0)
     os.waitpid(child, 0)
     sign(run_dir, 1, pid=child)
-    assert f"Process 1 (pid {child}) ended at step 3" in heartbeats.Watch(run_dir, [1]).lost()
+    assert f"Process 1 (pid {child}) ended at step 3" in watching(run_dir, 1).lost()
     sign(run_dir, 1, pid=child, host="elsewhere")  # nobody can tell from here
-    assert heartbeats.Watch(run_dir, [1]).lost() == ""
+    assert watching(run_dir, 1).lost() == ""
 
 
 def test_half_a_sign_is_none(run_dir):
-    heartbeats.path_of(run_dir, 1).write_text('{"rank": 1, "pi')
-    assert heartbeats.read(run_dir) == []
-    assert heartbeats.Watch(run_dir, [1]).lost() == ""
+    places.path_of(run_dir, 1).write_text('{"rank": 1, "pi')
+    assert places.read(run_dir) == []
+    assert watching(run_dir, 1).lost() == ""
 
 
 def test_who_has_no_place_for_a_sign_is_not_silent(run_dir, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(heartbeats.time, "monotonic", lambda: now[0])
-    watch = heartbeats.Watch(run_dir, [1])
+    watch = watching(run_dir, 1)
     sign(run_dir, 1)
     assert watch.lost() == ""
     assert watch.lives(1)
-    shutil.rmtree(run_dir / heartbeats.FOLDER)  # by a person, with the run's folder
+    shutil.rmtree(run_dir / places.FOLDER)  # by a person, with the run's folder
     now[0] += heartbeats.SILENT + 1
     assert watch.lost() == ""
     assert not watch.lives(1)
-    heartbeats.clear(run_dir)
+    places.clear(run_dir)
     sign(run_dir, 1)
     assert watch.lives(1)
     now[0] += heartbeats.SILENT + 1
@@ -156,17 +187,17 @@ def test_who_has_no_place_for_a_sign_is_not_silent(run_dir, monkeypatch):
 
 @pytest.mark.parametrize("well", [True, False])
 def test_what_processes_shared_goes_in_the_end_and_a_folder_given_back_stays_away(run_dir, well):
-    cache = run_dir / heartbeats.FOLDER / heartbeats.CACHE
+    cache = run_dir / places.FOLDER / places.CACHE
     cache.mkdir()
     sign(run_dir, 1)
     (run_dir / "run.json").write_text("{}")
-    heartbeats.tidy(run_dir, well=well)
+    places.tidy(run_dir, well=well)
     assert not cache.exists()
-    assert bool(heartbeats.read(run_dir)) is not well  # why it failed is for the launcher
+    assert bool(places.read(run_dir)) is not well  # why it failed is for the launcher
     assert (run_dir / "run.json").exists()
     (run_dir / "run.json").unlink()
     cache.mkdir(parents=True)
-    heartbeats.tidy(run_dir, well=well)
+    places.tidy(run_dir, well=well)
     assert not run_dir.exists()
 
 
@@ -191,7 +222,7 @@ def told_to_hang(run_dir, monkeypatch, process, **more):
     monkeypatch.setattr(heartbeats, "_given_up", {})
     born = psutil.Process(process.pid).create_time()
     sign(run_dir, 1, pid=process.pid, **{"born": born} | more)
-    watch = heartbeats.Watch(run_dir, [1])
+    watch = watching(run_dir, 1)
     with monkeypatch.context() as patched:
         patched.setattr(heartbeats.time, "monotonic", lambda: now[0])
         assert watch.lost() == ""
@@ -215,15 +246,15 @@ def test_one_that_stood_still_before_it_could_say_that_it_steps_is_named_and_end
         run_dir, 1, pid=stopped.pid, born=psutil.Process(stopped.pid).create_time(), doing="loading"
     )
     sign(run_dir, 2, doing="loading")
-    watch = heartbeats.Watch(run_dir, [1, 2])
+    watch = watching(run_dir, 1, 2)
     with monkeypatch.context() as patched:
         patched.setattr(heartbeats.time, "monotonic", lambda: now[0])
         watch.begin()
         watch.signs()
         now[0] += heartbeats.SILENT + 10
         sign(run_dir, 2, doing="loading", beat=2)
-        assert watch.lost() == ""
         told = watch.late(40.0)
+        assert watch.lost() == told  # this machine sees that it stands still
         assert told.startswith(f"Process 1 (pid {stopped.pid} on {socket.gethostname()}) hangs")
         assert "while it was loading: it gave no sign of life for 40 s" in told
     heartbeats.end_given_up()
@@ -249,7 +280,7 @@ def test_one_that_gives_a_sign_again_is_left_alone(run_dir, monkeypatch, stopped
 
 
 def test_a_heart_says_when_its_process_was_started(run_dir):
-    heartbeats.Heart(run_dir, 1).stop()
-    (told,) = heartbeats.read(run_dir)
+    beating(run_dir).stop()
+    (told,) = places.read(run_dir)
     assert told.born == pytest.approx(psutil.Process().create_time(), abs=1.5)
-    assert not heartbeats.kill(told)  # not ourselves
+    assert not signs.kill(told)  # not ourselves

@@ -15,7 +15,7 @@ from kit.queueing.store import Queue
 from kit.sinks.tail import Tail
 
 pytestmark = pytest.mark.slow
-STEPS = 80
+STEPS = 40
 
 
 def events_of(queue, number):
@@ -81,6 +81,7 @@ def test_a_stopped_run_goes_on_and_a_sweep_ends_in_a_table(tmp_path, monkeypatch
     assert not (tmp_path / "output" / "ball_network_dim2-2.run").exists()
 
 
+@pytest.mark.long  # with a stand-in: test_working.py; two real ones: tests/launching
 @pytest.mark.skipif(bool(gpus()), reason="on a CPU the numbers only say how many there are")
 def test_a_run_of_two_processes_trains_in_a_queue_of_two_gpus(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

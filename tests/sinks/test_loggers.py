@@ -286,7 +286,7 @@ with listening(run, settings=asked) as tell:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long  # with a stand-in: ...it_is_logged_offline_and_can_be_sent, above
 def test_a_real_run_with_a_key_and_no_network_is_in_its_file(tmp_path):
     where = {"cwd": Path(__file__).parents[2], "text": True, "capture_output": True}
     unreachable = {

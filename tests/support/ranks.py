@@ -12,15 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 import kit
 from kit import planning
 from kit.errors import KitError
-from kit.events import Event, Finished
+from kit.events import Event, Finished, Stepped
+from kit.runs.control_files import leave
 from kit.settings import Settings
+from kit.sinks import read_events
+from kit.training.step import TrainingStep
 
 LONGEST = 100.0  # seconds after which one hangs
+GATHERED = {"gradient_accumulation_steps": 2}  # what two processes do together, in one
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def train_in(
     """
     log.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
-    port, began, pids = _free_port(), time.monotonic(), []
+    port, began, pids = free_port(), time.monotonic(), []
     for rank in range(count):
         child = os.fork()
         if child == 0:
@@ -107,7 +112,94 @@ def _live(
         os._exit(status)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+# --------------------------------------------------------------------------- what tests of it need
+
+
+def told(out):
+    return read_events(out / "toy.run" / "events.jsonl")
+
+
+def in_processes(count, settings, out, **more):
+    """What it told, when every process has ended well."""
+    ended = train_in(count, settings, out / "logs", **more)
+    assert [each.status for each in ended] == [0] * count, ended
+    return told(out)
+
+
+def asks(out, wishes):
+    """At the steps that are given, what a person asks by `kit control`."""
+
+    def hear(event):
+        if isinstance(event, Stepped):
+            for asked in wishes.get(event.step, ()):
+                leave(out / "toy.run", asked)
+
+    return hear
+
+
+def breaking(numbers, spoil):
+    """Some micro-steps' losses come out otherwise, in whichever process makes them."""
+
+    def prepare(rank):
+        whole, seen = TrainingStep.loss, set()
+
+        def loss(self, batch):
+            if batch.micro_step in numbers and batch.micro_step not in seen:
+                seen.add(batch.micro_step)
+                return spoil(whole(self, batch))
+            return whole(self, batch)
+
+        TrainingStep.loss = loss
+
+    return prepare
+
+
+def once(call, at, error):
+    """The call, which fails at that time, once."""
+    seen = []
+
+    def made(*arguments, **named):
+        seen.append(1)
+        if len(seen) == at:
+            raise error
+        return call(*arguments, **named)
+
+    return made
+
+
+class At:
+    """Sends a signal to one process, once the run has come to a step."""
+
+    def __init__(self, out, step, rank, number):
+        self.out, self.step, self.rank, self.number = out, step, rank, number
+        self.at = 0.0
+
+    def __call__(self, pids):
+        if self.at:
+            if self.number == signal.SIGSTOP and time.monotonic() - self.at > 8:
+                os.kill(pids[self.rank], signal.SIGKILL)
+            return
+        events = self.out / "toy.run" / "events.jsonl"
+        if events.exists() and f'"Stepped", "step": {self.step},' in events.read_text("utf-8"):
+            self.at = time.monotonic()
+            os.kill(pids[self.rank], self.number)
+
+
+class Later:
+    """A process that stands still is killed in the end, so that the test's own are gone."""
+
+    def __init__(self, rank):
+        self.rank, self.since = rank, 0.0
+
+    def __call__(self, pids):
+        is_still = psutil.Process(pids[self.rank]).status() == psutil.STATUS_STOPPED
+        if is_still and not self.since:
+            self.since = time.monotonic()
+        if self.since and time.monotonic() - self.since > 12:
+            os.kill(pids[self.rank], signal.SIGKILL)

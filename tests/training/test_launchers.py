@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import kit
 from kit.events import Finished
 from kit.sinks import read_events
+from tests.support.ranks import free_port
 from tests.support.tiny import write_tiny
 from tests.support.toys import lora, losses, run, same, toy_settings
 
@@ -85,12 +85,6 @@ def test_two_machines_that_share_no_folder_train_one_run(tmp_path, model, images
     run(alone)
     assert same(lora(tmp_path / "machine0/out"), lora(tmp_path / "alone"))
     assert not (tmp_path / "machine1/out/toy.safetensors").exists()  # process 0 writes, alone
-
-
-def free_port():
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return door.getsockname()[1]
 
 
 @pytest.mark.slow

@@ -26,13 +26,12 @@ from kit.events import (
     Validated,
 )
 from kit.families.text import TextConditioner
-from kit.processes import Processes, heartbeats
-from kit.runs.control_files import Asked, leave
-from kit.sinks import read_events
+from kit.processes import Processes, heartbeats, places
+from kit.runs.control_files import Asked
 from kit.training.ranks import Ranks
 from kit.training.sampling import SamplePipeline
 from kit.training.step import TrainingStep
-from tests.support.ranks import train_in
+from tests.support.ranks import GATHERED, At, asks, breaking, in_processes, told, train_in
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
 
@@ -59,18 +58,6 @@ def asked(model, images):
     return lambda out, **changes: toy_settings(model, images, out, **{"epoch": 3} | changes)
 
 
-def told(out):
-    return read_events(out / "toy.run" / "events.jsonl")
-
-
-def in_processes(count, settings, out, **more):
-    """What it told, when every process has ended well."""
-    ended = train_in(count, settings, out / "logs", **more)
-    assert [each.status for each in ended] == [0] * count, ended
-    return told(out)
-
-
-GATHERED = {"gradient_accumulation_steps": 2}
 BIT_EQUAL = {
     "AdamW": {},
     "Prodigy": {"optimizer_type": "Prodigy", "unet_lr": 1.0, "text_encoder_lr": 1.0},
@@ -119,17 +106,6 @@ def test_four_processes_that_accumulate_stay_near_for_sixty_steps(tmp_path, aske
     assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-6
 
 
-def asks(out, wishes):
-    """At the steps that are given, what a person asks by `kit control`."""
-
-    def hear(event):
-        if isinstance(event, Stepped):
-            for asked in wishes.get(event.step, ()):
-                leave(out / "toy.run", asked)
-
-    return hear
-
-
 def test_a_run_goes_on_in_another_number_of_processes(tmp_path, asked):
     out, stops = tmp_path / "out", {3: [Asked("stop")], 6: [Asked("stop")]}
     first = in_processes(2, asked(out), out, hear=asks(out, stops))
@@ -160,24 +136,7 @@ def test_wishes_reach_every_process(tmp_path, asked):
         assert sum(isinstance(event, kind) for event in ways["together"]) == 1 + (kind is Saved)
     assert losses(ways["together"]) == losses(ways["alone"])
     assert same(lora(tmp_path / "together"), lora(tmp_path / "alone"))
-    assert not (tmp_path / "together" / "toy.run" / heartbeats.FOLDER).exists()
-
-
-def breaking(numbers, spoil):
-    """Some micro-steps' losses come out otherwise, in whichever process makes them."""
-
-    def prepare(rank):
-        whole, seen = TrainingStep.loss, set()
-
-        def loss(self, batch):
-            if batch.micro_step in numbers and batch.micro_step not in seen:
-                seen.add(batch.micro_step)
-                return spoil(whole(self, batch))
-            return whole(self, batch)
-
-        TrainingStep.loss = loss
-
-    return prepare
+    assert not (tmp_path / "together" / "toy.run" / places.FOLDER).exists()
 
 
 @pytest.mark.parametrize("mode", ["mild", "rollback"])
@@ -230,24 +189,6 @@ def goes_on(out, asked):
     run(asked(out, **GATHERED))
     assert same(lora(out), lora(out / "alone"))
     assert len(losses(straight)) == STEPS
-
-
-class At:
-    """Sends a signal to one process, once the run has come to a step."""
-
-    def __init__(self, out, step, rank, number):
-        self.out, self.step, self.rank, self.number = out, step, rank, number
-        self.at = 0.0
-
-    def __call__(self, pids):
-        if self.at:
-            if self.number == signal.SIGSTOP and time.monotonic() - self.at > 8:
-                os.kill(pids[self.rank], signal.SIGKILL)
-            return
-        events = self.out / "toy.run" / "events.jsonl"
-        if events.exists() and f'"Stepped", "step": {self.step},' in events.read_text("utf-8"):
-            self.at = time.monotonic()
-            os.kill(pids[self.rank], self.number)
 
 
 def slowly(rank):

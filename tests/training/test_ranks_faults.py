@@ -9,15 +9,14 @@ import torch
 from kit.caching.latents import LatentEncoder
 from kit.errors import DatasetError
 from kit.events import Cached, Failed, Finished, Lightened, Noticed, Stepped
-from kit.processes import heartbeats
+from kit.processes import heartbeats, places
 from kit.runs.control_files import Asked, leave
 from kit.training import sampling
 from kit.training.checkpoint import Checkpoint
 from kit.training.step import TrainingStep
-from tests.support.ranks import train_in
+from tests.support.ranks import GATHERED, in_processes, once, told, train_in
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, lora, losses, run, same, toy_settings
-from tests.training.test_ranks import GATHERED, in_processes, told
 
 PROMPTS = "a ball --w 64 --h 64 --s 1\na zib --w 64 --h 64 --s 1"
 
@@ -34,19 +33,6 @@ def asked(model, images):
 
 def on_the_second(fault):
     return lambda rank: fault() if rank == 1 else None
-
-
-def once(call, at, error):
-    """The call, which fails at that time, once."""
-    seen = []
-
-    def made(*arguments, **named):
-        seen.append(1)
-        if len(seen) == at:
-            raise error
-        return call(*arguments, **named)
-
-    return made
 
 
 def no_memory_while(name, at):
@@ -124,7 +110,7 @@ def test_a_folder_that_is_deleted_gets_its_signs_of_life_again(tmp_path, asked):
             shutil.rmtree(tmp_path / "toy.run")
         if isinstance(event, Stepped) and event.step == 3:
             time.sleep(2 * heartbeats.PERIOD)
-            seen.extend(sign.rank for sign in heartbeats.read(tmp_path / "toy.run"))
+            seen.extend(sign.rank for sign in places.read(tmp_path / "toy.run"))
             (tmp_path / "seen").write_text(str(seen))
 
     in_processes(2, asked(tmp_path), tmp_path, hear=hear)

@@ -7,6 +7,9 @@ import torch
 
 from kit.errors import ProcessLost
 from kit.processes import Processes
+from kit.processes.heartbeats import Heart, Watch
+from kit.processes.places import Folder, clear, path_of, read_one
+from kit.processes.signs import Sign
 from kit.training import ranks, waiting
 from kit.training.shared_gradient import SharedGradient
 
@@ -42,12 +45,12 @@ def clock(monkeypatch):
 def here(tmp_path):
     (tmp_path / "toy.run").mkdir()
     made = ranks.Ranks(Processes(2, 0))
-    made._watch = ranks.Watch(tmp_path / "toy.run", [1])
+    made._watch = Watch([Folder(tmp_path / "toy.run")], [1])
     return made
 
 
 def sign(here, tmp_path):
-    heart = ranks.Heart(tmp_path / "toy.run", 1)
+    heart = Heart(1, [Folder(tmp_path / "toy.run")])
     heart.doing = "step 3"
     heart.last_words("")
     heart.stop()
@@ -55,7 +58,7 @@ def sign(here, tmp_path):
 
 
 def test_a_process_that_was_stopped_with_the_others_blames_nobody(here, tmp_path, clock):
-    ranks.clear(tmp_path / "toy.run")
+    clear(tmp_path / "toy.run")
     sign(here, tmp_path)
     clock[:] = [0.01, 3600.0, 0.5]  # the machine slept
     here._finish(Work(20), 40.0)
@@ -69,6 +72,24 @@ def test_who_is_late_is_lost(here, clock):
     here._finish(Work(60), 40.0)
     with pytest.raises(ProcessLost, match=r"its part did not come for 4\d s"):
         here._finish(Work(100), 40.0)
+
+
+def test_who_closed_a_connection_on_another_machine_is_named_and_the_others_hear_it_first(
+    here, tmp_path, clock
+):
+    class Closed(Work):
+        def wait(self):
+            raise RuntimeError("Connection closed by peer")
+
+    run_dir = tmp_path / "toy.run"
+    clear(run_dir)
+    Folder(run_dir).put(Sign(1, 4711, "elsewhere", "step 3"))
+    here.heart = Heart(0, [Folder(run_dir)])
+    with pytest.raises(ProcessLost, match=r"^Process 1 \(pid 4711 on elsewhere\) ended at step 3"):
+        here.finish(Closed(2))
+    here.heart.stop()
+    own = read_one(path_of(run_dir, 0))
+    assert own.heard and own.words.startswith("Process 1 (pid 4711 on elsewhere) ended at step 3")
 
 
 def test_a_first_step_may_take_as_long_as_compilers_do(tmp_path, monkeypatch):

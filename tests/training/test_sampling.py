@@ -9,7 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from packaging.version import Version
 from PIL import Image
 
@@ -459,9 +459,10 @@ def test_diffusers_finds_the_alphas_outside_attention_alone(families, folders, h
     query, conv = "attentions_0_transformer_blocks_0_attn1_to_q", "resnets_0_conv1"
     for layer in (query, conv):
         file[f"{block}{layer}.alpha"] = 3 * file[f"{block}{layer}.alpha"]
-    theirs = StableDiffusionPipeline.from_pretrained(folders["sd1"], local_files_only=True)
-    theirs.load_lora_weights(file)
-    layers = dict(theirs.unet.mid_block.named_modules())
+    unet = UNet2DConditionModel.from_pretrained(folders["sd1"] / "unet", local_files_only=True)
+    converted = StableDiffusionPipeline.lora_state_dict(file)
+    StableDiffusionPipeline.load_lora_into_unet(*converted, unet)
+    layers = dict(unet.mid_block.named_modules())
     scales = {
         layer: next(iter(layers[path].scaling.values()))
         for layer, path in {

@@ -16,10 +16,9 @@ from kit.training.class_word import WHAT
 from kit.training.lightening import Lightening
 from kit.training.step import TrainingStep
 from kit.training.stills import Stills
-from tests.support.ranks import train_in
+from tests.support.ranks import GATHERED, asks, breaking, in_processes, train_in
 from tests.support.tiny import write_tiny
 from tests.support.toys import draw_images, leave_after, lora, losses, run, same, toy_settings
-from tests.training.test_ranks import GATHERED, asks, breaking, in_processes
 
 SHARDED = {"shard_base": True}
 

@@ -2,9 +2,7 @@
 
 import os
 import signal
-import time
 
-import psutil
 import pytest
 import torch
 
@@ -13,10 +11,9 @@ from kit.events import Failed, Finished, Noticed
 from kit.families.sd import StableDiffusion
 from kit.processes import heartbeats
 from kit.training.step import TrainingStep
-from tests.support.ranks import train_in
+from tests.support.ranks import GATHERED, Later, in_processes, told, train_in
 from tests.support.tiny import write_tiny
 from tests.support.toys import run, toy_settings
-from tests.training.test_ranks import GATHERED, in_processes, told
 
 SHARDED = {"shard_base": True}
 DRAWN = {"sample_prompts": "a ball --w 64 --h 64 --s 2", "sample_every_n_steps": 2}
@@ -69,20 +66,6 @@ def breaking(error):
         raise error
 
     return deed
-
-
-class Later:
-    """A process that stands still is killed in the end, so that the test's own are gone."""
-
-    def __init__(self, rank):
-        self.rank, self.since = rank, 0.0
-
-    def __call__(self, pids):
-        is_still = psutil.Process(pids[self.rank]).status() == psutil.STATUS_STOPPED
-        if is_still and not self.since:
-            self.since = time.monotonic()
-        if self.since and time.monotonic() - self.since > 12:
-            os.kill(pids[self.rank], signal.SIGKILL)
 
 
 def goes_on(out, asked, *, least=2, **changes):

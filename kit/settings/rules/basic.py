@@ -291,8 +291,12 @@ def far_from_advised(basic: Basic) -> Iterator[str]:
 
 @notice
 def optimizer_note(basic: Basic) -> Iterator[str]:
-    if note := effective.optimizer(basic).note:
-        yield note
+    row = effective.optimizer(basic)
+    if row.note:
+        yield row.note
+    for name, value in effective.optimizer_args(basic).items():
+        if value and name in row.misleading:
+            yield row.misleading[name]
 
 
 @idle

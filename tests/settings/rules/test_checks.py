@@ -289,7 +289,10 @@ NOTICES = {
         dict(unet_lr=0.1),
         dict(optimizer_type="SGDNesterov"),
     ],
-    "optimizer_note": [dict(optimizer_type="SGDNesterov8bit", unet_lr=0.1, text_encoder_lr=0.1)],
+    "optimizer_note": [
+        dict(optimizer_type="SGDNesterov8bit", unet_lr=0.1, text_encoder_lr=0.1),
+        dict(optimizer_type="pytorch_optimizer.CAME", optimizer_args="ams_bound=True"),
+    ],
     "bucket_sizes_unused": [
         dict(min_bucket_reso=128),
         dict(max_bucket_reso=1024),
@@ -479,6 +482,9 @@ FINE = {
     "ProdigyPlus without its average may have no momentum": dict(
         optimizer_type="prodigyplus.ProdigyPlusScheduleFree", unet_lr=1, text_encoder_lr=1,
         optimizer_args="use_schedulefree=False betas=0,0.99",
+    ),
+    "CAME without its bound": dict(
+        optimizer_type="pytorch_optimizer.CAME", optimizer_args="ams_bound=False"
     ),
     "upscaling with bounds": dict(
         bucket_no_upscale=False, min_bucket_reso=320, max_bucket_reso=1024
