@@ -29,7 +29,8 @@ def problems(settings: Settings) -> list[str]:
 
 def notices(settings: Settings) -> list[str]:
     """Everything that is accepted but has no effect, or another one than it seems."""
-    return [text for rule in _chosen(stops=False, of_length=False) for text in rule(settings)]
+    changed, rules = settings.changed(), _chosen(stops=False, of_length=False)
+    return [text for rule in rules for text in rule(settings, changed=changed)]
 
 
 def idle_settings(sections: Sections) -> dict[str, str]:

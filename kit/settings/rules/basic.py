@@ -9,9 +9,10 @@ from kit.errors import nearest
 from kit.settings import Basic, Blocks, NetworkSettings, Rates, effective, foreign_schedules
 from kit.settings.optimizer_args import parse_optimizer_args
 from kit.settings.optimizer_values import wrong_values
-from kit.settings.rules.rule import Idle, RunLength, idle, notice, problem
+from kit.settings.rules.rule import Changed, Idle, RunLength, idle, notice, problem
 from kit.settings.unet_blocks import given_weights
 
+BOTH_SET = "unet_lr and text_encoder_lr are both set; blank them to use it"
 FAR = 10  # a rate so many times above or below the advised one is told
 # Every setting that some schedule of the menu reads.
 OF_SCHEDULES = tuple(dict.fromkeys(name for row in catalog.SCHEDULES.values() for name in row.uses))
@@ -183,10 +184,12 @@ def no_warmup(basic: Basic, rates: Rates) -> Iterator[Idle]:
 
 
 @idle
-def two_warmups(basic: Basic, rates: Rates) -> Iterator[Idle]:
+def special_ones_count(basic: Basic, rates: Rates) -> Iterator[Idle]:
     is_used = effective.warms_up(basic, rates) and not effective.controls_lr(basic)
     if is_used and basic.lr_warmup_steps is not None:
         yield Idle(f"lr_warmup_steps = {basic.lr_warmup_steps} is set", "lr_warmup")
+    if basic.unet_lr is not None and basic.text_encoder_lr is not None:
+        yield Idle(BOTH_SET, "learning_rate", asked=False)  # `main_rate_unused` tells it
 
 
 @idle
@@ -304,12 +307,12 @@ def two_lengths(basic: Basic) -> Iterator[Idle]:
         yield Idle("max_train_steps is set", "epoch")
 
 
-@idle
-def main_rate_unused(basic: Basic) -> Iterator[Idle]:
-    if basic.unet_lr is not None and basic.text_encoder_lr is not None:
-        why = "unet_lr and text_encoder_lr are both set; blank them to use it"
-        asked = False if effective.own_rates(basic) else None  # `sets_rates` tells it
-        yield Idle(why, "learning_rate", asked=asked)
+@notice
+def main_rate_unused(basic: Basic, changed: Changed, length: RunLength) -> Iterator[str]:
+    """Told of a run: presets name the main rate, too, for programs that show it alone."""
+    both_own = basic.unet_lr is not None and basic.text_encoder_lr is not None
+    if both_own and "learning_rate" in changed and not effective.own_rates(basic):
+        yield f"learning_rate has no effect: {BOTH_SET}"
 
 
 @notice

@@ -85,14 +85,24 @@ class Rule:
         """It is asked once the run's steps are known."""
         return RunLength in self.reads
 
-    def __call__(self, settings: Settings, length: RunLength | None = None) -> Iterator[str]:
-        """Its sentences about these settings; none where it finds nothing."""
+    def __call__(
+        self,
+        settings: Settings,
+        length: RunLength | None = None,
+        *,
+        changed: Mapping[str, Any] | None = None,
+    ) -> Iterator[str]:
+        """Its sentences about these settings; none where it finds nothing.
+
+        changed: what differs from its default, where it is known already.
+        """
+        if changed is None:
+            changed = settings.changed() if self.finds_idle or Changed in self.reads else {}
         if self.finds_idle:
-            changed = settings.changed()
             return (text for each in self.idle(settings) for text in each.told(changed))
         given = _by_kind(settings)
         if Changed in self.reads:
-            given[Changed] = Changed(settings.changed())
+            given[Changed] = Changed(changed)
         if length is not None:
             given[RunLength] = length
         return self.function(*(given[kind] for kind in self.reads))

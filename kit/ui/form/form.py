@@ -19,7 +19,9 @@ import ipywidgets as widgets
 
 from kit import catalog, planning
 from kit.dataset.data_sets import Words, words_of
+from kit.dataset.subsets import read_subsets
 from kit.errors import KitError, SettingsError
+from kit.exchange.additional import with_additional
 from kit.hosts import host
 from kit.launching.command import processes_for
 from kit.planning import Plan
@@ -65,7 +67,7 @@ class Form(Shown):
         """settings: what stands in it; reopens: what stood in it last, as kept on disk."""
         super().__init__()
         asked, shared = (settings or Settings()).flat(), Shared()
-        idle = idle_settings(asked)
+        idle = idle_settings(settings or Settings())
         self.fields = {
             name: Field(declared, asked[name], self._changed, shared, idle=idle.get(name, ""))
             for name, declared in declarations().items()
@@ -347,7 +349,12 @@ class Form(Shown):
         values = {name: field.value for name, field in self.fields.items()}
         wrong = texts.by_setting(found, self.fields)
         family = family_of(settings) if settings else ""
-        idle = idle_settings((settings or self.readable()).flat(), family)
+        counted, *_ = with_additional(settings or self.readable())
+        try:
+            subsets = read_subsets(counted)
+        except SettingsError:  # its own problems are told; which subsets there are is open
+            subsets = ()
+        idle = idle_settings(counted, subsets, family)
         notes = {
             MODEL: model_line(str(values[MODEL])),
             "LoRA_type": f"{catalog.read_by(values).sentence}.",

@@ -1,33 +1,29 @@
-"""Which settings have no effect now; the rules between settings and the catalog's rows know."""
+"""Which settings have no effect now: by the rules between settings, and of other base models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kit import catalog
-from kit.dataset.subsets import idle_in_each, read_subsets
-from kit.errors import SettingsError
-from kit.exchange.additional import with_additional
-from kit.settings import Settings, declarations
+from kit.dataset.subsets import Subset, idle_in_each
+from kit.settings import declarations
 from kit.settings.rules import idle_settings as idle_by_rules
 from kit.ui.form.problem_texts import labelled
 
 CLAIMS = ("v2", "sdxl")  # a wrong claim is to be seen and put right
 
 
-def idle_settings(values: Mapping[str, Any], family: str = "") -> dict[str, str]:
+def idle_settings(
+    sections: Iterable[tuple[str, Any]], subsets: Sequence[Subset] = (), family: str = ""
+) -> dict[str, str]:
     """Every setting without effect, and why, in the form's words.
 
-    values: settings by name, each of which is possible. family: the base model's, "" where it is
-    not known.
+    sections: those of the settings, by name. subsets: where a configuration of the data sets has
+    some, a setting is idle that is so in each of them. family: the base model's, "" where it is not
+    known.
     """
-    counted, *_ = with_additional(Settings.of(values))
-    try:
-        subsets = read_subsets(counted)
-    except SettingsError:  # its own problems are told; which subsets there are is open
-        subsets = ()
-    found = idle_in_each(subsets) if subsets else idle_by_rules(counted)
+    found = idle_in_each(subsets) if subsets else idle_by_rules(sections)
     by_rules = {name: labelled(why) for name, why in found.items()}
     return {**by_rules, **dict(_of_other_families(family))}
 

@@ -310,7 +310,6 @@ NOTICES = {
     ],
     "opposite_weights": [dict(debiased_estimation_loss=True, min_snr_gamma=5)],
     "sides_cut_in_latents": [dict(enable_bucket=False, resolution="512,650")],
-    "main_rate_unused": [dict(learning_rate=1e-3, unet_lr=1e-4, text_encoder_lr=1e-4)],
     "two_lengths": [
         dict(max_train_epochs=2, max_train_steps=5),
         dict(max_train_epochs=2, epoch=3),
@@ -395,7 +394,10 @@ NOTICES = {
     ],
     "separator_of_nothing": [dict(caption_separator=";")],
     "multires_without_levels": [dict(noise_offset_type="Multires", noise_offset=0)],
-    "two_warmups": [dict(lr_warmup=20, lr_warmup_steps=5), dict(lr_warmup=20, lr_warmup_steps=0)],
+    "special_ones_count": [
+        dict(lr_warmup=20, lr_warmup_steps=5),
+        dict(lr_warmup=20, lr_warmup_steps=0),
+    ],
     "convolutions_of_a_preset": [
         dict(LoRA_type="LyCORIS/LoHa", LyCORIS_preset="attn-only", conv_dim=4),
         dict(LoRA_type="LyCORIS/LoCon", LyCORIS_preset="full-lin", use_tucker=True),
@@ -415,6 +417,7 @@ LENGTH_PROBLEMS = {  # of a run of 100 steps, of which the schedule falls in 20
     ],
 }
 LENGTH_NOTICES = {  # of the same run, which has 4 epochs
+    "main_rate_unused": [dict(learning_rate=1e-3, unet_lr=1e-4, text_encoder_lr=1e-4)],
     "never_saved": [dict(save_every_n_epochs=5), dict(save_every_n_steps=101)],
     "never_drawn": [
         dict(sample_prompts="a", sample_every_n_epochs=5),

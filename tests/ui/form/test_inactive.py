@@ -2,11 +2,12 @@ import pytest
 
 from kit import catalog
 from kit.settings import Settings
+from kit.ui.form.form import Form
 from kit.ui.form.inactive import idle_settings
 
 
 def idle(**changes):
-    return idle_settings(Settings().replace(**changes).flat())
+    return idle_settings(Settings().replace(**changes))
 
 
 def test_a_standard_lora_has_no_use_for_convolution_settings():
@@ -54,21 +55,28 @@ def test_the_bounds_of_buckets_wait_for_buckets():
 
 
 def test_additional_parameters_count():
-    assert "huber_c" in idle()
-    assert "huber_c" not in idle(additional_parameters="--loss_type huber")
-    assert "huber_c" in idle(additional_parameters="--loss_type")  # told as a problem
+    form = Form()
+    assert form.fields["huber_c"].control.disabled
+    form.fields["additional_parameters"].value = "--loss_type huber"
+    assert not form.fields["huber_c"].control.disabled
+    form.fields["additional_parameters"].value = "--loss_type"  # which is told as a problem
+    assert form.fields["huber_c"].control.disabled
 
 
 def test_what_some_subset_reads_is_open(tmp_path):
-    config = tmp_path / "data.toml"
+    form = Form()
+
+    def grey(config):
+        file.write_text(config, "utf-8")
+        form.fields["dataset_config"].value = ""
+        form.fields["dataset_config"].value = str(file)
+        return {name for name, field in form.fields.items() if field.idle}
+
+    file = tmp_path / "data.toml"
     of_both = "[general]\nflip_aug = true\n[[datasets]]\n"
     subset = "[[datasets.subsets]]\nimage_dir = '{}'\n"
     one, two = (subset.format(name) for name in ("one", "two"))
-    config.write_text(f"{of_both}{one}shuffle_caption = true\n{two}", "utf-8")
-    found = idle(dataset_config=str(config))
-    assert "keep_tokens" not in found
-    assert {"keep_tokens", "train_data_dir", "flip_aug"} - set(found) == {"keep_tokens"}
-    config.write_text(f"{of_both}{one}{two}", "utf-8")
-    assert "keep_tokens" in idle(dataset_config=str(config))
-    config.write_text("nothing", "utf-8")
-    assert "keep_tokens" in idle(dataset_config=str(config))
+    found = grey(f"{of_both}{one}shuffle_caption = true\n{two}")
+    assert {"keep_tokens", "train_data_dir", "flip_aug"} - found == {"keep_tokens"}
+    assert "keep_tokens" in grey(f"{of_both}{one}{two}")
+    assert "keep_tokens" in grey("nothing")
