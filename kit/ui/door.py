@@ -17,8 +17,8 @@ from kit.queueing.store import queue_in
 from kit.runs.finding import find_run
 from kit.settings import Settings
 from kit.sinks import Sink, hear_elsewhere, listening, was_heard_elsewhere
+from kit.ui import errors, whole_state
 from kit.ui.beginning import begin
-from kit.ui.errors import install
 from kit.ui.form.form import Form
 from kit.ui.form.remembered import remember, remembered, remembered_state
 from kit.ui.monitor.choice import ChoicePanel
@@ -36,6 +36,12 @@ _form: Form | None = None  # the newest
 _follower: Follower | None = None  # of what is watched
 
 
+def _prepare_kernel() -> None:
+    """From now on errors are quiet panels, and a page that is opened anew finds all widgets."""
+    errors.install()
+    whole_state.install()
+
+
 def show(settings: Settings | None = None) -> Form:
     """Show the form with its Train button; `.settings` of what is returned reads it.
 
@@ -43,7 +49,7 @@ def show(settings: Settings | None = None) -> Form:
     run of this kernel is at work, its form and dashboard are shown again as they are.
     """
     global _form
-    install()
+    _prepare_kernel()
     session = Session.current
     if _form is None or session is None or not session.is_running():
         reopens = settings is None and remembered_state() is not None
@@ -65,7 +71,7 @@ def watch(run_dir: str | Path) -> Dashboard:
     Raises: OutputError where there is no such run.
     """
     global _follower
-    install()
+    _prepare_kernel()
     if _follower is not None:
         _follower.end()
         _follower = None
@@ -94,7 +100,7 @@ def queue(folder: str | Path = "") -> QueueList:
 
     Raises: Unreadable where that is no path.
     """
-    install()
+    _prepare_kernel()
     return QueueList(queue_in(folder), _form_settings, chosen_gpus=_chosen_gpus)
 
 
@@ -110,7 +116,7 @@ async def wait() -> None:
 
     Raises: what ended the run, if it failed.
     """
-    install()
+    _prepare_kernel()
     if os.environ.get(AUTOTRAIN) == "1" and Session.current is None and _form is not None:
         settings = _form.settings
         plan = planning.plan(settings, processes=processes_for(settings.machine))
@@ -126,7 +132,7 @@ def results(run_dir: str | Path | None = None) -> Results:
 
     Raises: OutputError where run_dir holds no events.jsonl.
     """
-    install()
+    _prepare_kernel()
     if run_dir is not None:
         return Results.of_run(events_file(run_dir).parent)
     if (session := Session.current) is not None:
@@ -142,7 +148,7 @@ def choose(run_dir: str | Path | None = None) -> ChoicePanel:
 
     Raises: OutputError where there is no such run.
     """
-    install()
+    _prepare_kernel()
     if run_dir is None:
         session = Session.current
         newest = session.run_dir if session else newest_run(_output_folders())
@@ -182,7 +188,7 @@ def listeners(plan: Plan, *more: Sink) -> Sink:
 
     `kit.train` then adds none of its own. A listener that breaks is muted; it never ends a run.
     """
-    install()
+    _prepare_kernel()
     stack = ExitStack()
     tell = stack.enter_context(listening(plan.run, *more, settings=plan.settings))
     hear_elsewhere(plan.run)
@@ -198,7 +204,7 @@ def listeners(plan: Plan, *more: Sink) -> Sink:
 
 def run(events: Iterable[Event], plan: Plan) -> Dashboard:
     """All of a run in one line, `kit.run(kit.train(plan), plan)`: its dashboard and its folder."""
-    install()
+    _prepare_kernel()
     dashboard = Dashboard(plan)
     with listening(plan.run, dashboard, settings=plan.settings) as tell:
         hear_elsewhere(plan.run)
