@@ -227,13 +227,19 @@ class Notebook:
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
 
     def theme(self, name):
-        """Light or Dark; JupyterLab keeps it for all later pages."""
+        """Light or Dark; JupyterLab keeps it for all later pages.
+
+        JupyterLab takes its splash away 200 ms after a change. Where two changes lie closer, as no
+        person's do, it does so twice, and complains of the second time.
+        """
         self.page.evaluate(
             "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
             f"JupyterLab {name}",
         )
         self.page.wait_for_function(
-            "name => document.body.dataset.jpThemeName === name", arg=f"JupyterLab {name}"
+            "name => document.body.dataset.jpThemeName === name"
+            " && !document.querySelector('#jupyterlab-splash')",
+            arg=f"JupyterLab {name}",
         )
 
     @property
@@ -296,7 +302,7 @@ def notebook(context, lab, tmp_path):
     shots = Path(os.environ.get("LORA_KIT_SHOTS", tmp_path / "shots"))
     notebook = Notebook(page, lab, shots)
     page.on("console", lambda m: _take(notebook, m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: _take(notebook, str(error)))
+    page.on("pageerror", lambda error: _take(notebook, f"{error}\n{error.stack}"))
     yield notebook
     for session in _ask(lab, "/api/sessions"):
         _ask(lab, f"/api/sessions/{session['id']}", method="DELETE")
