@@ -116,7 +116,7 @@ def holding(text, *folders):
     return [path for path in files if text.encode() in path.read_bytes()]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # each way in which it is handed on is shown above
 def test_two_processes_of_their_own_fetch_a_model_with_it_and_it_is_nowhere(tmp_path, monkeypatch):
     """As the notebook starts them: the form's settings, a process, the launcher, two that train."""
     for name in OF_A_LAUNCH:

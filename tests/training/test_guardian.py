@@ -130,7 +130,7 @@ def finite(folder):
 PRECISIONS = {"fp32": {}, "full_bf16": {"mixed_precision": "bf16", "full_bf16": True}}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("full_bf16", marks=pytest.mark.long)])
 def test_a_picture_whose_latent_is_broken_is_skipped_and_named(
     tmp_path, asked, monkeypatch, precision
 ):
@@ -161,7 +161,7 @@ def test_a_skipped_step_moves_nothing_while_the_schedule_goes_on(tmp_path, asked
     assert all(event.rates == rates[event.step] for event in told)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("full_bf16", marks=pytest.mark.long)])
 def test_a_gradient_that_is_infinite_is_skipped_and_its_layer_named(
     tmp_path, asked, monkeypatch, precision
 ):

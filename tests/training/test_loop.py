@@ -78,7 +78,13 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+BY_OTHERS = ("plain", "gathered")  # killed, and broken off in a window: below
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=[pytest.mark.long] * (v in BY_OTHERS)) for v in VARIANTS],
+)
 def test_a_run_that_is_left_and_goes_on_equals_an_unbroken_one(tmp_path, asked, variant):
     changes = VARIANTS[variant]
     straight = run(asked(tmp_path / "a", **changes))

@@ -142,7 +142,7 @@ def test_wishes_reach_every_process(tmp_path, asked):
     assert not (tmp_path / "together" / "toy.run" / places.FOLDER).exists()
 
 
-@pytest.mark.parametrize("mode", ["mild", "rollback"])
+@pytest.mark.parametrize("mode", [pytest.param("mild", marks=pytest.mark.long), "rollback"])
 def test_what_is_not_finite_is_skipped_by_all(tmp_path, asked, mode):
     # Of the second process, but for the odd ones; four steps in a row are too many to skip.
     broken = {5} if mode == "mild" else {5, 7, 9, 11}

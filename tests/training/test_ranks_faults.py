@@ -46,7 +46,7 @@ def no_memory_while(name, at):
     return on_the_second(fault)
 
 
-@pytest.mark.parametrize("name", ["clip", "update"])
+@pytest.mark.parametrize("name", [pytest.param("clip", marks=pytest.mark.long), "update"])
 def test_a_process_that_lacks_memory_behind_the_sum_gets_the_state_of_the_first(
     tmp_path, asked, name
 ):
@@ -117,7 +117,7 @@ def test_a_folder_that_is_deleted_gets_its_signs_of_life_again(tmp_path, asked):
     assert (tmp_path / "seen").read_text() == "[0, 1]"
 
 
-@pytest.mark.parametrize("why", ["stop", "error"])
+@pytest.mark.parametrize("why", ["stop", pytest.param("error", marks=pytest.mark.long)])
 def test_who_encodes_pictures_leaves_when_the_first_process_ends(tmp_path, model, why):
     images, seen = draw_images(tmp_path / "images", count=12), tmp_path / "seen"
 

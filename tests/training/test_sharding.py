@@ -220,7 +220,8 @@ def test_batches_are_made_whole_whatever_a_run_in_one_process_had_come_to():
     assert step.rows == 2
 
 
-@pytest.mark.parametrize("mode", [pytest.param("mild", marks=pytest.mark.long), "rollback"])
+@pytest.mark.long  # as without a sharded base: test_ranks.py
+@pytest.mark.parametrize("mode", ["mild", "rollback"])
 def test_what_is_not_finite_is_skipped_by_all_and_the_run_goes_back_in_all(tmp_path, asked, mode):
     broken = {5} if mode == "mild" else {5, 7, 9, 11}
     prepare = breaking(broken, lambda loss_B: loss_B * float("nan"))

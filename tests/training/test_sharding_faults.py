@@ -80,7 +80,8 @@ def goes_on(out, asked, *, least=2, **changes):
         pytest.param(1, signal.SIGKILL, "ended", False, marks=pytest.mark.long),
         (1, signal.SIGKILL, "ended", True),
         (0, signal.SIGKILL, "ended", False),
-        (1, signal.SIGSTOP, "hangs", False),
+        # As without a sharded base: test_ranks.py.
+        pytest.param(1, signal.SIGSTOP, "hangs", False, marks=pytest.mark.long),
     ],
 )
 def test_a_process_that_is_lost_in_mid_pass_is_named_and_ends_the_others(
@@ -126,7 +127,8 @@ def test_a_process_without_memory_ends_all_of_them_and_says_what_to_lower(tmp_pa
     goes_on(tmp_path, asked)
 
 
-@pytest.mark.parametrize("name", [pytest.param("clip", marks=pytest.mark.long), "update"])
+@pytest.mark.long  # in the passes: above
+@pytest.mark.parametrize("name", ["clip", "update"])
 def test_a_process_without_memory_behind_the_passes_ends_all_of_them(tmp_path, asked, name):
     def fault(rank):
         whole, calls = getattr(TrainingStep, name), []
@@ -147,7 +149,8 @@ def test_a_process_without_memory_behind_the_passes_ends_all_of_them(tmp_path, a
     assert "Set gradient_checkpointing, lower train_batch_size" in last.text
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
 def test_who_cannot_draw_its_part_of_a_picture_ends_all_of_them(tmp_path, asked, rank):
     fault = in_mid_pass(rank, breaking(ValueError("no paint")), step=1, draws=True)
     settings = asked(tmp_path, **DRAWN, **SHARDED)
