@@ -90,12 +90,12 @@ def test_a_page_that_asks_gets_all_with_their_buffers(monkeypatch):
     over = threading.Event()
 
     def work():
-        while not over.is_set():
-            new = HTML()
-            for old in box.children:
-                box.children = [new]
-                old.close()
+        while not over.wait(0.002):
+            new, olds = HTML(), box.children
             box.children = [new]
+            for old in olds:
+                for each in (old, old.layout, old.style):
+                    each.close()
 
     thread = threading.Thread(target=work)
     thread.start()
