@@ -5,6 +5,7 @@ import threading
 import ipywidgets
 import pytest
 from ipywidgets import HTML, VBox, Widget
+from ipywidgets.widgets import widget as ipywidgets_widget
 
 from kit.ui import whole_state
 from kit.ui.whole_state import whole
@@ -86,6 +87,11 @@ def test_a_page_that_asks_gets_all_with_their_buffers(monkeypatch):
     whole_state.install()
     channel = Channel()
     monkeypatch.setattr(Widget, "_control_comm", channel)
+    # Those of other tests, hundreds of thousands, are no concern of this one.
+    if hasattr(ipywidgets_widget, "_instances"):
+        monkeypatch.setattr(ipywidgets_widget, "_instances", {})
+    else:
+        monkeypatch.setattr(Widget, "widgets", {})
     picture, box = ipywidgets.Image(value=b"a picture"), VBox([])
     over = threading.Event()
 
